@@ -1,0 +1,77 @@
+"""What every command shares: -q, -v, --debug, one JSON document on stdout, one line for an error."""
+
+import functools
+import inspect
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kvtune.errors import KvtuneError
+
+err = Console(stderr=True, highlight=False)
+"""Progress, tables meant for people while work goes on, warnings; never results of ``--json``."""
+
+out = Console(highlight=False)
+"""Results."""
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+_COMMON = {"quiet": Quiet, "verbose": Verbose, "debug": Debug}
+_debug = False
+
+
+def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Callable[[Callable[..., None]], Any]:
+    """Register a function as a command of ``app`` that also takes ``-q``, ``-v`` and ``--debug``."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(quiet: bool = False, verbose: bool = False, debug: bool = False, **arguments: Any) -> None:
+            _configure(quiet, verbose, debug)
+            function(**arguments)
+
+        signature = inspect.signature(function)
+        common = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+            for key, annotation in _COMMON.items()
+        ]
+        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *common])  # type: ignore[attr-defined]
+        app.command(name, **settings)(run)
+        return function
+
+    return register
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout, unwrapped and uncoloured."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def report_error(error: KvtuneError) -> int:
+    """Print an error as one line on stderr (with ``--debug``, its traceback first) and return its exit code."""
+    if _debug:
+        traceback.print_exception(error)
+    print_error_line(str(error))
+    return error.exit_code
+
+
+def print_error_line(message: str) -> None:
+    """Print ``kvtune: message`` as one line on stderr, whatever line breaks the message had."""
+    sys.stderr.write("kvtune: " + " ".join(message.split()) + "\n")
+
+
+def _configure(quiet: bool, verbose: bool, debug: bool) -> None:
+    global _debug
+    _debug = debug
+    err.quiet = quiet
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("kvtune").setLevel(level)

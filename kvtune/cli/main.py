@@ -1,0 +1,52 @@
+"""The command line: one file a command, gathered here."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import kvtune
+from kvtune.cli.common import print_error_line, report_error
+from kvtune.errors import KvtuneError
+
+app = typer.Typer(
+    name="kvtune",
+    help="Tune KVSmooth, a training-free cure for object hallucination, for your vision-language model.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(kvtune.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``kvtune``; every expected failure becomes one line on stderr and an exit code of 1 or 2."""
+    try:
+        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except KvtuneError as error:
+        code = report_error(error)
+    except Exception as error:
+        # Typer's own usage errors (unknown option, missing argument) share no public base class in every version.
+        if not hasattr(error, "format_message"):
+            raise
+        print_error_line(f"{error.format_message()} (kvtune --help lists what there is)")
+        code = 2
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
