@@ -1,0 +1,63 @@
+"""What ``kvtune pareto --json`` prints."""
+
+from typing import Any
+
+from kvtune.search.summary import StudySummary, TrialSummary
+
+
+def study_document(summary: StudySummary, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return a study as one JSON document.
+
+    Keys
+    ----
+    study, model, method
+        Names.
+    subset
+        ``{"name", "sha256", "images"}`` of the tune subset.
+    baseline
+        As a trial, with ``number`` null and ``params`` empty; null until it is judged.
+    trials
+        By number; see :func:`trial_document`.
+    front
+        Numbers of the non-dominated complete trials, by rising CHAIR_S.
+    chosen
+        ``{"trial", "rule", "reason"}``: what ``kvtune export`` would take by the same rule; ``trial`` is null where the
+        rule finds none and ``reason`` says why.
+    hypervolume
+        Percent of the box from the reference point to (0, 100); null without a baseline.
+    reference_point
+        ``{"chair_s", "f1"}`` in percent; null without a baseline.
+    """
+    return {
+        "study": summary.study,
+        "model": summary.model,
+        "method": summary.method,
+        "subset": summary.subset,
+        "baseline": trial_document(summary.baseline) if summary.baseline else None,
+        "trials": [trial_document(trial) for trial in summary.trials],
+        "front": summary.front,
+        "chosen": chosen,
+        "hypervolume": summary.hypervolume,
+        "reference_point": summary.reference_point,
+    }
+
+
+def trial_document(trial: TrialSummary) -> dict[str, Any]:
+    """Return one trial: its parameters, rates in percent (null while nothing is judged), state and intervals.
+
+    ``intervals`` maps the name of a rate to ``[low, high]``, 95 %, for those that were computed.
+    """
+    return {
+        "number": trial.number,
+        "params": trial.params,
+        "chair_s": trial.chair_s,
+        "chair_i": trial.chair_i,
+        "precision": trial.precision,
+        "recall": trial.recall,
+        "f1": trial.f1,
+        "mean_words": trial.mean_words,
+        "images": trial.images,
+        "state": trial.state,
+        "published": trial.published,
+        "intervals": {name: list(bounds) for name, bounds in trial.intervals.items()},
+    }

@@ -1,0 +1,108 @@
+"""What a point of a study is (baseline, published, chosen, ...) and how each kind is drawn, everywhere alike."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kvtune.search.summary import StudySummary, TrialSummary
+
+Role = Literal["chosen", "baseline", "published", "front", "complete", "raced"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one kind of point is drawn.
+
+    Attributes
+    ----------
+    label
+        Its name in legends and tables.
+    glyph, ascii_glyph
+        One character in a terminal, with and without Unicode.
+    style
+        Rich style in a terminal.
+    marker
+        Matplotlib marker.
+    colour
+        Hex colour in pictures and pages, from Okabe and Ito's palette, which colour-blind readers can tell apart.
+    """
+
+    label: str
+    glyph: str
+    ascii_glyph: str
+    style: str
+    marker: str
+    colour: str
+
+
+LOOKS: dict[Role, Look] = {
+    "chosen": Look("chosen", "★", "*", "bold yellow", "*", "#D55E00"),
+    "baseline": Look("baseline", "■", "B", "bold red", "s", "#000000"),
+    "published": Look("published", "▲", "P", "bold magenta", "^", "#CC79A7"),
+    "front": Look("front", "●", "o", "cyan", "o", "#0072B2"),
+    "complete": Look("other trials", "·", ".", "default", "o", "#999999"),
+    "raced": Look("raced out", "×", "x", "dim", "x", "#999999"),
+}
+"""By falling precedence: where points coincide, the first of these is drawn on top."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point to draw: ``x`` is CHAIR_S and ``y`` F1, in percent; ``role`` decides how it looks."""
+
+    trial: TrialSummary
+    roles: tuple[Role, ...]
+    x: float
+    y: float
+
+    @property
+    def role(self) -> Role:
+        return self.roles[0]
+
+
+def roles(summary: StudySummary, trial: TrialSummary, chosen: int | None) -> list[Role]:
+    """Return every role of ``trial``, the most telling first; empty for a trial that is failed or still running.
+
+    Parameters
+    ----------
+    chosen
+        Number of the trial that ``kvtune export`` would take, if any.
+    """
+    if trial.number is None:
+        return ["baseline"]
+    found: list[Role] = []
+    if trial.number == chosen:
+        found.append("chosen")
+    if trial.published:
+        found.append("published")
+    if trial.number in summary.front:
+        found.append("front")
+    if not found and trial.state in ("complete", "raced"):
+        found.append("raced" if trial.state == "raced" else "complete")
+    return found
+
+
+def marks(summary: StudySummary, chosen: int | None) -> list[Mark]:
+    """Return what is drawn, the baseline included, the most telling last, so that it ends up on top.
+
+    Failed and running trials are not drawn: their rates are missing, or over fewer images than the others'.
+    """
+    found = []
+    for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]:
+        if trial.state not in ("failed", "running") and trial.chair_s is not None and trial.f1 is not None:
+            found.append(Mark(trial, tuple(roles(summary, trial, chosen)), trial.chair_s, trial.f1))
+    order = list(LOOKS)
+    return sorted(found, key=lambda mark: order.index(mark.role), reverse=True)
+
+
+def front_line(summary: StudySummary) -> list[tuple[float, float]]:
+    """Return the corners of the staircase that joins the front, (CHAIR_S, F1) from left to right.
+
+    Between two front points nothing better than the left one's F1 was reached, so the line goes right, then up.
+    """
+    points = [(mark.x, mark.y) for mark in marks(summary, None) if "front" in mark.roles]
+    corners: list[tuple[float, float]] = []
+    for x, y in sorted(points):
+        if corners:
+            corners.append((x, corners[-1][1]))
+        corners.append((x, y))
+    return corners

@@ -1,0 +1,150 @@
+"""The trials of a study as a table in the terminal that fits the width it is given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from kvtune.report.roles import LOOKS, roles
+from kvtune.search.summary import StudySummary, TrialSummary
+
+RATES = {"chair_s": "CHAIR_S", "chair_i": "CHAIR_I", "precision": "precision", "recall": "recall", "f1": "F1"}
+"""Scores in percent by their names in tables; the first is minimised, F1 maximised."""
+
+OBJECTIVES = ("chair_s", "f1")
+
+
+def trials_table(summary: StudySummary, chosen: int | None, console: Console, *, every: bool = False) -> RenderableType:
+    """Return baseline, published preset and front (or every trial) with parameters and scores.
+
+    On a console too narrow for one table the parameters move to a second one; where that is still too wide, CHAIR_I,
+    precision and recall are left out.
+
+    Parameters
+    ----------
+    chosen
+        Number of the trial that ``kvtune export`` would take, if any.
+    every
+        Show all trials in the order of their numbers instead of the front by rising CHAIR_S.
+    """
+    names = varying_parameters(summary)
+    draw = _Drawing(summary, chosen, console, _rows(summary, every))
+    all_rates = tuple(RATES)
+    layouts: list[RenderableType] = [
+        draw.table(all_rates, names, intervals=all_rates),
+        draw.table(all_rates, names, intervals=OBJECTIVES),
+        Group(draw.table(all_rates, (), intervals=all_rates), "", draw.table((), names)),
+        Group(draw.table(all_rates, (), intervals=OBJECTIVES), "", draw.table((), names)),
+        Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), "", draw.table((), names)),
+    ]
+    return next((layout for layout in layouts if _width(layout, console) <= console.width), layouts[-1])
+
+
+def varying_parameters(summary: StudySummary) -> list[str]:
+    """Return the parameters that differ between trials, in their own order; all of them for a single trial."""
+    names = list(dict.fromkeys(name for trial in summary.trials for name in trial.params))
+    different = [name for name in names if len({repr(trial.params.get(name)) for trial in summary.trials}) > 1]
+    return different or names
+
+
+def shared_parameters(summary: StudySummary) -> dict[str, Any]:
+    """Return the parameters that all trials share, as :func:`varying_parameters` leaves them out."""
+    varying = varying_parameters(summary)
+    return {k: v for trial in summary.trials[:1] for k, v in trial.params.items() if k not in varying}
+
+
+def number(value: Any) -> str:
+    """Return a parameter's value as tables show it: three significant digits, no ``True``/``False`` spelling."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)
+
+
+def rate(value: float | None) -> str:
+    """Return a rate in percent with one decimal, or a dash where there is none."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+class _Drawing:
+    def __init__(
+        self, summary: StudySummary, chosen: int | None, console: Console, rows: Sequence[TrialSummary]
+    ) -> None:
+        self.summary = summary
+        self.chosen = chosen
+        self.rows = rows
+        self.ascii_only = console.options.ascii_only
+        self.digits = max((len(str(trial.number)) for trial in rows if trial.number is not None), default=0)
+        self.same_images = len({trial.images for trial in rows}) == 1
+
+    def table(self, rates: Sequence[str], parameters: Sequence[str], intervals: Sequence[str] = ()) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        table.add_column("trial", no_wrap=True)
+        for name in parameters:
+            table.add_column(_heading(name), justify="right", no_wrap=True)
+        for name in rates:
+            arrow = {"chair_s": " ↓", "f1": " ↑"}.get(name, "")
+            table.add_column(RATES[name] + ("" if self.ascii_only else arrow), justify="right", no_wrap=True)
+        if rates:
+            table.add_column("words", justify="right", no_wrap=True)
+        if rates and not self.same_images:
+            table.add_column("images", justify="right", no_wrap=True)
+        for trial in self.rows:
+            if not rates and not trial.params:
+                continue
+            cells = [number(trial.params[name]) if name in trial.params else "" for name in parameters]
+            cells += [self._rate(trial, name, name in intervals) for name in rates]
+            if rates:
+                cells.append(self._dashed(rate(trial.mean_words)))
+            if rates and not self.same_images:
+                cells.append(str(trial.images))
+            table.add_row(self._name(trial), *cells)
+        return table
+
+    def _name(self, trial: TrialSummary) -> Text:
+        found = roles(self.summary, trial, self.chosen)
+        text = Text()
+        if found:
+            look = LOOKS[found[0]]
+            text.append(look.ascii_glyph if self.ascii_only else look.glyph, style=look.style)
+        else:
+            text.append(" ")
+        named = [LOOKS[kind].label for kind in found if kind != "complete"]
+        if trial.state in ("running", "failed"):
+            named.append(trial.state)
+        label = "" if trial.number is None else str(trial.number)
+        return text.append(f" {label:>{self.digits}} " + ", ".join(named))
+
+    def _rate(self, trial: TrialSummary, name: str, with_interval: bool) -> str:
+        text = rate(getattr(trial, name))
+        if with_interval and name in trial.intervals:
+            low, high = trial.intervals[name]
+            text += f"\n{low:.1f}–{high:.1f}"
+        return self._dashed(text)
+
+    def _dashed(self, text: str) -> str:
+        return text.replace("–", "-") if self.ascii_only else text
+
+
+def _rows(summary: StudySummary, every: bool) -> list[TrialSummary]:
+    first = [summary.baseline] if summary.baseline else []
+    if every:
+        return first + summary.trials
+    by_number = {trial.number: trial for trial in summary.trials}
+    published = [t for t in summary.trials if t.published and t.number not in summary.front]
+    return [*first, *published, *(by_number[index] for index in summary.front)]
+
+
+def _heading(parameter: str) -> str:
+    """Break a parameter's name at its underscores: ``queue_length`` is wider than any of its values."""
+    return parameter.replace("_", "\n")
+
+
+def _width(layout: RenderableType, console: Console) -> int:
+    parts = layout.renderables if isinstance(layout, Group) else [layout]
+    return max(Measurement.get(console, console.options.update(width=1000), part).maximum for part in parts)
