@@ -1,0 +1,156 @@
+"""What every method is: frozen parameters, and per-row state while a batch decodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from kvtune.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+_REGISTRY: dict[str, type[Method]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(ABC):
+    """A training-free intervention with parameters.
+
+    A method is a frozen dataclass whose fields are its parameters. ``with method(model): ...`` applies it to a
+    Hugging Face model and undoes it on exit.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in cls.__dict__:
+            _REGISTRY[cls.name] = cls
+
+    def __call__(self, model: PreTrainedModel) -> AbstractContextManager[PreTrainedModel]:
+        """Apply the method to ``model`` for the duration of a ``with`` block.
+
+        Raises
+        ------
+        RequestError
+            If a parameter does not fit the model (a layer range outside it), or the model is not supported.
+        """
+        from kvtune.methods.attach import attach
+
+        return attach(model, self)
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by name, as a space or a preset holds them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_parameters(cls, parameters: dict[str, Any]) -> Self:
+        """Build the method from named parameters.
+
+        Raises
+        ------
+        RequestError
+            If a name is unknown, a needed one is missing, or a value is out of range.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(parameters) - set(fields))
+        if unknown:
+            raise RequestError(f"{cls.name} has no parameter {unknown[0]!r}; it has {', '.join(fields)}")
+        needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
+        missing = [name for name in needed if name not in parameters]
+        if missing:
+            raise RequestError(f"{cls.name} needs the parameter {missing[0]!r}")
+        return cls(**parameters)
+
+    def check_layers(self, n_layers: int) -> None:  # noqa: B027 - a method without layer parameters fits every model
+        """Raise RequestError if the method does not fit a decoder of ``n_layers`` layers."""
+
+    @property
+    def prefix_key(self) -> Hashable:
+        """The part of the parameters that changes the prompt's keys and values; None if the prompt is untouched.
+
+        Requests for the same image whose methods have equal keys share one prefill.
+        """
+        return None
+
+    def edit_prefix(self, keys: list[Tensor], values: list[Tensor], lengths: Tensor) -> None:  # noqa: B027
+        """Change the prompt's keys and values in place, once, right after the prefill.
+
+        Parameters
+        ----------
+        keys, values
+            One tensor a layer, [rows, kv_heads, prompt, head_dim], padded on the left.
+        lengths
+            [rows], prompt tokens of each row without padding.
+        """
+
+    @classmethod
+    @abstractmethod
+    def row_state(cls, methods: Sequence[Self | None], n_layers: int, device: Any) -> RowState:
+        """State for a batch of ``len(methods)`` rows, one method a row; None leaves its row alone."""
+
+
+class RowState(ABC):
+    """What a method remembers per row and layer while a batch decodes, and what it makes of each row's entropy.
+
+    A decode step calls :meth:`smooth_output` for each layer in :attr:`layers`, where any row asks for it, and
+    :meth:`factors` once at its end.
+    """
+
+    layers: range
+    """The layers in which any row does anything; the others need not be looked at."""
+
+    @property
+    @abstractmethod
+    def smooths_output(self) -> bool:
+        """Whether any row smooths attention outputs, so that :meth:`smooth_output` must be called."""
+
+    @abstractmethod
+    def smooth_output(self, layer: int, entropy: Tensor, output: Tensor) -> Tensor:
+        """Attention output of one layer, [rows, heads, head_dim], smoothed where a row asks for it."""
+
+    @abstractmethod
+    def start_outputs(self, layer: int, output: Tensor) -> None:
+        """Take the last prompt token's attention output, [rows, heads, head_dim], as the start of output smoothing."""
+
+    @abstractmethod
+    def factors(self, entropy: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the step's row entropies and say how far to move the new key and value towards those before.
+
+        Parameters
+        ----------
+        entropy
+            [len(self.layers), rows], natural log, mean over heads.
+
+        Returns
+        -------
+        tuple
+            Two tensors [len(self.layers), rows] in [0, 1]: the factor for keys and the one for values.
+        """
+
+    @abstractmethod
+    def reorder(self, index: Tensor) -> None:
+        """Row ``i`` becomes what row ``index[i]`` was, as beam search does with the cache."""
+
+
+def method_names() -> list[str]:
+    """Names of the methods there are."""
+    return sorted(_REGISTRY)
+
+
+def get_method(name: str) -> type[Method]:
+    """The method class called ``name``.
+
+    Raises
+    ------
+    RequestError
+        If there is none.
+    """
+    if name not in _REGISTRY:
+        raise RequestError(f"unknown method {name!r}; there is {', '.join(method_names())}")
+    return _REGISTRY[name]

@@ -1,0 +1,66 @@
+"""The FIFO of recent row entropies that tells how diffuse a token's attention is among its neighbours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class EntropyQueue:
+    """One first-in-first-out queue per layer and row, each row with its own length.
+
+    A row's entries stand in a ring of ``lengths[row]`` places; places not yet filled hold infinity, which no entropy
+    exceeds, so that they never count as smaller.
+
+    Parameters
+    ----------
+    n_layers
+        Layers.
+    lengths
+        [rows], the most entries each row keeps (M), at least 1.
+    """
+
+    def __init__(self, n_layers: int, lengths: Tensor) -> None:
+        self.lengths = lengths
+        rows, width = len(lengths), int(lengths.max()) if len(lengths) else 1
+        self.seen = torch.zeros_like(lengths)
+        self.entries = torch.full((n_layers, rows, width), torch.inf, device=lengths.device)
+
+    def rank(self, entropy: Tensor, layers: slice = slice(None)) -> Tensor:
+        """Put this step's entropies in, and return the share of each queue that is strictly smaller.
+
+        Calling it again before :meth:`advance` replaces what was put in.
+
+        Parameters
+        ----------
+        entropy
+            [layers, rows].
+        layers
+            The layers that ``entropy`` is about.
+
+        Returns
+        -------
+        Tensor
+            [layers, rows] in [0, 1): entries smaller than this one over entries in the queue, itself included.
+        """
+        if self.entries.dtype != entropy.dtype:
+            self.entries = self.entries.to(entropy.dtype)
+        entries = self.entries[layers]
+        place = (self.seen % self.lengths)[None, :, None].expand(len(entropy), -1, 1)
+        entries.scatter_(2, place, entropy[..., None])
+        smaller = (entries < entropy[..., None]).sum(-1, dtype=entropy.dtype)
+        return smaller / torch.minimum(self.seen + 1, self.lengths)
+
+    def advance(self) -> None:
+        """The step is over: the next entropies take the next place."""
+        self.seen += 1
+
+    def reorder(self, index: Tensor) -> None:
+        """Row ``i`` becomes what row ``index[i]`` was."""
+        self.lengths, self.seen = self.lengths[index], self.seen[index]
+        self.entries = self.entries[:, index]
+
+    def clear(self, rows: Tensor) -> None:
+        """Empty the queues of ``rows`` (indices or a mask)."""
+        self.seen[rows] = 0
+        self.entries[:, rows] = torch.inf

@@ -1,0 +1,178 @@
+"""KVSmooth: entropy-adaptive smoothing of the newest key and value towards those before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from kvtune.errors import RequestError
+from kvtune.methods.base import Method, RowState
+from kvtune.methods.entropy_queue import EntropyQueue
+from kvtune.methods.smoothing import lerp_
+
+Target = Literal["kv", "k", "attention_output"]
+
+
+@dataclasses.dataclass(frozen=True)
+class KVSmooth(Method):
+    """KVSmooth: after each decode step, an exponential moving average over keys and values in the cache.
+
+    The factor of a token follows the entropy of its attention: the share of the last ``queue_length`` tokens whose
+    attention was less diffuse, clipped to ``lambda_ref`` +- ``clip_width`` (algorithm 2 of the paper; prompt tokens are
+    never touched).
+
+    Parameters
+    ----------
+    lambda_ref
+        Centre of the smoothing factor, 0 to 1. The paper's section 5.1: 0.9 for LLaVA-1.5, 0.5 for MiniGPT-4, 0.7 for
+        InstructBLIP.
+    queue_length
+        Entropies remembered per caption and layer (M), at least 1; 15 in the paper.
+    clip_width
+        Half-width of the range of factors (w), 0 to 1; 0.2 in the paper.
+    start_layer, end_layer
+        Layers ``start_layer <= l < end_layer`` are smoothed, 0-based, end excluded; the paper's "3-31" of 32 leaves
+        out the first three and the last.
+    adaptive
+        False uses ``lambda_ref`` for every token (the paper's "w/o Ada.").
+    target
+        ``"kv"`` is the method; ``"k"`` smooths keys alone and ``"attention_output"`` the per-head attention output
+        before the output projection, with keys and values left alone (the paper's table 4).
+    """
+
+    name: ClassVar[str] = "kvsmooth"
+
+    lambda_ref: float
+    queue_length: int = 15
+    clip_width: float = 0.2
+    start_layer: int = 3
+    end_layer: int = 31
+    adaptive: bool = True
+    target: Target = "kv"
+
+    def __post_init__(self) -> None:
+        for field in ("lambda_ref", "clip_width"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise RequestError(f"{field} must be a number from 0 to 1, not {value!r}")
+        for field, least in (("queue_length", 1), ("start_layer", 0)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise RequestError(f"{field} must be a whole number of at least {least}, not {value!r}")
+        if isinstance(self.end_layer, bool) or not isinstance(self.end_layer, int):
+            raise RequestError(f"end_layer must be a whole number, not {self.end_layer!r}")
+        if self.end_layer <= self.start_layer:
+            raise RequestError(
+                f"end_layer must be greater than start_layer, but the range is {self.start_layer} to {self.end_layer}"
+            )
+        if not isinstance(self.adaptive, bool):
+            raise RequestError(f"adaptive must be true or false, not {self.adaptive!r}")
+        if self.target not in get_args(Target):
+            raise RequestError(f"target must be one of {', '.join(get_args(Target))}, not {self.target!r}")
+
+    def check_layers(self, n_layers: int) -> None:
+        """Raise RequestError if the layer range reaches beyond a decoder of ``n_layers`` layers."""
+        if self.end_layer > n_layers:
+            raise RequestError(
+                f"layers {self.start_layer} to {self.end_layer} reach outside the model, which has {n_layers}; "
+                f"end_layer can be at most {n_layers}"
+            )
+
+    @classmethod
+    def row_state(cls, methods: Sequence[KVSmooth | None], n_layers: int, device: Any) -> KVSmoothRows:
+        """State for a batch of rows; rows whose method is None are left alone."""
+        there = [method for method in methods if method is not None]
+        layers = range(min(m.start_layer for m in there), max(m.end_layer for m in there))
+        rows = KVSmoothRows(len(methods), max(m.queue_length for m in there), layers, device)
+        rows.set_rows(range(len(methods)), methods)
+        return rows
+
+
+class KVSmoothRows(RowState):
+    """Parameters and entropy queues of a batch, as tensors, so that each row may have a method of its own.
+
+    Parameters
+    ----------
+    n_rows
+        Rows of the batch.
+    longest_queue
+        The greatest queue length that any row may come to have.
+    layers
+        The layers that any row may come to smooth.
+    """
+
+    def __init__(self, n_rows: int, longest_queue: int, layers: range, device: Any) -> None:
+        self.layers = layers
+        # float64, so that lambda_ref - clip_width is what Python's own numbers give.
+        self._low = torch.zeros(n_rows, dtype=torch.float64, device=device)
+        self._high = torch.zeros_like(self._low)
+        self._in_layers = torch.zeros(len(layers), n_rows, dtype=torch.bool, device=device)
+        self._on_keys = torch.zeros(n_rows, dtype=torch.bool, device=device)
+        self._on_values = torch.zeros_like(self._on_keys)
+        self._on_output = torch.zeros_like(self._on_keys)
+        self._smooths_output = False
+        self._queue = EntropyQueue(len(layers), torch.full((n_rows,), longest_queue, device=device))
+        self._outputs: dict[int, Tensor] = {}
+
+    def set_rows(self, rows: Sequence[int], methods: Sequence[KVSmooth | None]) -> None:
+        """Give each of ``rows`` its method and an empty queue."""
+        device = self._low.device
+        index = torch.tensor(list(rows), device=device)
+        layers = torch.tensor(list(self.layers), device=device)[:, None]
+        start = torch.tensor([m.start_layer if m else 0 for m in methods], device=device)
+        end = torch.tensor([m.end_layer if m else 0 for m in methods], device=device)
+        low, high = torch.tensor([_bounds(m) for m in methods], dtype=torch.float64, device=device).T
+        targets = [m.target if m else None for m in methods]
+        self._low[index], self._high[index] = low, high
+        self._in_layers[:, index] = (layers >= start) & (layers < end)
+        self._on_keys[index] = torch.tensor([t in ("kv", "k") for t in targets], device=device)
+        self._on_values[index] = torch.tensor([t == "kv" for t in targets], device=device)
+        self._on_output[index] = torch.tensor([t == "attention_output" for t in targets], device=device)
+        self._smooths_output |= "attention_output" in targets
+        self._queue.clear(index)
+        self._queue.lengths[index] = torch.tensor([m.queue_length if m else 1 for m in methods], device=device)
+
+    @property
+    def smooths_output(self) -> bool:
+        return self._smooths_output
+
+    def start_outputs(self, layer: int, output: Tensor) -> None:
+        self._outputs[layer] = output.clone()
+
+    def smooth_output(self, layer: int, entropy: Tensor, output: Tensor) -> Tensor:
+        place = self.layers.index(layer)
+        factor = self._factor(entropy[None], slice(place, place + 1))[0] * self._on_output
+        smoothed = lerp_(output, self._outputs[layer], factor[:, None, None])
+        self._outputs[layer].copy_(smoothed)
+        return smoothed
+
+    def factors(self, entropy: Tensor) -> tuple[Tensor, Tensor]:
+        factor = self._factor(entropy, slice(None))
+        self._queue.advance()
+        return factor * self._on_keys, factor * self._on_values
+
+    def reorder(self, index: Tensor) -> None:
+        index = index.to(self._low.device)
+        for field in ("_low", "_high", "_on_keys", "_on_values", "_on_output"):
+            setattr(self, field, getattr(self, field)[index])
+        self._in_layers = self._in_layers[:, index]
+        self._queue.reorder(index)
+        self._outputs = {layer: output[index] for layer, output in self._outputs.items()}
+
+    def _factor(self, entropy: Tensor, layers: slice) -> Tensor:
+        share = self._queue.rank(entropy, layers)
+        factor = torch.minimum(torch.maximum(share, self._low.to(share.dtype)), self._high.to(share.dtype))
+        return factor * self._in_layers[layers]
+
+
+def _bounds(method: KVSmooth | None) -> tuple[float, float]:
+    """The range to which the share of smaller entropies is clipped; a constant factor is a range of one point."""
+    if method is None:
+        return 0.0, 0.0
+    if not method.adaptive:
+        return method.lambda_ref, method.lambda_ref
+    return method.lambda_ref - method.clip_width, method.lambda_ref + method.clip_width
