@@ -1,0 +1,21 @@
+"""COCO: annotations, images, subsets, download. Imports no torch."""
+
+from kvtune.coco.folder import CocoFolder, default_coco, find_coco
+from kvtune.coco.images import check_images, load_image
+from kvtune.coco.layout import SOURCES, download_command
+from kvtune.coco.subset import OPERA500, Subset, draw, named_subsets, tune_and_holdout
+
+__all__ = [
+    "OPERA500",
+    "SOURCES",
+    "CocoFolder",
+    "Subset",
+    "check_images",
+    "default_coco",
+    "download_command",
+    "draw",
+    "find_coco",
+    "load_image",
+    "named_subsets",
+    "tune_and_holdout",
+]

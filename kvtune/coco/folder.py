@@ -1,0 +1,213 @@
+"""A folder with COCO in it: which splits are there, what is known of each image, where its file is."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kvtune.coco.annotations import Annotations, read_annotations
+from kvtune.coco.layout import (
+    KINDS,
+    SOURCES,
+    Kind,
+    annotation_name,
+    download_command,
+    find_annotations,
+    find_image,
+    image_name,
+)
+from kvtune.errors import RequestError
+
+
+def default_coco() -> Path:
+    """Where COCO is kept when no folder is named: ``$KVTUNE_COCO``, else ``~/.cache/kvtune/coco``."""
+    named = os.environ.get("KVTUNE_COCO")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "kvtune" / "coco"
+
+
+def find_coco(path: str | Path | None = None) -> Path:
+    """Find the COCO folder.
+
+    Parameters
+    ----------
+    path
+        The value of ``--coco``; None for :func:`default_coco`.
+
+    Raises
+    ------
+    RequestError
+        If the folder does not exist; the message has the download command.
+    """
+    root = Path(path).expanduser() if path is not None else default_coco()
+    if root.is_dir():
+        return root
+    what = "is not a folder" if root.exists() else "does not exist"
+    raise RequestError(
+        f"COCO folder {root} {what}; name yours with --coco or $KVTUNE_COCO, or fetch it: {download_command(root)}"
+    )
+
+
+class CocoFolder:
+    """COCO's annotations and images in one folder, 2014 and 2017, train and val.
+
+    Annotation files lie in ``annotations/`` or in the folder itself; images in ``val2014/`` and so on (also below
+    ``images/``) or in the folder itself. Files are read when they are first needed, each once: a question about a few
+    val2014 images never parses the training annotations. An id that several splits have is answered from the first
+    of :data:`~kvtune.coco.layout.SOURCES`; 2014 and 2017 annotate the same images alike.
+
+    Parameters
+    ----------
+    root
+        The folder.
+
+    Attributes
+    ----------
+    root
+        The folder.
+    sources
+        Splits that have annotations here (``"val2014"``, ...), in the order in which ids are looked up.
+
+    Raises
+    ------
+    RequestError
+        If the folder does not exist or holds no annotations.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = find_coco(root)
+        self._paths = {
+            (kind, source): path
+            for source in SOURCES
+            for kind in KINDS
+            if (path := find_annotations(self.root, kind, source)) is not None
+        }
+        self._read: dict[tuple[Kind, str], Annotations] = {}
+        self.sources = list(dict.fromkeys(source for _, source in self._paths))
+        if not self.sources:
+            raise RequestError(
+                f"no COCO annotations (instances_val2014.json, captions_val2014.json or their 2017 and train "
+                f"counterparts) in {self.root} or its folder annotations/; fetch them: {download_command(self.root)}"
+            )
+
+    def image_ids(self, source: str) -> list[int]:
+        """Ids of the images of a split, ascending.
+
+        Raises
+        ------
+        RequestError
+            If the split is not here or its annotations cannot be read.
+        """
+        if source not in self.sources:
+            raise RequestError(
+                f"{self.root} has no annotations of {source!r}, only of {', '.join(self.sources)}; "
+                f"name one of these, or fetch it: {download_command(self.root, f'--source {source}')}"
+            )
+        return sorted(self._file_names(source))
+
+    def categories(self, image_ids: Iterable[int]) -> dict[int, set[str]]:
+        """Names of the COCO categories of each image's instances; an empty set for an image that has none.
+
+        Raises
+        ------
+        RequestError
+            If an id is in no instances file here, or a file cannot be read.
+        """
+        return {image_id: set(names) for image_id, names in self._labels("instances", image_ids).items()}
+
+    def captions(self, image_ids: Iterable[int]) -> dict[int, list[str]]:
+        """The reference captions of each image.
+
+        Raises
+        ------
+        RequestError
+            If an id is in no captions file here, or a file cannot be read.
+        """
+        return {image_id: list(texts) for image_id, texts in self._labels("captions", image_ids).items()}
+
+    def image_path(self, image_id: int) -> Path:
+        """Path of an image's file.
+
+        Raises
+        ------
+        RequestError
+            If the id is unknown or the file is not here.
+        """
+        return self.image_paths([image_id])[0]
+
+    def image_paths(self, image_ids: Iterable[int], download_options: str = "") -> list[Path]:
+        """Paths of the files of several images, in order.
+
+        Parameters
+        ----------
+        image_ids
+            The images.
+        download_options
+            What the message about missing files adds to the download command so that it fetches them; see
+            :func:`~kvtune.coco.layout.download_command`.
+
+        Raises
+        ------
+        RequestError
+            If an id is unknown or files are missing; the message says how many and names the first.
+        """
+        paths, missing = [], []
+        for image_id in image_ids:
+            path = self._find_image(image_id)
+            if path is None:
+                missing.append(image_id)
+            else:
+                paths.append(path)
+        if missing:
+            first = missing[0]
+            source = next((source for source in self.sources if first in self._file_names(source)), None)
+            if source is None:
+                raise self._unknown(first, self.sources)
+            raise RequestError(
+                f"{len(missing)} of {len(missing) + len(paths)} images are missing from {self.root} "
+                f"(first: {first}, {self._file_names(source)[first]} of {source}); "
+                f"fetch them: {download_command(self.root, download_options)}"
+            )
+        return paths
+
+    def _find_image(self, image_id: int) -> Path | None:
+        # COCO's own file names first: they need no annotations.
+        for source in SOURCES:
+            if (path := find_image(self.root, source, image_name(source, image_id))) is not None:
+                return path
+        for source in self.sources:
+            name = self._file_names(source).get(image_id)
+            if name is not None and (path := find_image(self.root, source, name)) is not None:
+                return path
+        return None
+
+    def _labels(self, kind: Kind, image_ids: Iterable[int]) -> dict[int, Sequence[str]]:
+        wanted = list(image_ids)
+        sources = [source for source in self.sources if (kind, source) in self._paths]
+        found: dict[int, Sequence[str]] = {}
+        for source in sources:
+            here = [image_id for image_id in wanted if image_id not in found and image_id in self._file_names(source)]
+            if here:
+                annotations = self._annotations(kind, source)
+                found.update((i, annotations.labels.get(i, ())) for i in here if i in annotations.file_names)
+        for image_id in wanted:
+            if image_id not in found:
+                raise self._unknown(image_id, [annotation_name(kind, source) for source in sources])
+        return {image_id: found[image_id] for image_id in wanted}
+
+    def _unknown(self, image_id: int, places: list[str]) -> RequestError:
+        searched = ", ".join(places) or "there is no such file"
+        return RequestError(
+            f"image {image_id} is not in the annotations of {self.root} (searched: {searched}); "
+            f"check the id, or fetch its split: {download_command(self.root, '--subset FILE')}"
+        )
+
+    def _file_names(self, source: str) -> dict[int, str]:
+        """Image id to file name, from a file that is read already, else from the smaller one."""
+        known = self._read.get(("instances", source)) or self._read.get(("captions", source))
+        if known is None:
+            known = self._annotations("captions" if ("captions", source) in self._paths else "instances", source)
+        return known.file_names
+
+    def _annotations(self, kind: Kind, source: str) -> Annotations:
+        if (kind, source) not in self._read:
+            self._read[kind, source] = read_annotations(self._paths[kind, source], kind, self.root)
+        return self._read[kind, source]

@@ -1,0 +1,73 @@
+"""COCO's own names: splits, annotation files, image files."""
+
+import shlex
+from pathlib import Path
+from typing import Literal
+
+from kvtune.errors import RequestError
+
+Kind = Literal["instances", "captions"]
+KINDS: tuple[Kind, ...] = ("instances", "captions")
+
+SOURCES = ("val2014", "val2017", "train2014", "train2017")
+"""The splits kvtune knows, in the order in which an image id is looked up; 2014 and 2017 share ids and images."""
+
+
+def check_source(source: str) -> str:
+    """Return ``source`` if it is a COCO split.
+
+    Raises
+    ------
+    RequestError
+        If it is not one of :data:`SOURCES`.
+    """
+    if source not in SOURCES:
+        raise RequestError(f"unknown COCO split {source!r}; choose from {', '.join(SOURCES)}")
+    return source
+
+
+def annotation_name(kind: Kind, source: str) -> str:
+    """Name of an annotation file, such as ``instances_val2014.json``."""
+    return f"{kind}_{source}.json"
+
+
+def image_name(source: str, image_id: int) -> str:
+    """Name of an image file: ``COCO_val2014_000000000042.jpg`` in 2014, ``000000000042.jpg`` in 2017."""
+    prefix = f"COCO_{source}_" if source.endswith("2014") else ""
+    return f"{prefix}{image_id:012d}.jpg"
+
+
+def annotation_folders(root: Path) -> tuple[Path, ...]:
+    """Folders of ``root`` where annotation files may lie."""
+    return (root / "annotations", root)
+
+
+def image_folders(root: Path, source: str) -> tuple[Path, ...]:
+    """Folders of ``root`` where the images of a split may lie."""
+    return (root / source, root / "images" / source, root, root / "images")
+
+
+def find_annotations(root: Path, kind: Kind, source: str) -> Path | None:
+    """Path of an annotation file in ``root``, or None."""
+    candidates = (folder / annotation_name(kind, source) for folder in annotation_folders(root))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def find_image(root: Path, source: str, name: str) -> Path | None:
+    """Path of an image file in ``root``, or None."""
+    candidates = (folder / name for folder in image_folders(root, source))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def download_command(root: Path, options: str = "") -> str:
+    """The command that fetches what is missing, for messages.
+
+    Parameters
+    ----------
+    root
+        The COCO folder.
+    options
+        Which images: ``"--subset opera500"``, ``"--images 500 --holdout-images 500 --seed 0"``; empty for
+        those that a search with default settings needs.
+    """
+    return f"kvtune data download --to {shlex.quote(str(root))} {options}".rstrip()
