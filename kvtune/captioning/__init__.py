@@ -1,0 +1,6 @@
+"""The engine: requests in, captions out."""
+
+from kvtune.captioning.captioner import Captioner
+from kvtune.captioning.request import Caption, CaptionRequest
+
+__all__ = ["Caption", "CaptionRequest", "Captioner"]

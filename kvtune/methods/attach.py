@@ -39,8 +39,8 @@ def text_decoder(model: Any) -> Any:
     RequestError
         If the model has none that kvtune knows how to reach.
     """
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    if isinstance(decoder, GenerationMixin):  # a causal language model within the model: one more step down
+    decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else model
+    if not hasattr(decoder, "layers") and hasattr(decoder, "get_decoder"):  # a causal language model within the model
         decoder = decoder.get_decoder()
     layers = getattr(decoder, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not all(hasattr(layer, "self_attn") for layer in layers):
@@ -241,7 +241,8 @@ def _followed(kind: Any) -> Any:
 
 def _follow(cache: Any, session: _Session, state: RowState | None) -> None:
     if not isinstance(cache, _Followed):
-        cache.__class__ = _followed(type(cache))
+        kind: Any = type(cache)
+        cache.__class__ = _followed(kind)
     cache.kvtune_session, cache.kvtune_state, cache.kvtune_cropped = session, state, False
 
 

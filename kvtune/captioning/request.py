@@ -1,0 +1,68 @@
+"""What goes into the engine and what comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from kvtune.methods import Method
+
+FinishReason = Literal["eos", "length", "stop"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionRequest:
+    """One caption to write.
+
+    Attributes
+    ----------
+    image_id
+        Comes back with the caption.
+    image
+        An RGB image, or the path of one, opened when its turn comes.
+    method
+        None is the baseline.
+    tag
+        Comes back with the caption; :meth:`Captioner.withdraw` takes back all requests of a tag.
+    """
+
+    image_id: int
+    image: Image.Image | Path
+    method: Method | None = None
+    tag: Hashable = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Caption:
+    """One caption.
+
+    Attributes
+    ----------
+    token_ids
+        What was generated, without the token or sequence that ended it.
+    finish_reason
+        ``eos``: end-of-text; ``stop``: the family's stop sequence; ``length``: the limit was hit.
+    """
+
+    image_id: int
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    tag: Hashable = None
+
+
+def cut(
+    token_ids: Sequence[int], eos: Sequence[int], stops: Sequence[Sequence[int]]
+) -> tuple[list[int], FinishReason] | None:
+    """Generated tokens up to what ends them, and what that is; None if they are not at an end yet."""
+    for index, token in enumerate(token_ids):
+        if token in eos:
+            return list(token_ids[:index]), "eos"
+        for stop in stops:
+            if index + 1 >= len(stop) and list(token_ids[index + 1 - len(stop) : index + 1]) == list(stop):
+                return list(token_ids[: index + 1 - len(stop)]), "stop"
+    return None

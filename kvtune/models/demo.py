@@ -1,0 +1,15 @@
+"""The demo model: a small LLaVA trained on kvtune's own scenes, shipped with the package."""
+
+from typing import ClassVar
+
+from kvtune.models.llava import Llava
+
+
+class Demo(Llava):
+    """The shipped model that describes rendered scenes; no download, no GPU."""
+
+    name = "demo"
+    model_types: ClassVar[tuple[str, ...]] = ()
+    hub_ids: ClassVar[dict[str, str]] = {}
+    published_presets: ClassVar[dict[str, str]] = {"demo": "demo"}
+    template = "USER: <image>\n{prompt} ASSISTANT:"

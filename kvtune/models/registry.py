@@ -1,0 +1,37 @@
+"""The families there are."""
+
+from kvtune.errors import RequestError
+from kvtune.models.base import Family
+from kvtune.models.demo import Demo
+from kvtune.models.llava import Llava
+
+_FAMILIES: tuple[Family, ...] = (Demo(), Llava())
+
+
+def families() -> tuple[Family, ...]:
+    """All families, the demo first."""
+    return _FAMILIES
+
+
+def model_names() -> list[str]:
+    """Every short name that ``--model`` takes."""
+    return [name for family in _FAMILIES for name in (family.hub_ids or {family.name: ""})]
+
+
+def get_family(name: str) -> Family:
+    """The family of a short name.
+
+    Raises
+    ------
+    RequestError
+        If there is none of that name.
+    """
+    for family in _FAMILIES:
+        if name == family.name or name in family.hub_ids:
+            return family
+    raise RequestError(f"unknown model {name!r}; there is {', '.join(model_names())}, or give a folder or a Hub id")
+
+
+def family_of(model_type: str) -> Family | None:
+    """The family whose checkpoints have this ``model_type`` in their configuration."""
+    return next((family for family in _FAMILIES if model_type in family.model_types), None)
