@@ -1,0 +1,52 @@
+"""Reading presets: those that ship with kvtune by name, others by path."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kvtune.errors import RequestError
+from kvtune.files import read_json
+from kvtune.presets.schema import SCHEMA_VERSION, Preset
+from kvtune.schema import validated
+
+_SHIPPED = files("kvtune.presets") / "published"
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with kvtune: the settings that the papers publish, by model family."""
+    return sorted(entry.name.removesuffix(".json") for entry in _SHIPPED.iterdir() if entry.name.endswith(".json"))
+
+
+def load_preset(name: str | Path) -> Preset:
+    """Load a preset.
+
+    Parameters
+    ----------
+    name
+        The name of a preset that ships with kvtune (:func:`preset_names`), or the path of a JSON file that
+        ``kvtune export`` wrote.
+
+    Raises
+    ------
+    RequestError
+        If there is no such preset, the file is not JSON, or a key is unknown, missing or wrong.
+    """
+    if isinstance(name, str) and name in preset_names():
+        return _read(Path(str(_SHIPPED / f"{name}.json")))
+    path = Path(name).expanduser()
+    if not path.exists() and path.suffix != ".json":
+        raise RequestError(
+            f"there is no preset {str(name)!r}: name one of {', '.join(preset_names())}, "
+            "or the path of a file that kvtune export wrote"
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> Preset:
+    data: Any = read_json(path, "preset")
+    if isinstance(data, dict) and data.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise RequestError(
+            f"preset {path} has schema_version {data['schema_version']!r}; this kvtune reads {SCHEMA_VERSION}: "
+            "update kvtune, or export the preset again"
+        )
+    return validated(Preset, data, f"preset {path}")
