@@ -1,0 +1,95 @@
+"""The captions of one trial on disk: paid for once, kept for good."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from kvtune.errors import KvtuneError
+from kvtune.search.lines import LineWriter, read_lines
+
+CAPTION_KEYS = ("image_id", "caption", "tokens", "finish_reason")
+FINISH_REASONS = ("eos", "length", "stop")
+
+
+def read_captions(path: Path) -> dict[int, dict[str, Any]]:
+    """Read a caption file: image id to ``{"image_id", "caption", "tokens", "finish_reason"}``, in the order of the file.
+
+    A file that does not exist has no captions, and a last line that was cut short counts as not there.
+
+    Raises
+    ------
+    KvtuneError
+        If a line is not a caption line, or an image has two.
+    """
+    captions: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        _check(line, f"{path} line {number}")
+        if line["image_id"] in captions:
+            raise KvtuneError(
+                f"{path} line {number}: image {line['image_id']} has a caption already; remove one of the two"
+            )
+        captions[line["image_id"]] = line
+    return captions
+
+
+class CaptionLog:
+    """The caption file of one trial while it is being written.
+
+    Parameters
+    ----------
+    path
+        The file; what it holds already is read, a torn last line is cut off.
+
+    Raises
+    ------
+    KvtuneError
+        If the file cannot be read or written, or holds something else than caption lines.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._captions = read_captions(path)
+        self._writer = LineWriter(path)
+
+    def append(self, image_id: int, caption: str, tokens: int, finish_reason: str) -> None:
+        """Append the caption of an image that has none yet, flushed before this returns."""
+        line = {"image_id": image_id, "caption": caption, "tokens": tokens, "finish_reason": finish_reason}
+        _check(line, str(self._writer.path))
+        if image_id in self._captions:
+            raise ValueError(f"image {image_id} is captioned already in {self._writer.path}")
+        self._writer.append(line)
+        self._captions[image_id] = line
+
+    def __contains__(self, image_id: int) -> bool:
+        return image_id in self._captions
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._captions.values())
+
+    def has_all(self, image_ids: Iterable[int]) -> bool:
+        """Whether every one of these images has its caption."""
+        return all(image_id in self._captions for image_id in image_ids)
+
+    def close(self) -> None:
+        """Wait until all captions are on the disk and close the file."""
+        self._writer.sync()
+        self._writer.close()
+
+
+def _check(line: dict[str, Any], place: str) -> None:
+    for key in line:
+        if key not in CAPTION_KEYS:
+            raise KvtuneError(f"{place}: unknown key {key!r}; a caption line has {', '.join(CAPTION_KEYS)}")
+    for key in CAPTION_KEYS:
+        if key not in line:
+            raise KvtuneError(f"{place}: the key {key!r} is missing")
+    if (
+        not isinstance(line["image_id"], int)
+        or not isinstance(line["caption"], str)
+        or not isinstance(line["tokens"], int)
+    ):
+        raise KvtuneError(f"{place}: image_id and tokens must be whole numbers and caption a text")
+    if line["finish_reason"] not in FINISH_REASONS:
+        raise KvtuneError(f"{place}: finish_reason must be one of {', '.join(FINISH_REASONS)}")

@@ -1,0 +1,52 @@
+"""The front of two objectives, CHAIR_S down and F1 up, and how much of the plane it commands."""
+
+from collections.abc import Sequence
+
+Point = tuple[float, float]
+"""(CHAIR_S, F1) in percent."""
+
+REFERENCE_CHAIR_S_MARGIN = 5.0
+REFERENCE_F1_MARGIN = 10.0
+
+
+def dominates(one: Point, other: Point) -> bool:
+    """Whether ``one`` is no worse than ``other`` in both objectives and better in at least one."""
+    return one[0] <= other[0] and one[1] >= other[1] and one != other
+
+
+def front(points: Sequence[Point]) -> list[int]:
+    """Indices of the points that none dominates, by rising CHAIR_S; equal points are all in it, in their order."""
+    order = sorted(range(len(points)), key=lambda index: (points[index][0], -points[index][1], index))
+    found: list[int] = []
+    for index in order:
+        if not found or points[index][1] > points[found[-1]][1] or points[index] == points[found[-1]]:
+            found.append(index)
+    return found
+
+
+def reference_point(baseline: Point) -> Point:
+    """The point that hypervolume is measured from: the baseline's CHAIR_S + 5 points and F1 - 10 points."""
+    return baseline[0] + REFERENCE_CHAIR_S_MARGIN, baseline[1] - REFERENCE_F1_MARGIN
+
+
+def hypervolume(points: Sequence[Point], reference: Point) -> float:
+    """The share of the box from ``reference`` to the best point there can be, (0, 100), that ``points`` dominate.
+
+    Parameters
+    ----------
+    points
+        Any points; those that do not improve on the reference in both objectives add nothing.
+    reference
+        (CHAIR_S, F1), see :func:`reference_point`.
+
+    Returns
+    -------
+    float
+        Percent of the box, 0-100.
+    """
+    inside = [point for point in points if point[0] < reference[0] and point[1] > reference[1]]
+    area, floor = 0.0, reference[1]
+    for chair_s, f1 in (inside[index] for index in front(inside)):
+        area += (reference[0] - chair_s) * (f1 - floor)
+        floor = f1
+    return 100.0 * area / (reference[0] * (100.0 - reference[1]))

@@ -1,0 +1,101 @@
+"""Append-only files of JSON lines that survive a kill at any moment."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from kvtune.errors import KvtuneError
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the whole lines of a file; a last line without its line break (a write cut short) is left out.
+
+    A file that does not exist has no lines. The file is not changed, so another process may be writing it.
+
+    Raises
+    ------
+    KvtuneError
+        If the file cannot be read, or a line is not a JSON object.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise KvtuneError(f"cannot read {path}: {error.strerror or error}") from error
+    lines = []
+    for number, raw in enumerate(data.split(b"\n")[:-1], 1):
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict):
+            raise KvtuneError(f"{path} line {number} is not a JSON object; remove that line to go on without it")
+        lines.append(line)
+    return lines
+
+
+class LineWriter:
+    """Appends JSON lines to a file, each handed to the operating system as a whole before the next.
+
+    Parameters
+    ----------
+    path
+        The file; it and its folder are made where they are missing. Whatever follows its last line break is cut off.
+
+    Raises
+    ------
+    KvtuneError
+        If the file cannot be written; see :meth:`append`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            self._end = _whole_lines(path)
+            os.ftruncate(self._file, self._end)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Append one line.
+
+        Raises
+        ------
+        KvtuneError
+            If it cannot be written whole (the disk is full); the file then ends where it ended before.
+        """
+        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        try:
+            written = 0
+            while written < len(data):  # after a short write the next one fails and says why
+                written += os.write(self._file, data[written:])
+        except OSError as error:
+            os.ftruncate(self._file, self._end)
+            raise self._failed(error) from error
+        self._end += len(data)
+
+    def sync(self) -> None:
+        """Wait until everything appended is on the disk."""
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def _failed(self, error: OSError) -> KvtuneError:
+        return KvtuneError(
+            f"cannot write {self.path}: {error.strerror or error}; free some space or make the folder writable, "
+            "then give the same command again"
+        )
+
+
+def _whole_lines(path: Path) -> int:
+    """Length of the part of a file that ends with its last line break, in bytes."""
+    return path.read_bytes().rfind(b"\n") + 1

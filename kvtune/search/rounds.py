@@ -1,0 +1,151 @@
+"""Which settings a round of trials tries: a pure function of what came before it, the seed and the space.
+
+Trials are asked in rounds of a fixed size; round ``r`` holds the trials numbered from ``r * size`` on. A round is
+planned by a fresh sampler, seeded by (seed, round), from all trials of earlier rounds and nothing else. So a round can
+be planned again after an interruption, in whole or in part, and comes out the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kvtune.search.ledger import Trial
+from kvtune.search.samplers import SamplerName, grid_slice, make_sampler, round_seed
+from kvtune.search.space import SearchSpace
+
+if TYPE_CHECKING:
+    import optuna
+
+ASKS_FOR_SOMETHING_NEW = 20
+"""How often a sampler that repeats an earlier setting is asked again before the repetition is accepted."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a study's trials are determined.
+
+    Attributes
+    ----------
+    space
+        The search space.
+    sampler
+        The sampler's name.
+    seed
+        The seed.
+    size
+        Trials in a round.
+    published
+        Parameters that trial 0 has, if the model's family has a published preset within the space.
+    """
+
+    space: SearchSpace
+    sampler: SamplerName
+    seed: int
+    size: int
+    published: dict[str, Any] | None = None
+
+    def trials(self, history: Sequence[Trial], start: int, stop: int) -> list[Trial]:
+        """The trials numbered from ``start`` to ``stop``, which lie in one round.
+
+        Parameters
+        ----------
+        history
+            The study's trials; those from this round on are not looked at.
+
+        Returns
+        -------
+        list
+            The trials, running; fewer than asked for where a grid has no more points.
+        """
+        index = start // self.size
+        first = index * self.size
+        if stop > first + self.size:
+            raise ValueError(f"trials {start} to {stop} are not in one round of {self.size}")
+        if self.sampler == "grid":
+            planned = self._grid_round(first)
+        else:
+            planned = self._sampled_round(history[:first], index)
+        return planned[start - first : stop - first]
+
+    def _grid_round(self, first: int) -> list[Trial]:
+        points: list[dict[str, Any]] = []
+        before = 0
+        published = None if self.published is None else self.space.point(self.published)
+        if published is not None:
+            points, before = ([published], 0) if first == 0 else ([], 1)
+        wanted = self.size - len(points)
+        # One more than wanted, because the published preset may be on the grid and is not tried twice.
+        drawn = grid_slice(self.space, self.seed, 0, first - before + wanted + 1)
+        fresh = [point for point in drawn if point != published]
+        points += fresh[first - before :][:wanted]
+        return [self._trial(first + offset, point, {}) for offset, point in enumerate(points)]
+
+    def _sampled_round(self, history: Sequence[Trial], index: int) -> list[Trial]:
+        import optuna
+
+        sampler = make_sampler(self.sampler, round_seed(self.seed, index))
+        study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
+        study.add_trials([self._past(trial) for trial in history])
+        seen = [trial.params for trial in history]
+        published = None if self.published is None or index > 0 else self.space.point(self.published)
+        if published is not None:
+            study.enqueue_trial(published)
+        planned = []
+        for offset in range(self.size):
+            point, sampler_attrs = self._ask(study, seen)
+            planned.append(self._trial(index * self.size + offset, point, sampler_attrs))
+            seen.append(planned[-1].params)
+        return planned
+
+    def _ask(self, study: "optuna.Study", seen: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Ask the sampler for a setting, if it can for one that no earlier trial has."""
+        import optuna
+
+        for _ in range(ASKS_FOR_SOMETHING_NEW):
+            asked = study.ask(self.space.distributions())
+            # An enqueued trial has its parameters already; asking all the same lets NSGA-II give it a generation,
+            # without which it would never be a parent.
+            _ = asked.relative_params
+            point = {name: self.space.snapped(name, asked.params[name]) for name in self.space.parameters}
+            attributes = study.trials[asked.number].system_attrs
+            if self._full(point) not in seen:
+                break
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        return point, {key: value for key, value in attributes.items() if key != "fixed_params"}
+
+    def _past(self, trial: Trial) -> "optuna.trial.FrozenTrial":
+        return frozen_trial(trial, self.space)
+
+    def _trial(self, number: int, point: dict[str, Any], sampler_attrs: dict[str, Any]) -> Trial:
+        published = number == 0 and self.published is not None
+        return Trial(number, params=self._full(point), published=published, sampler=sampler_attrs)
+
+    def _full(self, point: dict[str, Any]) -> dict[str, Any]:
+        from kvtune.methods import get_method
+
+        return get_method(self.space.method).from_parameters(self.space.settings(point)).parameters()
+
+
+def frozen_trial(trial: Trial, space: SearchSpace) -> "optuna.trial.FrozenTrial":
+    """A trial as Optuna holds it: the searched parameters, both objectives, every score as a user attribute."""
+    from optuna.trial import TrialState, create_trial
+
+    state = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "failed": TrialState.FAIL}[trial.state]
+    return create_trial(
+        state=state,
+        values=None if trial.point is None else list(trial.point),
+        params={name: trial.params[name] for name in space.parameters},
+        distributions=space.distributions(),
+        user_attrs=user_attributes(trial),
+        system_attrs=trial.sampler,
+    )
+
+
+def user_attributes(trial: Trial) -> dict[str, Any]:
+    """What dashboards show of a trial beside its parameters and objectives."""
+    attributes: dict[str, Any] = dict(trial.metrics or {})
+    if trial.published:
+        attributes["published"] = True
+    if trial.reason is not None:
+        attributes["reason"] = trial.reason
+    return attributes

@@ -1,0 +1,84 @@
+"""The samplers that a search may use, each with the settings that kvtune gives it."""
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from kvtune.errors import RequestError
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from kvtune.search.space import SearchSpace
+
+SamplerName = Literal["tpe", "nsga2", "gp", "random", "grid"]
+SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
+
+STARTUP_TRIALS = 10
+"""Random trials before TPE and GP use what they have seen; Optuna's own default for both."""
+
+POPULATION = 8
+"""NSGA-II's population. Optuna's default of 50 would make a search of 50 trials purely random."""
+
+
+def round_seed(seed: int, index: int) -> int:
+    """The seed of a round's sampler: other rounds and other seeds get unrelated ones."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+
+
+def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
+    """A fresh Optuna sampler.
+
+    Raises
+    ------
+    RequestError
+        If ``name`` is not one of :data:`SAMPLERS` that Optuna runs (all but ``grid``).
+    """
+    from optuna import samplers
+
+    if name == "tpe":
+        # constant_liar: the trials of a round see each other as running and keep apart.
+        return samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, constant_liar=True, multivariate=False, seed=seed)
+    if name == "nsga2":
+        return samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
+    if name == "gp":
+        return samplers.GPSampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
+    if name == "random":
+        return samplers.RandomSampler(seed=seed)
+    raise RequestError(f"unknown sampler {name!r}; choose from {', '.join(SAMPLERS)}")
+
+
+def grid_points(space: "SearchSpace", seed: int) -> Iterator[dict[str, Any]]:
+    """Every point of a space's grid once, in an order shuffled by the seed.
+
+    Raises
+    ------
+    RequestError
+        If a continuous parameter has no step.
+    """
+    axes = space.grid()
+    for index in _shuffled(prod(len(values) for values in axes.values()), seed):
+        point = {}
+        for name, values in axes.items():
+            index, position = divmod(index, len(values))
+            point[name] = values[position]
+        yield point
+
+
+def grid_slice(space: "SearchSpace", seed: int, start: int, count: int) -> list[dict[str, Any]]:
+    """``count`` points of the shuffled grid from the ``start``-th on; fewer where the grid ends."""
+    return list(islice(grid_points(space, seed), start, start + count))
+
+
+def _shuffled(size: int, seed: int) -> Iterator[int]:
+    """The numbers below ``size`` in random order (Fisher and Yates), holding only those that were moved."""
+    draw = random.Random(seed)
+    moved: dict[int, int] = {}
+    for position in range(size):
+        other = draw.randrange(position, size)
+        yield moved.get(other, other)
+        moved[other] = moved.pop(position, position)
