@@ -1,0 +1,88 @@
+"""The study as one HTML file that opens from disk, without a network."""
+
+import base64
+import hashlib
+import html
+import json
+import shlex
+from importlib import resources
+from string import Template
+from typing import Any
+
+import kvtune
+from kvtune.report import facts
+from kvtune.report.document import study_document, trial_document
+from kvtune.report.page_captions import PackedCaptions
+from kvtune.report.roles import front_line, marks, roles
+from kvtune.report.table import shared_parameters, varying_parameters
+from kvtune.search.summary import StudySummary, TrialSummary
+
+
+def html_page(
+    summary: StudySummary,
+    chosen: dict[str, Any],
+    captions: PackedCaptions | None = None,
+    *,
+    study_argument: str | None = None,
+) -> str:
+    """Return the page: scatter, selected point with its export command, captions beside the baseline's, table.
+
+    Everything that comes from the study reaches the page as data and is shown as text; a content security policy
+    keeps the page from running or loading anything else.
+
+    Parameters
+    ----------
+    chosen
+        As :func:`kvtune.report.facts.choice` gives it.
+    captions
+        Packed captions; the page says so where there are none.
+    study_argument
+        How to name the study in the export command; its name where left out.
+    """
+    files = {name: _file(name) for name in ("page.html", "page.css", "page.js")}
+    return Template(files["page.html"]).substitute(
+        version=html.escape(kvtune.__version__),
+        title=html.escape(f"{summary.study} · kvtune"),
+        script_hash=_hash(files["page.js"]),
+        style_hash=_hash(files["page.css"]),
+        style=files["page.css"],
+        script=files["page.js"],
+        study=_json(_page_document(summary, chosen, captions, study_argument or summary.study)),
+        captions=captions.data if captions else "",
+    )
+
+
+def _page_document(
+    summary: StudySummary, chosen: dict[str, Any], captions: PackedCaptions | None, study_argument: str
+) -> dict[str, Any]:
+    number = chosen["trial"]
+    on_picture = {mark.trial.number for mark in marks(summary, number)}
+
+    def point(trial: TrialSummary) -> dict[str, Any]:
+        document = trial_document(trial)
+        return document | {"roles": roles(summary, trial, number), "drawn": trial.number in on_picture}
+
+    return study_document(summary, chosen) | {
+        "facts": " · ".join([facts.subject(summary), facts.progress(summary), facts.volume(summary)]),
+        "baseline": point(summary.baseline) if summary.baseline else None,
+        "trials": [point(trial) for trial in summary.trials],
+        "staircase": front_line(summary),
+        "parameters": varying_parameters(summary),
+        "shared_parameters": list(shared_parameters(summary)),
+        "export_command": f"kvtune export {shlex.quote(study_argument)} --select trial:{{number}} --out preset.json",
+        "captions_note": captions.note if captions else "",
+    }
+
+
+def _json(document: Any) -> str:
+    """JSON that no HTML parser can take for the end of a script."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _file(name: str) -> str:
+    return resources.files("kvtune.report").joinpath("page", name).read_text(encoding="utf-8")
