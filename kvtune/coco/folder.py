@@ -12,8 +12,8 @@ from kvtune.coco.layout import (
     annotation_name,
     download_command,
     find_annotations,
+    find_any_image,
     find_image,
-    image_name,
 )
 from kvtune.errors import RequestError
 
@@ -170,9 +170,8 @@ class CocoFolder:
 
     def _find_image(self, image_id: int) -> Path | None:
         # COCO's own file names first: they need no annotations.
-        for source in SOURCES:
-            if (path := find_image(self.root, source, image_name(source, image_id))) is not None:
-                return path
+        if (path := find_any_image(self.root, image_id)) is not None:
+            return path
         for source in self.sources:
             name = self._file_names(source).get(image_id)
             if name is not None and (path := find_image(self.root, source, name)) is not None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -44,9 +45,9 @@ def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] 
     """
     broken = []
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        for checked, problem in enumerate(pool.map(_problem, paths), 1):
+        for checked, problem in enumerate(pool.map(problem_with, paths), 1):
             if problem:
-                broken.append(problem)
+                broken.append(f"{paths[checked - 1]} ({problem})")
             if on_progress:
                 on_progress(checked, len(paths))
     if broken:
@@ -57,17 +58,18 @@ def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] 
         )
 
 
-def _decode(path: str | Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
-def _problem(path: Path) -> str | None:
+def problem_with(image: Path | BytesIO) -> str | None:
+    """Decode an image, a file or its content, and say in a few words why it cannot be read; None if it can."""
     try:
-        _decode(path)
+        _decode(image)
     except Exception as error:  # as in load_image
-        return f"{path} ({_reason(error)})"
+        return _reason(error)
     return None
+
+
+def _decode(source: str | Path | BytesIO) -> Image.Image:
+    with Image.open(source) as image:
+        return image.convert("RGB")
 
 
 def _reason(error: Exception) -> str:

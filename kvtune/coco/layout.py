@@ -59,6 +59,12 @@ def find_image(root: Path, source: str, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def find_any_image(root: Path, image_id: int) -> Path | None:
+    """Path of an image under COCO's own file name for any split, or None."""
+    found = (find_image(root, source, image_name(source, image_id)) for source in SOURCES)
+    return next((path for path in found if path is not None), None)
+
+
 def download_command(root: Path, options: str = "") -> str:
     """The command that fetches what is missing, for messages.
 

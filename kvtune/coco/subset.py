@@ -6,17 +6,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, field_validator, model_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 
 from kvtune.coco.folder import CocoFolder
 from kvtune.errors import RequestError
 from kvtune.files import read_json, write_json
+from kvtune.schema import Document, validated
 
 OPERA500 = "opera500"
 """The 500 val2014 images of OPERA's published evaluation (Huang et al. 2024): the reporting set, never tuned on."""
 
 
-class Subset(BaseModel):
+class Subset(Document):
     """An ordered list of images of one COCO split.
 
     Attributes
@@ -33,12 +34,10 @@ class Subset(BaseModel):
         Digest of the ids; see :func:`ids_sha256`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal["kvtune-subset/1"] = "kvtune-subset/1"
+    format: Literal["kvtune-subset/1"]
     name: Annotated[str, Field(min_length=1)]
     source: Annotated[str, Field(min_length=1)]
-    seed: StrictInt | None = None
+    seed: StrictInt | None
     image_ids: Annotated[tuple[Annotated[StrictInt, Field(ge=0)], ...], Field(min_length=1)]
     sha256: str
 
@@ -64,7 +63,7 @@ class Subset(BaseModel):
     def of(cls, name: str, source: str, image_ids: Iterable[int], seed: int | None = None) -> Self:
         """Make a subset of given ids, in the given order."""
         ids = tuple(image_ids)
-        return cls(name=name, source=source, seed=seed, image_ids=ids, sha256=ids_sha256(ids))
+        return cls(format="kvtune-subset/1", name=name, source=source, seed=seed, image_ids=ids, sha256=ids_sha256(ids))
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Self:
@@ -88,16 +87,7 @@ class Subset(BaseModel):
 
     @classmethod
     def _read(cls, path: Path) -> Self:
-        document = read_json(path, "subset")
-        if not isinstance(document, dict):
-            raise RequestError(f"subset file {path} holds no JSON object; kvtune data subset makes one")
-        for key in ("format", "seed"):  # optional in Python, required on disk
-            if key not in document:
-                raise RequestError(f"subset file {path} lacks the key {key!r}")
-        try:
-            return cls.model_validate(document)
-        except ValidationError as error:
-            raise RequestError(f"subset file {path}: {_first_problem(error)}") from None
+        return validated(cls, read_json(path, "subset"), f"subset file {path}")
 
     def save(self, path: Path) -> None:
         """Write the subset as a JSON file, whole or not at all.
@@ -206,15 +196,3 @@ def tune_and_holdout(
         source, available, holdout_images, seed, tune.image_ids, name=f"{source}-holdout{holdout_images}-seed{seed}"
     )
     return tune, holdout
-
-
-def _first_problem(error: ValidationError) -> str:
-    """The first of pydantic's findings in one line that names the key."""
-    finding = error.errors()[0]
-    key = ".".join(map(str, finding["loc"]))
-    if finding["type"] == "extra_forbidden":
-        return f"unknown key {key!r}; known are {', '.join(Subset.model_fields)}"
-    if finding["type"] == "missing":
-        return f"lacks the key {key!r}"
-    message = finding["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
