@@ -122,10 +122,10 @@ def fetch_file(url: str, path: Path, patience: Patience, on_progress: Progress |
                         return
                     file.truncate(0)
                     raise _AttemptError("the part downloaded before does not belong to this file")
-                if response.status != 206:
-                    start = 0  # the server sends the whole file, whatever it was asked for
+                if start and response.status == 200:  # a server that sends the whole file, whatever it is asked for
+                    start = 0
                     file.truncate(0)
-                elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                elif start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                     raise _AttemptError("the server sent another part of the file than it was asked for")
                 _append(response, file, start, on_progress)
 
@@ -157,12 +157,12 @@ def _try_until(url: str, patience: Patience, attempt: Callable[[], T], gained: C
             return attempt()
         except _AttemptError as failure:
             now = gained()
-            failures = 1 if now > most else failures + 1
+            failures = 0 if now > most else failures + 1
             most = max(most, now)
             if failures >= patience.attempts:
                 raise FetchError(url, f"{failure} ({failures} attempts)", final=False) from failure
-            wait = patience.delay * 2 ** (failures - 1) if failure.retry_after is None else failure.retry_after
-            stop.wait(min(wait, patience.longest))
+            delay = patience.delay * 2 ** max(failures - 1, 0)
+            stop.wait(min(delay if failure.retry_after is None else failure.retry_after, patience.longest))
     raise FetchError(url, "stopped", final=False)
 
 
