@@ -5,9 +5,14 @@ from typing import Any
 
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.search.selection import KEEP_F1, select
-from kvtune.search.summary import StudySummary
+from kvtune.search.summary import State, StudySummary
 
-_STATE_WORDS = {"complete": "complete", "raced": "raced out", "failed": "failed", "running": "running"}
+_STATE_WORDS: dict[State, str] = {
+    "complete": "complete",
+    "raced": "raced out",
+    "failed": "failed",
+    "running": "running",
+}
 
 
 def subject(summary: StudySummary) -> str:

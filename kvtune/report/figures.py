@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvtune.files import write_bytes
 from kvtune.report.overlay import OverlayPoint
-from kvtune.report.roles import LOOKS, Mark, Role, front_line, marks
+from kvtune.report.roles import LOOKS, OVERLAY_LOOK, Mark, Role, front_line, marks
+from kvtune.search.front import hypervolume
 from kvtune.search.summary import StudySummary
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "svg.hashsalt": "kvtune",  # the same study gives the same file
 }
-_SIZES: dict[Role, float] = {"chosen": 9, "baseline": 7, "published": 8, "front": 4, "complete": 3, "raced": 3}
+_SIZES: dict[Role, float] = {"chosen": 10, "baseline": 7, "published": 8, "front": 4, "complete": 3, "raced": 3}
 _HOLLOW: tuple[Role, ...] = ("baseline", "published")
 _LABELS_AT_MOST = 4
 
@@ -68,18 +69,11 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         return figure
 
 
-def hypervolume_figure(numbers: Sequence[int], volumes: Sequence[float], baseline: float | None = None) -> "Figure":
-    """Draw how the front's hypervolume grew.
-
-    Parameters
-    ----------
-    numbers
-        Numbers of the complete trials.
-    volumes
-        Hypervolume of the trials up to each of them, in percent of the reference box.
-    """
+def hypervolume_figure(summary: StudySummary) -> "Figure":
+    """Draw how the hypervolume of the complete trials grew, in percent of the box from the study's reference point."""
     from matplotlib.ticker import MaxNLocator
 
+    numbers, volumes = hypervolumes(summary)
     with _style():
         figure, axes = _figure(height=2.2)
         axes.step(numbers, volumes, where="post", color=LOOKS["front"].colour, linewidth=1.2)
@@ -90,6 +84,20 @@ def hypervolume_figure(numbers: Sequence[int], volumes: Sequence[float], baselin
         if not numbers:
             axes.text(0.5, 0.5, "no trial is judged yet", transform=axes.transAxes, ha="center", color="#666666")
         return figure
+
+
+def hypervolumes(summary: StudySummary) -> tuple[list[int], list[float]]:
+    """Return the numbers of the complete trials and the hypervolume up to each; nothing before there is a baseline."""
+    reference = summary.reference_point
+    numbers: list[int] = []
+    volumes: list[float] = []
+    points: list[tuple[float, float]] = []
+    for mark in sorted(marks(summary, None), key=lambda mark: mark.trial.number or 0):
+        if reference and mark.trial.number is not None and mark.trial.state == "complete":
+            points.append((mark.x, mark.y))
+            numbers.append(mark.trial.number)
+            volumes.append(hypervolume(points, (reference["chair_s"], reference["f1"])))
+    return numbers, volumes
 
 
 def save_figure(figure: "Figure", path: Path, title: str) -> None:
@@ -151,25 +159,22 @@ def _error_bars(axes: "Axes", points: Sequence[Mark], colour: str) -> None:
 
 
 def _draw_overlays(axes: "Axes", overlays: Sequence[OverlayPoint]) -> None:
-    for reported in (True, False):
-        group = [point for point in overlays if point.reported == reported]
-        if not group:
-            continue
+    for kind in dict.fromkeys(point.kind for point in overlays):
+        group = [point for point in overlays if point.kind == kind]
         axes.plot(
-            [point.chair_s for point in group],
-            [point.f1 for point in group],
-            "D" if reported else "d",
-            color="#009E73",
+            [point.x for point in group],
+            [point.y for point in group],
+            OVERLAY_LOOK.marker if group[0].reported else "d",
+            color=OVERLAY_LOOK.colour,
             markersize=5,
             markerfacecolor="none",
             markeredgewidth=0.9,
-            label="reported, other images" if reported else "captions file, same images",
-            zorder=4,
+            label=kind,
+            zorder=10,
         )
         for point in group:
-            axes.annotate(
-                point.label, (point.chair_s, point.f1), (4, -7), textcoords="offset points", fontsize=6, color="#00694D"
-            ).set_path_effects(_halo())
+            label = axes.annotate(point.label, (point.x, point.y), (4, -7), textcoords="offset points", fontsize=6)
+            label.set(color="#00694D", path_effects=_halo())
 
 
 def _give_room(axes: "Axes") -> None:

@@ -1,6 +1,13 @@
 """Points of other methods, set beside a study's: numbers a paper reports, or captions scored here."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+PAPER = "paper"
+"""The ``--overlay`` that stands for the numbers the KVSmooth paper reports."""
 
 
 @dataclass(frozen=True)
@@ -11,17 +18,72 @@ class OverlayPoint:
     ----------
     label
         What to call it.
-    chair_s, f1
-        Percent, 0-100.
+    scores
+        Rates in percent by name, ``chair_s`` and ``f1`` at least, and ``mean_words`` where it is known.
     reported
-        True for a number copied from a paper, over other images than the study's; False for captions of the study's
+        True for numbers copied from a paper, over other images than the study's; False for captions of the study's
         own images scored by the study's own scorer.
     source
-        Where it comes from: a paper, or the captions file.
+        Where it comes from: a paper's table, or the captions file.
     """
 
     label: str
-    chair_s: float
-    f1: float
+    scores: Mapping[str, float] = field(repr=False)
     reported: bool
     source: str
+
+    @property
+    def x(self) -> float:
+        """CHAIR_S in percent."""
+        return self.scores["chair_s"]
+
+    @property
+    def y(self) -> float:
+        """F1 in percent."""
+        return self.scores["f1"]
+
+    @property
+    def kind(self) -> str:
+        """What a legend says about it."""
+        return "reported, other images" if self.reported else "captions file, same images"
+
+
+def paper_points(model: str) -> list[OverlayPoint]:
+    """Return what KVSmooth's table 1 reports for a model, or for all of its models where ``model`` is another one.
+
+    Only the rows known to us are there: ``reported.json`` says which are missing.
+
+    Parameters
+    ----------
+    model
+        The study's model by name, path or hub id.
+    """
+    table = json.loads(resources.files("kvtune.report").joinpath("reported.json").read_text(encoding="utf-8"))
+    plain = model.lower().replace("-", "")
+    rows = [row for row in table["points"] if row["family"] in plain] or table["points"]
+    return [
+        OverlayPoint(row["label"], {"chair_s": row["chair_s"], "f1": row["f1"]}, reported=True, source=table["source"])
+        for row in rows
+    ]
+
+
+def captions_point(path: Path, ground_truth: Mapping[int, Iterable[str]], images: Iterable[int]) -> OverlayPoint:
+    """Score a captions file of another method on the study's images.
+
+    Captions of further images are left out, so that the rates are over the same images as the study's.
+
+    Parameters
+    ----------
+    path
+        JSON or JSON lines as ``kvtune score`` takes them.
+    ground_truth
+        Image id -> categories in the image.
+    images
+        The study's tune images.
+
+    Raises
+    ------
+    RequestError
+        If the file cannot be read, or does not have exactly one caption for each of the images.
+    """
+    raise NotImplementedError

@@ -44,6 +44,9 @@ LOOKS: dict[Role, Look] = {
 }
 """By falling precedence: where points coincide, the first of these is drawn on top."""
 
+OVERLAY_LOOK = Look("other method", "◇", "+", "green", "D", "#009E73")
+"""Results that are not of the study: see :mod:`kvtune.report.overlay`."""
+
 
 @dataclass(frozen=True)
 class Mark:

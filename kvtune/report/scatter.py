@@ -8,7 +8,8 @@ from itertools import pairwise
 from plotille import Canvas
 from rich.text import Text
 
-from kvtune.report.roles import LOOKS, Mark, front_line, marks
+from kvtune.report.overlay import OverlayPoint
+from kvtune.report.roles import LOOKS, OVERLAY_LOOK, Look, Mark, front_line, marks
 from kvtune.search.summary import StudySummary
 
 _BLANK = chr(0x2800)  # the braille pattern without dots
@@ -20,7 +21,13 @@ MINIMUM_WIDTH = 36
 
 
 def scatter(
-    summary: StudySummary, chosen: int | None, *, width: int, height: int | None = None, ascii_only: bool = False
+    summary: StudySummary,
+    chosen: int | None,
+    overlays: Sequence[OverlayPoint] = (),
+    *,
+    width: int,
+    height: int | None = None,
+    ascii_only: bool = False,
 ) -> Text:
     """Draw the trials of a study with its front, and a legend below.
 
@@ -28,6 +35,8 @@ def scatter(
     ----------
     chosen
         Number of the trial to mark as chosen, if any.
+    overlays
+        Results of other methods to draw beside them.
     width, height
         Size in characters, axes included and legend not; the height follows from the width where left out.
     ascii_only
@@ -39,7 +48,7 @@ def scatter(
         Styled text; a console that has no colours prints it plain. Empty where the study has nothing to draw or
         ``width`` is below ``MINIMUM_WIDTH``.
     """
-    points = marks(summary, chosen)
+    points: list[Mark | OverlayPoint] = [*overlays, *marks(summary, chosen)]
     if not points or width < MINIMUM_WIDTH:
         return Text()
     height = height or max(12, min(24, width // 4))
@@ -55,9 +64,9 @@ def scatter(
         corners = front_line(summary)
         for (x0, y0), (x1, y1) in pairwise(corners):
             canvas.line(x0, y0, x1, y1)
-    on_top: dict[tuple[int, int], Mark] = {}
+    on_top: dict[tuple[int, int], Mark | OverlayPoint] = {}
     for point in points:
-        look = LOOKS[point.role]
+        look = _look(point)
         canvas.point(point.x, point.y, marker=look.ascii_glyph if ascii_only else look.glyph)
         cell = (_cell(point.x, x_low, x_high, columns * 2) // 2, _cell(point.y, y_low, y_high, rows * 4) // 4)
         on_top[cell] = point
@@ -76,25 +85,38 @@ def scatter(
     return text
 
 
+def _look(point: Mark | OverlayPoint) -> Look:
+    return LOOKS[point.role] if isinstance(point, Mark) else OVERLAY_LOOK
+
+
 def _legend(
-    summary: StudySummary, points: Sequence[Mark], hidden: Sequence[Mark], width: int, ascii_only: bool
+    summary: StudySummary,
+    points: Sequence[Mark | OverlayPoint],
+    hidden: Sequence[Mark | OverlayPoint],
+    width: int,
+    ascii_only: bool,
 ) -> Text:
-    counts = Counter(point.role for point in points)
-    entries = []
+    drawn = {point.role for point in points if isinstance(point, Mark)}
+    labels = []
     for kind, look in LOOKS.items():
-        if kind not in counts:
+        if kind not in drawn:
             continue
+        having = [point for point in points if isinstance(point, Mark) and kind in point.roles]
         label = look.label
         if kind in ("chosen", "published"):
-            label += f" (trial {next(point.trial.number for point in points if point.role == kind)})"
+            label += f" (trial {having[0].trial.number})"
         elif kind != "baseline":
-            label += f" ({counts[kind]})"
-        if kind in ("baseline", "published") and any(point.role == kind for point in hidden):
+            label += f" ({len(having)})"
+        if kind in ("baseline", "published") and any(point is having[0] for point in hidden):
             label += ", hidden by another"
+        labels.append((look, label))
+    kinds = Counter(point.kind for point in points if isinstance(point, OverlayPoint))
+    labels += [(OVERLAY_LOOK, kind) for kind in kinds]
+    entries = []
+    for look, label in labels:
         entry = Text()
         entry.append(look.ascii_glyph if ascii_only else look.glyph, style=look.style)
-        entry.append(f" {label}")
-        entries.append(entry)
+        entries.append(entry.append(f" {label}"))
     legend = Text()
     room = width
     for entry in entries:
@@ -114,9 +136,8 @@ def _legend(
 
 def _painted(line: str) -> Text:
     """Colour each glyph as its role and the joining line as the front."""
-    styles = {look.glyph: look.style for look in LOOKS.values()} | {
-        look.ascii_glyph: look.style for look in LOOKS.values()
-    }
+    looks = [*LOOKS.values(), OVERLAY_LOOK]
+    styles = {glyph: look.style for look in looks for glyph in (look.glyph, look.ascii_glyph)}
     text = Text()
     for character in line:
         if character == _BLANK:

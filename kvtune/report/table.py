@@ -9,7 +9,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.report.roles import LOOKS, roles
+from kvtune.report.overlay import OverlayPoint
+from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
 from kvtune.search.summary import StudySummary, TrialSummary
 
 RATES = {"chair_s": "CHAIR_S", "chair_i": "CHAIR_I", "precision": "precision", "recall": "recall", "f1": "F1"}
@@ -18,7 +19,14 @@ RATES = {"chair_s": "CHAIR_S", "chair_i": "CHAIR_I", "precision": "precision", "
 OBJECTIVES = ("chair_s", "f1")
 
 
-def trials_table(summary: StudySummary, chosen: int | None, console: Console, *, every: bool = False) -> RenderableType:
+def trials_table(
+    summary: StudySummary,
+    chosen: int | None,
+    console: Console,
+    overlays: Sequence[OverlayPoint] = (),
+    *,
+    every: bool = False,
+) -> RenderableType:
     """Return baseline, published preset and front (or every trial) with parameters and scores.
 
     On a console too narrow for one table the parameters move to a second one; where that is still too wide, CHAIR_I,
@@ -28,11 +36,13 @@ def trials_table(summary: StudySummary, chosen: int | None, console: Console, *,
     ----------
     chosen
         Number of the trial that ``kvtune export`` would take, if any.
+    overlays
+        Results of other methods, shown last.
     every
         Show all trials in the order of their numbers instead of the front by rising CHAIR_S.
     """
     names = varying_parameters(summary)
-    draw = _Drawing(summary, chosen, console, _rows(summary, every))
+    draw = _Drawing(summary, chosen, console, _rows(summary, every), overlays)
     all_rates = tuple(RATES)
     layouts: list[RenderableType] = [
         draw.table(all_rates, names, intervals=all_rates),
@@ -73,11 +83,17 @@ def rate(value: float | None) -> str:
 
 class _Drawing:
     def __init__(
-        self, summary: StudySummary, chosen: int | None, console: Console, rows: Sequence[TrialSummary]
+        self,
+        summary: StudySummary,
+        chosen: int | None,
+        console: Console,
+        rows: Sequence[TrialSummary],
+        overlays: Sequence[OverlayPoint],
     ) -> None:
         self.summary = summary
         self.chosen = chosen
         self.rows = rows
+        self.overlays = overlays
         self.ascii_only = console.options.ascii_only
         self.digits = max((len(str(trial.number)) for trial in rows if trial.number is not None), default=0)
         self.same_images = len({trial.images for trial in rows}) == 1
@@ -104,6 +120,10 @@ class _Drawing:
             if rates and not self.same_images:
                 cells.append(str(trial.images))
             table.add_row(self._name(trial), *cells)
+        for point in self.overlays if rates else ():
+            cells = [""] * len(parameters)
+            cells += [self._dashed(rate(point.scores.get(name))) for name in (*rates, "mean_words")]
+            table.add_row(self._overlay_name(point), *cells)
         return table
 
     def _name(self, trial: TrialSummary) -> Text:
@@ -119,6 +139,11 @@ class _Drawing:
             named.append(trial.state)
         label = "" if trial.number is None else str(trial.number)
         return text.append(f" {label:>{self.digits}} " + ", ".join(named))
+
+    def _overlay_name(self, point: OverlayPoint) -> Text:
+        text = Text()
+        text.append(OVERLAY_LOOK.ascii_glyph if self.ascii_only else OVERLAY_LOOK.glyph, style=OVERLAY_LOOK.style)
+        return text.append(f" {point.label}\n  ({point.kind})")
 
     def _rate(self, trial: TrialSummary, name: str, with_interval: bool) -> str:
         text = rate(getattr(trial, name))

@@ -28,8 +28,9 @@ class Page:
 
         self._process = subprocess.Popen(
             [
-                str(PROGRAM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                "--disable-background-networking", "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank",
+                str(PROGRAM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                "--no-first-run", "--disable-background-networking", "--remote-debugging-pipe",
+                f"--user-data-dir={profile}", "about:blank",
             ],
             close_fds=False, preexec_fn=place_pipes, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

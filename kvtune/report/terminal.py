@@ -1,0 +1,65 @@
+"""A study in the terminal: what it is, the scatter, the table, the choice."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from kvtune.report import facts
+from kvtune.report.overlay import OverlayPoint
+from kvtune.report.scatter import scatter
+from kvtune.report.table import number, shared_parameters, trials_table
+from kvtune.search.summary import StudySummary
+
+_WIDEST_PICTURE = 100
+
+
+def front_view(
+    summary: StudySummary,
+    chosen: dict[str, Any],
+    console: Console,
+    overlays: Sequence[OverlayPoint] = (),
+    *,
+    every: bool = False,
+) -> RenderableType:
+    """Return what ``kvtune pareto`` prints.
+
+    Parameters
+    ----------
+    chosen
+        As :func:`kvtune.report.facts.choice` gives it.
+    console
+        Where it will be printed: its width, encoding and colours decide the layout.
+    overlays
+        Results of other methods.
+    every
+        List all trials, not the front alone.
+    """
+    ascii_only = console.options.ascii_only
+    parts: list[RenderableType] = [Text(summary.study, style="bold")]
+    parts += [Text(sentence) for sentence in (facts.subject(summary), facts.progress(summary), facts.volume(summary))]
+    picture = scatter(
+        summary, chosen["trial"], overlays, width=min(console.width, _WIDEST_PICTURE), ascii_only=ascii_only
+    )
+    if picture:
+        parts += [Text(), picture]
+    if summary.baseline is not None or summary.trials:
+        parts += [Text(), trials_table(summary, chosen["trial"], console, overlays, every=every)]
+    parts += [Text(), *(Text(note) for note in _notes(summary, chosen, overlays))]
+    return Group(*parts)
+
+
+def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint]) -> list[str]:
+    notes = []
+    shared = shared_parameters(summary)
+    if shared:
+        notes.append("In all trials: " + ", ".join(f"{name} {number(value)}" for name, value in shared.items()))
+    if summary.baseline is None:
+        notes.append("The baseline is not judged yet.")
+    if chosen["trial"] is None:
+        notes.append(f"Nothing chosen: {chosen['reason']}")
+    else:
+        notes.append(f"Chosen: trial {chosen['trial']}, {chosen['reason']}")
+    notes += sorted({f"Reported: {point.source}" for point in overlays if point.reported})
+    return notes

@@ -1,0 +1,77 @@
+"""Summaries of made-up studies, for tests of what reads them."""
+
+import random
+from collections.abc import Sequence
+
+from kvtune.search.front import front, hypervolume, reference_point
+from kvtune.search.summary import State, StudySummary, TrialSummary
+
+RATES = ("chair_s", "chair_i", "precision", "recall", "f1")
+
+
+def trial(
+    number: int | None,
+    chair_s: float | None,
+    f1: float | None,
+    state: State = "complete",
+    *,
+    published: bool = False,
+    images: int = 500,
+    width: float | None = None,
+    **params: object,
+) -> TrialSummary:
+    """A trial at a place of the plane; ``width`` is the half width of its intervals, None for no intervals."""
+    if chair_s is None or f1 is None:
+        return TrialSummary(number, dict(params), None, None, None, None, None, None, 0, state, published)
+    values = dict(zip(RATES, (chair_s, chair_s / 3, f1 - 1, f1 + 1, f1), strict=True))
+    intervals = {name: (value - width, value + width) for name, value in values.items()} if width is not None else {}
+    return TrialSummary(
+        number, dict(params), **values, mean_words=90.0, images=images, state=state,
+        published=published, intervals=intervals,
+    )  # fmt: skip
+
+
+def study(
+    trials: Sequence[TrialSummary],
+    baseline: TrialSummary | None = trial(None, 47.2, 77.4),  # noqa: B008
+    name: str = "llava15-kvsmooth",
+) -> StudySummary:
+    """A study of these trials, its front and hypervolume computed."""
+    complete = [t for t in trials if t.state == "complete" and t.chair_s is not None and t.f1 is not None]
+    points = [(t.chair_s, t.f1) for t in complete if t.chair_s is not None and t.f1 is not None]
+    members = [number for index in front(points) if (number := complete[index].number) is not None]
+    reference = None
+    if baseline is not None and baseline.chair_s is not None and baseline.f1 is not None:
+        reference = reference_point((baseline.chair_s, baseline.f1))
+    return StudySummary(
+        study=name,
+        model="llava-hf/llava-1.5-7b-hf",
+        method="kvsmooth",
+        subset={"name": "tune-500", "sha256": "ab" * 32, "images": 500},
+        baseline=baseline,
+        trials=list(trials),
+        front=members,
+        hypervolume=hypervolume(points, reference) if reference else None,
+        reference_point={"chair_s": reference[0], "f1": reference[1]} if reference else None,
+    )
+
+
+def random_study(
+    count: int = 50, seed: int = 0, *, raced: int = 0, failed: int = 0, running: int = 0, width: float | None = None
+) -> StudySummary:
+    """A study that looks like a real one: trial 0 is the published preset, then raced, failed and complete trials."""
+    draw = random.Random(seed)
+    states: list[State] = ["complete"] * (count - raced - failed - running)
+    states += ["raced"] * raced + ["failed"] * failed + ["running"] * running
+    trials = []
+    for number, state in enumerate(states):
+        params = {
+            "lambda_ref": draw.random(), "queue_length": draw.choice([5, 10, 15, 30]), "clip_width": draw.random() / 2,
+            "start_layer": draw.randrange(16), "end_layer": draw.randrange(16, 33), "target": "kv", "adaptive": True,
+        }  # fmt: skip
+        strength = params["lambda_ref"] * (params["end_layer"] - params["start_layer"]) / 32
+        chair_s = None if state == "failed" else round(48 - 14 * strength + draw.gauss(0, 1.5), 1)
+        f1 = 77.5 - 6 * abs(strength - 0.3) - 30 * max(0, strength - 0.7) + draw.gauss(0, 0.7)
+        images = {"raced": 200, "running": 60}.get(state, 500)
+        trials.append(trial(number, chair_s, f1, state, published=number == 0, images=images, width=width, **params))
+    return study(trials, trial(None, 47.2, 77.4, width=width))
