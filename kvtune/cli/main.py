@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import kvtune
+from kvtune.cli import data
 from kvtune.cli.common import print_error_line, report_error
 from kvtune.errors import KvtuneError
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:

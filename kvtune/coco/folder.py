@@ -14,6 +14,7 @@ from kvtune.coco.layout import (
     find_annotations,
     find_any_image,
     find_image,
+    sources_in,
 )
 from kvtune.errors import RequestError
 
@@ -81,7 +82,7 @@ class CocoFolder:
             if (path := find_annotations(self.root, kind, source)) is not None
         }
         self._read: dict[tuple[Kind, str], Annotations] = {}
-        self.sources = list(dict.fromkeys(source for _, source in self._paths))
+        self.sources = sources_in(self.root)
         if not self.sources:
             raise RequestError(
                 f"no COCO annotations (instances_val2014.json, captions_val2014.json or their 2017 and train "
@@ -96,12 +97,21 @@ class CocoFolder:
         RequestError
             If the split is not here or its annotations cannot be read.
         """
-        if source not in self.sources:
-            raise RequestError(
-                f"{self.root} has no annotations of {source!r}, only of {', '.join(self.sources)}; "
-                f"name one of these, or fetch it: {download_command(self.root, f'--source {source}')}"
-            )
+        self._check_source(source)
         return sorted(self._file_names(source))
+
+    def check_ids(self, source: str, image_ids: Iterable[int]) -> None:
+        """Refuse ids that are not of a split.
+
+        Raises
+        ------
+        RequestError
+            If the split is not here, or an id is not in it.
+        """
+        self._check_source(source)
+        for image_id in image_ids:
+            if image_id not in self._file_names(source):
+                raise RequestError(f"image {image_id} is not in {source}; check the ids and the source of the subset")
 
     def categories(self, image_ids: Iterable[int]) -> dict[int, set[str]]:
         """Names of the COCO categories of each image's instances; an empty set for an image that has none.
@@ -167,6 +177,13 @@ class CocoFolder:
                 f"fetch them: {download_command(self.root, download_options)}"
             )
         return paths
+
+    def _check_source(self, source: str) -> None:
+        if source not in self.sources:
+            raise RequestError(
+                f"{self.root} has no annotations of {source!r}, only of {', '.join(self.sources)}; "
+                f"name one of these, or fetch it: {download_command(self.root, f'--source {source}')}"
+            )
 
     def _find_image(self, image_id: int) -> Path | None:
         # COCO's own file names first: they need no annotations.

@@ -53,6 +53,11 @@ def find_annotations(root: Path, kind: Kind, source: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def sources_in(root: Path) -> list[str]:
+    """Splits that ``root`` has annotations of, in the order of :data:`SOURCES`."""
+    return [source for source in SOURCES if any(find_annotations(root, kind, source) for kind in KINDS)]
+
+
 def find_image(root: Path, source: str, name: str) -> Path | None:
     """Path of an image file in ``root``, or None."""
     candidates = (folder / name for folder in image_folders(root, source))

@@ -1,0 +1,57 @@
+"""Progress of a long step on stderr: a bar with an ETA on a terminal, plain lines when piped."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from kvtune.cli.common import err
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def progress(what: str, in_bytes: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show how far ``what`` is; the function that it gives takes (done, total), total 0 where it is not known.
+
+    Nothing is shown before the first call, and nothing at all with ``--quiet``.
+    """
+    if not err.is_terminal:
+        yield _plain_lines(what, in_bytes)
+        return
+    amount: tuple[ProgressColumn, ...] = (
+        (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    with Progress(*columns, console=err, disable=err.quiet) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None, visible=True)
+
+
+def _plain_lines(what: str, in_bytes: bool) -> Callable[[int, int], None]:
+    start = time.monotonic()
+    last = start
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done != total and now - last < _SECONDS_BETWEEN_LINES:
+            return
+        last = now
+        unit, divisor = (" MB", 1e6) if in_bytes else ("", 1)
+        line = f"{what}: {done / divisor:.0f}" + (f" of {total / divisor:.0f}" if total else "") + unit
+        if 0 < done < total:
+            line += f", {(now - start) * (total - done) / done:.0f} s left"
+        err.print(line, soft_wrap=True)
+
+    return show
