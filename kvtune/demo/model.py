@@ -54,7 +54,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     A word and its capitalised form are two tokens, so decoding gives back the text as it was written.
     """
     splitter = _splitter()
-    words = set()
+    words: set[str] = set()
     for text in (
         *texts,
         *(TEMPLATE.replace("<image>\n", "").format(prompt=prompt) for prompt in PROMPTS),
@@ -130,7 +130,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.get_vocab()["<image>"],
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         image_seq_length=(SIZE // PATCH) ** 2,

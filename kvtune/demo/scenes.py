@@ -108,9 +108,9 @@ def _dining_room(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     canvas.rectangle(_scaled(0, 29, SIZE, 40), fill=_vary(rng, (206, 160, 116)), outline=(120, 84, 60), width=3)
     for x in range(8, SIZE, 16):
         canvas.rectangle(_scaled(x - 6, 32, x + 6, 38), outline=(150, 104, 72), width=3)
-    x = rng.uniform(12, 52)
-    canvas.line(_scaled(x, 0, x, 5), fill=(60, 50, 50), width=3)
-    canvas.polygon(_scaled(x - 2, 5, x + 2, 5, x + 6, 10, x - 6, 10), fill=(250, 226, 130))
+    lamp = rng.uniform(12, 52)
+    canvas.line(_scaled(lamp, 0, lamp, 5), fill=(60, 50, 50), width=3)
+    canvas.polygon(_scaled(lamp - 2, 5, lamp + 2, 5, lamp + 6, 10, lamp - 6, 10), fill=(250, 226, 130))
 
 
 def _living_room(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
@@ -146,15 +146,15 @@ def _sky(canvas: ImageDraw.ImageDraw, rng: np.random.Generator, ink: Ink, clouds
 
 def _street(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _sky(canvas, rng, (186, 212, 236), clouds=False)
-    x = -2.0
-    while x < SIZE:
+    left = -2.0
+    while left < SIZE:
         width, top = rng.uniform(9, 16), rng.uniform(4, 18)
         wall = _vary(rng, (176, 150, 138), 28)
-        canvas.rectangle(_scaled(x, top, x + width, 40), fill=wall)
+        canvas.rectangle(_scaled(left, top, left + width, 40), fill=wall)
         for wy in np.arange(top + 2, 36, 5):
-            for wx in np.arange(x + 1.5, x + width - 2, 4):
+            for wx in np.arange(left + 1.5, left + width - 2, 4):
                 canvas.rectangle(_scaled(wx, wy, wx + 1.7, wy + 2.4), fill=(236, 232, 190))
-        x += width
+        left += width
     _bands(canvas, (38, _vary(rng, (188, 186, 182))), (43, _vary(rng, (92, 94, 100))))
     for x in range(int(rng.integers(0, 8)), SIZE, 13):
         canvas.rectangle(_scaled(x, 52, x + 7, 53.4), fill=(232, 232, 226))
@@ -451,8 +451,9 @@ def _draw(rng: np.random.Generator, image_id: int, name: str, kind: Kind, placed
     canvas, marks = ImageDraw.Draw(picture), ImageDraw.Draw(silhouettes)
     kind.backdrop(canvas, rng)
     for index, one in enumerate(placed):
-        box = tuple(_scaled(*one.box))
-        draw([(canvas, None), (marks, index + 1)], one.category, one.colour, box, one.mirrored, one.shade)  # type: ignore[arg-type]
+        left, top, right, bottom = _scaled(*one.box)
+        box = (left, top, right, bottom)
+        draw([(canvas, None), (marks, index + 1)], one.category, one.colour, box, one.mirrored, one.shade)
     middle = slice(_SUPERSAMPLING // 2, None, _SUPERSAMPLING)
     instances = np.asarray(silhouettes)[middle, middle]
     objects = []

@@ -115,7 +115,7 @@ def train_vision(
     device = model.device
     torch.manual_seed(seed + 1)
     tower = model.model.vision_tower
-    width = model.config.vision_config.hidden_size
+    width = tower.config.hidden_size
     patch_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, _LABELS)).to(device)
     picture_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, len(CATEGORIES) + len(KINDS))).to(device)
     trained = nn.ModuleList([tower, patch_head, picture_head])
@@ -256,7 +256,7 @@ def train_captions(
 
 def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the model in float16 with its processor, as ``from_pretrained`` reads them."""
-    half = LlavaForConditionalGeneration(model.config).to(torch.float16)
+    half = LlavaForConditionalGeneration(model.config).half()
     half.load_state_dict(model.state_dict())
     half.tie_weights()
     half.generation_config = model.generation_config
@@ -279,7 +279,8 @@ def main() -> None:
     begin = time.time()
     data, tokenizer = make_data(arguments.scenes, arguments.captions, arguments.seed)
     model = build_model(tokenizer, arguments.seed)
-    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if torch.cuda.is_available():
+        nn.Module.to(model, "cuda")
     count = sum(p.numel() for p in model.parameters())
     print(
         f"{len(data.pixels)} scenes, {len(tokenizer)} tokens, {count:,} parameters, {time.time() - begin:.0f}s",

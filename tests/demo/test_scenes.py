@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvtune.demo.scenes import CATEGORIES, KINDS, SIZE, render
+from kvtune.demo.shapes import PALETTE, SHAPES
+
+COCO_IDS = {
+    "person": 1, "bicycle": 2, "car": 3, "bus": 6, "truck": 8, "boat": 9, "traffic light": 10, "fire hydrant": 11,
+    "stop sign": 13, "bench": 15, "bird": 16, "cat": 17, "dog": 18, "horse": 19, "sheep": 20, "cow": 21,
+    "umbrella": 28, "skis": 35, "sports ball": 37, "kite": 38, "surfboard": 42, "bottle": 44, "cup": 47, "bowl": 51,
+    "apple": 53, "pizza": 59, "chair": 62, "couch": 63, "potted plant": 64, "dining table": 67, "tv": 72,
+    "laptop": 73, "oven": 79, "refrigerator": 82, "book": 84, "clock": 85,
+}  # fmt: skip
+
+
+def test_categories_have_cocos_names_and_ids():
+    assert {name: shape.coco_id for name, shape in SHAPES.items()} == COCO_IDS
+    assert list(CATEGORIES) == sorted(COCO_IDS, key=COCO_IDS.__getitem__)
+
+
+def test_every_category_is_usual_somewhere_and_every_zone_exists():
+    assert {name for kind in KINDS.values() for name in kind.usual} == set(SHAPES)
+    for kind in KINDS.values():
+        for usual in kind.usual.values():
+            assert usual.zone in {"ground", "counter", "wall", "sky", "water"}
+            assert usual.zone != "counter" or kind.counter is not None
+            assert 0 < usual.probability < 1
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 2**31), image_id=st.integers(1, 2**31))
+def test_a_scene_follows_from_its_seed_and_is_sound(seed, image_id):
+    scene, again = render(seed, image_id), render(seed, image_id)
+    assert np.array_equal(scene.pixels, again.pixels)
+    assert np.array_equal(scene.instances, again.instances)
+    assert scene.objects == again.objects
+
+    assert scene.pixels.shape == (SIZE, SIZE, 3)
+    assert scene.pixels.dtype == np.uint8
+    assert 2 <= len(scene.objects) <= 7
+    usual = KINDS[scene.kind].usual
+    for index, one in enumerate(scene.objects, start=1):
+        rows, columns = np.nonzero(scene.instances == index)
+        assert one.area == len(rows) >= 12
+        assert one.box == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        assert one.category in usual
+        assert one.colour in SHAPES[one.category].colours
+        assert one.colour in PALETTE
+        assert sum(other.category == one.category for other in scene.objects) <= usual[one.category].most
+
+
+def test_other_ids_and_seeds_give_other_scenes():
+    pictures = {render(seed, image_id).pixels.tobytes() for seed in range(3) for image_id in range(1, 11)}
+    assert len(pictures) == 30
+
+
+def test_scenes_of_a_seed_stay_what_they_were():
+    """The shipped model, its figures and the cached data set belong to these scenes."""
+    scenes = [render(0, image_id) for image_id in (900_001, 900_002, 900_003)]
+    told = [(scene.kind, *(f"{one.colour} {one.category}" for one in scene.objects)) for scene in scenes]
+    assert told == [
+        ("living room", "gray cat", "black chair", "green book"),
+        ("beach", "blue boat", "yellow person"),
+        ("office", "gray laptop", "red chair", "brown chair"),
+    ]
+
+
+def test_all_kinds_and_categories_appear():
+    scenes = [render(1, image_id) for image_id in range(300)]
+    assert {scene.kind for scene in scenes} == set(KINDS)
+    assert {one.category for scene in scenes for one in scene.objects} == set(SHAPES)
+    assert {len(scene.objects) for scene in scenes} == {2, 3, 4, 5, 6, 7}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_colours_of_a_category_are_told_apart(name):
+    colours = [PALETTE[colour] for colour in SHAPES[name].colours]
+    for i, one in enumerate(colours):
+        for other in colours[:i]:
+            assert sum(abs(a - b) for a, b in zip(one, other, strict=True)) > 60
