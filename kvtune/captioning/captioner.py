@@ -1,22 +1,31 @@
-"""Requests in, captions out: batches of rows, each with a method of its own."""
+"""The engine's loop: requests are placed on the grid, the grid steps, captions leave."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import islice
 
+import numpy as np
 import torch
-from PIL import Image
 
+from kvtune.captioning.grid import ATTENTION, Grid
+from kvtune.captioning.images import ImageKeys, open_image
+from kvtune.captioning.prefill import prefill
 from kvtune.captioning.request import Caption, CaptionRequest, cut
-from kvtune.coco import load_image
-from kvtune.errors import RequestError
-from kvtune.methods.attach import attach
+from kvtune.captioning.scheduler import Placement, Scheduler
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.methods.attach import attention_implementation
 from kvtune.models import VisionLanguageModel
+
+_PREFILL_BATCH = 8
+"""Images whose prompts are run together."""
+
+log = logging.getLogger(__name__)
 
 
 class Captioner:
-    """Writes captions greedily.
+    """Writes captions greedily, many methods and images at once.
 
     Parameters
     ----------
@@ -26,49 +35,168 @@ class Captioner:
         The question; None is the family's default.
     max_new_tokens
         Longest caption in tokens, at least 1; 512 in the CHAIR evaluations.
-    batch_size
-        Rows decoded together.
+    rows
+        Captions decoded together.
     """
 
     def __init__(
-        self, vlm: VisionLanguageModel, prompt: str | None = None, max_new_tokens: int = 512, batch_size: int = 32
+        self, vlm: VisionLanguageModel, prompt: str | None = None, max_new_tokens: int = 512, rows: int = 256
     ) -> None:
         if max_new_tokens < 1:
             raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         self.vlm = vlm
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
+        self.rows = rows
         self._withdrawn: set[Hashable] = set()
 
+    def withdraw(self, tag: Hashable) -> None:
+        """Give no captions for requests of ``tag`` any more; the lanes they hold are free."""
+        self._withdrawn.add(tag)
+
     def run(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:
-        """Captions as they finish; ``requests`` is pulled from only when there is room for more.
+        """Captions as they finish, in no fixed order.
+
+        Parameters
+        ----------
+        requests
+            Pulled from only when there is room for more. Requests of one image share its prefill if they come within
+            a grid's worth of each other.
 
         Raises
         ------
         RequestError
             If an image cannot be read or a method does not fit the model.
+        KvtuneError
+            If the device's memory does not hold a single caption.
         """
-        wanted = (request for request in requests if request.tag not in self._withdrawn)
-        while batch := list(islice(wanted, self.batch_size)):
-            yield from (caption for caption in self._batch(batch) if caption.tag not in self._withdrawn)
+        source = iter(requests)
+        keys = ImageKeys()
+        first = [(self._key(keys, request), request) for request in islice(source, self.rows)]
+        if not first:
+            return
+        groups, lanes = grid_shape(self.rows, len(first), len({key for key, _ in first}))
+        scheduler: Scheduler[CaptionRequest] = Scheduler(groups, lanes)
+        for key, request in first:
+            scheduler.add(key, request)
+        withdrawn = 0
+        decoding = _Decoding(self, scheduler)
+        while True:
+            if len(self._withdrawn) > withdrawn:
+                withdrawn = len(self._withdrawn)
+                scheduler.withdraw(lambda request: request.tag in self._withdrawn)
+                decoding.forget_withdrawn()
+            for request in islice(source, max(0, self.rows - scheduler.waiting)):
+                if request.tag not in self._withdrawn:
+                    scheduler.add(self._key(keys, request), request)
+            if not scheduler.is_busy:
+                return
+            try:
+                captions = decoding.advance()
+            except torch.OutOfMemoryError:
+                scheduler = _halved(scheduler)
+                decoding = _Decoding(self, scheduler)
+                continue
+            yield from (caption for caption in captions if caption.tag not in self._withdrawn)
 
-    def withdraw(self, tag: Hashable) -> None:
-        """Give no captions for requests of ``tag`` any more."""
-        self._withdrawn.add(tag)
+    def _key(self, keys: ImageKeys, request: CaptionRequest) -> Hashable:
+        """What requests that can share a prefix have in common; refuses a method that does not fit the model."""
+        if request.method is not None:
+            request.method.check_layers(self.vlm.n_layers)
+        return keys.of(request)
+
+
+class _Decoding:
+    """A grid, who is on it, and what they have written."""
+
+    def __init__(self, captioner: Captioner, scheduler: Scheduler[CaptionRequest]) -> None:
+        self.captioner, self.scheduler = captioner, scheduler
+        self.vlm = captioner.vlm
+        self.grid = Grid(self.vlm, len(scheduler.groups), len(scheduler.groups[0].lanes))
+        self.stops = self.vlm.family.stop_sequences(self.vlm)
+        self.ends = np.array(self.vlm.eos_token_ids + [stop[-1] for stop in self.stops], dtype=int)
+        self.requests: dict[int, CaptionRequest] = {}
+        """Row -> what it decodes."""
+        self.written = np.zeros((self.grid.rows, captioner.max_new_tokens), dtype=int)
+        self.lengths = np.zeros(self.grid.rows, dtype=int)
 
     @torch.inference_mode()
-    def _batch(self, batch: list[CaptionRequest]) -> list[Caption]:
-        images = [r.image if isinstance(r.image, Image.Image) else load_image(r.image) for r in batch]
-        inputs = self.vlm.prepare(images, self.prompt)
-        stops = self.vlm.family.stop_sequences(self.vlm)
-        with attach(self.vlm.hf_model, [request.method for request in batch]):
-            output = self.vlm.hf_model.generate(**inputs, max_new_tokens=self.max_new_tokens)
-        generated = output[:, -min(self.max_new_tokens, output.shape[1]) :]
-        if "input_ids" in inputs:
-            generated = output[:, inputs["input_ids"].shape[1] :]
+    def advance(self) -> list[Caption]:
+        """Fill free lanes, decode one token in each, and return the captions that are done."""
+        with attention_implementation(self.vlm.hf_model, ATTENTION):
+            captions = self._begin()
+            if self.requests:
+                rows = np.fromiter(self.requests, dtype=int)
+                captions += self._take(rows, self.grid.step(rows).cpu().numpy()[rows])
+        return captions
+
+    def forget_withdrawn(self) -> None:
+        """Drop the rows whose requests the scheduler no longer holds."""
+        running = {self._row(placement) for placement in self.scheduler.running}
+        self.requests = {row: request for row, request in self.requests.items() if row in running}
+
+    def _begin(self) -> list[Caption]:
+        """Load images and start requests wherever there is room; a caption may be done with its first token."""
+        captions: list[Caption] = []
+        while self.scheduler.has_room:
+            loads, starts = self.scheduler.place()
+            if not starts:
+                break
+            self._load(loads, starts)
+            rows = [self._row(placement) for placement in starts]
+            self.lengths[rows] = 0
+            self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
+            tokens = self.grid.start(rows, [placement.request.method for placement in starts])
+            captions += self._take(np.array(rows), np.array(tokens))
+        return captions
+
+    def _load(self, groups: list[int], starts: list[Placement[CaptionRequest]]) -> None:
+        request_of = {placement.group: placement.request for placement in starts}
+        for begin in range(0, len(groups), _PREFILL_BATCH):
+            batch = groups[begin : begin + _PREFILL_BATCH]
+            requests = [request_of[group] for group in batch]
+            images = [open_image(request.image) for request in requests]
+            prefixes = prefill(self.vlm, images, self.captioner.prompt, [request.method for request in requests])
+            for group, prefix in zip(batch, prefixes, strict=True):
+                self.grid.load(group, prefix)
+
+    def _take(self, rows: np.ndarray, tokens: np.ndarray) -> list[Caption]:
+        """Note one more token of each of ``rows``; captions that it ends leave the grid."""
+        self.written[rows, self.lengths[rows]] = tokens
+        self.lengths[rows] += 1
+        at_limit = self.lengths[rows] == self.captioner.max_new_tokens
         captions = []
-        for request, tokens in zip(batch, generated.tolist(), strict=True):
-            ids, reason = cut(tokens, self.vlm.eos_token_ids, stops) or (tokens, "length")
+        for row in rows[at_limit | np.isin(tokens, self.ends)].tolist():
+            written = self.written[row, : self.lengths[row]].tolist()
+            ended = cut(written, self.vlm.eos_token_ids, self.stops)
+            if ended is None and len(written) < self.captioner.max_new_tokens:
+                continue
+            ids, reason = ended or (written, "length")
+            request = self.requests.pop(row)
+            self.scheduler.finish(*divmod(row, self.grid.lanes))
             captions.append(Caption(request.image_id, self.vlm.decode(ids), tuple(ids), reason, request.tag))
         return captions
+
+    def _row(self, placement: Placement[CaptionRequest]) -> int:
+        return placement.group * self.grid.lanes + placement.lane
+
+
+def grid_shape(rows: int, requests: int, images: int) -> tuple[int, int]:
+    """Groups and lanes for a stream in which ``requests`` are about ``images``.
+
+    Half as many lanes as an image has requests: the second half starts as the first finishes, so that lanes seldom
+    stand idle while an image's longest caption ends.
+    """
+    lanes = min(rows, -(-requests // (2 * images)))
+    groups = max(1, min(rows // lanes, -(-requests // lanes)))
+    return groups, lanes
+
+
+def _halved(scheduler: Scheduler[CaptionRequest]) -> Scheduler[CaptionRequest]:
+    """A scheduler of half the size for the same requests."""
+    groups, lanes = len(scheduler.groups), len(scheduler.groups[0].lanes)
+    if groups == lanes == 1:
+        raise KvtuneError("out of device memory with a single caption on the grid; free memory or use a smaller dtype")
+    smaller = (groups // 2, lanes) if groups > 1 else (1, lanes // 2)
+    log.warning("out of device memory: going on with %d images by %d captions", *smaller)
+    return scheduler.resized(*smaller)

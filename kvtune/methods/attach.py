@@ -51,6 +51,20 @@ def text_decoder(model: Any) -> Any:
 
 
 @contextmanager
+def attention_implementation(model: Any, name: str) -> Iterator[None]:
+    """Let the text decoder of ``model`` use the registered attention function ``name`` for a while."""
+    configs = (text_decoder(model).config, model.config.get_text_config(decoder=True))
+    before = [config._attn_implementation for config in configs]
+    try:
+        for config in configs:
+            config._attn_implementation = name
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
+
+
+@contextmanager
 def attach(model: PreTrainedModel, method: Method | Sequence[Method | None]) -> Iterator[PreTrainedModel]:
     """Apply ``method`` to ``model`` until the block ends, also by an error.
 
@@ -76,9 +90,7 @@ def attach(model: PreTrainedModel, method: Method | Sequence[Method | None]) -> 
     with ExitStack() as undo:
         decoder._kvtune_session = session
         undo.callback(delattr, decoder, "_kvtune_session")
-        for config in {id(c): c for c in (decoder.config, model.config.get_text_config(decoder=True))}.values():
-            undo.callback(setattr, config, "_attn_implementation", config._attn_implementation)
-            config._attn_implementation = ATTENTION
+        undo.enter_context(attention_implementation(model, ATTENTION))
         undo.callback(decoder.register_forward_pre_hook(session.before, with_kwargs=True).remove)
         undo.callback(decoder.register_forward_hook(session.after, with_kwargs=True).remove)
         writers: list[Any] = [module for module in model.modules() if isinstance(module, GenerationMixin)]
@@ -150,10 +162,12 @@ class _Session:
     def after(self, decoder: Any, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
         """After a decode step, move the new token's keys and values in every layer of the cache."""
         step: _Step = keywords["kvtune_step"]
+        cache: Any = keywords.get("past_key_values")
+        if step.is_prompt and cache is not None:
+            self._edit_prefix(cache, keywords.get("attention_mask"))
         if step.is_prompt or not step.entropies:
             return
         assert step.state is not None
-        cache = keywords["past_key_values"]
         device = step.entropies[0].device
         on_keys, on_values = step.state.factors(torch.stack([entropy.to(device) for entropy in step.entropies]))
         new = int(cache.get_seq_length()) - 1
@@ -163,6 +177,28 @@ class _Session:
             keys, values = cache.layers[layer].keys, cache.layers[layer].values
             lerp_(keys[:, :, new], keys[:, :, new - 1], key_factor.to(keys.device))
             lerp_(values[:, :, new], values[:, :, new - 1], value_factor.to(values.device))
+
+    def _edit_prefix(self, cache: Any, mask: Tensor | None) -> None:
+        """Once the whole prompt is in the cache, let methods that touch it do so, each on its own rows."""
+        length = int(cache.get_seq_length())
+        if self.prompt_length not in (None, length):
+            return
+        layers = [layer for layer in cache.layers if layer.is_initialized]
+        for row, method in enumerate(self._methods(len(layers[0].keys))):
+            if method is None or method.prefix_key is None:
+                continue
+            one = slice(row, row + 1)
+            tokens = int(mask[row].sum()) if mask is not None and mask.ndim == 2 else length
+            method.edit_prefix(
+                [layer.keys[one, :, length - tokens : length] for layer in layers],
+                [layer.values[one, :, length - tokens : length] for layer in layers],
+            )
+
+    def _methods(self, rows: int) -> list[Method | None]:
+        methods: list[Method | None] = [self.method] * rows if isinstance(self.method, Method) else list(self.method)
+        if len(methods) != rows:
+            raise RequestError(f"{len(methods)} methods were given for a batch of {rows} rows; give one a row")
+        return methods
 
     def _is_prompt(self, past: int, new: int) -> bool:
         if self.prompt_length is not None:
@@ -183,15 +219,15 @@ class _Session:
 
     def _new_state(self, tokens: Tensor) -> RowState | None:
         rows = len(tokens)
-        methods = [self.method] * rows if isinstance(self.method, Method) else list(self.method)
-        if len(methods) != rows:
-            raise RequestError(f"{len(methods)} methods were given for a batch of {rows} rows; give one a row")
+        methods = self._methods(rows)
         kinds = {type(method) for method in methods if method is not None}
         if len(kinds) > 1:
             raise RequestError(f"methods of one kind at a time, not {', '.join(sorted(k.name for k in kinds))}")
         if not kinds:
             return None
-        return kinds.pop().row_state(methods, len(self.decoder.layers), tokens.device)
+        state = kinds.pop().row_state(rows, len(self.decoder.layers), tokens.device)
+        state.set_rows(range(rows), methods)
+        return state
 
 
 class _Followed:
@@ -297,7 +333,7 @@ def _attention(
     if kvtune_step is None or state is None or kvtune_step.is_prompt or module.layer_idx not in state.layers:
         output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
         if state is not None and state.smooths_output and module.layer_idx in state.layers:
-            state.start_outputs(module.layer_idx, output[:, -1])
+            state.start_outputs(range(len(output)), module.layer_idx, output[:, -1])
         return output, weights
     rows, heads, _, head_dim = query.shape
     grouped = query.view(rows, key.shape[1], -1, head_dim)

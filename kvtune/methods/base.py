@@ -78,21 +78,19 @@ class Method(ABC):
         """
         return None
 
-    def edit_prefix(self, keys: list[Tensor], values: list[Tensor], lengths: Tensor) -> None:  # noqa: B027
-        """Change the prompt's keys and values in place, once, right after the prefill.
+    def edit_prefix(self, keys: list[Tensor], values: list[Tensor]) -> None:  # noqa: B027
+        """Change one prompt's keys and values in place, once, right after the prefill.
 
         Parameters
         ----------
         keys, values
-            One tensor a layer, [rows, kv_heads, prompt, head_dim], padded on the left.
-        lengths
-            [rows], prompt tokens of each row without padding.
+            One tensor a layer, [1, kv_heads, prompt tokens, head_dim], without padding.
         """
 
     @classmethod
     @abstractmethod
-    def row_state(cls, methods: Sequence[Self | None], n_layers: int, device: Any) -> RowState:
-        """State for a batch of ``len(methods)`` rows, one method a row; None leaves its row alone."""
+    def row_state(cls, n_rows: int, n_layers: int, device: Any) -> RowState:
+        """State for a batch of ``n_rows`` rows of a decoder with ``n_layers`` layers; no row does anything yet."""
 
 
 class RowState(ABC):
@@ -103,7 +101,11 @@ class RowState(ABC):
     """
 
     layers: range
-    """The layers in which any row does anything; the others need not be looked at."""
+    """The layers in which any row has ever done anything; the others need not be looked at."""
+
+    @abstractmethod
+    def set_rows(self, rows: Sequence[int], methods: Sequence[Any]) -> None:
+        """Start ``rows`` afresh, each with a method of its own; None leaves its row alone."""
 
     @property
     @abstractmethod
@@ -115,8 +117,8 @@ class RowState(ABC):
         """Attention output of one layer, [rows, heads, head_dim], smoothed where a row asks for it."""
 
     @abstractmethod
-    def start_outputs(self, layer: int, output: Tensor) -> None:
-        """Take the last prompt token's attention output, [rows, heads, head_dim], as the start of output smoothing."""
+    def start_outputs(self, rows: Sequence[int], layer: int, output: Tensor) -> None:
+        """Take the last prompt token's attention output, [len(rows), heads, head_dim], to start output smoothing."""
 
     @abstractmethod
     def factors(self, entropy: Tensor) -> tuple[Tensor, Tensor]:

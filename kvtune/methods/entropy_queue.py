@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 class EntropyQueue:
-    """One first-in-first-out queue per layer and row, each row with its own length.
+    """One first-in-first-out queue per layer and row, each row with a length of its own.
 
-    A row's entries stand in a ring of ``lengths[row]`` places; places not yet filled hold infinity, which no entropy
-    exceeds, so that they never count as smaller.
-
-    Parameters
-    ----------
-    n_layers
-        Layers.
-    lengths
-        [rows], the most entries each row keeps (M), at least 1.
+    A row's entries stand in a ring of as many places as its length; places not yet filled hold infinity, which no
+    entropy exceeds, so that they never count as smaller.
     """
 
-    def __init__(self, n_layers: int, lengths: Tensor) -> None:
-        self.lengths = lengths
-        rows, width = len(lengths), int(lengths.max()) if len(lengths) else 1
-        self.seen = torch.zeros_like(lengths)
-        self.entries = torch.full((n_layers, rows, width), torch.inf, device=lengths.device)
+    def __init__(self, n_layers: int, n_rows: int, device: Any) -> None:
+        self.lengths = torch.ones(n_rows, dtype=torch.long, device=device)
+        self.seen = torch.zeros_like(self.lengths)
+        self.entries = torch.full((n_layers, n_rows, 1), torch.inf, device=device)
 
-    def rank(self, entropy: Tensor, layers: slice = slice(None)) -> Tensor:
+    def start(self, rows: Tensor, lengths: Tensor) -> None:
+        """Empty the queues of ``rows`` (indices) and let each keep at most ``lengths`` entries (M, at least 1)."""
+        missing = int(lengths.max()) - self.entries.shape[2]
+        if missing > 0:
+            self.entries = torch.nn.functional.pad(self.entries, (0, missing), value=torch.inf)
+        self.lengths[rows] = lengths
+        self.seen[rows] = 0
+        self.entries[:, rows] = torch.inf
+
+    def rank(self, entropy: Tensor, layers: slice) -> Tensor:
         """Put this step's entropies in, and return the share of each queue that is strictly smaller.
 
         Calling it again before :meth:`advance` replaces what was put in.
@@ -59,8 +62,3 @@ class EntropyQueue:
         """Row ``i`` becomes what row ``index[i]`` was."""
         self.lengths, self.seen = self.lengths[index], self.seen[index]
         self.entries = self.entries[:, index]
-
-    def clear(self, rows: Tensor) -> None:
-        """Empty the queues of ``rows`` (indices or a mask)."""
-        self.seen[rows] = 0
-        self.entries[:, rows] = torch.inf

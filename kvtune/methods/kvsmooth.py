@@ -83,46 +83,31 @@ class KVSmooth(Method):
             )
 
     @classmethod
-    def row_state(cls, methods: Sequence[KVSmooth | None], n_layers: int, device: Any) -> KVSmoothRows:
-        """State for a batch of rows; rows whose method is None are left alone."""
-        there = [method for method in methods if method is not None]
-        layers = range(min(m.start_layer for m in there), max(m.end_layer for m in there))
-        rows = KVSmoothRows(len(methods), max(m.queue_length for m in there), layers, device)
-        rows.set_rows(range(len(methods)), methods)
-        return rows
+    def row_state(cls, n_rows: int, n_layers: int, device: Any) -> KVSmoothRows:
+        """State for a batch of rows, each with parameters of its own."""
+        return KVSmoothRows(n_rows, n_layers, device)
 
 
 class KVSmoothRows(RowState):
-    """Parameters and entropy queues of a batch, as tensors, so that each row may have a method of its own.
+    """Parameters and entropy queues of a batch, as tensors, so that each row may have parameters of its own."""
 
-    Parameters
-    ----------
-    n_rows
-        Rows of the batch.
-    longest_queue
-        The greatest queue length that any row may come to have.
-    layers
-        The layers that any row may come to smooth.
-    """
-
-    def __init__(self, n_rows: int, longest_queue: int, layers: range, device: Any) -> None:
-        self.layers = layers
+    def __init__(self, n_rows: int, n_layers: int, device: Any) -> None:
+        self.layers = range(0)
         # float64, so that lambda_ref - clip_width is what Python's own numbers give.
         self._low = torch.zeros(n_rows, dtype=torch.float64, device=device)
         self._high = torch.zeros_like(self._low)
-        self._in_layers = torch.zeros(len(layers), n_rows, dtype=torch.bool, device=device)
+        self._in_layers = torch.zeros(n_layers, n_rows, dtype=torch.bool, device=device)
         self._on_keys = torch.zeros(n_rows, dtype=torch.bool, device=device)
         self._on_values = torch.zeros_like(self._on_keys)
         self._on_output = torch.zeros_like(self._on_keys)
         self._smooths_output = False
-        self._queue = EntropyQueue(len(layers), torch.full((n_rows,), longest_queue, device=device))
+        self._queue = EntropyQueue(n_layers, n_rows, device)
         self._outputs: dict[int, Tensor] = {}
 
     def set_rows(self, rows: Sequence[int], methods: Sequence[KVSmooth | None]) -> None:
-        """Give each of ``rows`` its method and an empty queue."""
         device = self._low.device
         index = torch.tensor(list(rows), device=device)
-        layers = torch.tensor(list(self.layers), device=device)[:, None]
+        layers = torch.arange(len(self._in_layers), device=device)[:, None]
         start = torch.tensor([m.start_layer if m else 0 for m in methods], device=device)
         end = torch.tensor([m.end_layer if m else 0 for m in methods], device=device)
         low, high = torch.tensor([_bounds(m) for m in methods], dtype=torch.float64, device=device).T
@@ -133,25 +118,29 @@ class KVSmoothRows(RowState):
         self._on_values[index] = torch.tensor([t == "kv" for t in targets], device=device)
         self._on_output[index] = torch.tensor([t == "attention_output" for t in targets], device=device)
         self._smooths_output |= "attention_output" in targets
-        self._queue.clear(index)
-        self._queue.lengths[index] = torch.tensor([m.queue_length if m else 1 for m in methods], device=device)
+        self._queue.start(index, torch.tensor([m.queue_length if m else 1 for m in methods], device=device))
+        smoothed = [range(m.start_layer, m.end_layer) for m in methods if m]
+        if smoothed:
+            known = [self.layers] if self.layers else []
+            self.layers = range(min(r.start for r in smoothed + known), max(r.stop for r in smoothed + known))
 
     @property
     def smooths_output(self) -> bool:
         return self._smooths_output
 
-    def start_outputs(self, layer: int, output: Tensor) -> None:
-        self._outputs[layer] = output.clone()
+    def start_outputs(self, rows: Sequence[int], layer: int, output: Tensor) -> None:
+        if layer not in self._outputs:
+            self._outputs[layer] = output.new_zeros(len(self._low), *output.shape[1:])
+        self._outputs[layer][list(rows)] = output
 
     def smooth_output(self, layer: int, entropy: Tensor, output: Tensor) -> Tensor:
-        place = self.layers.index(layer)
-        factor = self._factor(entropy[None], slice(place, place + 1))[0] * self._on_output
+        factor = self._factor(entropy[None], slice(layer, layer + 1))[0] * self._on_output
         smoothed = lerp_(output, self._outputs[layer], factor[:, None, None])
         self._outputs[layer].copy_(smoothed)
         return smoothed
 
     def factors(self, entropy: Tensor) -> tuple[Tensor, Tensor]:
-        factor = self._factor(entropy, slice(None))
+        factor = self._factor(entropy, slice(self.layers.start, self.layers.stop))
         self._queue.advance()
         return factor * self._on_keys, factor * self._on_values
 

@@ -54,7 +54,8 @@ class Family(ABC):
 
     def prefill(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], cache: Any) -> Tensor:
         """Run the prompt, images included, into ``cache``; the logits after its last token, [rows, vocabulary]."""
-        output = vlm.hf_model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)  # padding does not count
+        output = vlm.hf_model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return output.logits[:, -1]
 
     def next_positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,297 @@
+"""The grid: prefixes of images, suffixes of rows, and one decode step of them all.
+
+Row ``group * lanes + lane`` decodes one caption. What an image's prompt left in the KV cache is held once a group and
+read by all its lanes as one matrix product; what a row has generated is its own. A row's suffix starts with a copy of
+the last prompt token, so that the position before any generated token is always the one before in the suffix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from kvtune.methods import Method, RowState
+from kvtune.methods.smoothing import lerp_, row_entropy
+from kvtune.models import VisionLanguageModel
+
+ATTENTION = "kvtune_grid"
+"""The name under which the grid's attention function is registered with transformers."""
+
+_SLOTS = 128
+"""Suffix slots that a grid starts with; they are doubled when a caption grows beyond."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prefix:
+    """One image's prompt after its prefill.
+
+    Attributes
+    ----------
+    keys, values
+        [layers, kv_heads, prompt tokens, head_dim], without padding.
+    outputs
+        Attention output of the last prompt token, [layers, heads, head_dim].
+    first_token
+        The first token of every caption of this image, whatever the method.
+    next_position
+        The rotary position of that token.
+    """
+
+    keys: Tensor
+    values: Tensor
+    outputs: Tensor
+    first_token: int
+    next_position: int
+
+    @property
+    def length(self) -> int:
+        return self.keys.shape[2]
+
+
+class Grid:
+    """Tensors of ``groups`` images by ``lanes`` captions each, and the decode step.
+
+    Prefix tensors are [layers, groups, kv_heads, prompt tokens, head_dim], suffix tensors
+    [layers, rows, kv_heads, slots, head_dim]; both grow when a longer prompt or caption comes.
+    """
+
+    def __init__(self, vlm: VisionLanguageModel, groups: int, lanes: int) -> None:
+        self.vlm, self.groups, self.lanes = vlm, groups, lanes
+        self.rows = groups * lanes
+        config, device = vlm.decoder.config, vlm.device
+        self.n_layers = len(vlm.decoder.layers)
+        self._embed = vlm.hf_model.get_input_embeddings()
+        self._head = vlm.hf_model.get_output_embeddings()
+        heads = config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(self.n_layers, *shape, head_dim, dtype=vlm.dtype, device=device)
+
+        self.prefix_keys, self.prefix_values = (zeros(groups, config.num_key_value_heads, 0) for _ in range(2))
+        self.suffix_keys, self.suffix_values = (zeros(self.rows, config.num_key_value_heads, 0) for _ in range(2))
+        self.prefix_outputs = zeros(groups, heads)
+        self.prefix_lengths = torch.ones(groups, dtype=torch.long, device=device)
+        """Prompt tokens that are read as prefix: all but the last, which opens the suffix of each row."""
+        self.prefix_width = 1
+        self._first_tokens = torch.zeros(groups, dtype=torch.long, device=device)
+        self._next_positions = torch.zeros(groups, dtype=torch.long, device=device)
+        self.all_rows = torch.arange(self.rows, device=device)
+        self.slots = torch.ones(self.rows, dtype=torch.long, device=device)
+        """The suffix slot that each row's next token takes."""
+        self._host_slots = np.ones(self.rows, dtype=int)
+        self._tokens = torch.zeros_like(self.slots)
+        self._positions = torch.zeros_like(self.slots)
+        self.states: dict[type[Method], RowState] = {}
+
+    def load(self, group: int, prefix: Prefix) -> None:
+        """Put another image into ``group``; its lanes must be free."""
+        self.prefix_keys = _grown(self.prefix_keys, prefix.length)
+        self.prefix_values = _grown(self.prefix_values, prefix.length)
+        self.prefix_keys[:, group, :, : prefix.length] = prefix.keys
+        self.prefix_values[:, group, :, : prefix.length] = prefix.values
+        self.prefix_outputs[:, group] = prefix.outputs
+        self.prefix_lengths[group] = prefix.length - 1
+        self.prefix_width = int(self.prefix_lengths.max())
+        self._first_tokens[group] = prefix.first_token
+        self._next_positions[group] = prefix.next_position
+
+    def start(self, rows: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
+        """Begin a caption in each of ``rows``, each with its method.
+
+        Returns
+        -------
+        list of int
+            The first token of each, which the prefill has given.
+        """
+        index = torch.tensor(list(rows), device=self.vlm.device)
+        group = index // self.lanes
+        last = self.prefix_lengths[group]
+        self.suffix_keys, self.suffix_values = _grown(self.suffix_keys, _SLOTS), _grown(self.suffix_values, _SLOTS)
+        self.suffix_keys[:, index, :, 0] = self.prefix_keys[:, group, :, last].transpose(0, 1)
+        self.suffix_values[:, index, :, 0] = self.prefix_values[:, group, :, last].transpose(0, 1)
+        self._tokens[index] = self._first_tokens[group]
+        self._positions[index] = self._next_positions[group]
+        self.slots[index] = 1
+        self._host_slots[list(rows)] = 1
+        for kind in {type(method) for method in methods if method is not None} - set(self.states):
+            self.states[kind] = kind.row_state(self.rows, self.n_layers, self.vlm.device)
+        for kind, state in self.states.items():
+            state.set_rows(rows, [method if type(method) is kind else None for method in methods])
+            if state.smooths_output:
+                for layer in range(self.n_layers):
+                    state.start_outputs(rows, layer, self.prefix_outputs[layer, group])
+        return self._tokens[index].tolist()
+
+    def step(self, running: np.ndarray) -> Tensor:
+        """Decode one token in every row; only those of ``running`` (row numbers) need be right.
+
+        Returns
+        -------
+        Tensor
+            [rows], the tokens that come next.
+        """
+        live = int(self._host_slots[running].max()) + 1
+        if live > self.suffix_keys.shape[3]:
+            slots = max(2 * self.suffix_keys.shape[3], live)
+            self.suffix_keys, self.suffix_values = _grown(self.suffix_keys, slots), _grown(self.suffix_values, slots)
+        # Rows that are not running may have gone past what is read; they write into its last slot.
+        self.slots.clamp_(max=live - 1)
+        step = _GridStep(self, live)
+        hidden = self.vlm.decoder(
+            inputs_embeds=self._embed(self._tokens)[:, None],
+            position_ids=self._positions[:, None],
+            past_key_values=_PassThrough(),
+            use_cache=True,
+            kvtune_grid=step,
+        ).last_hidden_state
+        self._tokens = self._head(hidden[:, 0]).argmax(-1)
+        for state in self.states.values():
+            if state.layers:
+                self._smooth(state, torch.stack([step.entropies[layer] for layer in state.layers]))
+        self.slots += 1
+        self._positions += 1
+        self._host_slots[running] += 1
+        return self._tokens
+
+    def _smooth(self, state: RowState, entropy: Tensor) -> None:
+        """Move the step's keys and values towards those before, in all layers at once."""
+        layers = slice(state.layers.start, state.layers.stop)
+        for suffix, factors in zip((self.suffix_keys, self.suffix_values), state.factors(entropy), strict=True):
+            cached = suffix[layers]
+            new = cached[:, self.all_rows, :, self.slots]  # [rows, layers, kv_heads, head_dim]
+            before = cached[:, self.all_rows, :, self.slots - 1]
+            cached[:, self.all_rows, :, self.slots] = lerp_(new, before, factors.T[..., None, None])
+
+
+class _GridStep:
+    """One decode step, as the attention function of each layer sees it.
+
+    Parameters
+    ----------
+    live
+        Suffix slots that are read.
+    """
+
+    def __init__(self, grid: Grid, live: int) -> None:
+        self.grid, self.live = grid, live
+        self.entropies: dict[int, Tensor] = {}
+        self.looked_at = {layer for state in grid.states.values() for layer in state.layers}
+        self.on_output = [state for state in grid.states.values() if state.smooths_output]
+        device = grid.slots.device
+        # [rows, 1, 1, live] and [groups, 1, 1, prefix]: what must not be seen
+        self.hidden_slots = (torch.arange(live, device=device) > grid.slots[:, None])[:, None, None]
+        positions = torch.arange(grid.prefix_width, device=device)
+        self.hidden_prefix = (positions >= grid.prefix_lengths[:, None])[:, None, None]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer over prefix and suffix, joined by one softmax.
+
+        Parameters
+        ----------
+        query
+            [rows, heads, 1, head_dim].
+        key, value
+            [rows, kv_heads, 1, head_dim], of the new token.
+
+        Returns
+        -------
+        Tensor
+            [rows, 1, heads, head_dim].
+        """
+        grid = self.grid
+        rows, heads, _, head_dim = query.shape
+        kv_heads = key.shape[1]
+        share = heads // kv_heads
+        suffix_keys, suffix_values = grid.suffix_keys[layer], grid.suffix_values[layer]
+        suffix_keys[grid.all_rows, :, grid.slots] = key[:, :, 0]
+        suffix_values[grid.all_rows, :, grid.slots] = value[:, :, 0]
+        per_row = query.view(rows, kv_heads, share, head_dim) * scaling
+        per_group = (
+            per_row.view(grid.groups, grid.lanes, kv_heads, share, head_dim)
+            .transpose(1, 2)
+            .reshape(grid.groups, kv_heads, grid.lanes * share, head_dim)
+        )
+        width = grid.prefix_width
+        prefix_keys = grid.prefix_keys[layer, :, :, :width]
+        to_prefix = torch.matmul(per_group, prefix_keys.transpose(2, 3)).masked_fill_(self.hidden_prefix, -torch.inf)
+        to_suffix = torch.matmul(per_row, suffix_keys[:, :, : self.live].transpose(2, 3))
+        to_suffix.masked_fill_(self.hidden_slots, -torch.inf)
+        to_prefix = (
+            to_prefix.view(grid.groups, kv_heads, grid.lanes, share, width)
+            .transpose(1, 2)
+            .reshape(rows, kv_heads, share, width)
+        )
+        scores = torch.cat([to_prefix, to_suffix], dim=-1)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        if layer in self.looked_at:
+            self.entropies[layer] = row_entropy(weights)
+        weights = weights.to(query.dtype)
+        on_prefix = (
+            weights[..., :width]
+            .view(grid.groups, grid.lanes, kv_heads, share, width)
+            .transpose(1, 2)
+            .reshape(grid.groups, kv_heads, grid.lanes * share, width)
+        )
+        from_prefix = torch.matmul(on_prefix, grid.prefix_values[layer, :, :, :width])
+        output = torch.matmul(weights[..., width:], suffix_values[:, :, : self.live])
+        output += (
+            from_prefix.view(grid.groups, kv_heads, grid.lanes, share, head_dim)
+            .transpose(1, 2)
+            .reshape(rows, kv_heads, share, head_dim)
+        )
+        output = output.view(rows, heads, head_dim)
+        for state in self.on_output:
+            if layer in state.layers:
+                output = state.smooth_output(layer, self.entropies[layer], output)
+        return output[:, None]
+
+
+def _grown(cache: Tensor, positions: int) -> Tensor:
+    """``cache`` with room for at least ``positions`` on its last axis but one."""
+    missing = positions - cache.shape[-2]
+    return torch.nn.functional.pad(cache, (0, 0, 0, missing)) if missing > 0 else cache
+
+
+class _PassThrough(Cache):
+    """Stands in for a cache in a grid step: the grid keeps keys and values itself."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *arguments: Any, **keywords: Any) -> Any:
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return query_length, 0
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    kvtune_grid: _GridStep | None = None,
+    **keywords: Any,
+) -> tuple[Tensor, Tensor | None]:
+    if kvtune_grid is None:  # a prefill
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
+    return kvtune_grid.attend(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

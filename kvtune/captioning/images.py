@@ -1,0 +1,45 @@
+"""Images of requests: opening them, and telling by content which are the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+from pathlib import Path
+
+from PIL import Image
+
+from kvtune.captioning.request import CaptionRequest
+from kvtune.coco import load_image
+from kvtune.errors import RequestError
+
+
+def open_image(image: Image.Image | Path) -> Image.Image:
+    """The RGB image of a request."""
+    return image.convert("RGB") if isinstance(image, Image.Image) else load_image(image)
+
+
+class ImageKeys:
+    """Prefix keys of requests: equal for those whose prompts leave the same keys and values behind."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, str] = {}
+        self._last: tuple[Image.Image, str] | None = None
+
+    def of(self, request: CaptionRequest) -> Hashable:
+        """Key of the image's content and of the part of the method that touches the prompt."""
+        touched = request.method.prefix_key if request.method is not None else None
+        kind = type(request.method) if touched is not None else None
+        return self._content(request.image), kind, touched
+
+    def _content(self, image: Image.Image | Path) -> str:
+        if isinstance(image, Image.Image):
+            # Requests of one image usually come one after the other and hold the same object.
+            if self._last is None or self._last[0] is not image:
+                self._last = image, f"{image.mode}{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
+            return self._last[1]
+        if image not in self._files:
+            try:
+                self._files[image] = hashlib.sha256(image.read_bytes()).hexdigest()
+            except OSError as error:
+                raise RequestError(f"image {image} cannot be read: {error.strerror or error}") from None
+        return self._files[image]

@@ -1,0 +1,147 @@
+"""Who is decoded where: requests onto a grid of image groups by lanes. Plain Python, no tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+R = TypeVar("R")
+
+
+@dataclasses.dataclass
+class Group(Generic[R]):
+    """One row of the grid: an image (its prefix key) and what its lanes decode."""
+
+    lanes: list[R | None]
+    key: Hashable = None
+
+    @property
+    def is_idle(self) -> bool:
+        return all(request is None for request in self.lanes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement(Generic[R]):
+    """A request that starts now, in ``lane`` of ``group``."""
+
+    group: int
+    lane: int
+    request: R
+
+
+class Scheduler(Generic[R]):
+    """Gives free lanes to waiting requests, those of one prefix together.
+
+    A finished lane takes the next waiting request of its group's image; a group whose image has none left, and whose
+    lanes are all done, takes the image that has waited longest. When every image that waits is on the grid already, a
+    free group takes a second copy of one.
+
+    Parameters
+    ----------
+    groups, lanes
+        Size of the grid.
+    """
+
+    def __init__(self, groups: int, lanes: int) -> None:
+        self.groups: list[Group[R]] = [Group([None] * lanes) for _ in range(groups)]
+        self._waiting: dict[Hashable, deque[R]] = {}
+        self._has_room = True
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no lane has taken yet."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self._waiting) or not all(group.is_idle for group in self.groups)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a lane may be free for somebody who waits; False spares the look."""
+        return self._has_room and bool(self._waiting)
+
+    @property
+    def running(self) -> list[Placement[R]]:
+        """What the lanes decode."""
+        return [
+            Placement(index, lane, request)
+            for index, group in enumerate(self.groups)
+            for lane, request in enumerate(group.lanes)
+            if request is not None
+        ]
+
+    def add(self, key: Hashable, request: R) -> None:
+        """Let ``request`` wait for a lane; requests with equal ``key`` share a prefix."""
+        self._waiting.setdefault(key, deque()).append(request)
+        self._has_room = True
+
+    def place(self) -> tuple[list[int], list[Placement[R]]]:
+        """Fill free lanes.
+
+        Returns
+        -------
+        tuple
+            The groups that got another image, and the requests that start.
+        """
+        loads: list[int] = []
+        starts: list[Placement[R]] = []
+        for index, group in enumerate(self.groups):
+            starts += self._fill(index, group)
+        on_grid = {group.key for group in self.groups if not group.is_idle}
+        for index, group in enumerate(self.groups):
+            if not self._waiting:
+                break
+            if not group.is_idle:
+                continue
+            key = next((key for key in self._waiting if key not in on_grid), next(iter(self._waiting)))
+            if key != group.key:
+                group.key = key
+                loads.append(index)
+            on_grid.add(key)
+            starts += self._fill(index, group)
+        self._has_room = bool(starts)
+        return loads, starts
+
+    def finish(self, group: int, lane: int) -> None:
+        """The request in ``lane`` of ``group`` is done; the lane is free."""
+        self.groups[group].lanes[lane] = None
+        self._has_room = True
+
+    def withdraw(self, unwanted: Callable[[R], bool]) -> None:
+        """Forget the requests for which ``unwanted`` is true, waiting or running."""
+        for key in list(self._waiting):
+            kept = deque(request for request in self._waiting[key] if not unwanted(request))
+            if kept:
+                self._waiting[key] = kept
+            else:
+                del self._waiting[key]
+        self._has_room = True
+        for group in self.groups:
+            group.lanes = [None if request is None or unwanted(request) else request for request in group.lanes]
+
+    def resized(self, groups: int, lanes: int) -> Scheduler[R]:
+        """A scheduler of another size in which everything waits again, what was running first."""
+        other: Scheduler[R] = Scheduler(groups, lanes)
+        for placement in self.running:
+            other.add(self.groups[placement.group].key, placement.request)
+        for key, queue in self._waiting.items():
+            for request in queue:
+                other.add(key, request)
+        return other
+
+    def _fill(self, index: int, group: Group[R]) -> list[Placement[R]]:
+        starts = []
+        queue = self._waiting.get(group.key)
+        for lane, request in enumerate(group.lanes):
+            if not queue:
+                break
+            if request is None:
+                group.lanes[lane] = taken = queue.popleft()
+                starts.append(Placement(index, lane, taken))
+        if queue is not None and not queue:
+            del self._waiting[group.key]
+        return starts

@@ -1,0 +1,232 @@
+"""The engine's captions equal those of generate() under the method, whatever shares the grid."""
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import small_llava
+from small_vlms import FaintPrefix, random_images, reference_tokens, small_vlm
+
+from kvtune import KVSmooth
+from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.captioning.grid import Grid
+from kvtune.errors import KvtuneError, RequestError
+
+IMAGES = random_images(5)
+
+METHODS = [
+    None,
+    KVSmooth(0.9, 15, 0.2, 1, 3),
+    KVSmooth(0.5, 3, 0.5, 0, 3),
+    KVSmooth(0.7, 4, 0.3, 0, 2, adaptive=False),
+    KVSmooth(0.6, 80, 0.4, 1, 2, target="k"),
+    KVSmooth(0.6, 5, 0.4, 0, 3, target="attention_output"),
+    FaintPrefix(0.6, 5, 0.4, 0, 3),
+    FaintPrefix(0.6, 5, 0.4, 0, 3, scale=1.5),
+]
+
+
+@functools.cache
+def vlm(kind="grouped"):
+    return small_vlm(small_llava(0, kv_heads={"grouped": 2, "multi-head": 4, "one": 1}[kind]))
+
+
+@functools.cache
+def expected(kind, image, method, max_new_tokens):
+    return reference_tokens(vlm(kind), IMAGES[image], method, max_new_tokens)
+
+
+def check(captions, requests, kind, max_new_tokens):
+    seen = {caption.tag: caption for caption in captions}
+    assert len(seen) == len(captions)
+    for caption in captions:
+        request = requests[caption.tag]
+        image = next(index for index, image in enumerate(IMAGES) if image is request.image)
+        tokens, reason = expected(kind, image, request.method, max_new_tokens)
+        assert (caption.token_ids, caption.finish_reason, caption.image_id) == (tokens, reason, request.image_id)
+    return seen
+
+
+def requests_of(pairs):
+    return [
+        CaptionRequest(100 + image, IMAGES[image], METHODS[method], tag=n) for n, (image, method) in enumerate(pairs)
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from(["grouped", "multi-head", "one"]),
+    pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, len(METHODS) - 1)), min_size=1, max_size=24),
+    rows=st.integers(1, 10),
+    max_new_tokens=st.sampled_from([1, 2, 7, 20]),
+)
+def test_any_mixture_equals_generate(kind, pairs, rows, max_new_tokens):
+    requests = requests_of(pairs)
+    captions = list(Captioner(vlm(kind), max_new_tokens=max_new_tokens, rows=rows).run(requests))
+    assert check(captions, requests, kind, max_new_tokens).keys() == set(range(len(requests)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, len(METHODS) - 1)), min_size=4, max_size=24),
+    rows=st.integers(1, 8),
+    withdrawals=st.dictionaries(st.integers(0, 10), st.integers(0, 23), max_size=6),
+)
+def test_withdrawn_requests_leave_the_others_as_they_are(pairs, rows, withdrawals):
+    requests = requests_of(pairs)
+    captioner = Captioner(vlm(), max_new_tokens=20, rows=rows)
+    captions, withdrawn = [], set()
+    for count, caption in enumerate(captioner.run(iter(requests))):
+        assert caption.tag not in withdrawn
+        captions.append(caption)
+        if count in withdrawals:
+            captioner.withdraw(withdrawals[count])
+            withdrawn.add(withdrawals[count])
+    seen = check(captions, requests, "grouped", 20)
+    assert set(range(len(requests))) - withdrawn <= seen.keys()
+
+
+def test_requests_are_pulled_only_as_there_is_room():
+    pulled = []
+
+    def stream():
+        for n in range(200):
+            pulled.append(n)
+            yield CaptionRequest(n, IMAGES[n % 5], METHODS[1], tag=n)
+
+    captioner = Captioner(vlm(), max_new_tokens=6, rows=8)
+    running = captioner.run(stream())
+    next(running)
+    assert len(pulled) <= 3 * 8
+    assert len([*running]) == 199
+
+
+def test_late_requests_may_depend_on_earlier_captions():
+    done = []
+
+    def stream():
+        for n in range(12):
+            yield CaptionRequest(n, IMAGES[n % 5], METHODS[2], tag=n)
+        assert done  # by now captions have come out
+        for n in range(12, 24):
+            yield CaptionRequest(n, IMAGES[n % 5], METHODS[4], tag=n)
+
+    captioner = Captioner(vlm(), max_new_tokens=8, rows=4)
+    for caption in captioner.run(stream()):
+        done.append(caption)
+    assert sorted(caption.tag for caption in done) == list(range(24))
+
+
+def test_images_of_equal_content_share_a_prefill(monkeypatch, tmp_path):
+    from kvtune.captioning import captioner as module
+
+    calls = []
+    original = module.prefill
+    monkeypatch.setattr(
+        module, "prefill", lambda vlm, images, *rest: calls.append(len(images)) or original(vlm, images, *rest)
+    )
+    path = tmp_path / "one.png"
+    IMAGES[0].save(path)
+    requests = [CaptionRequest(n, IMAGES[0].copy() if n % 2 else IMAGES[0], METHODS[n % 6]) for n in range(8)]
+    list(Captioner(vlm(), max_new_tokens=4, rows=8).run(requests))
+    assert sum(calls) <= 2  # at most a second copy for a free group
+    calls.clear()
+    list(Captioner(vlm(), max_new_tokens=4, rows=1).run([CaptionRequest(n, path, METHODS[n % 6]) for n in range(8)]))
+    assert sum(calls) == 1
+
+
+def test_out_of_memory_halves_the_grid_and_loses_nothing(monkeypatch, caplog):
+    sizes = []
+    original = Grid.step
+
+    def limited(self, running):
+        sizes.append(self.rows)
+        if self.rows > 3 and len(sizes) > 3:
+            raise torch.OutOfMemoryError("a limit of the test's own")
+        return original(self, running)
+
+    monkeypatch.setattr(Grid, "step", limited)
+    requests = requests_of([(n % 5, n % len(METHODS)) for n in range(20)])
+    captions = list(Captioner(vlm(), max_new_tokens=20, rows=12).run(requests))
+    assert check(captions, requests, "grouped", 20).keys() == set(range(20))
+    assert sizes[0] > 3 >= sizes[-1]
+    assert "out of device memory: going on with" in caplog.text
+
+
+def test_no_room_for_a_single_caption_is_said(monkeypatch):
+    def never(self, running):
+        raise torch.OutOfMemoryError("never")
+
+    monkeypatch.setattr(Grid, "step", never)
+    with pytest.raises(KvtuneError, match="single caption"):
+        list(Captioner(vlm(), rows=4).run(requests_of([(0, 1), (1, 1)])))
+
+
+def test_the_model_is_free_between_captions():
+    """A caller may use the model while the run is suspended."""
+    model = vlm()
+    before = model.decoder.config._attn_implementation
+    running = Captioner(model, max_new_tokens=20, rows=2).run(requests_of([(n % 5, 1) for n in range(6)]))
+    next(running)
+    assert model.decoder.config._attn_implementation == before
+    assert reference_tokens(model, IMAGES[3], METHODS[1], 20) == expected("grouped", 3, METHODS[1], 20)
+    assert len(list(running)) == 5
+
+
+def test_a_method_that_does_not_fit_is_refused():
+    with pytest.raises(RequestError, match="which has 3"):
+        list(Captioner(vlm()).run([CaptionRequest(0, IMAGES[0], KVSmooth(0.9))]))
+
+
+def test_a_limit_below_one_is_refused():
+    with pytest.raises(RequestError, match="max_new_tokens"):
+        Captioner(vlm(), max_new_tokens=0)
+
+
+def test_no_requests_give_no_captions():
+    assert list(Captioner(vlm()).run([])) == []
+
+
+def test_suffix_keys_and_entropies_equal_the_naive_reference():
+    """Key for key and entropy for entropy in float32, against loops over one caption."""
+    from naive_kvsmooth import naive_decode
+
+    from kvtune.captioning.captioner import _Decoding
+    from kvtune.captioning.scheduler import Scheduler
+
+    model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32), eos=())
+    method = METHODS[2]
+    captioner = Captioner(model, max_new_tokens=14, rows=4)
+    scheduler = Scheduler(2, 2)
+    for image in (0, 1):
+        for one in (method, None):
+            scheduler.add(image, CaptionRequest(image, IMAGES[image], one))
+    decoding = _Decoding(captioner, scheduler)
+    entropies = []
+    original = decoding.grid._smooth
+    decoding.grid._smooth = lambda state, entropy: (entropies.append(entropy.clone()), original(state, entropy))
+    for _ in range(13):
+        decoding.advance()
+    for group in (0, 1):
+        image = scheduler.groups[group].key if scheduler.groups[group].key is not None else group
+        inputs = model.prepare([IMAGES[image]])
+        naive = naive_decode(model.hf_model, inputs, method.parameters(), 14)
+        start = inputs["input_ids"].shape[1]
+        row = group * 2
+        for layer in range(3):
+            torch.testing.assert_close(
+                decoding.grid.suffix_keys[layer, row, :, 1:14],
+                naive.keys[layer][0, :, start : start + 13],
+                rtol=0,
+                atol=1e-5,
+            )
+            torch.testing.assert_close(
+                decoding.grid.suffix_values[layer, row, :, 1:14],
+                naive.values[layer][0, :, start : start + 13],
+                rtol=0,
+                atol=1e-5,
+            )
+            for step in range(13):
+                assert entropies[step][layer, row].item() == pytest.approx(naive.entropies[step][layer], abs=1e-5)

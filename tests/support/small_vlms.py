@@ -1,0 +1,79 @@
+"""Small random models wrapped as kvtune holds them, with prompts whose length depends on the image."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from PIL import Image
+from small_models import BOS, IMAGE_TOKEN, PAD, VOCABULARY, small_llava
+
+from kvtune.methods import KVSmooth
+from kvtune.models.base import VisionLanguageModel
+from kvtune.models.llava import Llava
+
+
+class SmallLlava(Llava):
+    """A LLaVA without a tokenizer: the text after the image is random, its length the image's first pixel."""
+
+    def prepare(self, vlm, images, prompt):
+        rows = []
+        for image in images:
+            length = 1 + np.asarray(image)[0, 0, 0] % 5
+            text = torch.randint(6, VOCABULARY, (int(length),), generator=torch.Generator().manual_seed(int(length)))
+            rows.append(torch.cat([torch.tensor([BOS] + [IMAGE_TOKEN] * 16), text]))
+        longest = max(map(len, rows))
+        ids = torch.stack([torch.nn.functional.pad(row, (longest - len(row), 0), value=PAD) for row in rows])
+        pixels = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 64.0 - 2.0 for image in images])
+        return {"input_ids": ids, "attention_mask": (ids != PAD).long(), "pixel_values": pixels}
+
+
+class _Tokenizer:
+    def decode(self, token_ids, skip_special_tokens=True):
+        return " ".join(map(str, token_ids))
+
+
+class _Processor:
+    tokenizer = _Tokenizer()
+
+
+def small_vlm(hf_model=None, family=None, eos=(2, 9, 14, 31, 40)) -> VisionLanguageModel:
+    """A vision-language model whose captions end at different lengths, for it has several end-of-text tokens."""
+    hf_model = hf_model or small_llava(0, kv_heads=2)
+    hf_model.generation_config.eos_token_id = list(eos)
+    return VisionLanguageModel(family or SmallLlava(), hf_model, _Processor(), "small", "small", None)
+
+
+def random_images(count, seed=0):
+    generator = np.random.default_rng(seed)
+    return [Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def reference_tokens(vlm, image, method, max_new_tokens):
+    """What ``with method(model): model.generate(...)`` writes, up to the end-of-text token."""
+    import contextlib
+
+    inputs = vlm.prepare([image])
+    with method(vlm.hf_model) if method else contextlib.nullcontext(), torch.no_grad():
+        output = vlm.hf_model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    tokens = output[0, inputs["input_ids"].shape[1] :].tolist() if "input_ids" in inputs else output[0].tolist()
+    for index, token in enumerate(tokens):
+        if token in vlm.eos_token_ids:
+            return tuple(tokens[:index]), "eos"
+    return tuple(tokens), "length"
+
+
+@dataclasses.dataclass(frozen=True)
+class FaintPrefix(KVSmooth):
+    """A method that also touches the prompt: the values of its last tokens are scaled."""
+
+    name = "faint-prefix"
+
+    scale: float = 0.5
+
+    @property
+    def prefix_key(self):
+        return self.scale
+
+    def edit_prefix(self, keys, values):
+        for value in values:
+            value[:, :, -3:] *= self.scale
