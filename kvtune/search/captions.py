@@ -1,6 +1,6 @@
 """The captions of one trial on disk: paid for once, kept for good."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ FINISH_REASONS = ("eos", "length", "stop")
 
 
 def read_captions(path: Path) -> dict[int, dict[str, Any]]:
-    """Read a caption file: image id to ``{"image_id", "caption", "tokens", "finish_reason"}``, in the order of the file.
+    """Read a caption file: image id to its line, in the order of the file.
 
     A file that does not exist has no captions, and a last line that was cut short counts as not there.
 
@@ -30,6 +30,11 @@ def read_captions(path: Path) -> dict[int, dict[str, Any]]:
             )
         captions[line["image_id"]] = line
     return captions
+
+
+def count_captions(path: Path) -> int:
+    """How many captions a file has so far, without looking at them."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 class CaptionLog:
@@ -65,8 +70,10 @@ class CaptionLog:
     def __len__(self) -> int:
         return len(self._captions)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self._captions.values())
+    @property
+    def image_ids(self) -> list[int]:
+        """The images that have their caption, in the order of the file."""
+        return list(self._captions)
 
     def has_all(self, image_ids: Iterable[int]) -> bool:
         """Whether every one of these images has its caption."""

@@ -61,10 +61,7 @@ class Plan:
         first = index * self.size
         if stop > first + self.size:
             raise ValueError(f"trials {start} to {stop} are not in one round of {self.size}")
-        if self.sampler == "grid":
-            planned = self._grid_round(first)
-        else:
-            planned = self._sampled_round(history[:first], index)
+        planned = self._grid_round(first) if self.sampler == "grid" else self._sampled_round(history[:first], index)
         return planned[start - first : stop - first]
 
     def _grid_round(self, first: int) -> list[Trial]:
@@ -106,9 +103,9 @@ class Plan:
             # An enqueued trial has its parameters already; asking all the same lets NSGA-II give it a generation,
             # without which it would never be a parent.
             _ = asked.relative_params
-            point = {name: self.space.snapped(name, asked.params[name]) for name in self.space.parameters}
+            point = {name: found.snapped(asked.params[name]) for name, found in self.space.parameters.items()}
             attributes = study.trials[asked.number].system_attrs
-            if self._full(point) not in seen:
+            if self.space.full(point) not in seen:
                 break
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
         return point, {key: value for key, value in attributes.items() if key != "fixed_params"}
@@ -118,12 +115,7 @@ class Plan:
 
     def _trial(self, number: int, point: dict[str, Any], sampler_attrs: dict[str, Any]) -> Trial:
         published = number == 0 and self.published is not None
-        return Trial(number, params=self._full(point), published=published, sampler=sampler_attrs)
-
-    def _full(self, point: dict[str, Any]) -> dict[str, Any]:
-        from kvtune.methods import get_method
-
-        return get_method(self.space.method).from_parameters(self.space.settings(point)).parameters()
+        return Trial(number, params=self.space.full(point), published=published, sampler=sampler_attrs)
 
 
 def frozen_trial(trial: Trial, space: SearchSpace) -> "optuna.trial.FrozenTrial":

@@ -1,9 +1,9 @@
 """Search spaces: which parameters are searched, over which ranges, and which are held."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
 import yaml
 from pydantic import Field, model_validator
@@ -15,8 +15,6 @@ from kvtune.schema import Document, validated
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Kind = Literal["float", "int"]
-
 
 class Range(Document):
     """The range of one parameter, both ends included.
@@ -24,9 +22,9 @@ class Range(Document):
     ``step`` makes it discrete, ``log`` searches it on a logarithmic scale; a range has one or the other.
     """
 
-    low: float
-    high: float
-    step: float | None = Field(default=None, gt=0)
+    low: int | float
+    high: int | float
+    step: int | float | None = Field(default=None, gt=0)
     log: bool = False
 
     @model_validator(mode="after")
@@ -37,52 +35,54 @@ class Range(Document):
             raise ValueError("a range has step or log, not both")
         if self.log and self.low <= 0:
             raise ValueError(f"log needs a low above 0, not {self.low:g}")
-        if self.step is not None:
-            steps = (self.high - self.low) / self.step
-            if abs(steps - round(steps)) > 1e-6:
-                raise ValueError(f"step {self.step:g} does not lead from {self.low:g} to {self.high:g}")
+        if self.step is not None and not _whole((self.high - self.low) / self.step):
+            raise ValueError(f"step {self.step:g} does not lead from {self.low:g} to {self.high:g}")
         return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers, once :meth:`SearchSpace.fitted` has set the types."""
+        return isinstance(self.low, int)
 
     def contains(self, value: float) -> bool:
         """Whether ``value`` is in the range, and on one of its steps where it has them."""
-        if not self.low <= value <= self.high:
-            return False
-        steps = 0.0 if self.step is None else (value - self.low) / self.step
-        return abs(steps - round(steps)) < 1e-6
+        return self.low <= value <= self.high and (self.step is None or _whole((value - self.low) / self.step))
 
-    def grid(self, kind: Kind) -> list[float] | None:
+    def grid(self) -> list[float] | None:
         """The values that the grid sampler tries; None for a continuous range without a step.
 
         Whole numbers need no step: they go one by one, and on a logarithmic scale they double (2, 4, 8, ...).
         """
-        if self.step is not None:
-            count = round((self.high - self.low) / self.step) + 1
-            values = [round(self.low + index * self.step, 10) for index in range(count)]
-        elif kind == "float":
+        if self.log and self.whole:
+            return [self.low * 2**power for power in range(64) if self.low * 2**power <= self.high]
+        if self.step is None and not self.whole:
             return None
-        elif self.log:
-            values = [self.low * 2**power for power in range(64) if self.low * 2**power <= self.high]
-        else:
-            values = [float(value) for value in range(int(self.low), int(self.high) + 1)]
-        return [int(value) for value in values] if kind == "int" else values
+        step = self.step or 1
+        return [self.snapped(self.low + index * step) for index in range(round((self.high - self.low) / step) + 1)]
+
+    def snapped(self, value: float) -> float:
+        """A value on one of the steps, exactly: adding steps up leaves 0.15000000000000002."""
+        return value if self.step is None or self.whole else round(value, 10)
+
+    def of_type(self, kind: type[int] | type[float]) -> "Range":
+        """The same range with its numbers of one type."""
+        step = None if self.step is None else kind(self.step)
+        return Range(low=kind(self.low), high=kind(self.high), step=step, log=self.log)
 
 
 class SearchSpace(Document):
-    """What a search varies: ranges by parameter name, and the values of those it does not vary."""
+    """What a search varies: ranges by parameter name, and the values of those it does not vary.
+
+    A space as written in a file leaves open whether ``0`` is a whole number; :meth:`fitted` settles that, and checks
+    the space against its method and a model. All other methods want a fitted space.
+    """
 
     method: str
     parameters: dict[str, Range] = Field(min_length=1)
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] = Field(default_factory=dict)
 
-    def kinds(self) -> dict[str, Kind]:
-        """For each searched parameter, whether its values are whole numbers, as the method declares."""
-        from kvtune.methods import get_method
-
-        hints = get_type_hints(get_method(self.method))
-        return {name: "int" if hints.get(name) is int else "float" for name in self.parameters}
-
-    def check(self, n_layers: int) -> None:
-        """Check that every point of the space is a setting that the method takes on a model of ``n_layers`` layers.
+    def fitted(self, n_layers: int) -> "SearchSpace":
+        """The space for a model of ``n_layers`` decoder layers, every point of it a setting that the method takes.
 
         Raises
         ------
@@ -93,59 +93,53 @@ class SearchSpace(Document):
         from kvtune.methods import get_method
 
         method = get_method(self.method)
-        both = sorted(set(self.parameters) & set(self.fixed))
-        if both:
-            raise RequestError(f"{both[0]} is under both parameters and fixed; keep one of the two")
-        for name, kind in self.kinds().items():
-            searched = self.parameters[name]
-            ends = [searched.low, searched.high, *([] if searched.step is None else [searched.step])]
-            if kind == "int" and any(end != int(end) for end in ends):
+        types = get_type_hints(method)
+        ranges: dict[str, Range] = {}
+        for name, given in self.parameters.items():
+            if name in self.fixed:
+                raise RequestError(f"{name} is under both parameters and fixed; keep one of the two")
+            kind = types.get(name, float)
+            if kind not in (int, float):
+                raise RequestError(f"{name} is not a number and cannot be searched; give it a value under fixed")
+            if kind is int and not all(_whole(value) for value in (given.low, given.high, given.step or 1)):
                 raise RequestError(f"{name} takes whole numbers, so its low, high and step must be whole numbers")
-        # The ranges of a method are box constraints, so its own checks at the corners of the space are exhaustive.
-        ends_of = {name: dict.fromkeys([found.low, found.high]) for name, found in self.parameters.items()}
-        for corner in itertools.product(*ends_of.values()):
-            method.from_parameters(self.settings(dict(zip(ends_of, corner, strict=True)))).check_layers(n_layers)
-        start, end = self.parameters.get("start_layer"), self.parameters.get("end_layer")
+            ranges[name] = given.of_type(kind)
+        # What a method and a model allow is a box, so their own checks at the corners of the space are exhaustive.
+        for corner in itertools.product(*({found.low: None, found.high: None} for found in ranges.values())):
+            setting = dict(zip(ranges, corner, strict=True)) | self.fixed
+            method.from_parameters(setting).check_layers(n_layers)
+        start, end = ranges.get("start_layer"), ranges.get("end_layer")
         if start is not None and start.high >= n_layers / 2:
-            raise RequestError(f"start_layer must stay below half of the model's {n_layers} layers, not {start.high:g}")
+            raise RequestError(f"start_layer must stay below half of the model's {n_layers} layers, not {start.high}")
         if end is not None and end.low < n_layers / 2:
-            raise RequestError(f"end_layer must be at least half of the model's {n_layers} layers, not {end.low:g}")
+            raise RequestError(f"end_layer must be at least half of the model's {n_layers} layers, not {end.low}")
+        return SearchSpace(method=self.method, parameters=ranges, fixed=self.fixed)
 
-    def settings(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The method's parameters at a point of the space: those searched, in their own type, and those fixed."""
-        kinds = self.kinds()
-        typed = {name: int(value) if kinds.get(name) == "int" else float(value) for name, value in params.items()}
-        return typed | self.fixed
+    def full(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters of the method at a point: those searched, those fixed, and the method's own defaults."""
+        from kvtune.methods import get_method
 
-    def snapped(self, name: str, value: float) -> float:
-        """A value of Optuna's on the exact step: its own arithmetic leaves 0.15000000000000002."""
-        return value if self.parameters[name].step is None else round(value, 10)
+        return get_method(self.method).from_parameters({**point, **self.fixed}).parameters()
+
+    def point(self, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The searched part of a full set of the method's parameters; None if that setting is not in the space."""
+        point = {name: parameters[name] for name in self.parameters if name in parameters}
+        if len(point) < len(self.parameters) or not all(self.parameters[name].contains(point[name]) for name in point):
+            return None
+        return point if self.full(point) == dict(parameters) else None
 
     def distributions(self) -> "dict[str, BaseDistribution]":
         """The space as Optuna's distributions, in the order of the file."""
         from optuna.distributions import FloatDistribution, IntDistribution
 
         made: dict[str, BaseDistribution] = {}
-        for name, kind in self.kinds().items():
-            searched = self.parameters[name]
-            if kind == "int":
+        for name, searched in self.parameters.items():
+            if searched.whole:
                 step = int(searched.step or 1)
                 made[name] = IntDistribution(int(searched.low), int(searched.high), log=searched.log, step=step)
             else:
                 made[name] = FloatDistribution(searched.low, searched.high, log=searched.log, step=searched.step)
         return made
-
-    def point(self, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The searched part of a full set of the method's parameters; None if that setting is not in the space."""
-        from kvtune.methods import get_method
-
-        if any(
-            name not in parameters or not found.contains(parameters[name]) for name, found in self.parameters.items()
-        ):
-            return None
-        point = {name: parameters[name] for name in self.parameters}
-        rebuilt = get_method(self.method).from_parameters(self.settings(point))
-        return point if rebuilt.parameters() == dict(parameters) else None
 
     def grid(self) -> dict[str, list[float]]:
         """The values that the grid sampler tries for each parameter.
@@ -155,13 +149,13 @@ class SearchSpace(Document):
         RequestError
             If a continuous parameter has no step.
         """
-        found = {name: self.parameters[name].grid(kind) for name, kind in self.kinds().items()}
-        for name, values in found.items():
+        grid: dict[str, list[float]] = {}
+        for name, searched in self.parameters.items():
+            values = searched.grid()
             if values is None:
-                raise RequestError(
-                    f"the grid sampler needs a step for {name}; write one in the space, or use --sampler tpe"
-                )
-        return {name: values for name, values in found.items() if values is not None}
+                raise RequestError(f"the grid sampler needs a step for {name}: write one in the space, or use tpe")
+            grid[name] = values
+        return grid
 
 
 def load_space(path: str | Path) -> SearchSpace:
@@ -193,24 +187,24 @@ def spaces_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "search_spaces"
 
 
-def space_for(method: str, name: str, n_layers: int) -> SearchSpace:
-    """The space that ships for a model family, or one made for the model's layers where none fits.
+def space_for(method: str, names: Iterable[str], n_layers: int) -> SearchSpace:
+    """The space that ships for a model or its family, or one made for the model's layers where none fits.
 
     Parameters
     ----------
     method
         The method's name.
-    name
-        The family's search space, a file name in :func:`spaces_folder` without its ending.
+    names
+        Names to look for in :func:`spaces_folder`, the most special first: the model's, the family's.
     n_layers
         Decoder layers of the model; a space made for another number of layers is not used.
     """
-    path = spaces_folder() / f"{name}.yaml"
-    if path.is_file():
-        shipped = load_space(path)
-        end = shipped.parameters.get("end_layer")
-        if shipped.method == method and end is not None and end.high == n_layers:
-            return shipped
+    for path in (spaces_folder() / f"{name}.yaml" for name in names):
+        if path.is_file():
+            shipped = load_space(path)
+            end = shipped.parameters.get("end_layer")
+            if shipped.method == method and end is not None and end.high == n_layers:
+                return shipped
     return default_space(method, n_layers)
 
 
@@ -236,3 +230,7 @@ def default_space(method: str, n_layers: int) -> SearchSpace:
         },
         fixed={"target": "kv", "adaptive": True},
     )
+
+
+def _whole(value: float) -> bool:
+    return abs(value - round(value)) < 1e-6

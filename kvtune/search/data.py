@@ -1,0 +1,128 @@
+"""Which images a study uses: those it tunes on, those it keeps back, and what is in them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from kvtune.coco import (
+    OPERA500,
+    CocoFolder,
+    Subset,
+    check_images,
+    download_command,
+    draw,
+    find_coco,
+    tune_and_holdout,
+)
+from kvtune.errors import RequestError
+from kvtune.search.judging import Image
+
+DEMO = "demo"
+IMAGES = 500
+DEMO_IMAGES = 100
+"""The demo's default for tune and held-out images alike: enough to see the trade-off, few enough for two CPU cores."""
+
+
+@dataclass
+class Data:
+    """The images of a study.
+
+    Attributes
+    ----------
+    folder
+        Where they are.
+    tune, holdout
+        Disjoint subsets, to search on and to validate on.
+    download_options
+        What ``kvtune data download`` takes to fetch them.
+    """
+
+    folder: CocoFolder
+    tune: Subset
+    holdout: Subset
+    download_options: str
+    _ground_truth: dict[int, set[str]] | None = field(default=None, repr=False)
+
+    def check(self, on_progress: Callable[[int, int], None] | None, note: Callable[[str], None]) -> list[Image]:
+        """Open every image once, so that a broken one is found before the first trial, not after an hour.
+
+        Returns
+        -------
+        list
+            Ids and files of the tune images, in the subset's order.
+
+        Raises
+        ------
+        RequestError
+            If one is missing or cannot be read.
+        """
+        shared = self.tune.overlap(Subset.load(OPERA500))
+        if shared:
+            note(f"warning: {shared} of the tune images are in {OPERA500}, which is the set to report on")
+        tune = self.folder.image_paths(self.tune.image_ids, self.download_options)
+        holdout = self.folder.image_paths(self.holdout.image_ids, self.download_options)
+        check_images([*tune, *holdout], on_progress)
+        return list(zip(self.tune.image_ids, tune, strict=True))
+
+    def ground_truth(self) -> dict[int, set[str]]:
+        """Objects in all these images: categories of their instances and of their reference captions."""
+        from kvtune.chair.ground_truth import build_ground_truth
+
+        if self._ground_truth is None:
+            ids = [*self.tune.image_ids, *self.holdout.image_ids]
+            self._ground_truth = build_ground_truth(self.folder.categories(ids), self.folder.captions(ids))
+        return self._ground_truth
+
+
+def find_data(coco: Path | None, subset: str | None, images: int, holdout_images: int, seed: int) -> Data:
+    """Find the COCO folder and draw the subsets.
+
+    Parameters
+    ----------
+    coco
+        The COCO folder; None for the default one.
+    subset
+        Name or file of the tune subset; None draws ``images`` images.
+    holdout_images
+        Held-out images, of the same split, disjoint from the tune images and from OPERA's 500.
+    seed
+        Seed of the draws.
+
+    Raises
+    ------
+    RequestError
+        If the folder, the subset or enough images are not there; the message has the command that fetches them.
+    """
+    folder = CocoFolder(find_coco(coco))
+    options = f"--images {images} --holdout-images {holdout_images} --seed {seed}"
+    if subset is None:
+        return Data(folder, *tune_and_holdout(folder, images, holdout_images, seed), options)
+    tune = Subset.load(subset)
+    return Data(folder, tune, _holdout_beside(folder, tune, holdout_images, seed, options), f"--subset {subset}")
+
+
+def _holdout_beside(folder: CocoFolder, tune: Subset, images: int, seed: int, download_options: str) -> Subset:
+    """Draw held-out images beside a given tune subset from those whose files are there.
+
+    No download option names the images that a draw beside any subset would give, so it makes do with what there is.
+    """
+    reserved = {*tune.image_ids, *Subset.load(OPERA500).image_ids}
+    pool = [image_id for image_id in folder.image_ids(tune.source) if image_id not in reserved]
+    shuffled = draw(tune.source, pool, len(pool), seed) if pool else None
+    present = (image_id for image_id in (shuffled.image_ids if shuffled else ()) if _is_present(folder, image_id))
+    found = list(islice(present, images))
+    if len(found) < images:
+        raise RequestError(
+            f"{images} held-out images were asked for, but beside {tune.name} only {len(found)} of {tune.source} are in "
+            f"{folder.root}; fetch others: {download_command(folder.root, download_options)}"
+        )
+    return Subset.of(f"{tune.source}-holdout{images}-seed{seed}", tune.source, found, seed)
+
+
+def _is_present(folder: CocoFolder, image_id: int) -> bool:
+    try:
+        folder.image_path(image_id)
+    except RequestError:
+        return False
+    return True

@@ -1,0 +1,137 @@
+"""What is fixed about a study, and what is recorded of the machine it ran on."""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from pydantic import Field
+
+import kvtune
+from kvtune.errors import RequestError
+from kvtune.files import read_json, write_json
+from kvtune.schema import Document, validated
+from kvtune.search.layout import StudyFolder
+from kvtune.search.samplers import SamplerName
+from kvtune.search.space import SearchSpace
+
+FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
+_PACKAGES = ("torch", "transformers", "optuna", "numpy")
+
+
+class Fingerprint(Document):
+    """Everything that a trial's scores or a study's trials depend on: one study has one of these.
+
+    ``subset`` is the sha256 of the tune images' ids, ``dtype`` the weights' type by its torch name.
+    """
+
+    model: str
+    revision: str | None
+    prompt: str
+    max_new_tokens: int
+    subset: str
+    method: str
+    dtype: str
+    seed: int
+    sampler: SamplerName
+    parallel_trials: int
+    space: SearchSpace
+
+
+class Published(Document):
+    """The family's published preset: its name, the method's parameters, and whether it is trial 0."""
+
+    name: str
+    parameters: dict[str, Any]
+    enqueued: bool
+
+
+class Manifest(Document):
+    """``study.json``.
+
+    ``id`` tells studies of one name apart; ``model``, ``family`` and ``layers`` describe the model; ``tune`` and
+    ``holdout`` are the subsets whole; ``reference_point`` is there once the baseline is judged. ``coco``,
+    ``versions``, ``device``, ``lanes`` and ``scorer`` are those of the last ``kvtune search`` and free to change.
+    """
+
+    format: Literal["kvtune-study/1"]
+    id: str
+    created: str
+    fingerprint: Fingerprint
+    model: str
+    family: str
+    layers: int
+    published: Published | None
+    tune: dict[str, Any]
+    holdout: dict[str, Any]
+    coco: str
+    versions: dict[str, str]
+    device: str
+    lanes: str
+    scorer: str
+    reference_point: dict[str, float] | None = Field(default=None)
+
+    def save(self, folder: StudyFolder) -> None:
+        """Write the manifest.
+
+        Raises
+        ------
+        KvtuneError
+            If the file cannot be written.
+        """
+        write_json(folder.manifest, self.model_dump(mode="json"))
+
+
+def load_manifest(folder: StudyFolder) -> Manifest:
+    """Read a study's manifest.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read or a key is unknown, missing or wrong.
+    """
+    return validated(Manifest, read_json(folder.manifest, "study"), f"study {folder.manifest}")
+
+
+def refuse_difference(folder: StudyFolder, begun: Fingerprint, now: dict[str, Any]) -> None:
+    """Check that a command would continue a study as it was begun.
+
+    Parameters
+    ----------
+    now
+        A fingerprint's fields as plain data, or those of them that are known yet.
+
+    Raises
+    ------
+    RequestError
+        If one differs; the message names the first that does and both values.
+    """
+    before, after = _flat(begun.model_dump(mode="json", include=set(now))), _flat(now)
+    for key in [*before, *after]:
+        if before.get(key) != after.get(key):
+            raise RequestError(
+                f"study {folder.name} was begun with {key} {_shown(before.get(key))}, but this command has "
+                f"{_shown(after.get(key))}; give the options it was begun with, or another --study name"
+            )
+
+
+def versions() -> dict[str, str]:
+    """Versions of kvtune and of the packages that captions depend on."""
+    found = {"kvtune": kvtune.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one: ``{"space": {"method": "x"}}`` becomes ``{"space.method": "x"}``."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else json.dumps(value, ensure_ascii=False)

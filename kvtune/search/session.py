@@ -1,0 +1,252 @@
+"""``kvtune search``: from what was asked on the command line to a study that is searched."""
+
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvtune.coco import Subset
+from kvtune.errors import RequestError
+from kvtune.search.data import DEMO, DEMO_IMAGES, IMAGES, Data, find_data
+from kvtune.search.layout import DEFAULT_STUDIES, StudyFolder, check_name, default_name
+from kvtune.search.lock import locked
+from kvtune.search.loop import Search
+from kvtune.search.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
+from kvtune.search.progress import View
+from kvtune.search.samplers import SAMPLERS, SamplerName
+from kvtune.search.scoring import Scoring, save_ground_truth
+from kvtune.search.space import SearchSpace, load_space, space_for
+from kvtune.search.summarize import summarize
+from kvtune.search.summary import StudySummary
+
+if TYPE_CHECKING:
+    from kvtune.models import VisionLanguageModel
+
+DEFAULT_PARALLEL_TRIALS = 8
+"""Trials in a round: enough to fill a batch that shares each image's prefill, few enough that a search of 50 trials
+looks at what it has seen six times."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``kvtune search`` was asked for; None is the default of the model, family or data."""
+
+    model: str
+    method: str = "kvsmooth"
+    space: Path | None = None
+    trials: int = 50
+    study: str | None = None
+    studies_dir: Path = DEFAULT_STUDIES
+    coco: Path | None = None
+    subset: str | None = None
+    images: int | None = None
+    holdout_images: int | None = None
+    prompt: str | None = None
+    max_new_tokens: int = 512
+    sampler: SamplerName = "tpe"
+    parallel_trials: int = DEFAULT_PARALLEL_TRIALS
+    seed: int = 0
+    storage: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    lanes: str = "auto"
+
+
+def search(options: Options, view: View, on_images: Callable[[int, int], None] | None = None) -> StudySummary:
+    """Run a study until it holds ``options.trials`` finished trials; begin it, or go on where it stopped.
+
+    Parameters
+    ----------
+    view
+        Shows what happens.
+    on_images
+        Called with (images checked, all images) while they are opened once, before the first trial.
+
+    Raises
+    ------
+    RequestError
+        If something asked for is wrong or missing, or would mix two fingerprints in one study; nothing long was done.
+    KvtuneError
+        If it fails midway; the same call goes on from there.
+    """
+    folder = _check(options)
+    with ExitStack() as stack:
+        begun = None
+        if folder.exists():
+            stack.enter_context(locked(folder.path))
+            begun = load_manifest(folder)
+            refuse_difference(folder, begun.fingerprint, _known_fingerprint(options))
+        data = _data(options, begun)
+        given_space = None if options.space is None else load_space(options.space)
+
+        vlm = _load_model(options)
+        fingerprint = _fingerprint(options, vlm, data, _space(options, given_space, vlm))
+        if begun is not None:
+            refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
+        tune_images = data.check(on_images, view.note)
+        scoring = Scoring(data.ground_truth())
+
+        if begun is None:
+            stack.enter_context(locked(folder.path))
+            _refuse_leftovers(folder)
+        manifest = _manifest(options, begun, fingerprint, vlm, data, scoring)
+        if manifest.published is not None and not manifest.published.enqueued:
+            view.note(f"the published preset {manifest.published.name} is not in the search space and is not trial 0")
+        manifest.save(folder)
+        save_ground_truth(folder.ground_truth, data.ground_truth())
+        captioner = _captioner(options, vlm, fingerprint)
+        Search(folder, manifest, captioner, tune_images, scoring, view, options.storage).run(options.trials)
+    return summarize(folder)
+
+
+def _check(options: Options) -> StudyFolder:
+    """Check what can be checked at once."""
+    if options.sampler not in SAMPLERS:
+        raise RequestError(f"unknown sampler {options.sampler!r}; choose from {', '.join(SAMPLERS)}")
+    least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}
+    least |= {"--max-new-tokens": options.max_new_tokens}
+    for option, value in least.items():
+        if value < 1:
+            raise RequestError(f"{option} must be at least 1, not {value}")
+    if options.seed < 0:
+        raise RequestError(f"--seed must be at least 0, not {options.seed}")
+    if options.lanes != "auto" and not (options.lanes.isdigit() and int(options.lanes) > 0):
+        raise RequestError(f"--lanes must be auto or a whole number above 0, not {options.lanes!r}")
+    name = check_name(options.study) if options.study is not None else default_name(options.model, options.method)
+    parent = options.studies_dir.expanduser().absolute()
+    existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise RequestError(f"cannot write studies in {options.studies_dir}; make it writable or name --studies-dir")
+    return StudyFolder(options.studies_dir.expanduser() / name)
+
+
+def _known_fingerprint(options: Options) -> dict[str, Any]:
+    """What of the fingerprint is known before data and model are looked at."""
+    known: dict[str, Any] = {name: getattr(options, name) for name in ("method", "seed", "sampler", "max_new_tokens")}
+    known["parallel_trials"] = options.parallel_trials
+    if options.prompt is not None:
+        known["prompt"] = options.prompt
+    return known
+
+
+def _data(options: Options, begun: Manifest | None) -> Data:
+    """The images; the demo brings its own scenes, and a study that was begun keeps its held-out images."""
+    demo = options.model == DEMO
+    coco = options.coco
+    if demo and coco is None:
+        from kvtune.demo import demo_coco
+
+        coco = demo_coco()
+    default = DEMO_IMAGES if demo else IMAGES
+    images = default if options.images is None else options.images
+    holdout_images = default if options.holdout_images is None else options.holdout_images
+    data = find_data(coco, options.subset, images, holdout_images, options.seed)
+    if begun is not None:
+        kept = Subset.model_validate(begun.holdout)
+        if options.holdout_images not in (None, len(kept.image_ids)):
+            raise RequestError(
+                f"the study was begun with {len(kept.image_ids)} held-out images, not {options.holdout_images}; "
+                f"give --holdout-images {len(kept.image_ids)}, or another --study name"
+            )
+        data = replace(data, holdout=kept)
+    return data
+
+
+def _load_model(options: Options) -> "VisionLanguageModel":
+    from kvtune.models import load_model
+
+    return load_model(options.model, device=options.device, dtype=options.dtype)
+
+
+def _space(options: Options, given: SearchSpace | None, vlm: "VisionLanguageModel") -> SearchSpace:
+    if given is None:
+        space = space_for(options.method, (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
+    else:
+        if given.method != options.method:
+            raise RequestError(f"{options.space} is a space of {given.method}, not of --method {options.method}")
+        try:
+            space = given.fitted(vlm.n_layers)
+        except RequestError as error:
+            raise RequestError(f"search space {options.space}: {error}") from None
+    if options.sampler == "grid":
+        space.grid()
+    return space
+
+
+def _fingerprint(options: Options, vlm: "VisionLanguageModel", data: Data, space: SearchSpace) -> Fingerprint:
+    return Fingerprint(
+        # Where kvtune is installed must not matter to a study of the model that ships with it.
+        model=DEMO if vlm.name == DEMO else vlm.model_id,
+        revision=vlm.revision,
+        prompt=options.prompt if options.prompt is not None else vlm.default_prompt,
+        max_new_tokens=options.max_new_tokens,
+        subset=data.tune.sha256,
+        method=options.method,
+        dtype=vlm.dtype_name,
+        seed=options.seed,
+        sampler=options.sampler,
+        parallel_trials=options.parallel_trials,
+        space=space,
+    )
+
+
+def _manifest(
+    options: Options,
+    begun: Manifest | None,
+    fingerprint: Fingerprint,
+    vlm: "VisionLanguageModel",
+    data: Data,
+    scoring: Scoring,
+) -> Manifest:
+    return Manifest(
+        format=FORMAT,
+        id=uuid.uuid4().hex if begun is None else begun.id,
+        created=datetime.now(UTC).isoformat(timespec="seconds") if begun is None else begun.created,
+        fingerprint=fingerprint,
+        model=vlm.name,
+        family=vlm.family.name,
+        layers=vlm.n_layers,
+        published=_published(fingerprint, vlm) if begun is None else begun.published,
+        tune=data.tune.model_dump(mode="json"),
+        holdout=data.holdout.model_dump(mode="json"),
+        coco=str(data.folder.root.absolute()),
+        versions=versions(),
+        device=str(vlm.device),
+        lanes=options.lanes,
+        scorer=scoring.version,
+        reference_point=None if begun is None else begun.reference_point,
+    )
+
+
+def _published(fingerprint: Fingerprint, vlm: "VisionLanguageModel") -> Published | None:
+    """The published preset for this very model, to be trial 0 where it is a point of the space."""
+    from kvtune.presets import load_preset
+
+    if vlm.published_preset is None:
+        return None
+    preset = load_preset(vlm.published_preset)
+    if preset.method_name != fingerprint.method or preset.model.layers != vlm.n_layers:
+        return None
+    parameters = preset.method().parameters()
+    enqueued = fingerprint.space.point(parameters) is not None
+    return Published(name=preset.name, parameters=parameters, enqueued=enqueued)
+
+
+def _refuse_leftovers(folder: StudyFolder) -> None:
+    if folder.exists():
+        raise RequestError(
+            f"study {folder.name} was just begun by another process; wait for it, or name another --study"
+        )
+    if folder.ledger.exists() or folder.captions.exists():
+        raise RequestError(f"{folder.path} has trials but no study.json; restore it, or name another --study")
+
+
+def _captioner(options: Options, vlm: "VisionLanguageModel", fingerprint: Fingerprint) -> Any:
+    from kvtune.captioning import Captioner
+
+    batch = {} if options.lanes == "auto" else {"batch_size": int(options.lanes)}
+    return Captioner(vlm, prompt=fingerprint.prompt, max_new_tokens=fingerprint.max_new_tokens, **batch)

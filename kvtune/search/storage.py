@@ -1,0 +1,262 @@
+"""The study as Optuna's own tools read it.
+
+The ledger is what a search works from; the Optuna storage follows it, so that ``optuna.load_study``, optuna-dashboard
+and every plot of Optuna's show the study, running trials included. It can be built again at any time.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.search.layout import StudyFolder
+from kvtune.search.ledger import Ledger, Trial
+from kvtune.search.rounds import frozen_trial, user_attributes
+from kvtune.search.space import SearchSpace
+
+METRIC_NAMES = ["chair_s", "f1"]
+_ID = "kvtune_study"
+_STATES = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
+
+
+class OptunaCopy:
+    """A study in an Optuna storage, kept equal to the ledger.
+
+    Parameters
+    ----------
+    folder
+        The study; its name is the Optuna study's.
+    study_id
+        The manifest's id, which tells this study from another of the same name in a shared storage.
+    space
+        The search space.
+    url
+        The storage; None for ``study.db`` in the study's folder.
+    about
+        What dashboards show of the study: model, method and the like.
+    """
+
+    def __init__(
+        self, folder: StudyFolder, study_id: str, space: SearchSpace, url: str | None, about: dict[str, Any]
+    ) -> None:
+        self._folder = folder
+        self._id = study_id
+        self._space = space
+        self._url = url
+        self._about = about
+        self._storage: RDBStorage | None = None
+        self._study: optuna.Study | None = None
+
+    def follow(self, ledger: Ledger) -> None:
+        """Open the storage and bring it level with the ledger; where it says something else, build it again.
+
+        Raises
+        ------
+        RequestError
+            If the storage holds trials that kvtune did not ask, or another study of this name.
+        KvtuneError
+            If it cannot be read or written.
+        """
+        with self._failing():
+            if self._url is None and not self._folder.database.exists():
+                self.rebuild(ledger)
+                return
+            self._open(self._url or _sqlite(self._folder.database))
+            stored = self._trials()
+            if len(stored) > len(ledger.trials):
+                raise RequestError(
+                    f"study {self._folder.name}: the Optuna storage has {len(stored)} trials, but kvtune asked "
+                    f"{len(ledger.trials)}; kvtune rescore {self._folder.name} builds it again without the others"
+                )
+            pairs = list(zip(ledger.trials, stored, strict=False))
+            if any(not _agree(trial, found) for trial, found in pairs):
+                self.rebuild(ledger)
+                return
+            for trial, found in pairs:
+                if trial.state != "running" and found.state == TrialState.RUNNING:
+                    self._finish(trial)
+            self.add(ledger.trials[len(stored) :])
+            self.describe(ledger.baseline)
+
+    def rebuild(self, ledger: Ledger) -> None:
+        """Build the storage anew from the ledger; ``study.db`` beside the old file, which it then replaces.
+
+        Raises
+        ------
+        KvtuneError
+            If it cannot be written.
+        """
+        with self._failing():
+            self.close()
+            if self._url is not None:
+                self._delete_remote()
+                self._open(self._url)
+                self._fill(ledger)
+                return
+            final = self._folder.database
+            new = final.with_name("study.db.new")
+            _remove_database(new)
+            self._open(_sqlite(new))
+            self._fill(ledger)
+            self.close()
+            _settle(final)
+            os.replace(new, final)
+            self._open(_sqlite(final))
+
+    def add(self, trials: list[Trial]) -> None:
+        """Add trials, each in one transaction with all its parameters."""
+        with self._failing():
+            for trial in trials:
+                self._opened.add_trial(frozen_trial(trial, self._space))
+
+    def finish(self, trial: Trial) -> None:
+        """Tell Optuna what came of a running trial."""
+        with self._failing():
+            self._finish(trial)
+
+    def describe(self, baseline: Trial) -> None:
+        """Show the baseline's scores beside the study."""
+        with self._failing():
+            attributes = self._opened.user_attrs
+            if baseline.metrics is not None and attributes.get("baseline") != baseline.metrics:
+                self._opened.set_user_attr("baseline", baseline.metrics)
+
+    def close(self) -> None:
+        """Let go of the storage."""
+        if self._storage is not None:
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+        self._storage = self._study = None
+
+    @property
+    def _opened(self) -> optuna.Study:
+        if self._study is None:
+            raise ValueError("the storage is not open")
+        return self._study
+
+    def _open(self, url: str) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        wait = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+        try:
+            self._storage = RDBStorage(url, engine_kwargs=wait)
+        except (ImportError, ValueError, SQLAlchemyError) as error:
+            raise RequestError(f"--storage {_without_password(url)} cannot be opened: {_first_line(error)}") from error
+        try:
+            # No sampler of this study is ever used: settings come from kvtune.search.rounds.
+            self._study = optuna.create_study(
+                study_name=self._folder.name,
+                storage=self._storage,
+                directions=["minimize", "maximize"],
+                sampler=optuna.samplers.RandomSampler(),
+            )
+            created = True
+        except DuplicatedStudyError:
+            self._study = optuna.load_study(
+                study_name=self._folder.name, storage=self._storage, sampler=optuna.samplers.RandomSampler()
+            )
+            created = not self._study.user_attrs and not self._trials()
+        if not created and self._study.user_attrs.get(_ID) != self._id:
+            raise RequestError(
+                f"the Optuna storage holds another study called {self._folder.name}; choose another --study name"
+            )
+        if self._study.user_attrs.get(_ID) != self._id or self._study.metric_names != METRIC_NAMES:
+            self._study.set_user_attr(_ID, self._id)
+            self._study.set_metric_names(METRIC_NAMES)
+        for key, value in self._about.items():
+            if self._study.user_attrs.get(key) != value:
+                self._study.set_user_attr(key, value)
+
+    def _fill(self, ledger: Ledger) -> None:
+        self.add(ledger.trials)
+        self.describe(ledger.baseline)
+
+    def _finish(self, trial: Trial) -> None:
+        if self._storage is None or trial.number is None:
+            raise ValueError("the storage is not open")
+        study_id = self._storage.get_study_id_from_name(self._folder.name)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        for key, value in user_attributes(trial).items():
+            self._storage.set_trial_user_attr(trial_id, key, value)
+        values = None if trial.point is None else list(trial.point)
+        self._opened.tell(trial.number, values, state=_STATES[trial.state])
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        return self._opened.get_trials(deepcopy=False)
+
+    def _delete_remote(self) -> None:
+        """Delete this study, and no other of its name, from a shared storage."""
+        self._open(str(self._url))
+        self.close()
+        optuna.delete_study(study_name=self._folder.name, storage=str(self._url))
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
+            where = self._folder.database if self._url is None else _without_password(self._url)
+            raise KvtuneError(
+                f"the Optuna storage {where} failed: {_first_line(error)}; no caption is lost, and kvtune rescore "
+                f"{self._folder.name} builds the storage again"
+            ) from error
+
+
+def _agree(trial: Trial, found: optuna.trial.FrozenTrial) -> bool:
+    """Whether Optuna's trial is the ledger's, or what the ledger's was before it ended."""
+    if any(trial.params[name] != value for name, value in found.params.items()) or not found.params:
+        return False
+    if found.state == TrialState.RUNNING:
+        return True
+    point = None if trial.point is None else list(trial.point)
+    return found.state == _STATES[trial.state] and found.values == point
+
+
+def _sqlite(path: Path) -> str:
+    return f"sqlite:///{path.resolve()}"
+
+
+def _settle(path: Path) -> None:
+    """Let SQLite finish or undo what a killed process had begun in ``path``.
+
+    Otherwise a journal that was left behind would be applied to the file that takes the place of this one.
+    """
+    if path.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.DatabaseError:
+            _remove_database(path)  # not a database any more
+    for journal in _journals(path):
+        journal.unlink(missing_ok=True)
+
+
+def _remove_database(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    for journal in _journals(path):
+        journal.unlink(missing_ok=True)
+
+
+def _journals(path: Path) -> list[Path]:
+    return [path.with_name(path.name + ending) for ending in ("-journal", "-wal", "-shm")]
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "URL"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
