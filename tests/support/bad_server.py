@@ -13,7 +13,7 @@ class Server(ThreadingHTTPServer):
 
     ``faults`` maps a path to what its first answers are, in order: a status code; ``"drop"`` (connection closed
     without an answer); ``"truncate"`` (half of what Content-Length says); ``"page"`` (an HTML page in place of the
-    file); ``"hang"`` (half, then silence). Once they are used up the file is served. ``ranges`` False ignores Range.
+    file); ``"hang"`` (half, then silence). Once they are used up the file is served. ``ranges`` False ignores Range. ``starts`` records which bytes were asked for.
     """
 
     daemon_threads = True
@@ -26,6 +26,7 @@ class Server(ThreadingHTTPServer):
         self.ranges = True
         self.requests: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
+        self.starts: list[tuple[str, int]] = []
         self.times: list[float] = []
         self.chunk_delay = 0.0
         self.lock = threading.Lock()
@@ -80,6 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         rest = content[start:]
+        server.starts.append((self.path, start))
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         if fault in ("truncate", "hang"):
