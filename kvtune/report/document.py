@@ -1,11 +1,15 @@
 """What ``kvtune pareto --json`` prints."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from kvtune.report.overlay import OverlayPoint
 from kvtune.search.summary import StudySummary, TrialSummary
 
 
-def study_document(summary: StudySummary, chosen: dict[str, Any]) -> dict[str, Any]:
+def study_document(
+    summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint] = ()
+) -> dict[str, Any]:
     """Return a study as one JSON document.
 
     Keys
@@ -27,6 +31,8 @@ def study_document(summary: StudySummary, chosen: dict[str, Any]) -> dict[str, A
         Percent of the box from the reference point to (0, 100); null without a baseline.
     reference_point
         ``{"chair_s", "f1"}`` in percent; null without a baseline.
+    overlays
+        Results of other methods, see :func:`overlay_document`.
     """
     return {
         "study": summary.study,
@@ -39,6 +45,7 @@ def study_document(summary: StudySummary, chosen: dict[str, Any]) -> dict[str, A
         "chosen": chosen,
         "hypervolume": summary.hypervolume,
         "reference_point": summary.reference_point,
+        "overlays": [overlay_document(point) for point in overlays],
     }
 
 
@@ -61,3 +68,8 @@ def trial_document(trial: TrialSummary) -> dict[str, Any]:
         "published": trial.published,
         "intervals": {name: list(bounds) for name, bounds in trial.intervals.items()},
     }
+
+
+def overlay_document(point: OverlayPoint) -> dict[str, Any]:
+    """Return one overlay: ``label``, its rates in percent, ``reported`` (over other images) and ``source``."""
+    return {"label": point.label, **point.scores, "reported": point.reported, "source": point.source}

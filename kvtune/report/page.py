@@ -5,13 +5,15 @@ import hashlib
 import html
 import json
 import shlex
+from collections.abc import Sequence
 from importlib import resources
 from string import Template
 from typing import Any
 
 import kvtune
 from kvtune.report import facts
-from kvtune.report.document import study_document, trial_document
+from kvtune.report.document import overlay_document, study_document, trial_document
+from kvtune.report.overlay import OverlayPoint
 from kvtune.report.page_captions import PackedCaptions
 from kvtune.report.roles import front_line, marks, roles
 from kvtune.report.table import shared_parameters, varying_parameters
@@ -22,6 +24,7 @@ def html_page(
     summary: StudySummary,
     chosen: dict[str, Any],
     captions: PackedCaptions | None = None,
+    overlays: Sequence[OverlayPoint] = (),
     *,
     study_argument: str | None = None,
 ) -> str:
@@ -36,6 +39,8 @@ def html_page(
         As :func:`kvtune.report.facts.choice` gives it.
     captions
         Packed captions; the page says so where there are none.
+    overlays
+        Results of other methods.
     study_argument
         How to name the study in the export command; its name where left out.
     """
@@ -47,13 +52,17 @@ def html_page(
         style_hash=_hash(files["page.css"]),
         style=files["page.css"],
         script=files["page.js"],
-        study=_json(_page_document(summary, chosen, captions, study_argument or summary.study)),
+        study=_json(_page_document(summary, chosen, captions, overlays, study_argument or summary.study)),
         captions=captions.data if captions else "",
     )
 
 
 def _page_document(
-    summary: StudySummary, chosen: dict[str, Any], captions: PackedCaptions | None, study_argument: str
+    summary: StudySummary,
+    chosen: dict[str, Any],
+    captions: PackedCaptions | None,
+    overlays: Sequence[OverlayPoint],
+    study_argument: str,
 ) -> dict[str, Any]:
     number = chosen["trial"]
     on_picture = {mark.trial.number for mark in marks(summary, number)}
@@ -62,10 +71,22 @@ def _page_document(
         document = trial_document(trial)
         return document | {"roles": roles(summary, trial, number), "drawn": trial.number in on_picture}
 
-    return study_document(summary, chosen) | {
+    return study_document(summary, chosen, overlays) | {
         "facts": " · ".join([facts.subject(summary), facts.progress(summary), facts.volume(summary)]),
         "baseline": point(summary.baseline) if summary.baseline else None,
         "trials": [point(trial) for trial in summary.trials],
+        "overlays": [
+            overlay_document(overlay)
+            | {
+                "overlay": index,
+                "kind": overlay.kind,
+                "roles": ["overlay"],
+                "drawn": True,
+                "params": {},
+                "intervals": {},
+            }
+            for index, overlay in enumerate(overlays)
+        ],
         "staircase": front_line(summary),
         "parameters": varying_parameters(summary),
         "shared_parameters": list(shared_parameters(summary)),

@@ -2,17 +2,17 @@
 
 const study = JSON.parse(document.getElementById("study-data").textContent);
 const points = (study.baseline ? [study.baseline] : []).concat(study.trials);
-const drawn = points.filter(p => p.drawn).sort((a, b) => a.chair_s - b.chair_s || a.f1 - b.f1);
-const byKey = new Map(points.map(p => [key(p), p]));
+const drawn = points.concat(study.overlays).filter(p => p.drawn).sort((a, b) => a.chair_s - b.chair_s || a.f1 - b.f1);
+const byKey = new Map(points.concat(study.overlays).map(p => [key(p), p]));
 const RATES = [["chair_s", "CHAIR_S"], ["chair_i", "CHAIR_I"], ["precision", "precision"], ["recall", "recall"], ["f1", "F1"]];
-const ROLE_NAMES = {chosen: "chosen", baseline: "baseline", published: "published preset", front: "front", complete: "other trials", raced: "raced out"};
+const ROLE_NAMES = {chosen: "chosen", baseline: "baseline", published: "published preset", front: "front", complete: "other trials", raced: "raced out", overlay: "other method"};
 const PAGE_LENGTH = 10;
 const state = {selected: null, sort: {column: null, falling: false}, shown: PAGE_LENGTH};
 
 /* Small tools. Text always goes in as text nodes, never as markup. */
 
 function byId(id) { return document.getElementById(id); }
-function key(point) { return point.number === null ? "baseline" : String(point.number); }
+function key(point) { return point.overlay !== undefined ? `overlay-${point.overlay}` : point.number === null ? "baseline" : String(point.number); }
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) if (value !== null) node.setAttribute(name, value);
   node.append(...children);
@@ -25,7 +25,10 @@ function svg(name, attributes = {}, ...children) {
 function breakable(label) {
   return label.length < 9 ? [label] : label.split("_").flatMap((part, i) => i ? ["_", tag("wbr"), part] : [part]);
 }
-function name(point) { return point.number === null ? "Baseline" : `Trial ${point.number}`; }
+function name(point) {
+  if (point.overlay !== undefined) return point.label;
+  return point.number === null ? "Baseline" : `Trial ${point.number}`;
+}
 function rate(value) { return value === null || value === undefined ? "–" : value.toFixed(1); }
 function parameter(value) {
   if (typeof value === "boolean") return value ? "yes" : "no";
@@ -37,6 +40,7 @@ function interval(point, metric) {
   return bounds ? `${rate(bounds[0])}–${rate(bounds[1])}` : "";
 }
 function roleText(point) {
+  if (point.overlay !== undefined) return point.kind;
   const words = point.roles.filter(role => role !== "complete" && role !== "baseline").map(role => ROLE_NAMES[role]);
   if (point.state === "running" || point.state === "failed") words.push(point.state);
   return words.join(", ");
@@ -63,10 +67,12 @@ const SHAPES = {
   front: "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0Z",
   complete: "M-3.5,0a3.5,3.5 0 1,0 7,0a3.5,3.5 0 1,0 -7,0Z",
   raced: "M-3,-3L3,3M3,-3L-3,3",
+  overlay: "M0,-6.5L6.5,0 0,6.5 -6.5,0Z",
 };
+const HOLLOW = ["baseline", "published", "overlay"];
 function shapes(roles) {
-  const solid = roles.find(role => role !== "baseline" && role !== "published");
-  const hollow = roles.filter(role => role === "baseline" || role === "published");
+  const solid = roles.find(role => !HOLLOW.includes(role));
+  const hollow = roles.filter(role => HOLLOW.includes(role));
   const group = [];
   if (solid) group.push(svg("g", {class: `role-${solid}`}, svg("path", {class: "shape", d: SHAPES[solid]})));
   for (const role of hollow) group.push(svg("g", {class: `role-${role}`}, svg("path", {class: "shape hollow", d: SHAPES[role]})));
@@ -115,7 +121,7 @@ function draw() {
     svg("text", {x: 0, y: 0, transform: `translate(12 ${top}) rotate(-90)`, "text-anchor": "end", "aria-hidden": "true"}, "F1 % · higher is better →"),
     svg("defs", {}, clip), inside);
   if (study.staircase.length > 1) inside.append(svg("path", {class: "staircase", d: "M" + study.staircase.map(([a, b]) => `${x(a)},${y(b)}`).join("L")}));
-  const order = ["raced", "complete", "front", "published", "baseline", "chosen"];
+  const order = ["overlay", "raced", "complete", "front", "published", "baseline", "chosen"];
   const layered = [...drawn].sort((a, b) => order.indexOf(a.roles[0]) - order.indexOf(b.roles[0]));
   if (withBars) for (const point of layered) {
     if (point.roles[0] === "complete" || point.roles[0] === "raced") continue;
@@ -158,9 +164,9 @@ function coinciding(point) { return drawn.filter(p => p !== point && p.chair_s =
 function scores(point) {
   const list = tag("dl");
   const line = (label, value, small) => list.append(tag("dt", {}, label), tag("dd", {}, value, ...(small ? [" ", tag("small", {}, small)] : [])));
-  for (const [metric, label] of RATES) line(label, point[metric] === null ? "–" : `${rate(point[metric])} %`, interval(point, metric));
+  for (const [metric, label] of RATES) line(label, point[metric] === null || point[metric] === undefined ? "–" : `${rate(point[metric])} %`, interval(point, metric));
   line("words", rate(point.mean_words));
-  line("images", String(point.images));
+  if (point.images !== undefined) line("images", String(point.images));
   return list;
 }
 function parameters(point, names) {
@@ -219,6 +225,7 @@ function legend() {
     const many = role === "front" || role === "complete" || role === "raced" ? ` (${counts.get(role)})` : "";
     byId("legend").append(tag("li", {}, icon([role]), ROLE_NAMES[role] + many));
   }
+  for (const kind of new Set(study.overlays.map(p => p.kind))) byId("legend").append(tag("li", {}, icon(["overlay"]), kind));
   const undrawn = points.filter(p => !p.drawn && p.number !== null);
   for (const wanted of ["running", "failed"]) {
     const count = undrawn.filter(p => p.state === wanted).length;
@@ -249,15 +256,16 @@ function copyable(command) {
 function select(point) {
   state.selected = point;
   state.shown = PAGE_LENGTH;
-  history.replaceState(null, "", `#${point.number === null ? "baseline" : `trial-${point.number}`}`);
+  history.replaceState(null, "", `#${typeof point.number === "number" ? "trial-" : ""}${key(point)}`);
   const body = byId("point-body");
   byId("point-title").replaceChildren(...(point.drawn ? [icon(point.roles)] : []), fullName(point));
   body.replaceChildren(scores(point));
-  if (point.number !== null) {
+  if (point.source) body.append(tag("p", {class: "notes"}, `From: ${point.source}`));
+  if (typeof point.number === "number") {
     body.append(tag("h3", {}, "Parameters"), parameters(point, study.parameters.concat(study.shared_parameters)));
   }
-  if (point.number === study.chosen.trial && study.chosen.reason) body.append(tag("p", {class: "notes"}, `Chosen: ${study.chosen.reason}.`));
-  if (point.number !== null && point.state === "complete") {
+  if (point.roles.includes("chosen")) body.append(tag("p", {class: "notes"}, `Chosen: ${study.chosen.reason}.`));
+  if (typeof point.number === "number" && point.state === "complete") {
     body.append(tag("h3", {}, "As a preset"), copyable(study.export_command.replace("{number}", String(point.number))));
   }
   showSelection();
@@ -396,7 +404,7 @@ function changes(data, point) {
 async function listCaptions() {
   const point = state.selected, list = byId("caption-list"), facts = byId("captions-facts"), more = byId("more");
   const isBaseline = point.number === null;
-  byId("captions-title").textContent = isBaseline ? "Captions: baseline" : `Captions: baseline beside trial ${point.number}`;
+  byId("captions-title").textContent = isBaseline ? "Captions: baseline" : `Captions: baseline beside ${name(point).replace(/^Trial/, "trial")}`;
   let data;
   try {
     data = await captions();
@@ -413,7 +421,7 @@ async function listCaptions() {
   more.hidden = true;
   byId("order-label").hidden = !data || !data.captions[key(point)];
   if (!data || !data.captions[key(point)]) {
-    facts.textContent = data ? `Captions of ${name(point).toLowerCase()} are not in this page${study.captions_note ? `: ${study.captions_note}` : "."}` : "This page was written without captions.";
+    facts.textContent = data ? `Captions of ${name(point).replace(/^[BT]/, c => c.toLowerCase())} are not in this page${study.captions_note ? `: ${study.captions_note}` : "."}` : "This page was written without captions.";
     return;
   }
   const items = changes(data, point);

@@ -1,0 +1,67 @@
+"""The files that ``kvtune pareto`` writes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kvtune.errors import RequestError
+from kvtune.files import write_bytes, write_text
+from kvtune.report.figures import front_figure, hypervolume_figure, save_figure
+from kvtune.report.frames import trials_frame
+from kvtune.report.overlay import OverlayPoint
+from kvtune.search.summary import StudySummary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def write_pictures(
+    out: Path, summary: StudySummary, chosen: int | None, overlays: Sequence[OverlayPoint] = ()
+) -> list[Path]:
+    """Write the front and, with a baseline, the hypervolume over trials, each as PNG and SVG; return the paths."""
+    pictures = {"front": front_figure(summary, chosen, overlays)}
+    if summary.reference_point is not None:
+        pictures["hypervolume"] = hypervolume_figure(summary)
+    paths = []
+    for name, figure in pictures.items():
+        for suffix in ("png", "svg"):
+            path = out / f"{name}.{suffix}"
+            save_figure(figure, path, f"{summary.study}: {name}")
+            paths.append(path)
+    return paths
+
+
+def write_trials(out: Path, summary: StudySummary, chosen: int | None, *, parquet: bool = False) -> list[Path]:
+    """Write all trials as CSV and, if wanted, as Parquet; return the paths."""
+    return write_frame(out / "trials", trials_frame(summary, chosen), parquet=parquet)
+
+
+def write_frame(stem: Path, frame: "pd.DataFrame", *, parquet: bool = False) -> list[Path]:
+    """Write a frame as ``STEM.csv`` and, if wanted, ``STEM.parquet``; return the paths.
+
+    Raises
+    ------
+    RequestError
+        If Parquet is wanted and pyarrow is not installed.
+    """
+    paths = [stem.with_name(stem.name + ".csv")]
+    write_text(paths[0], frame.to_csv(index=False))
+    if parquet:
+        check_parquet()
+        paths.append(stem.with_name(stem.name + ".parquet"))
+        write_bytes(paths[-1], frame.to_parquet(index=False))
+    return paths
+
+
+def check_parquet() -> None:
+    """Refuse Parquet where pyarrow is missing.
+
+    Raises
+    ------
+    RequestError
+        With the command that installs it.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        raise RequestError('Parquet needs pyarrow, which is not installed: pip install "kvtune[parquet]"')

@@ -1,0 +1,121 @@
+import io
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from synthetic_studies import random_study, study, trial
+
+from kvtune.report.figures import COLUMN_WIDTH, front_figure, hypervolumes, save_figure
+from kvtune.report.files import write_pictures
+from kvtune.report.overlay import OverlayPoint
+from kvtune.search.front import hypervolume
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def line(figure, label):
+    return next(line for line in figure.axes[0].lines if line.get_label() == label)
+
+
+def test_every_kind_of_point_is_drawn_once_and_named():
+    summary = random_study(50, raced=5, failed=2, running=1, width=2.0)
+    figure = front_figure(summary, summary.front[0])
+    assert legend(figure) == ["chosen", "baseline", "published", "front", "other trials", "raced out"]
+    assert len(line(figure, "front").get_xdata()) == len(summary.front)
+    assert len(line(figure, "raced out").get_xdata()) == 5
+    front = set(summary.front)
+    published = {t.number for t in summary.trials if t.published}
+    others = [t for t in summary.trials if t.state == "complete" and t.number not in front | published]
+    assert len(line(figure, "other trials").get_xdata()) == len(others)
+
+
+def test_hollow_marks_lie_over_solid_ones_so_that_neither_is_hidden():
+    summary = study([trial(0, 47.2, 77.4, published=True), trial(1, 60, 60)], trial(None, 47.2, 77.4))
+    figure = front_figure(summary, chosen=0)
+    chosen, baseline, published = (line(figure, label) for label in ("chosen", "baseline", "published"))
+    assert baseline.get_markerfacecolor() == published.get_markerfacecolor() == "none"
+    assert min(baseline.get_zorder(), published.get_zorder()) > chosen.get_zorder()
+
+
+def test_the_front_has_its_trial_numbers_and_ties_share_one_label():
+    figure = front_figure(study([trial(3, 30, 60), trial(7, 40, 70), trial(12, 40, 70)]), None)
+    assert sorted(texts(figure)) == ["3", "7, 12"]
+
+
+def test_labels_never_overlap():
+    summary = study([trial(n, 30 + n / 20, 60 + n / 20) for n in range(60)], None)
+    figure = front_figure(summary, None)
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert 10 < len(boxes) < 60
+    assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+
+
+def test_error_bars_span_the_intervals():
+    summary = study([trial(0, 40, 75, width=2.5)], None)
+    ends = [p.vertices.tolist() for c in front_figure(summary, None).axes[0].collections for p in c.get_paths()]
+    assert [[37.5, 75], [42.5, 75]] in ends and [[40, 72.5], [40, 77.5]] in ends
+
+
+def test_reported_results_are_hollow_and_labelled():
+    overlays = [
+        OverlayPoint("VCD", {"chair_s": 48.0, "f1": 70.0}, reported=True, source="a paper"),
+        OverlayPoint("ours", {"chair_s": 41.0, "f1": 71.0}, reported=False, source="x.jsonl"),
+    ]
+    figure = front_figure(study([trial(0, 40, 75)]), None, overlays)
+    assert legend(figure)[-2:] == ["reported, other images", "captions file, same images"]
+    assert line(figure, "reported, other images").get_markerfacecolor() == "none"
+    assert {"VCD", "ours"} <= set(texts(figure))
+
+
+@pytest.mark.parametrize(
+    "summary",
+    [study([], None), study([trial(0, None, None, "failed")]), study([trial(0, 40, 75)]), random_study(500, raced=100)],
+    ids=["empty", "all failed", "one point", "500 trials"],
+)
+def test_pictures_have_the_size_of_a_column_and_are_valid(summary, tmp_path):
+    paths = write_pictures(tmp_path, summary, summary.front[0] if summary.front else None)
+    assert {path.suffix for path in paths} == {".png", ".svg"}
+    for path in paths:
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.width == round(COLUMN_WIDTH * 300) and image.info["Title"].startswith(summary.study)
+        else:
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    assert (tmp_path / "hypervolume.png").exists() == (summary.baseline is not None)
+
+
+def test_everything_drawn_lies_inside_the_picture():
+    figure = front_figure(random_study(50, width=3.0, raced=4), 3)
+    figure.savefig(io.BytesIO(), format="png")
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    ticks = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
+    for artist in (axes.xaxis.label, axes.yaxis.label, figure.legends[0], *ticks):
+        box = artist.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1
+
+
+def test_the_same_study_gives_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        save_figure(front_figure(random_study(10), None), tmp_path / f"{name}.svg", "study")
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, max_size=20))
+@settings(deadline=None)
+def test_hypervolume_never_falls_and_ends_at_the_studys(points):
+    summary = study([trial(n, x, y) for n, (x, y) in enumerate(points)])
+    numbers, volumes = hypervolumes(summary)
+    assert numbers == list(range(len(points))) and volumes == sorted(volumes)
+    reference = summary.reference_point
+    assert volumes[-1] == pytest.approx(hypervolume(points, (reference["chair_s"], reference["f1"])))
+    assert hypervolumes(study([trial(0, 40, 75)], None)) == ([], [])

@@ -1,0 +1,96 @@
+import io
+import json
+
+import pandas as pd
+import pytest
+from synthetic_studies import random_study, study, trial
+
+from kvtune.errors import RequestError
+from kvtune.report import facts, files
+from kvtune.report.document import study_document
+from kvtune.report.frames import trials_frame
+from kvtune.report.overlay import paper_points
+from kvtune.report.table import shared_parameters, varying_parameters
+
+
+def test_one_row_for_the_baseline_and_each_trial():
+    summary = random_study(12, raced=2, failed=1, running=1, width=2.0)
+    frame = trials_frame(summary, chosen=summary.front[0])
+    assert list(frame["kind"]) == ["baseline"] + ["trial"] * 12
+    assert frame["number"].tolist()[1:] == list(range(12)) and pd.isna(frame["number"][0])
+    assert frame.loc[frame["front"], "number"].tolist() == sorted(summary.front)
+    assert frame.loc[frame["chosen"], "number"].tolist() == [summary.front[0]]
+    first = summary.trials[0]
+    row = frame.iloc[1]
+    assert row["params_lambda_ref"] == first.params["lambda_ref"] and row["f1"] == first.f1
+    assert (row["chair_s_low"], row["chair_s_high"]) == first.intervals["chair_s"]
+
+
+def test_csv_reads_back_with_full_precision(tmp_path):
+    summary = random_study(12, failed=2)
+    (path,) = files.write_trials(tmp_path, summary, None)
+    frame = pd.read_csv(path)
+    pd.testing.assert_frame_equal(
+        frame[["params_lambda_ref", "f1"]], trials_frame(summary)[["params_lambda_ref", "f1"]], check_exact=True
+    )
+    assert frame["number"].isna().tolist() == [True] + [False] * 12
+
+
+def test_an_empty_study_has_all_columns():
+    frame = trials_frame(study([], None))
+    assert len(frame) == 0 and {"number", "state", "chair_s", "f1", "images"} <= set(frame.columns)
+
+
+def test_parquet_has_the_same_data(tmp_path):
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
+    summary = random_study(12, failed=2)
+    _, parquet = files.write_trials(tmp_path, summary, None, parquet=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), trials_frame(summary))
+
+
+def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"kvtune\[parquet\]"):
+        files.check_parquet()
+
+
+def test_the_document_is_json_with_the_promised_keys():
+    summary = random_study(12, raced=1, failed=1, running=1, width=1.0)
+    document = study_document(summary, facts.choice(summary), paper_points(summary.model))
+    document = json.loads(json.dumps(document, allow_nan=False))
+    assert {"study", "baseline", "trials", "front", "hypervolume", "reference_point", "chosen"} <= set(document)
+    keys = ["number", "params", "chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images", "state"]
+    assert all(set(keys) <= set(entry) for entry in [document["baseline"], *document["trials"]])
+    assert {entry["state"] for entry in document["trials"]} == {"complete", "raced", "failed", "running"}
+    assert document["front"] == summary.front and document["baseline"]["number"] is None
+
+
+def test_choice_follows_the_rule_or_says_why_not():
+    summary = study([trial(0, 40, 78), trial(1, 38, 77), trial(2, 45, 80)])
+    assert facts.choice(summary)["trial"] == 0
+    assert facts.choice(summary, "min-chair")["trial"] == 1
+    assert facts.choice(summary, "max-f1")["trial"] == 2
+    assert facts.choice(summary, "trial:1")["trial"] == 1
+    nothing = facts.choice(study([trial(0, 40, 50)]))
+    assert nothing["trial"] is None and "trial:0" in nothing["reason"]
+    with pytest.raises(RequestError, match="trial '9'"):
+        facts.choice(summary, "trial:9")
+
+
+def test_parameters_that_vary_and_those_all_share():
+    summary = study([trial(0, 40, 78, a=1, b="x"), trial(1, 38, 77, a=2, b="x")])
+    assert varying_parameters(summary) == ["a"] and shared_parameters(summary) == {"b": "x"}
+    alone = study([trial(0, 40, 78, a=1, b="x")])
+    assert varying_parameters(alone) == ["a", "b"] and shared_parameters(alone) == {}
+
+
+def test_reported_numbers_are_those_of_the_studys_model():
+    assert [point.label for point in paper_points("llava-hf/llava-1.5-7b-hf")] == ["LLaVA-1.5, greedy"]
+    assert [point.x for point in paper_points("minigpt4")] == [31.8]
+    assert len(paper_points("demo")) == 3 and all(point.reported for point in paper_points("demo"))
+
+
+def test_csv_is_plain_text():
+    assert (
+        io.StringIO(trials_frame(random_study(3)).to_csv(index=False)).readline().startswith("study,kind,number,state")
+    )
