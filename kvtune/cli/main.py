@@ -8,7 +8,11 @@ import typer
 
 import kvtune
 from kvtune.cli import data
-from kvtune.cli.common import print_error_line, report_error
+from kvtune.cli.common import command, print_error_line, report_error
+from kvtune.cli.export import export
+from kvtune.cli.rescore import rescore
+from kvtune.cli.search import search
+from kvtune.cli.studies import studies
 from kvtune.errors import KvtuneError
 
 app = typer.Typer(
@@ -33,6 +37,12 @@ def _root(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None: ...
+
+
+command(app)(search)
+command(app)(export)
+command(app)(rescore)
+command(app)(studies)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

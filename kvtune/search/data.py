@@ -114,7 +114,7 @@ def _holdout_beside(folder: CocoFolder, tune: Subset, images: int, seed: int, do
     found = list(islice(present, images))
     if len(found) < images:
         raise RequestError(
-            f"{images} held-out images were asked for, but beside {tune.name} only {len(found)} of {tune.source} are in "
+            f"{images} held-out images were asked for, beside {tune.name} only {len(found)} of {tune.source} are in "
             f"{folder.root}; fetch others: {download_command(folder.root, download_options)}"
         )
     return Subset.of(f"{tune.source}-holdout{images}-seed{seed}", tune.source, found, seed)

@@ -14,7 +14,7 @@ from kvtune.search.progress import View
 from kvtune.search.rescore import rescore, tune_captions, with_reference_point
 from kvtune.search.rounds import Plan
 from kvtune.search.scoring import Scoring
-from kvtune.search.storage import OptunaCopy
+from kvtune.search.storage import optuna_copy
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, end a search: something is wrong with more than the settings."""
@@ -166,10 +166,3 @@ class Search:
                 f"trials {last[0].number} to {last[-1].number} failed one after the other, the last with "
                 f"{last[-1].reason}; the same command tries other settings"
             )
-
-
-def optuna_copy(folder: StudyFolder, manifest: Manifest, storage: str | None) -> OptunaCopy:
-    """The Optuna storage that follows a study."""
-    fingerprint = manifest.fingerprint
-    about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
-    return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about)

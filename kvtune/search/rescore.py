@@ -1,15 +1,19 @@
 """Scoring stored captions again: no model, no GPU."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 from kvtune.errors import KvtuneError
 from kvtune.search.captions import read_captions
 from kvtune.search.front import reference_point
 from kvtune.search.layout import StudyFolder
-from kvtune.search.ledger import Ledger, Trial
-from kvtune.search.manifest import Manifest
-from kvtune.search.scoring import Scoring
+from kvtune.search.ledger import Ledger, LedgerWriter, Trial
+from kvtune.search.lock import locked
+from kvtune.search.manifest import Manifest, load_manifest
+from kvtune.search.scoring import Scoring, load_ground_truth, save_ground_truth
+from kvtune.search.storage import optuna_copy
 
 
 def rescore(folder: StudyFolder, image_ids: Sequence[int], ledger: Ledger, scoring: Scoring) -> int:
@@ -61,3 +65,50 @@ def with_reference_point(manifest: Manifest, baseline: Trial) -> Manifest:
         return manifest
     chair_s, f1 = reference_point(baseline.point)
     return manifest.model_copy(update={"reference_point": {"chair_s": chair_s, "f1": f1}})
+
+
+def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | None = None) -> int:
+    """Score all captions of a study again and build its Optuna storage anew.
+
+    Parameters
+    ----------
+    coco
+        A COCO folder to take the ground truth from; None for the one that is kept with the study.
+    storage
+        URL of the Optuna storage that the study was searched with, if it was not ``study.db``.
+
+    Returns
+    -------
+    int
+        How many settings, the baseline included, got other scores.
+
+    Raises
+    ------
+    RequestError
+        If the study is in use or cannot be read, or COCO is not there.
+    KvtuneError
+        If captions are missing or unreadable, or a file cannot be written.
+    """
+    with locked(folder.path):
+        manifest = load_manifest(folder)
+        tune = manifest.tune["image_ids"]
+        ground_truth = load_ground_truth(folder.ground_truth) if coco is None else _from_coco(coco, manifest)
+        scoring = Scoring(ground_truth)
+        with closing(LedgerWriter(folder.ledger)) as ledger:
+            changed = rescore(folder, tune, ledger, scoring)
+            if coco is not None:
+                save_ground_truth(folder.ground_truth, ground_truth)
+            with closing(optuna_copy(folder, manifest, storage)) as optuna:
+                optuna.rebuild(ledger)
+            manifest = with_reference_point(manifest, ledger.baseline)
+        manifest.model_copy(update={"scorer": scoring.version}).save(folder)
+    return changed
+
+
+def _from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
+    from kvtune.chair.ground_truth import build_ground_truth
+    from kvtune.coco import CocoFolder
+
+    folder = CocoFolder(coco)
+    ids = [*manifest.tune["image_ids"], *manifest.holdout["image_ids"]]
+    return build_ground_truth(folder.categories(ids), folder.captions(ids))

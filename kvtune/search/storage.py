@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger, Trial
+from kvtune.search.manifest import Manifest
 from kvtune.search.rounds import frozen_trial, user_attributes
 from kvtune.search.space import SearchSpace
 
@@ -208,6 +209,13 @@ class OptunaCopy:
                 f"the Optuna storage {where} failed: {_first_line(error)}; no caption is lost, and kvtune rescore "
                 f"{self._folder.name} builds the storage again"
             ) from error
+
+
+def optuna_copy(folder: StudyFolder, manifest: Manifest, storage: str | None) -> OptunaCopy:
+    """The Optuna storage that follows a study."""
+    fingerprint = manifest.fingerprint
+    about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
+    return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about)
 
 
 def _agree(trial: Trial, found: optuna.trial.FrozenTrial) -> bool:

@@ -1,0 +1,35 @@
+"""``kvtune rescore``: scores rebuilt from the stored captions."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvtune.cli.common import Json, out, print_json
+
+
+def rescore(
+    study: Annotated[str | None, typer.Argument(help="Name or folder of a study; the latest when left out.")] = None,
+    coco: Annotated[
+        Path | None, typer.Option(help="Take the ground truth from this COCO folder, not from the study's copy.")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="URL of the study's Optuna storage, if not study.db.")] = None,
+    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    json: Json = False,
+) -> None:
+    """Score the stored captions again and build study.db anew; no model, no GPU."""
+    from kvtune.report import facts
+    from kvtune.report.document import study_document
+    from kvtune.search.layout import find_study
+    from kvtune.search.rescore import rescore_study
+    from kvtune.search.summarize import summarize
+
+    folder = find_study(study, studies_dir)
+    changed = rescore_study(folder, coco, storage)
+    summary = summarize(folder)
+    if json:
+        print_json({"changed": changed} | study_document(summary, facts.choice(summary)))
+        return
+    scored = sum(trial.state == "complete" for trial in summary.trials) + (summary.baseline is not None)
+    out.print(f"{folder.name}: {scored} settings scored again, {changed} with other scores", soft_wrap=True)
+    out.print(f"{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)

@@ -1,0 +1,87 @@
+"""``kvtune search``: run or continue a study."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.progress import progress
+
+
+def search(
+    model: Annotated[str, typer.Option("--model", "-m", help="Model: a short name, a folder or a Hub id.")],
+    trials: Annotated[int, typer.Option(help="Finished trials that the study holds at the end.")] = 50,
+    study: Annotated[str | None, typer.Option(help="Name of the study; MODEL-METHOD when left out.")] = None,
+    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    method: Annotated[str, typer.Option(help="What is tuned.")] = "kvsmooth",
+    space: Annotated[Path | None, typer.Option(help="Search space (YAML); the model family's when left out.")] = None,
+    coco: Annotated[
+        Path | None, typer.Option(help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
+    ] = None,
+    subset: Annotated[str | None, typer.Option(help="Tune images: a shipped subset or a file, else drawn.")] = None,
+    images: Annotated[int | None, typer.Option(help="Tune images to draw.  [default: 500; demo: 100]", min=1)] = None,
+    holdout_images: Annotated[
+        int | None, typer.Option(help="Held-out images to keep back.  [default: 500; demo: 100]", min=1)
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Question; the family's when left out.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.")] = 512,
+    sampler: Annotated[str, typer.Option(help="tpe, nsga2, gp, random or grid.")] = "tpe",
+    parallel_trials: Annotated[int, typer.Option(help="Trials in a round, captioned together.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of image draws and sampler.")] = 0,
+    storage: Annotated[str | None, typer.Option(help="URL of an Optuna storage instead of study.db.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Search a method's parameters: hallucination (CHAIR_S) down, usefulness (F1) up.
+
+    The same command again goes on where the last one stopped; more --trials extend the study.
+
+    Example: kvtune search --model demo --trials 12
+    """
+    from kvtune.report import facts
+    from kvtune.report.document import study_document
+    from kvtune.report.table import trials_table
+    from kvtune.search.interrupt import terminable
+    from kvtune.search.progress import view_for
+    from kvtune.search.session import Options
+    from kvtune.search.session import search as run
+
+    options = Options(
+        model=model,
+        method=method,
+        space=space,
+        trials=trials,
+        study=study,
+        studies_dir=studies_dir,
+        coco=coco,
+        subset=subset,
+        images=images,
+        holdout_images=holdout_images,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        parallel_trials=parallel_trials,
+        seed=seed,
+        storage=storage,
+        device=device,
+        dtype=dtype,
+        lanes=lanes,
+    )
+    try:
+        with terminable(), progress("images checked") as checked:
+            summary = run(options, view_for(err), checked)
+    except KeyboardInterrupt:
+        err.print(f"stopped; no caption is lost. Go on with: {shlex.join(['kvtune', *sys.argv[1:]])}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    chosen = facts.choice(summary)
+    if json:
+        print_json(study_document(summary, chosen))
+        return
+    out.print(trials_table(summary, chosen["trial"], out))
+    out.print(f"\n{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)
+    out.print(f"kvtune pareto {summary.study} shows it, kvtune export {summary.study} --out preset.json takes a point")
