@@ -37,6 +37,9 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "svg.hashsalt": "kvtune",  # the same study gives the same file
 }
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, but for yellow, which is too light for lines."""
+
 _SIZES: dict[Role, float] = {"chosen": 10, "baseline": 7, "published": 8, "front": 4, "complete": 3, "raced": 3}
 _HOLLOW: tuple[Role, ...] = ("baseline", "published")
 _LABELS_AT_MOST = 4
@@ -48,8 +51,8 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
     Baseline and published preset are drawn hollow and larger than a trial, so that nothing is hidden under them; front
     points carry their trial numbers where there is room. Error bars are 95 % intervals of the named points.
     """
-    with _style():
-        figure, axes = _figure()
+    with style():
+        figure, axes = column_figure()
         points = marks(summary, chosen)
         for kind in LOOKS:
             _draw_role(axes, kind, [point for point in points if kind in point.roles])
@@ -60,7 +63,7 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         subset = summary.subset.get("images")
         axes.set_xlabel("CHAIR$_S$ (%), lower is better" + (f"; {subset} images" if subset else ""))
         axes.set_ylabel("F1 (%), higher is better")
-        _give_room(axes)
+        give_room(axes)
         _number_front(figure, axes, summary)
         if points or overlays:
             figure.legend(loc="outside lower center", ncols=3, frameon=False, handletextpad=0.3, columnspacing=1.0)
@@ -74,8 +77,8 @@ def hypervolume_figure(summary: StudySummary) -> "Figure":
     from matplotlib.ticker import MaxNLocator
 
     numbers, volumes = hypervolumes(summary)
-    with _style():
-        figure, axes = _figure(height=2.2)
+    with style():
+        figure, axes = column_figure(height=2.2)
         axes.step(numbers, volumes, where="post", color=LOOKS["front"].colour, linewidth=1.2)
         axes.plot(numbers, volumes, ".", color=LOOKS["front"].colour, markersize=3)
         axes.set_xlabel("trial")
@@ -105,20 +108,22 @@ def save_figure(figure: "Figure", path: Path, title: str) -> None:
     data = io.BytesIO()
     kind = path.suffix.removeprefix(".")
     dates = {"Date": None} if kind == "svg" else {}
-    with _style():
+    with style():
         figure.savefig(data, format=kind, dpi=300, metadata={"Title": title, **dates})
     write_bytes(path, data.getvalue())
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """Make what is drawn inside look like all pictures here."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
         yield
 
 
-def _figure(height: float = 3.0) -> tuple["Figure", "Axes"]:
+def column_figure(height: float = 3.0) -> tuple["Figure", "Axes"]:
+    """Return an empty figure as wide as a column, ``height`` in inches; it belongs to no window and no pyplot state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
@@ -177,7 +182,7 @@ def _draw_overlays(axes: "Axes", overlays: Sequence[OverlayPoint]) -> None:
             label.set(color="#00694D", path_effects=_halo())
 
 
-def _give_room(axes: "Axes") -> None:
+def give_room(axes: "Axes") -> None:
     """Let a single point not be stretched over the whole picture, and leave room for the numbers at the edge."""
     if not axes.has_data():
         axes.set(xlim=(0, 100), ylim=(0, 100))

@@ -42,7 +42,7 @@ def trials_table(
         Show all trials in the order of their numbers instead of the front by rising CHAIR_S.
     """
     names = varying_parameters(summary)
-    draw = _Drawing(summary, chosen, console, _rows(summary, every), overlays)
+    draw = _Drawing(summary, chosen, console, _rows(summary, chosen, every), overlays)
     all_rates = tuple(RATES)
     layouts: list[RenderableType] = [
         draw.table(all_rates, names, intervals=all_rates),
@@ -51,6 +51,11 @@ def trials_table(
         Group(draw.table(all_rates, (), intervals=OBJECTIVES), "", draw.table((), names)),
         Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), "", draw.table((), names)),
     ]
+    return fitting(layouts, console)
+
+
+def fitting(layouts: Sequence[RenderableType], console: Console) -> RenderableType:
+    """Return the first layout that ``console`` is wide enough for, or the last."""
     return next((layout for layout in layouts if _width(layout, console) <= console.width), layouts[-1])
 
 
@@ -119,11 +124,11 @@ class _Drawing:
                 cells.append(self._dashed(rate(trial.mean_words)))
             if rates and not self.same_images:
                 cells.append(str(trial.images))
-            table.add_row(self._name(trial), *cells)
+            table.add_row(self._name(trial), *map(Text, cells))
         for point in self.overlays if rates else ():
             cells = [""] * len(parameters)
             cells += [self._dashed(rate(point.scores.get(name))) for name in (*rates, "mean_words")]
-            table.add_row(self._overlay_name(point), *cells)
+            table.add_row(self._overlay_name(point), *map(Text, cells))
         return table
 
     def _name(self, trial: TrialSummary) -> Text:
@@ -156,13 +161,13 @@ class _Drawing:
         return text.replace("–", "-") if self.ascii_only else text
 
 
-def _rows(summary: StudySummary, every: bool) -> list[TrialSummary]:
+def _rows(summary: StudySummary, chosen: int | None, every: bool) -> list[TrialSummary]:
     first = [summary.baseline] if summary.baseline else []
     if every:
         return first + summary.trials
     by_number = {trial.number: trial for trial in summary.trials}
-    published = [t for t in summary.trials if t.published and t.number not in summary.front]
-    return [*first, *published, *(by_number[index] for index in summary.front)]
+    named = [t for t in summary.trials if (t.published or t.number == chosen) and t.number not in summary.front]
+    return [*first, *named, *(by_number[index] for index in summary.front)]
 
 
 def _heading(parameter: str) -> str:

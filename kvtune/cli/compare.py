@@ -1,0 +1,45 @@
+"""``kvtune compare``: several studies side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvtune.cli.common import Json, err, out, print_json
+
+
+def compare(
+    studies: Annotated[list[str], typer.Argument(help="Names or folders of studies.", metavar="STUDY...")],
+    select: Annotated[
+        str, typer.Option(help="Rule that marks the chosen points: keep-f1, knee, min-chair or max-f1.")
+    ] = "keep-f1",
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder for picture and data.")] = Path("."),
+    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    json: Json = False,
+) -> None:
+    """Show several models or methods in one table and one picture (compare.png, .svg and .csv).
+
+    With --json, no file is written.
+
+    Example: kvtune compare llava-kvsmooth minigpt4-kvsmooth
+    """
+    from kvtune.report import compare as report
+    from kvtune.report import facts
+    from kvtune.report.figures import save_figure
+    from kvtune.report.files import write_frame
+    from kvtune.search.layout import find_study
+    from kvtune.search.summarize import summarize
+
+    summaries = [summarize(find_study(study, studies_dir)) for study in studies]
+    compared = [report.Compared(summary, facts.choice(summary, select)["trial"]) for summary in summaries]
+    if json:
+        print_json(report.comparison_document(compared))
+        return
+    out.print(report.comparison_table(compared, out))
+    paths = write_frame(out_dir / "compare", report.comparison_frame(compared))
+    figure = report.comparison_figure(compared)
+    for suffix in ("png", "svg"):
+        paths.append(out_dir / f"compare.{suffix}")
+        save_figure(figure, paths[-1], "comparison of studies")
+    for path in paths:
+        err.print(f"wrote {path}", soft_wrap=True, markup=False)
