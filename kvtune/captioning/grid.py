@@ -20,7 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from kvtune.methods import Method, RowState
-from kvtune.methods.smoothing import lerp_, row_entropy
+from kvtune.methods.smoothing import lerp_, row_entropy, row_entropy_from_scores
 from kvtune.models import VisionLanguageModel
 
 ATTENTION = "kvtune_grid"
@@ -77,8 +77,11 @@ class Grid:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(self.n_layers, *shape, head_dim, dtype=vlm.dtype, device=device)
 
-        self.prefix_keys, self.prefix_values = (zeros(groups, config.num_key_value_heads, 0) for _ in range(2))
-        self.suffix_keys, self.suffix_values = (zeros(self.rows, config.num_key_value_heads, 0) for _ in range(2))
+        kv_heads = config.num_key_value_heads
+        self.prefix_keys, self.prefix_values = (zeros(groups, kv_heads, 0) for _ in range(2))
+        self.suffix_keys, self.suffix_values = (zeros(self.rows, kv_heads, _SLOTS) for _ in range(2))
+        self.last_keys, self.last_values = (zeros(self.rows, kv_heads) for _ in range(2))
+        """What stands in the suffix slot before :attr:`slots`, smoothed."""
         self.prefix_outputs = zeros(groups, heads)
         self.prefix_lengths = torch.ones(groups, dtype=torch.long, device=device)
         """Prompt tokens that are read as prefix: all but the last, which opens the suffix of each row."""
@@ -116,9 +119,10 @@ class Grid:
         index = torch.tensor(list(rows), device=self.vlm.device)
         group = index // self.lanes
         last = self.prefix_lengths[group]
-        self.suffix_keys, self.suffix_values = _grown(self.suffix_keys, _SLOTS), _grown(self.suffix_values, _SLOTS)
-        self.suffix_keys[:, index, :, 0] = self.prefix_keys[:, group, :, last].transpose(0, 1)
-        self.suffix_values[:, index, :, 0] = self.prefix_values[:, group, :, last].transpose(0, 1)
+        self.last_keys[:, index] = self.prefix_keys[:, group, :, last].transpose(0, 1)
+        self.last_values[:, index] = self.prefix_values[:, group, :, last].transpose(0, 1)
+        self.suffix_keys[:, index, :, 0] = self.last_keys[:, index]
+        self.suffix_values[:, index, :, 0] = self.last_values[:, index]
         self._tokens[index] = self._first_tokens[group]
         self._positions[index] = self._next_positions[group]
         self.slots[index] = 1
@@ -140,13 +144,11 @@ class Grid:
         Tensor
             [rows], the tokens that come next.
         """
-        live = int(self._host_slots[running].max()) + 1
-        if live > self.suffix_keys.shape[3]:
-            slots = max(2 * self.suffix_keys.shape[3], live)
-            self.suffix_keys, self.suffix_values = _grown(self.suffix_keys, slots), _grown(self.suffix_values, slots)
-        # Rows that are not running may have gone past what is read; they write into its last slot.
-        self.slots.clamp_(max=live - 1)
-        step = _GridStep(self, live)
+        spans = self._spans(running)
+        if spans.live == self.suffix_keys.shape[3]:
+            self.suffix_keys = _grown(self.suffix_keys, 2 * spans.live)
+            self.suffix_values = _grown(self.suffix_values, 2 * spans.live)
+        step = _GridStep(self, spans)
         hidden = self.vlm.decoder(
             inputs_embeds=self._embed(self._tokens)[:, None],
             position_ids=self._positions[:, None],
@@ -155,43 +157,82 @@ class Grid:
             kvtune_grid=step,
         ).last_hidden_state
         self._tokens = self._head(hidden[:, 0]).argmax(-1)
-        for state in self.states.values():
-            if state.layers:
-                self._smooth(state, torch.stack([step.entropies[layer] for layer in state.layers]))
-        self.slots += 1
+        self._append(step)
         self._positions += 1
         self._host_slots[running] += 1
         return self._tokens
 
-    def _smooth(self, state: RowState, entropy: Tensor) -> None:
-        """Move the step's keys and values towards those before, in all layers at once."""
-        layers = slice(state.layers.start, state.layers.stop)
-        for suffix, factors in zip((self.suffix_keys, self.suffix_values), state.factors(entropy), strict=True):
-            cached = suffix[layers]
-            new = cached[:, self.all_rows, :, self.slots]  # [rows, layers, kv_heads, head_dim]
-            before = cached[:, self.all_rows, :, self.slots - 1]
-            cached[:, self.all_rows, :, self.slots] = lerp_(new, before, factors.T[..., None, None])
+    def _spans(self, running: np.ndarray) -> _Spans:
+        """Which suffix slots to read: of each group as many as its longest running row has filled.
+
+        Neighbours of similar length are read together. On a GPU everything is, for there many small products cost more
+        than reading too much.
+        """
+        filled = np.zeros((self.groups, self.lanes), dtype=int)
+        filled.flat[running] = self._host_slots[running]
+        longest = filled.max(axis=1)
+        live = int(longest.max())
+        if self.vlm.device.type != "cpu":
+            return _Spans(live, [(0, self.rows, live)])
+        spans: list[tuple[int, int, int]] = []
+        for group, length in enumerate(longest.tolist()):
+            first, last = group * self.lanes, (group + 1) * self.lanes
+            if spans and min(spans[-1][2], length) >= 0.8 * max(spans[-1][2], length):
+                spans[-1] = spans[-1][0], last, max(spans[-1][2], length)
+            else:
+                spans.append((first, last, length))
+        return _Spans(live, [span for span in spans if span[2]])
+
+    def _append(self, step: _GridStep) -> None:
+        """Smooth the step's keys and values, in all layers at once, and put them into the suffix."""
+        keys, values = torch.stack(step.keys), torch.stack(step.values)  # [layers, rows, kv_heads, head_dim]
+        for state in self.states.values():
+            if state.layers:
+                layers = slice(state.layers.start, state.layers.stop)
+                on_keys, on_values = state.factors(torch.stack([step.entropies[layer] for layer in state.layers]))
+                lerp_(keys[layers], self.last_keys[layers], on_keys[..., None, None])
+                lerp_(values[layers], self.last_values[layers], on_values[..., None, None])
+        self.last_keys, self.last_values = keys, values
+        # Rows that are not running may have come to the end of the suffix; they stay in its last slot.
+        slots = self.slots.clamp(max=self.suffix_keys.shape[3] - 1)[:, None, None, None]
+        slots = slots.expand(self.n_layers, *keys.shape[1:3], 1, keys.shape[3])
+        self.suffix_keys.scatter_(3, slots, keys[..., None, :])
+        self.suffix_values.scatter_(3, slots, values[..., None, :])
+        self.slots += 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Spans:
+    """What of the suffix is read.
+
+    Attributes
+    ----------
+    live
+        Slots of the longest span.
+    spans
+        (first row, last row + 1, slots), rows outside any span read nothing.
+    """
+
+    live: int
+    spans: list[tuple[int, int, int]]
 
 
 class _GridStep:
-    """One decode step, as the attention function of each layer sees it.
+    """One decode step, as the attention function of each layer sees it."""
 
-    Parameters
-    ----------
-    live
-        Suffix slots that are read.
-    """
-
-    def __init__(self, grid: Grid, live: int) -> None:
-        self.grid, self.live = grid, live
+    def __init__(self, grid: Grid, spans: _Spans) -> None:
+        self.grid, self.spans = grid, spans
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
         self.entropies: dict[int, Tensor] = {}
         self.looked_at = {layer for state in grid.states.values() for layer in state.layers}
         self.on_output = [state for state in grid.states.values() if state.smooths_output]
-        device = grid.slots.device
-        # [rows, 1, 1, live] and [groups, 1, 1, prefix]: what must not be seen
-        self.hidden_slots = (torch.arange(live, device=device) > grid.slots[:, None])[:, None, None]
-        positions = torch.arange(grid.prefix_width, device=device)
-        self.hidden_prefix = (positions >= grid.prefix_lengths[:, None])[:, None, None]
+        # [rows, 1, 1, prefix + live + 1], added to scores: prefix positions, suffix slots, the new token itself
+        device, never = grid.slots.device, torch.finfo(grid.vlm.dtype).min / 2
+        prefix = torch.arange(grid.prefix_width, device=device) >= grid.prefix_lengths[:, None]
+        suffix = torch.arange(spans.live, device=device) >= grid.slots[:, None]
+        hidden = torch.cat([prefix.repeat_interleave(grid.lanes, 0), suffix, suffix.new_zeros(grid.rows, 1)], dim=1)
+        self.mask = hidden.to(grid.vlm.dtype)[:, None, None] * never
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one layer over prefix and suffix, joined by one softmax.
@@ -210,50 +251,53 @@ class _GridStep:
         """
         grid = self.grid
         rows, heads, _, head_dim = query.shape
-        kv_heads = key.shape[1]
+        kv_heads, width = key.shape[1], grid.prefix_width
         share = heads // kv_heads
+        self.keys.append(key[:, :, 0])
+        self.values.append(value[:, :, 0])
+        query = query.view(rows, kv_heads, share, head_dim) * scaling
         suffix_keys, suffix_values = grid.suffix_keys[layer], grid.suffix_values[layer]
-        suffix_keys[grid.all_rows, :, grid.slots] = key[:, :, 0]
-        suffix_values[grid.all_rows, :, grid.slots] = value[:, :, 0]
-        per_row = query.view(rows, kv_heads, share, head_dim) * scaling
-        per_group = (
-            per_row.view(grid.groups, grid.lanes, kv_heads, share, head_dim)
-            .transpose(1, 2)
-            .reshape(grid.groups, kv_heads, grid.lanes * share, head_dim)
-        )
-        width = grid.prefix_width
-        prefix_keys = grid.prefix_keys[layer, :, :, :width]
-        to_prefix = torch.matmul(per_group, prefix_keys.transpose(2, 3)).masked_fill_(self.hidden_prefix, -torch.inf)
-        to_suffix = torch.matmul(per_row, suffix_keys[:, :, : self.live].transpose(2, 3))
-        to_suffix.masked_fill_(self.hidden_slots, -torch.inf)
-        to_prefix = (
-            to_prefix.view(grid.groups, kv_heads, grid.lanes, share, width)
-            .transpose(1, 2)
-            .reshape(rows, kv_heads, share, width)
-        )
-        scores = torch.cat([to_prefix, to_suffix], dim=-1)
+
+        scores = self.mask.expand(rows, kv_heads, share, -1).contiguous()
+        to_prefix = torch.matmul(self._by_group(query), grid.prefix_keys[layer, :, :, :width].transpose(2, 3))
+        scores[..., :width] += self._by_row(to_prefix)
+        for first, last, slots in self.spans.spans:
+            to_suffix = torch.matmul(query[first:last], suffix_keys[first:last, :, :slots].transpose(2, 3))
+            scores[first:last, ..., width : width + slots] += to_suffix
+        scores[..., -1] = torch.linalg.vecdot(query, key)
+
         weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
         if layer in self.looked_at:
-            self.entropies[layer] = row_entropy(weights)
+            literal = weights.dtype == torch.float64
+            self.entropies[layer] = row_entropy(weights) if literal else row_entropy_from_scores(scores, weights)
         weights = weights.to(query.dtype)
-        on_prefix = (
-            weights[..., :width]
-            .view(grid.groups, grid.lanes, kv_heads, share, width)
-            .transpose(1, 2)
-            .reshape(grid.groups, kv_heads, grid.lanes * share, width)
+
+        output = weights[..., -1:] * value
+        output += self._by_row(
+            torch.matmul(self._by_group(weights[..., :width]), grid.prefix_values[layer, :, :, :width])
         )
-        from_prefix = torch.matmul(on_prefix, grid.prefix_values[layer, :, :, :width])
-        output = torch.matmul(weights[..., width:], suffix_values[:, :, : self.live])
-        output += (
-            from_prefix.view(grid.groups, kv_heads, grid.lanes, share, head_dim)
-            .transpose(1, 2)
-            .reshape(rows, kv_heads, share, head_dim)
-        )
+        for first, last, slots in self.spans.spans:
+            on_suffix = weights[first:last, ..., width : width + slots]
+            output[first:last] += torch.matmul(on_suffix, suffix_values[first:last, :, :slots])
         output = output.view(rows, heads, head_dim)
         for state in self.on_output:
             if layer in state.layers:
                 output = state.smooth_output(layer, self.entropies[layer], output)
         return output[:, None]
+
+    def _by_group(self, rows: Tensor) -> Tensor:
+        """[rows, kv_heads, share, n] as [groups, kv_heads, lanes * share, n]: one product a group."""
+        _, kv_heads, share, size = rows.shape
+        grid = self.grid
+        grouped = rows.reshape(grid.groups, grid.lanes, kv_heads, share, size).transpose(1, 2)
+        return grouped.reshape(grid.groups, kv_heads, grid.lanes * share, size)
+
+    def _by_row(self, groups: Tensor) -> Tensor:
+        """The way back from :meth:`_by_group`."""
+        _, kv_heads, _, size = groups.shape
+        grid = self.grid
+        rows = groups.view(grid.groups, kv_heads, grid.lanes, -1, size).transpose(1, 2)
+        return rows.reshape(grid.rows, kv_heads, -1, size)
 
 
 def _grown(cache: Tensor, positions: int) -> Tensor:
