@@ -24,7 +24,7 @@ def subset(
         str | None, typer.Option("--source", help="COCO split; by default val2014, else the first that is there.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Its name; made of split, number and seed.")] = None,
-    as_json: Json = False,
+    json: Json = False,
 ) -> None:
     """Draw a subset of COCO images, none of them in opera500, which stays the set to report on."""
     from kvtune.coco import OPERA500, CocoFolder, Subset, draw, find_coco
@@ -33,10 +33,14 @@ def subset(
     source = source or folder.sources[0]
     drawn = draw(source, folder.image_ids(source), images, seed, Subset.load(OPERA500).image_ids, name)
     drawn.save(to)
-    if as_json:
+    if json:
         print_json({"out": str(to), **drawn.model_dump(mode="json", exclude={"image_ids"}), "images": images})
     else:
-        out.print(f"{to}: {images} images of {source}, seed {seed}, sha256 {drawn.sha256[:12]}...", soft_wrap=True)
+        out.print(
+            f"{to}: {images} images of {source}, seed {seed}, sha256 {drawn.sha256[:12]}...",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 @command(app, "ground-truth")
@@ -46,7 +50,7 @@ def ground_truth(
     subset: Annotated[
         str | None, typer.Option("--subset", help="Only these images: a shipped subset or a file; else all.")
     ] = None,
-    as_json: Json = False,
+    json: Json = False,
 ) -> None:
     """Write the objects of each image: categories of its instances and of its reference captions."""
     from kvtune.chair.ground_truth import build_ground_truth, save_ground_truth
@@ -60,10 +64,10 @@ def ground_truth(
     truth = build_ground_truth(folder.categories(image_ids), folder.captions(image_ids))
     save_ground_truth(truth, to)
     objects = sum(map(len, truth.values()))
-    if as_json:
+    if json:
         print_json({"out": str(to), "images": len(truth), "objects": objects})
     else:
-        out.print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True)
+        out.print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True, markup=False)
 
 
 @command(app)
@@ -86,7 +90,7 @@ def download(
     base_url: Annotated[
         str | None, typer.Option("--base-url", help="A mirror of http://images.cocodataset.org.")
     ] = None,
-    as_json: Json = False,
+    json: Json = False,
 ) -> None:
     """Download COCO's annotations and only the images that are needed: about 80 MB for 500 images, not 6 GB.
 
@@ -116,7 +120,7 @@ def download(
     except KeyboardInterrupt:
         err.print("stopped; the same command goes on from here")
         raise
-    if as_json:
+    if json:
         print_json(
             {
                 "coco": str(root),
@@ -126,4 +130,4 @@ def download(
             }
         )
     else:
-        out.print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True)
+        out.print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True, markup=False)

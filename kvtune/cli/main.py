@@ -9,6 +9,7 @@ import typer
 import kvtune
 from kvtune.cli import data
 from kvtune.cli.common import command, print_error_line, report_error
+from kvtune.cli.doctor import doctor
 from kvtune.cli.export import export
 from kvtune.cli.rescore import rescore
 from kvtune.cli.search import search
@@ -43,6 +44,7 @@ command(app)(search)
 command(app)(export)
 command(app)(rescore)
 command(app)(studies)
+command(app)(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

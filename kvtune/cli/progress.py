@@ -32,7 +32,7 @@ def progress(what: str, in_bytes: bool = False) -> Iterator[Callable[[int, int],
     amount: tuple[ProgressColumn, ...] = (
         (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     )
-    columns = (TextColumn("{task.description}"), BarColumn(), *amount, TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), *amount, TimeRemainingColumn())
     with Progress(*columns, console=err, disable=err.quiet) as bar:
         task = bar.add_task(what, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total or None, visible=True)
@@ -52,6 +52,6 @@ def _plain_lines(what: str, in_bytes: bool) -> Callable[[int, int], None]:
         line = f"{what}: {done / divisor:.0f}" + (f" of {total / divisor:.0f}" if total else "") + unit
         if 0 < done < total:
             line += f", {(now - start) * (total - done) / done:.0f} s left"
-        err.print(line, soft_wrap=True)
+        err.print(line, soft_wrap=True, markup=False)
 
     return show

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from threading import Event
 
 from kvtune.coco.fetch import FetchError, Patience, Progress, fetch_bytes, fetch_file
 from kvtune.coco.images import problem_with
-from kvtune.coco.layout import KINDS, Kind, annotation_name, check_source, find_annotations, find_any_image, image_name
+from kvtune.coco.layout import KINDS, annotation_name, check_source, find_any_image, has_annotations, image_name
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import write_bytes
 
@@ -80,7 +79,7 @@ def download_annotations(
     KvtuneError
         If the archive could not be had or is damaged, or the folder cannot be written.
     """
-    names = [annotation_name(kind, check_source(source)) for kind in KINDS if not _has_annotations(root, kind, source)]
+    names = [annotation_name(kind, check_source(source)) for kind in KINDS if not has_annotations(root, kind, source)]
     if not names:
         return []
     archive = root / "annotations" / f"annotations_trainval{source[-4:]}.zip"
@@ -184,16 +183,6 @@ def download_images(
             f"{missing} of {len(image_ids)} images could not be had, the others are in {root}: {first}; {cure}"
         )
     return Fetched(downloaded, present)
-
-
-def _has_annotations(root: Path, kind: Kind, source: str) -> bool:
-    """Whether an annotation file is there and not cut off: it ends with the brace that ends its object."""
-    path = find_annotations(root, kind, source)
-    if path is None or not path.stat().st_size:
-        return False
-    with path.open("rb") as file:
-        file.seek(-min(path.stat().st_size, 16), os.SEEK_END)
-        return file.read().rstrip().endswith(b"}")
 
 
 @contextlib.contextmanager

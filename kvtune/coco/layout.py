@@ -1,5 +1,6 @@
 """COCO's own names: splits, annotation files, image files."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -51,6 +52,16 @@ def find_annotations(root: Path, kind: Kind, source: str) -> Path | None:
     """Path of an annotation file in ``root``, or None."""
     candidates = (folder / annotation_name(kind, source) for folder in annotation_folders(root))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def has_annotations(root: Path, kind: Kind, source: str) -> bool:
+    """Whether an annotation file is there and not cut off: it ends with the brace that ends its object."""
+    path = find_annotations(root, kind, source)
+    if path is None or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 16), os.SEEK_END)
+        return file.read().rstrip().endswith(b"}")
 
 
 def sources_in(root: Path) -> list[str]:

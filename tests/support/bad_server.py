@@ -13,7 +13,8 @@ class Server(ThreadingHTTPServer):
 
     ``faults`` maps a path to what its first answers are, in order: a status code; ``"drop"`` (connection closed
     without an answer); ``"truncate"`` (half of what Content-Length says); ``"page"`` (an HTML page in place of the
-    file); ``"hang"`` (half, then silence). Once they are used up the file is served. ``ranges`` False ignores Range. ``starts`` records which bytes were asked for.
+    file); ``"hang"`` (half, then silence). Once they are used up the file is served. ``ranges`` False ignores Range;
+    ``starts`` records from which byte files were sent.
     """
 
     daemon_threads = True

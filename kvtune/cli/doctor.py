@@ -1,0 +1,45 @@
+"""``kvtune doctor``: is this machine ready?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from kvtune.cli.common import Json, out, print_json
+
+_STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold red"}
+
+
+def doctor(
+    coco: Annotated[
+        Path | None, typer.Option("--coco", help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
+    ] = None,
+    studies_dir: Annotated[Path, typer.Option("--studies-dir", help="Where searches will write.")] = Path("studies"),
+    json: Json = False,
+) -> None:
+    """Check Python, packages, device, memory, folders, COCO and models; exit code 1 if kvtune cannot work here.
+
+    Warnings are about real models and real COCO: the demo needs neither.
+    """
+    from dataclasses import asdict
+
+    from kvtune.doctor import examine
+
+    checks = []
+    for check in examine(coco, studies_dir):
+        checks.append(check)
+        if not json:
+            line = Text.assemble((f"{check.state:8}", _STYLES[check.state]), f"{check.name}: {check.found}")
+            out.print(line, soft_wrap=True)
+            if check.cure:
+                out.print(Text(f"{'':8}-> {check.cure}"), soft_wrap=True)
+    failed = sum(check.state == "failed" for check in checks)
+    if json:
+        print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
+    elif failed:
+        out.print(f"{failed} checks failed")
+    else:
+        out.print("ready")
+    if failed:
+        raise typer.Exit(1)

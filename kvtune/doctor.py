@@ -1,0 +1,247 @@
+"""Is this machine ready? Each check says what it found, and what to do where that is not enough."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+_DEMO_MEMORY = 2 * 2**30
+
+State = Literal["ok", "info", "warning", "failed"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes
+    ----------
+    name
+        What was looked at.
+    state
+        ``failed``: kvtune does not work; ``warning``: part of it does not, the demo does; ``info``: nothing to do.
+    found
+        What was found.
+    cure
+        What to do; empty where nothing is to be done.
+    """
+
+    name: str
+    state: State
+    found: str
+    cure: str = ""
+
+
+def examine(coco: Path | None = None, studies: Path = Path("studies")) -> Iterator[Check]:
+    """Run all checks, one after the other.
+
+    Parameters
+    ----------
+    coco
+        COCO folder; None for where it is looked for.
+    studies
+        Folder that searches write to.
+    """
+    yield _python()
+    yield from _packages()
+    yield from _extras()
+    yield from _torch()
+    yield _memory()
+    yield _writable("studies", studies, "--studies-dir")
+    yield _writable("cache", Path.home() / ".cache" / "kvtune", "$HOME")
+    yield _coco(coco)
+    yield from _models()
+
+
+def _python() -> Check:
+    wanted = importlib.metadata.metadata("kvtune")["Requires-Python"]
+    found = f"{platform.python_version()} ({sys.executable})"
+    if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
+        return Check("Python", "ok", found)
+    return Check("Python", "failed", f"{found}, needed is {wanted}", f"make an environment with Python {wanted}")
+
+
+def _packages() -> Iterator[Check]:
+    for requirement in _requirements(extra=None):
+        problem = _problem(requirement)
+        if problem:
+            yield Check(requirement.name, "failed", problem, f"pip install '{_plain(requirement)}'")
+        else:
+            yield Check(requirement.name, "ok", importlib.metadata.version(requirement.name))
+
+
+def _extras() -> Iterator[Check]:
+    for extra in importlib.metadata.metadata("kvtune").get_all("Provides-Extra") or []:
+        missing = [requirement.name for requirement in _requirements(extra) if _problem(requirement)]
+        name = f"extra {extra}"
+        if missing:
+            yield Check(name, "info", f"not installed: {', '.join(missing)}", f"pip install 'kvtune[{extra}]'")
+        else:
+            yield Check(name, "ok", "installed")
+
+
+def _requirements(extra: str | None) -> list[Requirement]:
+    """Requirements of kvtune itself, or those that an extra adds."""
+    requirements = [Requirement(line) for line in importlib.metadata.requires("kvtune") or []]
+    if extra is None:
+        return [each for each in requirements if each.marker is None or each.marker.evaluate({"extra": ""})]
+    return [
+        each
+        for each in requirements
+        if each.marker is not None
+        and each.marker.evaluate({"extra": extra})
+        and not each.marker.evaluate({"extra": ""})
+    ]
+
+
+def _problem(requirement: Requirement) -> str | None:
+    try:
+        version = importlib.metadata.version(requirement.name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+    if requirement.specifier.contains(version, prereleases=True):
+        return None
+    return f"{version}, needed is {requirement.specifier}"
+
+
+def _plain(requirement: Requirement) -> str:
+    return f"{requirement.name}{requirement.specifier}"
+
+
+def _torch() -> Iterator[Check]:
+    try:
+        import torch
+    except Exception as error:  # a broken installation fails in many ways: missing libraries, wrong architecture
+        yield Check("device", "failed", f"torch cannot be imported: {_line(error)}", "install torch anew (pytorch.org)")
+        return
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            name = torch.cuda.get_device_name(index)
+            try:
+                torch.ones(1, device=f"cuda:{index}").add(1).item()
+                free, total = torch.cuda.mem_get_info(index)
+            except RuntimeError as error:
+                cure = "install the torch build for this GPU and driver (pytorch.org, Get Started), or use --device cpu"
+                yield Check(f"device cuda:{index}", "warning", f"{name} does not compute: {_line(error)}", cure)
+            else:
+                yield Check(f"device cuda:{index}", "ok", f"{name}, {_gib(free)} of {_gib(total)} free")
+        return
+    cores = f"CPU, {torch.get_num_threads()} threads"
+    if shutil.which("nvidia-smi"):
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        yield Check(
+            "device",
+            "warning",
+            f"{cores}; there is an NVIDIA driver, but torch {torch.__version__} ({built}) sees no GPU",
+            "install the torch build for your driver's CUDA version (pytorch.org, Get Started), or update the driver",
+        )
+    else:
+        yield Check("device", "ok", f"{cores}, no NVIDIA GPU: enough for the demo, slow for real models")
+
+
+def _memory() -> Check:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (ValueError, OSError, AttributeError, KeyError):
+        return Check("memory", "info", "this system does not say how much is free")
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's own limit
+    if limit.is_file() and (value := limit.read_text().strip()).isdigit():
+        used = int(limit.with_name("memory.current").read_text())
+        total, free = min(total, int(value)), min(free, int(value) - used)
+    found = f"{_gib(free)} of {_gib(total)} free"
+    if free < _DEMO_MEMORY:
+        cure = f"close other programs: a search on the demo needs about {_gib(_DEMO_MEMORY)}"
+        return Check("memory", "warning", found, cure)
+    return Check("memory", "ok", found)
+
+
+def _writable(name: str, folder: Path, option: str) -> Check:
+    """Whether a file can be written to a folder, or to where the folder would be made; makes no folder."""
+    place = folder = folder.absolute()
+    try:
+        while not place.exists():
+            place = place.parent
+        with tempfile.NamedTemporaryFile(dir=place, prefix=".kvtune-doctor-") as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        cure = f"make it writable, free some space, or choose another folder with {option}"
+        return Check(f"folder {name}", "failed", f"{folder} cannot be written: {error.strerror or error}", cure)
+    return Check(f"folder {name}", "ok", f"{folder}, {_gib(free)} free")
+
+
+def _coco(path: Path | None) -> Check:
+    from kvtune.coco import OPERA500, CocoFolder, Subset, find_coco
+    from kvtune.coco.layout import KINDS, annotation_name, download_command, find_any_image, has_annotations
+    from kvtune.errors import RequestError
+
+    try:
+        folder = CocoFolder(find_coco(path))
+    except RequestError as error:
+        found, _, cure = str(error).partition("; ")
+        return Check("COCO", "warning", found, cure or "see kvtune data download --help")
+    lacking = [
+        annotation_name(kind, source)
+        for source in folder.sources
+        for kind in KINDS
+        if not has_annotations(folder.root, kind, source)
+    ]
+    if lacking:
+        cure = download_command(folder.root, f"--source {folder.sources[0]}")
+        return Check("COCO", "warning", f"{folder.root}: missing or cut off: {', '.join(lacking)}", cure)
+    reporting = Subset.load(OPERA500).image_ids
+    here = sum(find_any_image(folder.root, image_id) is not None for image_id in reporting)
+    found = (
+        f"{folder.root}: annotations of {', '.join(folder.sources)}; {here} of {len(reporting)} images of {OPERA500}"
+    )
+    if here < len(reporting):
+        return Check("COCO", "info", found, download_command(folder.root, f"--subset {OPERA500}"))
+    return Check("COCO", "ok", found)
+
+
+def _models() -> Iterator[Check]:
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        from kvtune.demo import demo_model_path
+        from kvtune.models import families
+        from kvtune.models.loading import models_folder
+    except Exception as error:  # as for torch
+        yield Check("models", "failed", f"transformers cannot be imported: {_line(error)}", "install transformers anew")
+        return
+    demo = demo_model_path()
+    if (demo / "model.safetensors").is_file():
+        yield Check("model demo", "ok", str(demo))
+    else:
+        yield Check("model demo", "failed", f"no weights in {demo}", "install kvtune anew")
+    here = []
+    for name, hub_id in ((name, hub_id) for family in families() for name, hub_id in family.hub_ids.items()):
+        if (models_folder() / name).is_dir():
+            here.append(f"{name} ({models_folder() / name})")
+        elif hub_id and isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
+            here.append(f"{name} (Hub cache)")
+    if here:
+        yield Check("models", "ok", ", ".join(here))
+    else:
+        cure = f"kvtune search --model NAME fetches one from the Hub, or put it into {models_folder()}/NAME"
+        yield Check("models", "warning", f"none but the demo, neither in {models_folder()} nor in the Hub cache", cure)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

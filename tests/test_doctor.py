@@ -1,0 +1,197 @@
+"""Each check finds what is wrong and names a cure; what works is not called broken."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from email.message import Message
+
+import pytest
+from small_coco import write_coco
+
+from kvtune import doctor
+from kvtune.coco import Subset
+from kvtune.demo import demo_model_path
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "kvtune.cli.main", "doctor", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+    )
+
+
+def test_command(tmp_path):
+    """On a machine that passes these tests nothing fails, but for the demo's weights where they are not built."""
+    got = run(
+        "--json", "--studies-dir", tmp_path / "studies", KVTUNE_COCO=str(tmp_path / "no"), HF_HUB_CACHE=str(tmp_path)
+    )
+    report = json.loads(got.stdout)
+    states = {check["name"]: check["state"] for check in report["checks"]}
+    failed = [name for name, state in states.items() if state == "failed"]
+    assert failed == ([] if (demo_model_path() / "model.safetensors").is_file() else ["model demo"])
+    assert report["ok"] == (not failed)
+    assert got.returncode == (1 if failed else 0)
+    assert {"Python", "torch", "transformers", "memory", "folder studies", "folder cache", "COCO"} <= set(states)
+    assert states["COCO"] == "warning"
+    assert any(name.startswith("device") for name in states)
+    for check in report["checks"]:
+        assert set(check) == {"name", "state", "found", "cure"}
+        assert check["found"]
+        assert check["cure"] or check["state"] in ("ok", "info")
+    assert not (tmp_path / "studies").exists()
+
+
+def test_broken_torch_and_folder(tmp_path):
+    """A torch that does not import is a line with a cure, and the other checks go on."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('libcudart.so.13: cannot open shared object')")
+    (tmp_path / "file").write_text("")
+    got = run(
+        "--studies-dir", tmp_path / "file" / "studies", PYTHONPATH=str(tmp_path), KVTUNE_COCO=str(tmp_path / "no")
+    )
+    lines = got.stdout.splitlines()
+    assert got.returncode == 1
+    assert "Traceback" not in got.stderr
+    place = lines.index("failed  device: torch cannot be imported: libcudart.so.13: cannot open shared object")
+    assert lines[place + 1] == "        -> install torch anew (pytorch.org)"
+    place = lines.index(f"failed  folder studies: {tmp_path}/file/studies cannot be written: Not a directory")
+    assert "--studies-dir" in lines[place + 1]
+    assert any(line.startswith("ok      folder cache") for line in lines)
+    assert lines[-1].endswith("checks failed")
+
+
+@pytest.fixture
+def metadata(monkeypatch):
+    """kvtune's requirements and the installed versions, as a test writes them."""
+
+    def pretend(requires: list[str], versions: dict[str, str], extras: tuple[str, ...] = (), python: str = ">=3.11"):
+        message = Message()
+        message["Requires-Python"] = python
+        for extra in extras:
+            message["Provides-Extra"] = extra
+
+        def version(name):
+            if name not in versions:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return versions[name]
+
+        monkeypatch.setattr(importlib.metadata, "requires", lambda name: requires)
+        monkeypatch.setattr(importlib.metadata, "metadata", lambda name: message)
+        monkeypatch.setattr(importlib.metadata, "version", version)
+
+    return pretend
+
+
+def test_package_versions(metadata):
+    metadata(
+        ["torch>=2.7,<2.14", "optuna>=5,<6", "typer>=0.20", "tomli>=2; python_version < '3.0'"],
+        {"torch": "2.13.0+cu130", "optuna": "4.6.0"},
+    )
+    torch, optuna, typer = doctor._packages()
+    assert (torch.state, torch.found, torch.cure) == ("ok", "2.13.0+cu130", "")
+    assert (optuna.state, optuna.cure) == ("failed", "pip install 'optuna<6,>=5'")
+    assert optuna.found == "4.6.0, needed is <6,>=5"
+    assert (typer.state, typer.found, typer.cure) == ("failed", "not installed", "pip install 'typer>=0.20'")
+
+
+def test_extras(metadata):
+    metadata(
+        ["rich>=14", "pytest>=8; extra == 'test'", "pyarrow>=15; extra == 'tables'"],
+        {"rich": "15", "pytest": "9.0"},
+        extras=("test", "tables"),
+    )
+    test, tables = doctor._extras()
+    assert (test.name, test.state) == ("extra test", "ok")
+    assert (tables.state, tables.found, tables.cure) == (
+        "info",
+        "not installed: pyarrow",
+        "pip install 'kvtune[tables]'",
+    )
+
+
+def test_python_version(metadata):
+    metadata([], {}, python=">=3.11")
+    assert doctor._python().state == "ok"
+    metadata([], {}, python=">=4.2")
+    check = doctor._python()
+    assert (check.state, check.cure) == ("failed", "make an environment with Python >=4.2")
+
+
+def test_coco(tmp_path):
+    missing = doctor._coco(tmp_path / "no")
+    assert missing.state == "warning"
+    assert f"kvtune data download --to {tmp_path}/no" in missing.cure
+    (tmp_path / "empty").mkdir()
+    assert "no COCO annotations" in doctor._coco(tmp_path / "empty").found
+
+    some = write_coco(tmp_path / "some", "val2014", range(1, 5))
+    check = doctor._coco(some)
+    assert (check.state, check.cure) == ("info", f"kvtune data download --to {some} --subset opera500")
+    assert check.found == f"{some}: annotations of val2014; 0 of 500 images of opera500"
+    path = some / "annotations" / "instances_val2014.json"
+    path.write_text(path.read_text()[:-20])
+    check = doctor._coco(some)
+    assert (check.state, check.found) == ("warning", f"{some}: missing or cut off: instances_val2014.json")
+    assert check.cure == f"kvtune data download --to {some} --source val2014"
+
+    whole = write_coco(tmp_path / "whole", "val2014", Subset.load("opera500").image_ids)
+    assert doctor._coco(whole).state == "ok"
+
+
+def test_writable(tmp_path):
+    check = doctor._writable("studies", tmp_path / "a" / "b", "--studies-dir")
+    assert check.state == "ok"
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    check = doctor._writable("studies", tmp_path / "file", "--studies-dir")
+    assert check.state == "failed"
+    assert "--studies-dir" in check.cure
+
+
+def test_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("KVTUNE_MODELS", str(tmp_path))
+    (tmp_path / "llava-1.5").mkdir()
+    models = {check.name: check for check in doctor._models()}["models"]
+    assert models.state == "ok"
+    assert f"llava-1.5 ({tmp_path}/llava-1.5)" in models.found
+
+
+def test_gpu_that_torch_does_not_see(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [check.state for check in doctor._torch()] == ["ok"]
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    (check,) = doctor._torch()
+    assert check.state == "warning"
+    assert "sees no GPU" in check.found
+    assert "pytorch.org" in check.cure
+
+
+def test_gpu_that_does_not_compute(monkeypatch):
+    torch = pytest.importorskip("torch")
+
+    def fail(*arguments, **settings):
+        raise RuntimeError("CUDA error: no kernel image is available\nfor execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Old GPU")
+    monkeypatch.setattr(torch, "ones", fail)
+    (check,) = doctor._torch()
+    assert check.state == "warning"
+    assert (
+        check.found == "Old GPU does not compute: CUDA error: no kernel image is available for execution on the device"
+    )
+
+
+def test_little_memory(monkeypatch):
+    monkeypatch.setattr(doctor, "_DEMO_MEMORY", 2**60)
+    check = doctor._memory()
+    assert check.state == "info" or (check.state == "warning" and "close other programs" in check.cure)
