@@ -80,8 +80,9 @@ def download(
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="Without --subset: tune images to draw.")] = 500,
     holdout_images: Annotated[
-        int, typer.Option("--holdout-images", min=1, help="Without --subset: held-out images to draw.")
-    ] = 500,
+        int | None,
+        typer.Option("--holdout-images", min=1, help="Held-out images to draw; 500, with --subset none if not given."),
+    ] = None,
     seed: Seed = 0,
     source: Annotated[
         str | None,
@@ -94,10 +95,10 @@ def download(
 ) -> None:
     """Download COCO's annotations and only the images that are needed: about 80 MB for 500 images, not 6 GB.
 
-    Without --subset these are the images that kvtune search draws with the same --images, --holdout-images and --seed.
+    These are the images that kvtune search takes with the same --subset, --images, --holdout-images and --seed.
     Run it again after an interruption: it goes on where it was.
     """
-    from kvtune.coco import CocoFolder, Subset, default_coco, tune_and_holdout
+    from kvtune.coco import CocoFolder, Subset, default_coco, holdout_beside, tune_and_holdout
     from kvtune.coco.download import BASE_URL, download_annotations, download_images
     from kvtune.coco.layout import sources_in
 
@@ -111,7 +112,11 @@ def download(
             with progress(f"annotations of {split}", in_bytes=True) as show:
                 written += download_annotations(root, split, url, on_progress=show)
         folder = CocoFolder(root)
-        for each in subsets or tune_and_holdout(folder, images, holdout_images, seed, source):
+        if not subsets:
+            subsets = [*tune_and_holdout(folder, images, holdout_images or 500, seed, source)]
+        elif holdout_images is not None:
+            subsets += [holdout_beside(folder, each, holdout_images, seed) for each in subsets]
+        for each in subsets:
             folder.check_ids(each.source, each.image_ids)
             with progress(f"images of {each.name}") as show:
                 fetched = download_images(root, each.source, each.image_ids, url, on_progress=show)

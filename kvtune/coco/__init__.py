@@ -3,7 +3,7 @@
 from kvtune.coco.folder import CocoFolder, default_coco, find_coco
 from kvtune.coco.images import check_images, load_image
 from kvtune.coco.layout import SOURCES, download_command
-from kvtune.coco.subset import OPERA500, Subset, draw, named_subsets, tune_and_holdout
+from kvtune.coco.subset import OPERA500, Subset, draw, holdout_beside, named_subsets, tune_and_holdout
 
 __all__ = [
     "OPERA500",
@@ -15,6 +15,7 @@ __all__ = [
     "download_command",
     "draw",
     "find_coco",
+    "holdout_beside",
     "load_image",
     "named_subsets",
     "tune_and_holdout",

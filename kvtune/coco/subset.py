@@ -184,15 +184,32 @@ def tune_and_holdout(
         If there are fewer images; the message says how many there are.
     """
     source = source or folder.sources[0]
-    reserved = Subset.load(OPERA500).image_ids
-    available = set(folder.image_ids(source)).difference(reserved)
+    available = _available(folder, source)
     if images + holdout_images > len(available):
         raise RequestError(
             f"{images} tune and {holdout_images} held-out images were asked for, but {source} in {folder.root} has "
             f"only {len(available)} outside {OPERA500}; ask for fewer with --images and --holdout-images"
         )
     tune = draw(source, available, images, seed, name=f"{source}-tune{images}-seed{seed}")
-    holdout = draw(
-        source, available, holdout_images, seed, tune.image_ids, name=f"{source}-holdout{holdout_images}-seed{seed}"
-    )
-    return tune, holdout
+    return tune, holdout_beside(folder, tune, holdout_images, seed)
+
+
+def holdout_beside(folder: CocoFolder, tune: Subset, images: int, seed: int) -> Subset:
+    """Draw images to validate on, of the split of given tune images, disjoint from them and from :data:`OPERA500`.
+
+    Raises
+    ------
+    RequestError
+        If there are fewer images; the message says how many there are.
+    """
+    available = _available(folder, tune.source).difference(tune.image_ids)
+    if images > len(available):
+        raise RequestError(
+            f"{images} held-out images were asked for, but {tune.source} in {folder.root} has only {len(available)} "
+            f"outside {tune.name} and {OPERA500}; ask for fewer with --holdout-images"
+        )
+    return draw(tune.source, available, images, seed, name=f"{tune.source}-holdout{images}-seed{seed}")
+
+
+def _available(folder: CocoFolder, source: str) -> set[int]:
+    return set(folder.image_ids(source)).difference(Subset.load(OPERA500).image_ids)

@@ -13,7 +13,7 @@ import pytest
 from bad_server import running_server
 from small_coco import write_coco
 
-from kvtune.coco import CocoFolder, Subset, tune_and_holdout
+from kvtune.coco import CocoFolder, Subset, holdout_beside, tune_and_holdout
 
 
 def kvtune(*arguments, cwd=None, **environment):
@@ -141,6 +141,16 @@ def test_download_of_what_search_draws(server, tmp_path):
     for drawn in tune_and_holdout(folder, 8, 6, seed=3):
         folder.image_paths(drawn.image_ids)
     assert len(list((root / "val2014").iterdir())) == 14
+
+
+def test_download_with_held_out_images_beside_a_subset(server, tmp_path):
+    given = Subset.of("three", "val2014", [1, 2, 3])
+    given.save(tmp_path / "three.json")
+    ask = ("--subset", tmp_path / "three.json", "--holdout-images", 4, "--seed", 5, "--base-url", server.url)
+    assert kvtune("data", "download", "--to", tmp_path / "to", *ask).returncode == 0
+    folder = CocoFolder(tmp_path / "to")
+    folder.image_paths([*given.image_ids, *holdout_beside(folder, given, 4, seed=5).image_ids])
+    assert len(list((tmp_path / "to" / "val2014").iterdir())) == 7
 
 
 def test_download_refused(server, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvtune.coco import OPERA500, CocoFolder, Subset, draw, named_subsets, tune_and_holdout
+from kvtune.coco import OPERA500, CocoFolder, Subset, draw, holdout_beside, named_subsets, tune_and_holdout
 from kvtune.coco.subset import ids_sha256
 from kvtune.errors import KvtuneError, RequestError
 
@@ -154,6 +154,16 @@ def test_tune_and_holdout_are_disjoint_from_each_other_and_from_opera500(folder)
     assert tune.name != holdout.name
     assert (tune, holdout) == tune_and_holdout(folder, 20, 10, seed=1)
     assert tune.image_ids != tune_and_holdout(folder, 20, 10, seed=2)[0].image_ids
+
+
+def test_holdout_beside_given_images(folder):
+    given = Subset.of("mine", "val2014", [3, 4, *Subset.load(OPERA500).image_ids[:2]])
+    holdout = holdout_beside(folder, given, 28, seed=0)
+    assert sorted(holdout.image_ids) == [1, 2, *range(5, 31)]
+    with pytest.raises(RequestError, match=r"29 held-out .* only 28 outside mine and opera500; .*--holdout-images"):
+        holdout_beside(folder, given, 29, seed=0)
+    tune, drawn = tune_and_holdout(folder, 10, 5, seed=3)
+    assert drawn == holdout_beside(folder, tune, 5, seed=3)
 
 
 def test_tune_and_holdout_of_another_split(folder):
