@@ -11,6 +11,7 @@ import torch
 
 from kvtune.captioning.grid import ATTENTION, Grid
 from kvtune.captioning.images import ImageKeys, open_image
+from kvtune.captioning.memory import GridPlan, Lanes, plan_grid
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.captioning.scheduler import Placement, Scheduler
@@ -20,6 +21,9 @@ from kvtune.models import VisionLanguageModel
 
 _PREFILL_BATCH = 8
 """Images whose prompts are run together."""
+
+_LOOK_AHEAD = 512
+"""Requests that wait for a lane at most: enough for those of one image to find each other."""
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +39,19 @@ class Captioner:
         The question; None is the family's default.
     max_new_tokens
         Longest caption in tokens, at least 1; 512 in the CHAIR evaluations.
-    rows
-        Captions decoded together.
+    lanes
+        Captions decoded at once; ``auto`` takes what fits into the device's memory.
     """
 
     def __init__(
-        self, vlm: VisionLanguageModel, prompt: str | None = None, max_new_tokens: int = 512, rows: int = 256
+        self, vlm: VisionLanguageModel, prompt: str | None = None, max_new_tokens: int = 512, lanes: Lanes = "auto"
     ) -> None:
         if max_new_tokens < 1:
             raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         self.vlm = vlm
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
-        self.rows = rows
+        self.lanes = lanes
         self._withdrawn: set[Hashable] = set()
 
     def withdraw(self, tag: Hashable) -> None:
@@ -60,8 +64,8 @@ class Captioner:
         Parameters
         ----------
         requests
-            Pulled from only when there is room for more. Requests of one image share its prefill if they come within
-            a grid's worth of each other.
+            Pulled from as it goes, some hundred ahead of what is decoded; requests of one image share its prefill if
+            they come that close to each other.
 
         Raises
         ------
@@ -72,11 +76,12 @@ class Captioner:
         """
         source = iter(requests)
         keys = ImageKeys()
-        first = [(self._key(keys, request), request) for request in islice(source, self.rows)]
+        first = [(self._key(keys, request), request) for request in islice(source, _LOOK_AHEAD)]
         if not first:
             return
-        groups, lanes = grid_shape(self.rows, len(first), len({key for key, _ in first}))
-        scheduler: Scheduler[CaptionRequest] = Scheduler(groups, lanes)
+        plan = self._plan(first)
+        log.info("decoding %s", plan)
+        scheduler: Scheduler[CaptionRequest] = Scheduler(plan.groups, plan.lanes)
         for key, request in first:
             scheduler.add(key, request)
         withdrawn = 0
@@ -86,7 +91,7 @@ class Captioner:
                 withdrawn = len(self._withdrawn)
                 scheduler.withdraw(lambda request: request.tag in self._withdrawn)
                 decoding.forget_withdrawn()
-            for request in islice(source, max(0, self.rows - scheduler.waiting)):
+            for request in islice(source, max(0, _LOOK_AHEAD - scheduler.waiting)):
                 if request.tag not in self._withdrawn:
                     scheduler.add(self._key(keys, request), request)
             if not scheduler.is_busy:
@@ -98,6 +103,13 @@ class Captioner:
                 decoding = _Decoding(self, scheduler)
                 continue
             yield from (caption for caption in captions if caption.tag not in self._withdrawn)
+
+    def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> GridPlan:
+        """The grid for a run that begins with these requests."""
+        inputs = self.vlm.prepare([open_image(first[0][1].image)], self.prompt)
+        images = len({key for key, _ in first})
+        prompt_tokens = inputs["attention_mask"].shape[1]
+        return plan_grid(self.vlm, prompt_tokens, self.max_new_tokens, len(first), images, self.lanes)
 
     def _key(self, keys: ImageKeys, request: CaptionRequest) -> Hashable:
         """What requests that can share a prefix have in common; refuses a method that does not fit the model."""
@@ -179,17 +191,6 @@ class _Decoding:
 
     def _row(self, placement: Placement[CaptionRequest]) -> int:
         return placement.group * self.grid.lanes + placement.lane
-
-
-def grid_shape(rows: int, requests: int, images: int) -> tuple[int, int]:
-    """Groups and lanes for a stream in which ``requests`` are about ``images``.
-
-    Half as many lanes as an image has requests: the second half starts as the first finishes, so that lanes seldom
-    stand idle while an image's longest caption ends.
-    """
-    lanes = min(rows, -(-requests // (2 * images)))
-    groups = max(1, min(rows // lanes, -(-requests // lanes)))
-    return groups, lanes
 
 
 def _halved(scheduler: Scheduler[CaptionRequest]) -> Scheduler[CaptionRequest]:

@@ -246,7 +246,7 @@ def _refuse_leftovers(folder: StudyFolder) -> None:
 
 
 def _captioner(options: Options, vlm: "VisionLanguageModel", fingerprint: Fingerprint) -> Any:
-    from kvtune.captioning import Captioner
+    from kvtune.captioning import Captioner, Lanes
 
-    batch = {} if options.lanes == "auto" else {"batch_size": int(options.lanes)}
-    return Captioner(vlm, prompt=fingerprint.prompt, max_new_tokens=fingerprint.max_new_tokens, **batch)
+    lanes: Lanes = "auto" if options.lanes == "auto" else int(options.lanes)
+    return Captioner(vlm, prompt=fingerprint.prompt, max_new_tokens=fingerprint.max_new_tokens, lanes=lanes)
