@@ -9,8 +9,11 @@ import typer
 import kvtune
 from kvtune.cli import data
 from kvtune.cli.common import command, print_error_line, report_error
+from kvtune.cli.compare import compare
+from kvtune.cli.dashboard import dashboard
 from kvtune.cli.doctor import doctor
 from kvtune.cli.export import export
+from kvtune.cli.pareto import pareto
 from kvtune.cli.rescore import rescore
 from kvtune.cli.search import search
 from kvtune.cli.studies import studies
@@ -41,9 +44,12 @@ def _root(
 
 
 command(app)(search)
+command(app)(pareto)
 command(app)(export)
 command(app)(rescore)
 command(app)(studies)
+command(app)(compare)
+command(app)(dashboard)
 command(app)(doctor)
 
 

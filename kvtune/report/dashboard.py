@@ -1,0 +1,47 @@
+"""A study in optuna-dashboard."""
+
+from importlib.util import find_spec
+
+from kvtune.errors import RequestError
+from kvtune.search.layout import StudyFolder
+
+
+def dashboard_storage(folder: StudyFolder, storage: str | None = None) -> str:
+    """Return the URL of the storage that the dashboard opens.
+
+    Parameters
+    ----------
+    storage
+        URL that the study was searched with, if it was not ``study.db``.
+
+    Raises
+    ------
+    RequestError
+        If optuna-dashboard is not installed, or the study keeps no ``study.db``.
+    """
+    if find_spec("optuna_dashboard") is None:
+        raise RequestError('optuna-dashboard is not installed: pip install "kvtune[dashboard]"')
+    if storage is not None:
+        return storage
+    if not folder.database.exists():
+        raise RequestError(
+            f"study {folder.name} has no {folder.database.name}; name the storage it was searched with by --storage, "
+            f"or make one: kvtune rescore {folder.name}"
+        )
+    return f"sqlite:///{folder.database.resolve()}"
+
+
+def serve(storage: str, host: str, port: int) -> None:
+    """Serve the dashboard until Ctrl-C.
+
+    Raises
+    ------
+    RequestError
+        If nothing can listen at ``host`` and ``port``.
+    """
+    from optuna_dashboard import run_server
+
+    try:
+        run_server(storage, host=host, port=port)
+    except OSError as error:
+        raise RequestError(f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port") from error

@@ -1,0 +1,157 @@
+"""``kvtune pareto``, ``compare`` and ``dashboard`` as their users run them."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+
+import pytest
+from study_folders import write_study
+from synthetic_studies import random_study, study, trial
+
+from kvtune.report.dashboard import dashboard_storage
+from kvtune.search.layout import StudyFolder
+
+KVTUNE = [sys.executable, "-m", "kvtune.cli.main"]
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """A folder of studies: one of 50 trials, another model, one just begun."""
+    folder = tmp_path_factory.mktemp("studies")
+    write_study(folder, random_study(50, failed=2, running=1))
+    write_study(folder, replace(random_study(8, seed=5), study="minigpt4-kvsmooth", model="minigpt4"))
+    write_study(folder, study([trial(0, 50, 50, "running", lambda_ref=0.5)], None, name="begun"))
+    os.utime(folder / "llava15-kvsmooth" / "study.json", (2e9, 2e9))
+    return folder
+
+
+def kvtune(*arguments, cwd, **environment):
+    variables = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    return subprocess.run(
+        [*KVTUNE, *map(str, arguments)],
+        cwd=cwd,
+        env=variables | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_pareto_shows_the_latest_study_and_writes_its_report(studies):
+    ran = kvtune("pareto", "--studies-dir", studies, cwd=studies, COLUMNS="80")
+    assert ran.returncode == 0, ran.stderr
+    assert "llava15-kvsmooth" in ran.stdout and "★" in ran.stdout and "CHAIR_S" in ran.stdout
+    assert "\x1b" not in ran.stdout + ran.stderr and max(map(len, ran.stdout.split("\n"))) <= 80
+    report = studies / "llava15-kvsmooth" / "report"
+    written = {line.removeprefix("wrote ") for line in ran.stderr.split("\n") if line}
+    assert written == {str(path) for path in report.iterdir()}
+    assert {"front.png", "front.svg", "trials.csv"} <= {path.name for path in report.iterdir()}
+
+
+def test_json_is_one_document_and_writes_nothing(studies):
+    ran = kvtune("pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--json", cwd=studies)
+    document = json.loads(ran.stdout)
+    assert ran.returncode == 0 and ran.stderr == "" and document["study"] == "minigpt4-kvsmooth"
+    assert len(document["trials"]) == 8 and set(document["front"]) <= set(range(8))
+    assert not (studies / "minigpt4-kvsmooth" / "report").exists()
+
+
+def test_files_go_where_they_are_asked(studies, tmp_path):
+    ran = kvtune(
+        "pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--json", "--out", tmp_path / "a", cwd=studies
+    )
+    assert ran.returncode == 0 and json.loads(ran.stdout)
+    assert (tmp_path / "a" / "front.png").exists() and not (studies / "minigpt4-kvsmooth" / "report").exists()
+
+
+def test_a_study_just_begun(studies, tmp_path):
+    ran = kvtune("pareto", "begun", "--studies-dir", studies, "--out", tmp_path, cwd=studies)
+    assert ran.returncode == 0 and "not judged yet" in ran.stdout and (tmp_path / "front.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nope"], "there is no study 'nope'"),
+        (["--select", "best"], "--select knows no 'best'"),
+        (["--select", "trial:99"], "has no trial '99'"),
+    ],
+)
+def test_wrong_requests_are_one_line(studies, arguments, words):
+    ran = kvtune("pareto", *arguments, "--studies-dir", studies, cwd=studies)
+    assert ran.returncode == 2 and ran.stdout == ""
+    assert words in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def test_an_unwritable_folder_is_one_line_after_the_result(studies, tmp_path):
+    (tmp_path / "file").write_text("")
+    ran = kvtune("pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--out", tmp_path / "file", cwd=studies)
+    assert ran.returncode == 1 and "CHAIR_S" in ran.stdout
+    assert "cannot write" in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def test_no_torch_is_imported(studies):
+    code = (
+        "import sys; from kvtune.cli.main import main\n"
+        f"try: main(['pareto', '--studies-dir', {str(studies)!r}, '--json'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'optuna', 'matplotlib', 'pandas'} & set(sys.modules), 'heavy import'"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+
+
+def test_compare_shows_all_and_writes_one_picture(studies, tmp_path):
+    names = ["llava15-kvsmooth", "minigpt4-kvsmooth"]
+    ran = kvtune("compare", *names, "--studies-dir", studies, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert all(name in ran.stdout for name in names)
+    assert {path.name for path in tmp_path.iterdir()} == {"compare.png", "compare.svg", "compare.csv"}
+    ran = kvtune("compare", *names, "--studies-dir", studies, "--json", cwd=tmp_path)
+    assert [entry["study"] for entry in json.loads(ran.stdout)["studies"]] == names
+    assert kvtune("compare", "llava15-kvsmooth", "nope", "--studies-dir", studies, cwd=tmp_path).returncode == 2
+
+
+def test_dashboard_names_what_is_missing(studies, monkeypatch):
+    folder = StudyFolder(studies / "begun")
+    with pytest.raises(Exception, match=r"pip install|kvtune rescore begun"):
+        dashboard_storage(folder)
+    monkeypatch.setattr("kvtune.report.dashboard.find_spec", lambda name: None)
+    with pytest.raises(Exception, match=r'pip install "kvtune\[dashboard\]"'):
+        dashboard_storage(folder)
+    monkeypatch.setattr("kvtune.report.dashboard.find_spec", lambda name: object())
+    assert dashboard_storage(folder, "sqlite:///x.db") == "sqlite:///x.db"
+
+
+def test_dashboard_serves_the_study(studies, tmp_path):
+    pytest.importorskip("optuna_dashboard", reason="needs the extra 'dashboard'")
+    import optuna
+
+    study_folder = tmp_path / "served"
+    shutil.copytree(studies / "begun", study_folder)
+    optuna.create_study(
+        storage=f"sqlite:///{study_folder / 'study.db'}", study_name="served", directions=["minimize", "maximize"]
+    )
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [*KVTUNE, "dashboard", str(study_folder), "--port", str(port)], stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(f"http://localhost:{port}/api/studies", timeout=5) as answer:
+                    found = json.load(answer)["study_summaries"]
+                break
+            except OSError:
+                time.sleep(0.2)
+        assert [each["study_name"] for each in found] == ["served"]
+    finally:
+        process.terminate()
+        process.wait(10)
