@@ -2,20 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
-from kvtune.coco import (
-    OPERA500,
-    CocoFolder,
-    Subset,
-    check_images,
-    download_command,
-    draw,
-    find_coco,
-    tune_and_holdout,
-)
-from kvtune.errors import RequestError
+from kvtune.coco import OPERA500, CocoFolder, Subset, check_images, find_coco, holdout_beside, tune_and_holdout
 from kvtune.search.judging import Image
 
 DEMO = "demo"
@@ -95,34 +84,9 @@ def find_data(coco: Path | None, subset: str | None, images: int, holdout_images
         If the folder, the subset or enough images are not there; the message has the command that fetches them.
     """
     folder = CocoFolder(find_coco(coco))
-    options = f"--images {images} --holdout-images {holdout_images} --seed {seed}"
+    drawn = f"--holdout-images {holdout_images} --seed {seed}"
     if subset is None:
-        return Data(folder, *tune_and_holdout(folder, images, holdout_images, seed), options)
+        tune, holdout = tune_and_holdout(folder, images, holdout_images, seed)
+        return Data(folder, tune, holdout, f"--images {images} {drawn}")
     tune = Subset.load(subset)
-    return Data(folder, tune, _holdout_beside(folder, tune, holdout_images, seed, options), f"--subset {subset}")
-
-
-def _holdout_beside(folder: CocoFolder, tune: Subset, images: int, seed: int, download_options: str) -> Subset:
-    """Draw held-out images beside a given tune subset from those whose files are there.
-
-    No download option names the images that a draw beside any subset would give, so it makes do with what there is.
-    """
-    reserved = {*tune.image_ids, *Subset.load(OPERA500).image_ids}
-    pool = [image_id for image_id in folder.image_ids(tune.source) if image_id not in reserved]
-    shuffled = draw(tune.source, pool, len(pool), seed) if pool else None
-    present = (image_id for image_id in (shuffled.image_ids if shuffled else ()) if _is_present(folder, image_id))
-    found = list(islice(present, images))
-    if len(found) < images:
-        raise RequestError(
-            f"{images} held-out images were asked for, beside {tune.name} only {len(found)} of {tune.source} are in "
-            f"{folder.root}; fetch others: {download_command(folder.root, download_options)}"
-        )
-    return Subset.of(f"{tune.source}-holdout{images}-seed{seed}", tune.source, found, seed)
-
-
-def _is_present(folder: CocoFolder, image_id: int) -> bool:
-    try:
-        folder.image_path(image_id)
-    except RequestError:
-        return False
-    return True
+    return Data(folder, tune, holdout_beside(folder, tune, holdout_images, seed), f"--subset {subset} {drawn}")

@@ -138,8 +138,8 @@ class LiveView(View):
         names = list(self._manifest.fingerprint.space.parameters)
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
         table.add_column("")
-        for name in [*names, "CHAIR_S", "F1", "words"]:
-            table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True, vertical="bottom")
+        for heading in [*(name.replace("_", "\n") for name in names), "CHAIR_S", "F1", "words"]:
+            table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
         members = _front_numbers(self._ledger)
         shown = [self._ledger.baseline, *(self._ledger[number] for number in members[:FRONT_ROWS])]
         for trial in shown:

@@ -7,10 +7,11 @@ be planned again after an interruption, in whole or in part, and comes out the s
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from kvtune.search.ledger import Trial
-from kvtune.search.samplers import SamplerName, grid_slice, make_sampler, round_seed
+from kvtune.search.samplers import SamplerName, grid_points, make_sampler, round_seed
 from kvtune.search.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -61,34 +62,30 @@ class Plan:
         first = index * self.size
         if stop > first + self.size:
             raise ValueError(f"trials {start} to {stop} are not in one round of {self.size}")
-        planned = self._grid_round(first) if self.sampler == "grid" else self._sampled_round(history[:first], index)
-        return planned[start - first : stop - first]
+        if self.sampler == "grid":
+            planned = self._grid_round(first, stop - first)
+        else:
+            planned = self._sampled_round(history[:first], index, stop - first)
+        return planned[start - first :]
 
-    def _grid_round(self, first: int) -> list[Trial]:
-        points: list[dict[str, Any]] = []
-        before = 0
-        published = None if self.published is None else self.space.point(self.published)
-        if published is not None:
-            points, before = ([published], 0) if first == 0 else ([], 1)
-        wanted = self.size - len(points)
-        # One more than wanted, because the published preset may be on the grid and is not tried twice.
-        drawn = grid_slice(self.space, self.seed, 0, first - before + wanted + 1)
-        fresh = [point for point in drawn if point != published]
-        points += fresh[first - before :][:wanted]
+    def _grid_round(self, first: int, count: int) -> list[Trial]:
+        published = self._published_point()
+        grid = (point for point in grid_points(self.space, self.seed) if point != published)
+        points = islice(chain([] if published is None else [published], grid), first, first + count)
         return [self._trial(first + offset, point, {}) for offset, point in enumerate(points)]
 
-    def _sampled_round(self, history: Sequence[Trial], index: int) -> list[Trial]:
+    def _sampled_round(self, history: Sequence[Trial], index: int, count: int) -> list[Trial]:
         import optuna
 
         sampler = make_sampler(self.sampler, round_seed(self.seed, index))
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
-        study.add_trials([self._past(trial) for trial in history])
+        study.add_trials([frozen_trial(trial, self.space) for trial in history])
         seen = [trial.params for trial in history]
-        published = None if self.published is None or index > 0 else self.space.point(self.published)
-        if published is not None:
+        published = self._published_point()
+        if published is not None and index == 0:
             study.enqueue_trial(published)
         planned = []
-        for offset in range(self.size):
+        for offset in range(count):
             point, sampler_attrs = self._ask(study, seen)
             planned.append(self._trial(index * self.size + offset, point, sampler_attrs))
             seen.append(planned[-1].params)
@@ -110,8 +107,8 @@ class Plan:
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
         return point, {key: value for key, value in attributes.items() if key != "fixed_params"}
 
-    def _past(self, trial: Trial) -> "optuna.trial.FrozenTrial":
-        return frozen_trial(trial, self.space)
+    def _published_point(self) -> dict[str, Any] | None:
+        return None if self.published is None else self.space.point(self.published)
 
     def _trial(self, number: int, point: dict[str, Any], sampler_attrs: dict[str, Any]) -> Trial:
         published = number == 0 and self.published is not None

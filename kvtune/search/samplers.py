@@ -1,12 +1,10 @@
 """The samplers that a search may use, each with the settings that kvtune gives it."""
 
+import hashlib
 import random
 from collections.abc import Iterator
-from itertools import islice
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
 
 from kvtune.errors import RequestError
 
@@ -27,7 +25,7 @@ POPULATION = 8
 
 def round_seed(seed: int, index: int) -> int:
     """The seed of a round's sampler: other rounds and other seeds get unrelated ones."""
-    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+    return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4])
 
 
 def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
@@ -67,11 +65,6 @@ def grid_points(space: "SearchSpace", seed: int) -> Iterator[dict[str, Any]]:
             index, position = divmod(index, len(values))
             point[name] = values[position]
         yield point
-
-
-def grid_slice(space: "SearchSpace", seed: int, start: int, count: int) -> list[dict[str, Any]]:
-    """``count`` points of the shuffled grid from the ``start``-th on; fewer where the grid ends."""
-    return list(islice(grid_points(space, seed), start, start + count))
 
 
 def _shuffled(size: int, seed: int) -> Iterator[int]:

@@ -53,7 +53,7 @@ def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
     """
     if rule.startswith("trial:"):
         return Selection(_by_number(summary, rule), rule)
-    if rule not in RULES or rule == "trial:N":
+    if rule not in RULES:
         raise RequestError(f"--select knows no {rule!r}; write one of {', '.join(RULES)}")
     complete = [trial for trial in summary.trials if trial.state == "complete"]
     if not complete:

@@ -7,6 +7,7 @@ and every plot of Optuna's show the study, running trials included. It can be bu
 import contextlib
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from kvtune.errors import KvtuneError, RequestError
@@ -71,7 +73,11 @@ class OptunaCopy:
             if self._url is None and not self._folder.database.exists():
                 self.rebuild(ledger)
                 return
-            self._open(self._url or _sqlite(self._folder.database))
+            try:
+                self._open(self._url or _sqlite(self._folder.database))
+            except SQLAlchemyError:
+                self.rebuild(ledger)  # a file that is no database any more
+                return
             stored = self._trials()
             if len(stored) > len(ledger.trials):
                 raise RequestError(
@@ -111,7 +117,7 @@ class OptunaCopy:
             self.close()
             _settle(final)
             os.replace(new, final)
-            self._open(_sqlite(final))
+            self._open(_sqlite(final), has_tables=True)
 
     def add(self, trials: list[Trial]) -> None:
         """Add trials, each in one transaction with all its parameters."""
@@ -144,13 +150,16 @@ class OptunaCopy:
             raise ValueError("the storage is not open")
         return self._study
 
-    def _open(self, url: str) -> None:
+    def _open(self, url: str, has_tables: bool = False) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        wait = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-        try:
-            self._storage = RDBStorage(url, engine_kwargs=wait)
-        except (ImportError, ValueError, SQLAlchemyError) as error:
-            raise RequestError(f"--storage {_without_password(url)} cannot be opened: {_first_line(error)}") from error
+        if self._url is None:
+            self._storage = _local(url, has_tables)
+        else:
+            try:
+                self._storage = RDBStorage(url)
+            except (ImportError, ValueError, SQLAlchemyError) as error:
+                url = _without_password(url)
+                raise RequestError(f"--storage {url} cannot be opened: {_first_line(error)}") from error
         try:
             # No sampler of this study is ever used: settings come from kvtune.search.rounds.
             self._study = optuna.create_study(
@@ -171,7 +180,9 @@ class OptunaCopy:
             )
         if self._study.user_attrs.get(_ID) != self._id or self._study.metric_names != METRIC_NAMES:
             self._study.set_user_attr(_ID, self._id)
-            self._study.set_metric_names(METRIC_NAMES)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._study.set_metric_names(METRIC_NAMES)
         for key, value in self._about.items():
             if self._study.user_attrs.get(key) != value:
                 self._study.set_user_attr(key, value)
@@ -226,6 +237,19 @@ def _agree(trial: Trial, found: optuna.trial.FrozenTrial) -> bool:
         return True
     point = None if trial.point is None else list(trial.point)
     return found.state == _STATES[trial.state] and found.values == point
+
+
+def _local(url: str, has_tables: bool) -> RDBStorage:
+    """Open a SQLite storage without waiting for the disk at every commit: the ledger is what must not be lost."""
+    storage = RDBStorage(
+        url,
+        engine_kwargs={"connect_args": {"timeout": 60}},
+        skip_compatibility_check=has_tables,
+        skip_table_creation=has_tables,
+    )
+    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    storage.engine.dispose()
+    return storage
 
 
 def _sqlite(path: Path) -> str:

@@ -1,0 +1,204 @@
+"""A search without a model: captions that follow from image and parameters, and a study folder to put them in."""
+
+import hashlib
+import math
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from kvtune.search.layout import StudyFolder
+from kvtune.search.loop import Search
+from kvtune.search.manifest import FORMAT, Fingerprint, Manifest, Published, versions
+from kvtune.search.progress import View
+from kvtune.search.space import SearchSpace, default_space
+
+LAYERS = 8
+OBJECTS = ("dog", "cat", "car", "chair", "cup", "bottle", "bench", "bird")
+PUBLISHED = {
+    "lambda_ref": 0.7,
+    "queue_length": 15,
+    "clip_width": 0.2,
+    "start_layer": 1,
+    "end_layer": 7,
+    "adaptive": True,
+    "target": "kv",
+}
+
+
+@dataclass(frozen=True)
+class FakeRequest:
+    """Stands in for kvtune.captioning.CaptionRequest, whose package imports torch."""
+
+    image_id: int
+    image: Any
+    method: Any = None
+    tag: Any = None
+
+
+def without_engine() -> None:
+    """Let kvtune.search find a captioning package that is quick to import."""
+    sys.modules["kvtune.captioning"] = SimpleNamespace(CaptionRequest=FakeRequest)  # type: ignore[assignment]
+
+
+def chance(*parts: object) -> float:
+    """A number in [0, 1) that follows from ``parts``."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6]) / 2**48
+
+
+def truth(image_id: int) -> set[str]:
+    """The objects in an image."""
+    return {name for name in OBJECTS if chance("truth", image_id, name) < 0.4} or {OBJECTS[image_id % len(OBJECTS)]}
+
+
+def caption_text(image_id: int, method: Any) -> str:
+    """What the model says: smoothing removes false objects first and true ones later."""
+    strength = 0.0
+    if method is not None:
+        layers = (method.end_layer - method.start_layer) / LAYERS
+        strength = method.lambda_ref * layers * (1 - abs(math.log(method.queue_length / 12)) / 8)
+    named = []
+    for name in OBJECTS:
+        real = name in truth(image_id)
+        likely = 0.9 - 0.6 * max(0.0, strength - 0.15) if real else 0.35 * max(0.0, 1 - 1.3 * strength)
+        if chance("said", image_id, name, method is None or method.parameters()) < likely:
+            named.append(name)
+    return "There is " + ", ".join(f"a {name}" for name in named or ["thing"]) + "."
+
+
+class FakeCaptioner:
+    """Pulls requests a few at a time and gives captions in another order, as the engine may.
+
+    Attributes
+    ----------
+    asked
+        (tag, image id) of every request, in order.
+    batches
+        Tags that each batch mixed.
+    """
+
+    def __init__(self, in_flight: int = 8) -> None:
+        self.in_flight = in_flight
+        self.asked: list[tuple[Any, int]] = []
+        self.batches: list[set[Any]] = []
+
+    def run(self, requests: Iterable[Any]) -> Iterator[Any]:
+        waiting: list[Any] = []
+        for request in requests:
+            self.asked.append((request.tag, request.image_id))
+            waiting.append(request)
+            if len(waiting) == self.in_flight:
+                yield from self.finish(waiting)
+                waiting = []
+        yield from self.finish(waiting)
+
+    def finish(self, batch: list[Any]) -> Iterator[Any]:
+        self.batches.append({request.tag for request in batch})
+        for request in reversed(batch):
+            text = caption_text(request.image_id, request.method)
+            yield SimpleNamespace(
+                image_id=request.image_id,
+                text=text,
+                token_ids=tuple(range(len(text.split()))),
+                finish_reason="eos",
+                tag=request.tag,
+            )
+
+
+class WordScoring:
+    """CHAIR for captions that name every object by its one word; quick, and of any version."""
+
+    def __init__(self, version: str = "words-1", blind_to: str = "") -> None:
+        self.version = version
+        self.identity = f"{version} truth"
+        self.blind_to = blind_to
+
+    def score(self, captions: list[dict[str, Any]]) -> dict[str, Any]:
+        named = hallucinated = sentences = found = there = words = 0
+        for line in captions:
+            said = {word.strip(".,") for word in line["caption"].split()} & set(OBJECTS) - {self.blind_to}
+            real = truth(line["image_id"]) - {self.blind_to}
+            named, found, there = named + len(said), found + len(said & real), there + len(real)
+            hallucinated += len(said - real)
+            sentences += bool(said - real)
+            words += len(line["caption"].split())
+        precision, recall = 100 * found / max(1, named), 100 * found / max(1, there)
+        return {
+            "chair_s": 100 * sentences / len(captions),
+            "chair_i": 100 * hallucinated / max(1, named),
+            "precision": precision,
+            "recall": recall,
+            "f1": 2 * precision * recall / max(1e-9, precision + recall),
+            "mean_words": words / len(captions),
+            "images": len(captions),
+            "scorer": self.version,
+        }
+
+
+def fake_images(count: int = 10) -> list[tuple[int, Path]]:
+    """Images that nobody opens."""
+    return [(1000 + 7 * index, Path(f"{index}.jpg")) for index in range(count)]
+
+
+def new_study(
+    path: Path,
+    images: int = 10,
+    sampler: str = "random",
+    parallel_trials: int = 4,
+    seed: int = 0,
+    space: SearchSpace | None = None,
+    published: bool = True,
+) -> tuple[StudyFolder, Manifest]:
+    """A study's folder with its manifest and nothing else."""
+    folder = StudyFolder(path)
+    space = (space or default_space("kvsmooth", LAYERS)).fitted(LAYERS)
+    ids = [image_id for image_id, _ in fake_images(images)]
+    manifest = Manifest(
+        format=FORMAT,
+        id=f"id-of-{path}",
+        created="2026-01-01T00:00:00+00:00",
+        fingerprint=Fingerprint(
+            model="fake",
+            revision=None,
+            prompt="Describe.",
+            max_new_tokens=64,
+            subset="0" * 64,
+            method="kvsmooth",
+            dtype="float32",
+            seed=seed,
+            sampler=sampler,  # type: ignore[arg-type]
+            parallel_trials=parallel_trials,
+            space=space,
+        ),
+        model="fake",
+        family="fake",
+        layers=LAYERS,
+        published=Published(name="fake", parameters=PUBLISHED, enqueued=True) if published else None,
+        tune={"name": "tune", "sha256": "0" * 64, "image_ids": ids},
+        holdout={"name": "holdout", "sha256": "1" * 64, "image_ids": [1, 2]},
+        coco="/nowhere",
+        versions=versions(),
+        device="cpu",
+        lanes="auto",
+        scorer="words-1",
+    )
+    manifest.save(folder)
+    return folder, manifest
+
+
+def run_search(
+    folder: StudyFolder,
+    manifest: Manifest,
+    trials: int,
+    captioner: Any = None,
+    scoring: Any = None,
+    view: View | None = None,
+    storage: str | None = None,
+) -> Any:
+    """Search, with fakes where nothing else is given; the captioner comes back."""
+    captioner = captioner or FakeCaptioner()
+    images = fake_images(len(manifest.tune["image_ids"]))
+    Search(folder, manifest, captioner, images, scoring or WordScoring(), view or View(), storage).run(trials)
+    return captioner
