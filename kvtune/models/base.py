@@ -15,6 +15,9 @@ from torch import Tensor
 from kvtune.errors import RequestError
 from kvtune.methods.attach import text_decoder
 
+MAX_ASPECT = 1000
+"""How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""
+
 OPERA_PROMPT = "Please describe this image in detail."
 """The question of OPERA's CHAIR evaluation, which most later papers took over."""
 
@@ -24,25 +27,70 @@ class Family(ABC):
 
     name: ClassVar[str]
     """The short name on the command line."""
+    title: ClassVar[str]
+    """What people call it."""
     model_types: ClassVar[tuple[str, ...]]
     """``model_type`` in the configuration of checkpoints of this family."""
     hub_ids: ClassVar[dict[str, str]]
     """Short name -> Hub id of the published weights; the first is the family's own name."""
+    billions: ClassVar[dict[str, float]]
+    """Short name -> billions of parameters of the published weights."""
+    how_to_get: ClassVar[str] = ""
+    """The command that makes the weights, for a family whose weights are not on the Hub in one piece."""
     published_presets: ClassVar[dict[str, str]] = {}
     """Short name -> published preset that ships with kvtune."""
     default_prompt: ClassVar[str] = OPERA_PROMPT
+    evaluation_dtype: ClassVar[torch.dtype | None] = None
+    """What ``--dtype auto`` is on a GPU where the stored weights say otherwise than the evaluations run them."""
+    not_quantized: ClassVar[tuple[str, ...]]
+    """Modules that stay in full precision in a 4-bit or 8-bit model: everything but the language model."""
+    silent_tokens: ClassVar[frozenset[int]] = frozenset()
+    """Token ids that a caption is decoded without, beside the tokenizer's special tokens."""
 
     @abstractmethod
-    def load(self, source: str | Path, **settings: Any) -> tuple[Any, Any]:
-        """The model and its processor from a local folder or the Hub; ``settings`` go to ``from_pretrained``."""
+    def model_class(self) -> Any:
+        """The Hugging Face model class."""
+
+    @abstractmethod
+    def load_processor(self, folder: Path, config: Any) -> Any:
+        """What prepares inputs, with a ``tokenizer`` and a Pillow-backed ``image_processor``."""
 
     @abstractmethod
     def prepare(self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
         """Inputs for ``generate()``, one row an image, padded on the left."""
 
-    @abstractmethod
+    def check(self, config: dict[str, Any]) -> str | None:
+        """Why a checkpoint of one of ``model_types``, known by its config.json, is not supported; None if it is."""
+        return None
+
     def visual_tokens(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
         """Where the prompt's visual tokens are: a boolean mask [rows, prompt tokens]."""
+        return (inputs["input_ids"] == vlm.hf_model.config.image_token_id) & inputs["attention_mask"].bool()
+
+    def positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
+        """Rotary positions of the prompt, padding not counted: [rows, tokens], or [axes, rows, tokens]."""
+        return (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+
+    def prefill(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], cache: Any) -> Tensor:
+        """Run the prompt, images included, into ``cache``; the logits after its last token, [rows, vocabulary]."""
+        output = vlm.hf_model(
+            **inputs,
+            position_ids=self.positions(vlm, inputs),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+    def next_positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
+        """Rotary position of each row's first generated token, [rows]; from there they count up by one."""
+        last = self.positions(vlm, inputs)[..., -1]
+        return (last if last.ndim == 1 else last[0]) + 1
+
+    def decode(self, vlm: VisionLanguageModel, token_ids: Sequence[int]) -> str:
+        """The caption that generated tokens spell."""
+        spoken = [token for token in token_ids if token not in self.silent_tokens]
+        return self.finish(vlm.tokenizer.decode(spoken, skip_special_tokens=True))
 
     def finish(self, text: str) -> str:
         """The caption in the text that the model wrote; what a family's evaluation scripts cut away is cut here."""
@@ -52,15 +100,13 @@ class Family(ABC):
         """Token sequences other than end-of-text after which nothing more is written."""
         return []
 
-    def prefill(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], cache: Any) -> Tensor:
-        """Run the prompt, images included, into ``cache``; the logits after its last token, [rows, vocabulary]."""
-        positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)  # padding does not count
-        output = vlm.hf_model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return output.logits[:, -1]
 
-    def next_positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
-        """Rotary position of each row's first generated token, [rows]; asked right after :meth:`prefill`."""
-        return inputs["attention_mask"].sum(1)
+@dataclasses.dataclass(frozen=True)
+class Processor:
+    """What prepares inputs, for families whose processor in transformers does not do or cannot be had."""
+
+    tokenizer: Any
+    image_processor: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,6 +123,8 @@ class VisionLanguageModel:
         What the user called it: a short name, a folder's name or a Hub id.
     revision
         Commit hash of Hub weights; None for a local folder.
+    quantization
+        ``4bit``, ``8bit``, or None.
     """
 
     family: Family
@@ -85,6 +133,7 @@ class VisionLanguageModel:
     name: str
     model_id: str
     revision: str | None
+    quantization: str | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -105,11 +154,13 @@ class VisionLanguageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.hf_model.dtype
+        """The type that the language model computes in; a vision tower may stay in float32."""
+        return self.decoder.dtype
 
     @property
     def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
+        """As in ``float16``, or ``float16-4bit`` where the language model's weights are quantized."""
+        return "-".join(filter(None, (str(self.dtype).removeprefix("torch."), self.quantization)))
 
     @property
     def eos_token_ids(self) -> list[int]:
@@ -136,18 +187,29 @@ class VisionLanguageModel:
         Parameters
         ----------
         images
-            RGB images.
+            Images in any of Pillow's modes; all but RGB are converted as ``Image.convert("RGB")`` does.
         prompt
             The question, without the family's template; None is the family's default.
+
+        Raises
+        ------
+        RequestError
+            If there is no image, or one has a shape that the family's preprocessing cannot take.
         """
         if not images:
             raise RequestError("there is no image to prepare")
-        inputs = self.family.prepare(self, images, prompt if prompt is not None else self.default_prompt)
-        return {
-            key: value.to(self.device, self.dtype if value.is_floating_point() else None)
-            for key, value in inputs.items()
-        }
+        in_colour = [image.convert("RGB") for image in images]
+        width, height = max((image.size for image in images), key=lambda size: max(size) / min(size))
+        try:
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                raise ValueError(f"one side is longer than the other by more than {MAX_ASPECT} times")
+            inputs = self.family.prepare(self, in_colour, prompt if prompt is not None else self.default_prompt)
+        except (ValueError, ZeroDivisionError, MemoryError, OverflowError) as error:
+            raise RequestError(
+                f"{self.family.title} cannot take an image of {width}x{height} pixels: {error}; leave it out"
+            ) from error
+        return {key: value.to(self.device) for key, value in inputs.items()}
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The caption that generated tokens spell."""
-        return self.family.finish(self.tokenizer.decode(token_ids, skip_special_tokens=True))
+        return self.family.decode(self, token_ids)

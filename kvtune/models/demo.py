@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from kvtune.models.base import VisionLanguageModel
 from kvtune.models.llava import Llava
 
 
@@ -9,7 +10,12 @@ class Demo(Llava):
     """The shipped model that describes rendered scenes; no download, no GPU."""
 
     name = "demo"
+    title = "Demo"
     model_types: ClassVar[tuple[str, ...]] = ()
     hub_ids: ClassVar[dict[str, str]] = {}
+    billions: ClassVar[dict[str, float]] = {}
     published_presets: ClassVar[dict[str, str]] = {"demo": "demo"}
     template = "USER: <image>\n{prompt} ASSISTANT:"
+
+    def template_for(self, vlm: VisionLanguageModel) -> str:
+        return self.template

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
+import pickle
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, GenerationConfig
+from transformers.generation import GenerationMixin
 from transformers.utils import logging as transformers_logging
 
 from kvtune.errors import RequestError
 from kvtune.models.base import Family, VisionLanguageModel
-from kvtune.models.registry import families, family_of, get_family, model_names
+from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder, weight_files
+from kvtune.models.registry import families, family_of, get_family, hub_id_name, model_names
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
-
-
-def models_folder() -> Path:
-    """Where converted and copied models are looked for: ``$KVTUNE_MODELS``, else ``~/.cache/kvtune/models``."""
-    return Path(os.environ.get("KVTUNE_MODELS") or Path.home() / ".cache" / "kvtune" / "models").expanduser()
+_GIB = 2**30
+_ROOM = 1 * _GIB
+"""GPU memory beside the weights without which not even one caption can be written."""
+_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError)
 
 
 def load_model(
-    name: str | Path, device: str = "auto", dtype: str = "auto", revision: str | None = None
+    name: str | Path,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
 ) -> VisionLanguageModel:
     """Load a vision-language model of a supported family, ready for greedy captions.
 
@@ -37,47 +47,58 @@ def load_model(
     device
         ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
     dtype
-        ``auto`` (the checkpoint's on a GPU, float32 on a CPU), or a name in ``DTYPES``.
+        ``auto`` (on a GPU what the family's evaluations run, as a rule the checkpoint's; float32 on a CPU), or a name
+        in ``DTYPES``.
     revision
-        Branch, tag or commit of Hub weights.
+        Branch, tag or commit of Hub weights. Everything is loaded at the one commit that it stands for.
+    load_in_4bit, load_in_8bit
+        Quantize the language model's weights with bitsandbytes (NF4, or LLM.int8()); the vision tower stays as it is.
 
     Raises
     ------
     RequestError
-        If there is no such model, its architecture is not supported, files are missing, or the device is not there.
+        If there is no such model, its architecture is not supported, files are missing or do not fit it, the Hub
+        cannot be reached, the device is not there or its memory is too small.
     """
     target = resolve_device(device)
     family, source, name = _locate(str(name))
-    config = _read_config(source, revision)
-    if family is None:
-        family = family_of(config.model_type)
-        if family is None:
-            supported = ", ".join(sorted(kind for each in families() for kind in each.model_types))
-            raise RequestError(f"{source} is a {config.model_type!r} model; supported are {supported}")
-    settings: dict[str, Any] = {"dtype": resolve_dtype(dtype, target, config), "revision": revision}
-    if target.type != "cpu":
-        settings["device_map"] = {"": target}
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    try:
-        hf_model, processor = family.load(source, **settings)
-    except (OSError, ValueError, RuntimeError, KeyError, json.JSONDecodeError) as error:
-        raise RequestError(f"cannot load {source} as {family.name}: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(level)
-    hf_model.eval()
-    hf_model.generation_config = _greedy(hf_model, processor)
     is_local = Path(source).is_dir()
-    return VisionLanguageModel(
-        family=family,
-        hf_model=hf_model,
-        processor=processor,
-        name=name,
-        model_id=str(source),
-        revision=None if is_local else getattr(hf_model.config, "_commit_hash", None) or revision,
-    )
+    if is_local and revision is not None:
+        raise RequestError(f"a revision is for weights on the Hub, and {source} is a folder; leave the revision out")
+    folder, commit = (Path(source), None) if is_local else fetch_description(source, revision)
+    stored = _read_config(folder, source)
+    family = _family(family, stored, source)
+    if commit is not None:
+        folder = fetch_weights(source, commit)
+    if (missing := missing_weights(folder)) is not None:
+        raise RequestError(f"{source}: {missing}; copy or download it again")
+    with _quiet():
+        try:
+            config = AutoConfig.from_pretrained(folder)
+            wanted = resolve_dtype(dtype, target, config, family.evaluation_dtype)
+            quantization = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
+            settings: dict[str, Any] = {"dtype": wanted}
+            if quantization is not None:
+                settings["quantization_config"] = _quantization(load_in_4bit, load_in_8bit, wanted, family)
+            _check_memory(source, target, weight_files(folder), config, wanted, quantization)
+            # Straight to the GPU where accelerate is installed, else through the computer's own memory.
+            if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
+                settings["device_map"] = {"": target}
+            processor = family.load_processor(folder, config)
+            hf_model = _load_weights(family, folder, source, settings)
+            if "device_map" not in settings:
+                hf_model = hf_model.to(target)
+        except torch.OutOfMemoryError as error:
+            raise RequestError(f"{source} does not fit into {target}'s memory; {_smaller(quantization)}") from error
+        except _LOADING_ERRORS as error:
+            raise RequestError(f"cannot load {source} as {family.title}: {_first_line(error)}") from error
+    hf_model.eval()
+    greedy = _greedy(hf_model, processor.tokenizer)
+    # A language model within the model has a generation config of its own, and InstructBLIP's generate() reads that.
+    for module in hf_model.modules():
+        if isinstance(module, GenerationMixin):
+            module.generation_config = greedy
+    return VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -95,14 +116,27 @@ def resolve_device(device: str) -> torch.device:
     return target
 
 
-def resolve_dtype(dtype: str, device: torch.device, config: Any) -> torch.dtype:
-    """The type that ``--dtype`` names; ``auto`` is the checkpoint's on a GPU and float32 on a CPU."""
+def resolve_dtype(
+    dtype: str, device: torch.device, config: Any, evaluation_dtype: torch.dtype | None = None
+) -> torch.dtype:
+    """The type that ``--dtype`` names; ``auto`` is the evaluations' or the checkpoint's on a GPU, float32 on a CPU."""
     if dtype == "auto":
+        if device.type == "cpu":
+            return torch.float32
         stored = getattr(config, "dtype", None) or getattr(config.get_text_config(decoder=True), "dtype", None)
-        return torch.float32 if device.type == "cpu" or stored is None else stored
+        return evaluation_dtype or stored or torch.float32
     if dtype not in DTYPES:
         raise RequestError(f"unknown dtype {dtype!r}; write auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def memory_needed(weight_bytes: int, stored: torch.dtype, wanted: torch.dtype, quantization: str | None) -> int:
+    """Bytes of GPU memory that a checkpoint's weights will take.
+
+    Quantized weights take about 0.3 (4-bit) or 0.55 (8-bit) of 16-bit ones: embeddings, head and vision tower stay.
+    """
+    share = {None: 1.0, "8bit": 0.55, "4bit": 0.3}[quantization]
+    return int(weight_bytes / stored.itemsize * wanted.itemsize * share)
 
 
 def _locate(name: str) -> tuple[Family | None, str, str]:
@@ -114,33 +148,107 @@ def _locate(name: str) -> tuple[Family | None, str, str]:
 
             return family, str(demo_model_path()), name
         local = models_folder() / name
-        return family, str(local) if local.is_dir() else family.hub_ids[name], name
+        if local.is_dir():
+            return family, str(local.resolve()), name
+        if name not in family.hub_ids:
+            raise RequestError(f"{family.title} is not in {local}; make it with: {family.how_to_get}")
+        return family, family.hub_ids[name], name
     if Path(name).expanduser().is_dir():
         folder = Path(name).expanduser().resolve()
         return None, str(folder), folder.name
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise RequestError(f"unknown model {name!r}; there is {', '.join(model_names())}, or give a folder or a Hub id")
-    return None, name, name.rsplit("/", 1)[-1]
+    return None, name, hub_id_name(name) or name.rsplit("/", 1)[-1]
 
 
-def _read_config(source: str, revision: str | None) -> Any:
+def _read_config(folder: Path, source: str) -> dict[str, Any]:
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            raise RequestError(f"{source} is an adapter (LoRA), not a model; merge it into its base model first")
+        raise RequestError(f"{source} holds no config.json, so it is no Hugging Face checkpoint; give its top folder")
     try:
-        return AutoConfig.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        if Path(source).is_dir():
-            raise RequestError(f"{source} holds no readable model configuration: {error}") from error
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return {"model_type": str(stored["model_type"]), **stored}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise RequestError(f"{source}/config.json is not a model's configuration: {error!r}") from error
+
+
+def _family(family: Family | None, stored: dict[str, Any], source: str) -> Family:
+    """The family that a stored configuration belongs to, which has to be ``family`` where that is given."""
+    kind = stored["model_type"]
+    found = family_of(kind)
+    if found is None:
+        supported = ", ".join(sorted(kind for each in families() for kind in each.model_types))
+        raise RequestError(f"{source} is a {kind!r} model; supported are {supported}")
+    if family is not None and not isinstance(family, type(found)):
+        raise RequestError(f"{source} is a {kind!r} model, not {family.title}")
+    family = family or found
+    if (reason := family.check(stored)) is not None:
+        raise RequestError(f"{source} cannot be used: {reason}")
+    return family
+
+
+def _quantization(load_in_4bit: bool, load_in_8bit: bool, dtype: torch.dtype, family: Family) -> Any:
+    if load_in_4bit and load_in_8bit:
+        raise RequestError("--load-in-4bit and --load-in-8bit exclude each other; give one")
+    option = "--load-in-4bit" if load_in_4bit else "--load-in-8bit"
+    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
+        raise RequestError(f"{option} needs bitsandbytes and accelerate: pip install 'kvtune[quantization]'")
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=load_in_4bit,
+        load_in_8bit=load_in_8bit,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=list(family.not_quantized),
+    )
+
+
+def _check_memory(
+    source: str, target: torch.device, files: list[Path], config: Any, wanted: torch.dtype, quantization: str | None
+) -> None:
+    if target.type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info(target)
+    stored = getattr(config, "dtype", None) or torch.float32
+    weights = memory_needed(sum(file.stat().st_size for file in files), stored, wanted, quantization)
+    if weights + _ROOM > free:
+        kind = str(wanted).removeprefix("torch.") + (f", {quantization}" if quantization else "")
         raise RequestError(
-            f"cannot reach {source} on the Hub and it is not in the local cache: {error}; download it once with "
-            f"`hf download {source}`, or put the weights in a folder and give its path"
-        ) from error
+            f"{source} needs about {(weights + _ROOM) / _GIB:.0f} GiB of GPU memory in {kind}, and {target} has "
+            f"{free / _GIB:.0f} of its {total / _GIB:.0f} GiB free; {_smaller(quantization)}"
+        )
 
 
-def _greedy(hf_model: Any, processor: Any) -> GenerationConfig:
+def _smaller(quantization: str | None) -> str:
+    smaller = {None: "add --load-in-4bit", "8bit": "take --load-in-4bit instead", "4bit": "take a smaller model"}
+    return f"{smaller[quantization]}, free the GPU, or choose another with --device"
+
+
+def _load_weights(family: Family, folder: Path, source: str, settings: dict[str, Any]) -> Any:
+    """The model with every one of its weights from the checkpoint, none left as initialised."""
+    hf_model, info = family.model_class().from_pretrained(
+        folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **settings
+    )
+    problems = [f"{name} is missing" for name in sorted(info["missing_keys"])]
+    problems += [
+        f"{name} has shape {list(stored)}, its configuration says {list(needed)}"
+        for name, stored, needed in sorted(info["mismatched_keys"])
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise RequestError(f"{source} is not a whole {family.title} checkpoint: {problems[0]}{more}")
+    return hf_model
+
+
+def _greedy(hf_model: Any, tokenizer: Any) -> GenerationConfig:
     """Plain greedy decoding with the checkpoint's end-of-text tokens.
 
     Checkpoints come with sampling, penalties and length limits of their own; CHAIR is measured without them.
     """
-    stored, tokenizer = hf_model.generation_config, processor.tokenizer
+    stored = hf_model.generation_config
     eos = stored.eos_token_id if stored.eos_token_id is not None else tokenizer.eos_token_id
     pad = stored.pad_token_id if stored.pad_token_id is not None else tokenizer.pad_token_id
     if pad is None:
@@ -148,3 +256,21 @@ def _greedy(hf_model: Any, processor: Any) -> GenerationConfig:
     return GenerationConfig(
         bos_token_id=stored.bos_token_id, eos_token_id=eos, pad_token_id=pad, do_sample=False, num_beams=1
     )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of transformers' own, and its progress bars only on a terminal."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

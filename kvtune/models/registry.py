@@ -18,6 +18,11 @@ def model_names() -> list[str]:
     return [name for family in _FAMILIES for name in (family.hub_ids or {family.name: ""})]
 
 
+def hub_id_name(hub_id: str) -> str | None:
+    """The short name that stands for a Hub id, if one does."""
+    return next((name for family in _FAMILIES for name, its in family.hub_ids.items() if its == hub_id), None)
+
+
 def get_family(name: str) -> Family:
     """The family of a short name.
 

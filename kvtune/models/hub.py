@@ -1,0 +1,108 @@
+"""Checkpoints as files: fetching them from the Hub at one commit, and seeing what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from kvtune.errors import RequestError
+
+DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
+"""Everything but the weights."""
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def models_folder() -> Path:
+    """Where converted and copied models are looked for: ``$KVTUNE_MODELS``, else ``~/.cache/kvtune/models``."""
+    return Path(os.environ.get("KVTUNE_MODELS") or Path.home() / ".cache" / "kvtune" / "models").expanduser()
+
+
+def fetch_description(repo_id: str, revision: str | None) -> tuple[Path, str]:
+    """Configuration and tokenizer of a Hub repository: the folder they lie in, and the commit they are of.
+
+    Only what the cache lacks is downloaded; without a network, the cache's newest commit is taken.
+
+    Raises
+    ------
+    RequestError
+        If the repository or the revision does not exist or may not be read, or the Hub cannot be reached and the
+        files are not in the cache.
+    """
+    folder = _download(repo_id, revision, DESCRIPTION)
+    return folder, folder.name
+
+
+def fetch_weights(repo_id: str, commit: str) -> Path:
+    """The folder of a commit with its weights in it, downloaded where they are missing; see fetch_description."""
+    folder = _download(repo_id, commit, ["*.safetensors"])
+    if not any(folder.glob("*.safetensors")):
+        folder = _download(repo_id, commit, ["*.bin"])
+    return folder
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's weights, whether they are there or not."""
+    for index in _INDEXES:
+        if (folder / index).is_file():
+            shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+            return [folder / name for name in sorted(set(shards))]
+    return [next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])]
+
+
+def missing_weights(folder: Path) -> str | None:
+    """What is missing of a checkpoint's weights, in words; None if every file is there."""
+    files = weight_files(folder)
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        return f"{len(missing)} of {len(files)} weight files are missing: {', '.join(missing[:3])}" + (
+            ", ..." if len(missing) > 3 else ""
+        )
+    pointers = [file.name for file in files if _is_pointer(file)]
+    if pointers:
+        return f"{pointers[0]} is a Git LFS pointer, not weights; run git lfs pull in that folder"
+    return None
+
+
+def _is_pointer(file: Path) -> bool:
+    if file.stat().st_size > 1024:
+        return False
+    return file.read_bytes().startswith(b"version https://git-lfs")
+
+
+def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*.bin"]))
+    except RevisionNotFoundError:
+        raise RequestError(
+            f"{repo_id} has no revision {revision!r}; see its branches, tags and commits on the Hub"
+        ) from None
+    except GatedRepoError:
+        raise RequestError(
+            f"{repo_id} is gated: accept its terms on its Hub page, then log in with hf auth login"
+        ) from None
+    except RepositoryNotFoundError:
+        raise RequestError(
+            f"{repo_id} is not on the Hub, or is private: check the spelling, or log in with hf auth login"
+        ) from None
+    except HFValidationError as error:
+        raise RequestError(f"{repo_id!r} is neither a folder nor a Hub id: {error}") from None
+    except LocalEntryNotFoundError:
+        at = f" --revision {revision}" if revision else ""
+        raise RequestError(
+            f"the Hub cannot be reached and {repo_id} is not, or not wholly, in the local cache; where there is a "
+            f"network run `hf download {repo_id}{at}`, or put its files into a folder and give the folder's path"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        raise RequestError(f"cannot download {repo_id}: {error}; try again, what is there is kept") from error

@@ -1,0 +1,33 @@
+"""Image processors that resize with Pillow, as the evaluations do, whatever else is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kvtune.errors import RequestError
+
+
+def pillow_image_processor(folder: Path) -> Any:
+    """A checkpoint's image processor in its Pillow form.
+
+    transformers takes torchvision's resizing where that is installed, which gives other pixels; ``backend="pil"`` of
+    its ``AutoImageProcessor`` would do, but up to 5.17 that class itself asks for torchvision.
+    """
+    import transformers
+
+    stored: dict[str, Any] = {}
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            stored = json.loads((folder / name).read_text(encoding="utf-8"))
+            stored = stored.get("image_processor", stored)
+        if "image_processor_type" in stored:
+            break
+    else:
+        raise RequestError(f"{folder} has no preprocessor_config.json that names an image processor; copy it there")
+    kind = stored["image_processor_type"].removesuffix("Fast").removesuffix("Pil")
+    pillow_class = getattr(transformers, f"{kind}Pil", None)
+    if pillow_class is None:
+        raise RequestError(f"transformers has no Pillow form of {folder}'s image processor {kind}")
+    return pillow_class.from_pretrained(folder)
