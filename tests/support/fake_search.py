@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +35,6 @@ class FakeRequest:
     image: Any
     method: Any = None
     tag: Any = None
-
-
-def without_engine() -> None:
-    """Let kvtune.search find a captioning package that is quick to import."""
-    sys.modules["kvtune.captioning"] = SimpleNamespace(CaptionRequest=FakeRequest)  # type: ignore[assignment]
 
 
 def chance(*parts: object) -> float:
