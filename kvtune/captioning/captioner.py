@@ -131,6 +131,7 @@ class _Decoding:
         """Row -> what it decodes."""
         self.written = np.zeros((self.grid.rows, captioner.max_new_tokens), dtype=int)
         self.lengths = np.zeros(self.grid.rows, dtype=int)
+        self.limits = np.zeros(self.grid.rows, dtype=int)
 
     @torch.inference_mode()
     def advance(self) -> list[Caption]:
@@ -157,6 +158,8 @@ class _Decoding:
             self._load(loads, starts)
             rows = [self._row(placement) for placement in starts]
             self.lengths[rows] = 0
+            most = self.captioner.max_new_tokens
+            self.limits[rows] = [min(most, placement.request.max_new_tokens or most) for placement in starts]
             self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
             tokens = self.grid.start(rows, [placement.request.method for placement in starts])
             captions += self._take(np.array(rows), np.array(tokens))
@@ -176,12 +179,12 @@ class _Decoding:
         """Note one more token of each of ``rows``; captions that it ends leave the grid."""
         self.written[rows, self.lengths[rows]] = tokens
         self.lengths[rows] += 1
-        at_limit = self.lengths[rows] == self.captioner.max_new_tokens
+        at_limit = self.lengths[rows] == self.limits[rows]
         captions = []
         for row in rows[at_limit | np.isin(tokens, self.ends)].tolist():
             written = self.written[row, : self.lengths[row]].tolist()
             ended = cut(written, self.vlm.eos_token_ids, self.stops)
-            if ended is None and len(written) < self.captioner.max_new_tokens:
+            if ended is None and len(written) < self.limits[row]:
                 continue
             ids, reason = ended or (written, "length")
             request = self.requests.pop(row)

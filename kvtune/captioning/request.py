@@ -28,12 +28,15 @@ class CaptionRequest:
         None is the baseline.
     tag
         Comes back with the caption; :meth:`Captioner.withdraw` takes back all requests of a tag.
+    max_new_tokens
+        A limit of this caption's own, below the captioner's.
     """
 
     image_id: int
     image: Image.Image | Path
     method: Method | None = None
     tag: Hashable = None
+    max_new_tokens: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
