@@ -57,11 +57,12 @@ def ground_truth(
     from kvtune.coco import CocoFolder, Subset, find_coco
 
     folder = CocoFolder(find_coco(coco))
-    if subset is not None:
-        image_ids = list(Subset.load(subset).image_ids)
-    else:
-        image_ids = sorted({image_id for source in folder.sources for image_id in folder.image_ids(source)})
-    truth = build_ground_truth(folder.categories(image_ids), folder.captions(image_ids))
+    with err.status("reading annotations"):
+        if subset is not None:
+            image_ids = list(Subset.load(subset).image_ids)
+        else:
+            image_ids = sorted({image_id for source in folder.sources for image_id in folder.image_ids(source)})
+        truth = build_ground_truth(folder.categories(image_ids), folder.captions(image_ids))
     save_ground_truth(truth, to)
     objects = sum(map(len, truth.values()))
     if json:

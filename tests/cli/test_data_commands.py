@@ -118,6 +118,49 @@ def test_out_that_cannot_be_written(coco, tmp_path):
     assert "cannot write" in refused(run, code=1)
 
 
+def test_ground_truth(coco, tmp_path):
+    """Instances of the small COCO: a person, in even images a dog, where 5 divides the id nothing."""
+    captions = coco / "annotations" / "captions_val2014.json"
+    captions.write_text(captions.read_text().replace("Caption 0 of 5.", "Two sheep beside a bike."))
+    path = tmp_path / "truth.json"
+    run = kvtune("data", "ground-truth", "--coco", coco, "--out", path, "--json")
+    assert run.stderr == ""
+    truth = json.loads(path.read_text())
+    assert sorted(map(int, truth)) == [*range(1, 31), *range(50, 61)]
+    assert (truth["4"], truth["5"], truth["7"]) == (["dog", "person"], ["bicycle", "sheep"], ["person"])
+    objects = sum(len(names) for names in truth.values())
+    assert json.loads(run.stdout) == {"out": str(path), "images": 41, "objects": objects}
+
+    Subset.of("three", "val2014", [5, 4, 3]).save(tmp_path / "three.json")
+    run = kvtune("data", "ground-truth", "--coco", coco, "--subset", tmp_path / "three.json", "--out", path)
+    assert run.stdout == f"{path}: 5 objects in 3 images\n"
+    assert json.loads(path.read_text()) == {key: truth[key] for key in "345"}
+
+
+def test_ground_truth_of_real_coco(shared_data, tmp_path):
+    """At least 156 of the 159 images as the CHAIR reference has them."""
+    root = shared_data / "coco-mini"
+    assert kvtune("data", "ground-truth", "--coco", root, "--out", tmp_path / "truth.json").returncode == 0
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    expected = json.loads((root / "ground_truth_expected.json").read_text())
+    assert truth.keys() == expected.keys()
+    assert sum(sorted(truth[key]) == sorted(expected[key]) for key in expected) >= 156
+
+
+def test_ground_truth_refused(coco, tmp_path):
+    out = tmp_path / "truth.json"
+    ask = ("data", "ground-truth", "--coco", coco, "--out", out)
+    assert "image 226988 is not in the annotations" in refused(kvtune(*ask, "--subset", "opera500"))
+    (tmp_path / "bad.json").write_text('{"format": "kvtune-subset/1", "ids": [1]}')
+    refused(kvtune(*ask, "--subset", tmp_path / "bad.json"))
+    path = coco / "annotations" / "instances_val2017.json"
+    path.write_text(path.read_text()[:-100])
+    assert f"{path} are truncated" in refused(kvtune(*ask))
+    path.unlink()
+    assert "image 50 is not in the annotations" in refused(kvtune(*ask))
+    assert not out.exists()
+
+
 def test_download_of_a_subset(server, tmp_path):
     subset = Subset.of("five", "val2014", [5, 3, 1, 20, 21])
     subset.save(tmp_path / "five.json")
