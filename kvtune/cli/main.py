@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import kvtune
-from kvtune.cli import data
+from kvtune.cli import bench, data
 from kvtune.cli.common import command, print_error_line, report_error
 from kvtune.cli.compare import compare
 from kvtune.cli.dashboard import dashboard
@@ -27,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,9 @@
+"""``kvtune bench``: speed, memory and search cost, measured side by side."""
+
+import typer
+
+from kvtune.cli.bench_engine import engine
+from kvtune.cli.common import command
+
+app = typer.Typer(help="Measure speed, memory and search cost, side by side.", no_args_is_help=True)
+command(app)(engine)

@@ -1,0 +1,47 @@
+"""``kvtune bench engine``: the engine beside what it replaces, measured in one run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvtune.cli.common import Json, err, out, print_json
+
+
+def engine(
+    model: Annotated[str, typer.Option("--model", "-m", help="Model: a short name, a folder or a Hub id.")] = "demo",
+    images: Annotated[int, typer.Option(help="Images of each arm that makes captions together.", min=1)] = 64,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Build the model full-size without its weights.")
+    ] = False,
+    coco: Annotated[Path | None, typer.Option(help="COCO folder; the demo brings its own scenes.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.", min=1)] = 512,
+    repeats: Annotated[int, typer.Option(help="Times that every arm is measured, in turn.", min=1)] = 3,
+    lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of images, settings and forced lengths.")] = 0,
+    png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure captions a second: generate() one at a time and batched, the engine with none, 1, 8 and 16 trials.
+
+    With --random-weights caption lengths are forced to 60 to 160 tokens, because random weights end no text.
+
+    Example: kvtune bench engine --model demo --images 64
+    """
+    from kvtune.report.engine_bench import engine_figure, engine_ratios, engine_table
+    from kvtune.search.engine_bench import BenchRequest, bench
+
+    result = bench(
+        BenchRequest(model, images, random_weights, coco, max_new_tokens, repeats, lanes, device, dtype, seed)
+    )
+    if png is not None:
+        engine_figure(result, png)
+        err.print(f"wrote {png}", soft_wrap=True, markup=False)
+    if json:
+        print_json(result)
+        return
+    out.print(engine_table(result))
+    for line in engine_ratios(result):
+        out.print(line, soft_wrap=True)

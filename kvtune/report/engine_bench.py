@@ -1,0 +1,71 @@
+"""``kvtune bench engine`` as a table and a picture."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from kvtune.report.figures import PALETTE, column_figure, save_figure, style
+
+_RATIOS = {
+    "attached_over_plain_per_token": "KVSmooth attached over plain, per token (a / a0)",
+    "smoothing_over_none_per_step": "KVSmooth over none in the engine, per step (d / c)",
+}
+
+
+def engine_table(result: dict[str, Any]) -> Table:
+    """One line an arm."""
+    title = f"{result['model']}, {result['dtype']}, {result['images']} images, {device_name(result)}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("arm")
+    table.add_column("what")
+    for column in ("captions", "captions/s", "tokens/s", "ms a step", "peak memory", "of roofline"):
+        table.add_column(column, justify="right")
+    for arm in result["arms"]:
+        table.add_row(
+            arm["name"],
+            arm["what"],
+            str(arm["captions"]),
+            f"{arm['captions_per_second']:,.1f}",
+            f"{arm['tokens_per_second']:,.0f}",
+            "" if arm["ms_per_step"] is None else f"{arm['ms_per_step']:.2f}",
+            "" if arm["peak_bytes"] is None else f"{arm['peak_bytes'] / 2**30:.1f} GiB",
+            f"{100 * arm['roofline']:.0f} %",
+        )
+    return table
+
+
+def engine_ratios(result: dict[str, Any]) -> list[str]:
+    """The ratios and the noise, a line each."""
+    lines = []
+    for name, value in result["ratios"].items():
+        what = _RATIOS.get(name) or "captions/s, " + name.replace("_", " ")
+        lines.append(f"{what}: {value:.2f}")
+    noise = result["noise"]
+    lines.append(f"captions that batch shape alone changes: {noise['changed']} of {noise['captions']}")
+    return lines
+
+
+def engine_figure(result: dict[str, Any], path: Path) -> None:
+    """Captions a second of each arm, on a logarithmic axis."""
+    arms = result["arms"]
+    with style():
+        figure, axes = column_figure()
+        speeds = [arm["captions_per_second"] for arm in arms]
+        colours = [PALETTE[1] if arm["name"][0] in "ab" else PALETTE[0] for arm in arms]
+        axes.barh(range(len(arms)), speeds, color=colours, height=0.7)
+        axes.set_yticks(range(len(arms)), [arm["what"] for arm in arms])
+        axes.invert_yaxis()
+        axes.set_xscale("log")
+        axes.set_xlabel("captions a second")
+        axes.set_xlim(min(speeds) / 2, max(speeds) * 4)
+        for place, speed in enumerate(speeds):
+            axes.annotate(f"{speed:,.1f}", (speed, place), xytext=(3, 0), textcoords="offset points", va="center")
+        axes.set_title(f"{result['model']}, {result['dtype']}, {device_name(result)}", fontsize=8, loc="left")
+        save_figure(figure, path, "speed of the engine")
+
+
+def device_name(result: dict[str, Any]) -> str:
+    """The device, with its threads where it is a processor."""
+    device = result["device"]
+    return f"CPU, {device['threads']} threads" if device["name"] == "CPU" else device["name"]
