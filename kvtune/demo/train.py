@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from kvtune.demo.captions import training_caption
 from kvtune.demo.model import PATCH, PROMPTS, TEMPLATE, build_model, build_processor, build_tokenizer
@@ -60,13 +60,16 @@ def _one_scene(image_id: int, seed: int, count: int) -> tuple[np.ndarray, np.nda
     return scene.pixels, patches.reshape(-1, _LABELS), list(KINDS).index(scene.kind), captions
 
 
-def make_data(scenes: int, captions: int, seed: int) -> tuple[Data, PreTrainedTokenizerFast]:
-    """Render the training scenes (ids from 1) and write their captions."""
+def make_data(
+    scenes: int, captions: int, seed: int, tokenizer: PreTrainedTokenizerFast | None = None
+) -> tuple[Data, PreTrainedTokenizerFast]:
+    """Render the training scenes (ids from 1) and write their captions; without a tokenizer, make one from them."""
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         work = partial(_one_scene, seed=seed, count=captions)
         rows = list(pool.map(work, range(1, scenes + 1), chunksize=256))
     texts = [text for row in rows for text in row[3]]
-    tokenizer = build_tokenizer(sorted(set(texts)))
+    if tokenizer is None:
+        tokenizer = build_tokenizer(sorted(set(texts)))
     end = tokenizer.eos_token_id
     ids = [[*one, end] for one in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     return Data(
@@ -267,29 +270,35 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
 def main() -> None:
     """Train from the command line."""
     parser = argparse.ArgumentParser(description="Train the demo model on rendered scenes.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints; the last one is DIR/final")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints; the last one is OUT/final")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=40000)
     parser.add_argument("--captions", type=int, default=4, help="captions written for each scene")
-    parser.add_argument("--vision-steps", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=2400, help="steps of stage 2, 16 scenes with 3 captions each")
+    parser.add_argument("--vision-steps", type=int, default=1100)
+    parser.add_argument("--steps", type=int, default=2800, help="steps of stage 2, 16 scenes with 3 captions each")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate of stage 2")
+    parser.add_argument("--resume", type=Path, help="a checkpoint: stage 2 alone goes on from it, its optimizer afresh")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     begin = time.time()
-    data, tokenizer = make_data(arguments.scenes, arguments.captions, arguments.seed)
-    model = build_model(tokenizer, arguments.seed)
+    known = AutoProcessor.from_pretrained(arguments.resume).tokenizer if arguments.resume else None
+    data, tokenizer = make_data(arguments.scenes, arguments.captions, arguments.seed, known)
+    if arguments.resume:
+        model = LlavaForConditionalGeneration.from_pretrained(arguments.resume, dtype=torch.float32).train()
+    else:
+        model = build_model(tokenizer, arguments.seed)
     if torch.cuda.is_available():
         nn.Module.to(model, "cuda")
-    count = sum(p.numel() for p in model.parameters())
+    size = sum(p.numel() for p in model.parameters())
     print(
-        f"{len(data.pixels)} scenes, {len(tokenizer)} tokens, {count:,} parameters, {time.time() - begin:.0f}s",
+        f"{len(data.pixels)} scenes, {len(tokenizer)} tokens, {size:,} parameters, {time.time() - begin:.0f}s",
         flush=True,
     )
-    save(model, tokenizer, arguments.out / "untrained")
-    train_vision(model, data, arguments.vision_steps, arguments.seed)
-    save(model, tokenizer, arguments.out / "vision")
-    train_captions(model, tokenizer, data, arguments.steps, arguments.seed, arguments.out)
+    if not arguments.resume:
+        train_vision(model, data, arguments.vision_steps, arguments.seed)
+        save(model, tokenizer, arguments.out / "vision")
+    train_captions(model, tokenizer, data, arguments.steps, arguments.seed, arguments.out, rate=arguments.rate)
     save(model, tokenizer, arguments.out / "final")
 
 

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 
+from kvtune.chair import CaptionReader
 from kvtune.demo.captions import COMPANIONS, NOUNS, companion_weights, groups, reference_captions, training_caption
 from kvtune.demo.scenes import KINDS, render
 from kvtune.demo.shapes import SHAPES
@@ -95,3 +96,13 @@ def test_articles_and_verbs_agree(scenes):
             assert not re.search(r"\b[Aa]n [^aeiou]", text), text
             assert not re.search(r"there is (two|three|some)", text, re.IGNORECASE), text
             assert not re.search(r"there are an? (?!.* and )", text, re.IGNORECASE), text
+
+
+def test_chair_reads_the_grammars_objects_and_nothing_else(scenes, mentioned):
+    """ "men" apart: WordNet has it as a word of its own, so CHAIR's lemma of it is no person."""
+    reader = CaptionReader()
+    for scene in scenes:
+        rng = np.random.default_rng(scene.image_id)
+        for text in [training_caption(rng, scene), *reference_captions(rng, scene)]:
+            text = re.sub(r"\bmen\b", "people", text)
+            assert reader.read(text).mentions == mentioned(text), text

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from kvtune.chair import build_ground_truth
 from kvtune.coco import CocoFolder
 from kvtune.demo import coco as demo_coco_module
 from kvtune.demo import demo_coco
@@ -71,6 +72,8 @@ def test_the_common_loader_reads_it(root):
         assert set(categories[image_id]) == {one.category for one in render(0, image_id).objects}
         assert len(captions[image_id]) == 5
         assert folder.image_path(image_id).is_file()
+    truth = build_ground_truth(categories, captions)
+    assert truth == {i: {one.category for one in render(0, i).objects} for i in ids}
 
 
 def test_second_call_renders_nothing_and_a_larger_set_begins_with_the_smaller(root, tmp_path, monkeypatch):
