@@ -8,6 +8,7 @@ import typer
 
 import kvtune
 from kvtune.cli import bench, data
+from kvtune.cli.caption import caption
 from kvtune.cli.common import command, print_error_line, report_error
 from kvtune.cli.compare import compare
 from kvtune.cli.dashboard import dashboard
@@ -50,6 +51,7 @@ command(app)(export)
 command(app)(rescore)
 command(app)(studies)
 command(app)(compare)
+command(app)(caption)
 command(app)(dashboard)
 command(app)(doctor)
 

@@ -1,0 +1,46 @@
+"""Captions of a few images without a method and with one, as ``kvtune caption`` shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from kvtune.captioning.captioner import Captioner
+from kvtune.captioning.request import Caption, CaptionRequest
+from kvtune.methods import Method
+from kvtune.models import VisionLanguageModel
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """One image's captions; ``treated`` is None where no method was given."""
+
+    image: Path
+    baseline: Caption
+    treated: Caption | None
+
+
+def caption_pairs(
+    vlm: VisionLanguageModel,
+    images: Sequence[Path],
+    method: Method | None,
+    prompt: str | None = None,
+    max_new_tokens: int = 512,
+) -> list[Pair]:
+    """Caption each image twice, in one run.
+
+    Raises
+    ------
+    RequestError
+        If an image cannot be read or the method does not fit the model.
+    """
+    methods = [None, method] if method is not None else [None]
+    requests = (
+        CaptionRequest(number, image, one, (number, one is not None))
+        for number, image in enumerate(images)
+        for one in methods
+    )
+    captioner = Captioner(vlm, prompt, max_new_tokens)
+    written = {caption.tag: caption for caption in captioner.run(requests)}
+    return [Pair(image, written[number, False], written.get((number, True))) for number, image in enumerate(images)]

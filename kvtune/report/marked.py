@@ -1,0 +1,93 @@
+"""Captions for the terminal, with the objects that they name marked."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kvtune.chair.spans import MentionFinder
+
+if TYPE_CHECKING:
+    from kvtune.captioning.side_by_side import Pair
+
+_SIDE_BY_SIDE = 90
+"""Columns from which two captions stand side by side."""
+
+
+def marked(caption: str, truth: Collection[str] | None, finder: MentionFinder) -> Text:
+    """A caption whose objects are marked: in the picture or not where the ground truth is known, else only named.
+
+    The marks are signs as well as colours, for terminals and readers without colour.
+    """
+    text = Text()
+    at = 0
+    for start, end, category in finder(caption):
+        text.append(caption[at:start])
+        if start < end:
+            style, sign = ("underline", "")
+            if truth is not None:
+                style, sign = ("green", "✓") if category in truth else ("bold red", "✗")
+            text.append(caption[start:end] + sign, style=style)
+        at = max(at, end)
+    text.append(caption[at:])
+    return text
+
+
+def captions_view(
+    console: Console,
+    title: str,
+    captions: Sequence[tuple[str, str]],
+    truth: Collection[str] | None,
+    finder: MentionFinder,
+) -> RenderableType:
+    """Captions of one image, side by side where there is room.
+
+    Parameters
+    ----------
+    captions
+        (heading, text).
+    truth
+        The categories in the picture, None if unknown.
+    """
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    if truth is not None:
+        parts.append(Text("in the picture: " + (", ".join(sorted(truth)) or "none of the 80 categories"), style="dim"))
+    if console.width >= _SIDE_BY_SIDE and len(captions) > 1:
+        table = Table(expand=True, show_lines=False)
+        for heading, _ in captions:
+            table.add_column(heading, ratio=1)
+        table.add_row(*(marked(text, truth, finder) for _, text in captions))
+        parts.append(table)
+    else:
+        for heading, text in captions:
+            parts += [Text(heading, style="underline"), marked(text, truth, finder), Text()]
+    return Group(*parts)
+
+
+def captions_document(
+    model: str,
+    preset: str | None,
+    pairs: "Sequence[Pair]",
+    truth: Mapping[Path, Collection[str]],
+    finder: MentionFinder,
+) -> dict[str, Any]:
+    """What ``kvtune caption --json`` prints."""
+    images = []
+    for pair in pairs:
+        written = {"baseline": pair.baseline, "preset": pair.treated}
+        captions = {
+            heading: {
+                "caption": caption.text,
+                "tokens": len(caption.token_ids),
+                "finish_reason": caption.finish_reason,
+                "mentioned": [category for _, _, category in finder(caption.text)],
+            }
+            for heading, caption in written.items()
+            if caption is not None
+        }
+        known = sorted(truth[pair.image]) if pair.image in truth else None
+        images.append({"image": str(pair.image), "in_picture": known, "captions": captions})
+    return {"model": model, "preset": preset, "images": images}
