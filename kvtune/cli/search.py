@@ -9,6 +9,7 @@ import typer
 
 from kvtune.cli.common import Json, err, out, print_json
 from kvtune.cli.progress import progress
+from kvtune.search.samplers import SamplerName
 
 
 def search(
@@ -28,7 +29,7 @@ def search(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Question; the family's when left out.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.")] = 512,
-    sampler: Annotated[str, typer.Option(help="tpe, nsga2, gp, random or grid.")] = "tpe",
+    sampler: Annotated[SamplerName, typer.Option(help="How the next settings are chosen.")] = "tpe",
     parallel_trials: Annotated[int, typer.Option(help="Trials in a round, captioned together.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of image draws and sampler.")] = 0,
     storage: Annotated[str | None, typer.Option(help="URL of an Optuna storage instead of study.db.")] = None,
@@ -84,4 +85,5 @@ def search(
         return
     out.print(trials_table(summary, chosen["trial"], out))
     out.print(f"\n{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)
-    out.print(f"kvtune pareto {summary.study} shows it, kvtune export {summary.study} --out preset.json takes a point")
+    out.print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
+    out.print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)

@@ -24,14 +24,21 @@ def studies(
         out.print(f"no studies in {studies_dir}; kvtune search makes one", soft_wrap=True)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("study", "model", "method", "images", "trials", "front", "hypervolume", "updated (UTC)"):
-        table.add_column(name, justify="right" if name in ("images", "front", "hypervolume") else "left")
+    table.add_column("study", no_wrap=True)
+    table.add_column("trials", no_wrap=True)
+    for name in ("images", "front", "hypervolume"):
+        table.add_column(name, justify="right")
+    table.add_column("model")
+    table.add_column("updated (UTC)")
     for each in found:
+        updated = each.updated[:16].replace("T", " ")
         if each.problem is not None:
-            table.add_row(each.study, f"[red]{' '.join(each.problem.split())}[/]", *[""] * 5, each.updated[:16])
+            table.add_row(each.study, "unreadable", "", "", "", "", updated)
             continue
         counts = ", ".join(f"{number} {state}" for state, number in (each.trials or {}).items()) or "none yet"
         volume = "" if each.hypervolume is None else f"{each.hypervolume:.1f}"
-        texts = (each.study, each.model, each.method, str(each.images), counts, str(each.front), volume)
-        table.add_row(*texts, each.updated[:16].replace("T", " "))
+        table.add_row(each.study, counts, str(each.images), str(each.front), volume, each.model, updated)
     out.print(table)
+    for each in found:
+        if each.problem is not None:
+            out.print(f"{each.study}: {each.problem}", soft_wrap=True, markup=False)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kvtune.chair import build_ground_truth
 from kvtune.coco import OPERA500, CocoFolder, Subset, check_images, find_coco, holdout_beside, tune_and_holdout
 from kvtune.search.judging import Image
 
@@ -56,8 +57,6 @@ class Data:
 
     def ground_truth(self) -> dict[int, set[str]]:
         """Objects in all these images: categories of their instances and of their reference captions."""
-        from kvtune.chair.ground_truth import build_ground_truth
-
         if self._ground_truth is None:
             ids = [*self.tune.image_ids, *self.holdout.image_ids]
             self._ground_truth = build_ground_truth(self.folder.categories(ids), self.folder.captions(ids))

@@ -5,6 +5,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from kvtune.chair import build_ground_truth, load_ground_truth, save_ground_truth
+from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError
 from kvtune.search.captions import read_captions
 from kvtune.search.front import reference_point
@@ -12,7 +14,7 @@ from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger, LedgerWriter, Trial
 from kvtune.search.lock import locked
 from kvtune.search.manifest import Manifest, load_manifest
-from kvtune.search.scoring import Scoring, load_ground_truth, save_ground_truth
+from kvtune.search.scoring import Scoring
 from kvtune.search.storage import optuna_copy
 
 
@@ -92,12 +94,12 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
     with locked(folder.path):
         manifest = load_manifest(folder)
         tune = manifest.tune["image_ids"]
-        ground_truth = load_ground_truth(folder.ground_truth) if coco is None else _from_coco(coco, manifest)
+        ground_truth = _from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
         scoring = Scoring(ground_truth)
         with closing(LedgerWriter(folder.ledger)) as ledger:
             changed = rescore(folder, tune, ledger, scoring)
             if coco is not None:
-                save_ground_truth(folder.ground_truth, ground_truth)
+                save_ground_truth(ground_truth, folder.ground_truth)
             with closing(optuna_copy(folder, manifest, storage)) as optuna:
                 optuna.rebuild(ledger)
             manifest = with_reference_point(manifest, ledger.baseline)
@@ -106,9 +108,6 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
 
 
 def _from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
-    from kvtune.chair.ground_truth import build_ground_truth
-    from kvtune.coco import CocoFolder
-
     folder = CocoFolder(coco)
     ids = [*manifest.tune["image_ids"], *manifest.holdout["image_ids"]]
     return build_ground_truth(folder.categories(ids), folder.captions(ids))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
 from kvtune.search.data import DEMO, DEMO_IMAGES, IMAGES, Data, find_data
@@ -18,7 +19,7 @@ from kvtune.search.loop import Search
 from kvtune.search.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
 from kvtune.search.progress import View
 from kvtune.search.samplers import SAMPLERS, SamplerName
-from kvtune.search.scoring import Scoring, save_ground_truth
+from kvtune.search.scoring import Scoring
 from kvtune.search.space import SearchSpace, load_space, space_for
 from kvtune.search.summarize import summarize
 from kvtune.search.summary import StudySummary
@@ -97,7 +98,7 @@ def search(options: Options, view: View, on_images: Callable[[int, int], None] |
         if manifest.published is not None and not manifest.published.enqueued:
             view.note(f"the published preset {manifest.published.name} is not in the search space and is not trial 0")
         manifest.save(folder)
-        save_ground_truth(folder.ground_truth, data.ground_truth())
+        save_ground_truth(data.ground_truth(), folder.ground_truth)
         captioner = _captioner(options, vlm, fingerprint)
         Search(folder, manifest, captioner, tune_images, scoring, view, options.storage).run(options.trials)
     return summarize(folder)
@@ -105,6 +106,9 @@ def search(options: Options, view: View, on_images: Callable[[int, int], None] |
 
 def _check(options: Options) -> StudyFolder:
     """Check what can be checked at once."""
+    from kvtune.methods import get_method
+
+    get_method(options.method)
     if options.sampler not in SAMPLERS:
         raise RequestError(f"unknown sampler {options.sampler!r}; choose from {', '.join(SAMPLERS)}")
     least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}

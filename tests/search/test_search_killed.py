@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
-from fake_search import FakeCaptioner, new_study, run_search
+from fake_search import FakeCaptioner, WordScoring, new_study, run_search
 from optuna.storages import RDBStorage
 
 from kvtune.search.captions import read_captions
@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
 
 
 def die_at(step: int) -> None:
-    """Kill this process at its ``step``-th change of a file or of the Optuna storage: before, after, or amid a write."""
+    """Kill this process at its ``step``-th change of a file or of the Optuna storage: before, after or amid it."""
     left = step
     write = os.write
 
@@ -172,16 +172,17 @@ def test_a_journal_left_by_a_kill_does_not_spoil_the_new_database(tmp_path: Path
 
 
 def test_a_killed_rescoring_is_made_good_by_the_next_search(tmp_path: Path) -> None:
-    from fake_search import WordScoring
-
     folder, manifest = new_study(tmp_path / "s", images=IMAGES)
     run_search(folder, manifest, TRIALS)
     whole, manifest = new_study(tmp_path / "whole" / "s", images=IMAGES)
     scoring = WordScoring("words-2", blind_to="cat")
     run_search(whole, manifest, TRIALS, scoring=scoring)
+
+    def again() -> None:
+        run_search(folder, load_manifest(folder), TRIALS, scoring=scoring)
+
     for step in range(1, 60, 4):
-        again = lambda: run_search(folder, load_manifest(folder), TRIALS, scoring=scoring)  # noqa: E731
         if child(lambda step=step: (die_at(step), again())) == 0:  # type: ignore[misc]
             break
-    run_search(folder, load_manifest(folder), TRIALS, scoring=scoring)
+    again()
     assert found(folder) == found(whole)

@@ -123,7 +123,11 @@ def test_without_a_published_preset(tmp_path: Path) -> None:
 
 def test_a_grid_ends_when_it_is_tried_whole(tmp_path: Path) -> None:
     space = SearchSpace.model_validate(
-        {"method": "kvsmooth", "parameters": {"lambda_ref": {"low": 0, "high": 1, "step": 0.5}}, "fixed": {"end_layer": 8}}
+        {
+            "method": "kvsmooth",
+            "parameters": {"lambda_ref": {"low": 0, "high": 1, "step": 0.5}},
+            "fixed": {"end_layer": 8},
+        }
     )
     folder, manifest = new_study(tmp_path / "s", sampler="grid", space=space, published=False)
     run_search(folder, manifest, 20)
@@ -240,7 +244,7 @@ def test_a_baseline_that_fails_ends_the_search(tmp_path: Path) -> None:
 def test_an_unreadable_image_midway_is_no_trials_fault(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     error = RequestError("image 3.jpg cannot be read")
-    with pytest.raises(KvtuneError, match="image 3.jpg cannot be read; no caption is lost") as caught:
+    with pytest.raises(KvtuneError, match=r"image 3.jpg cannot be read; no caption is lost") as caught:
         run_search(folder, manifest, 4, Failing(tags=[1], error=error))
     assert caught.value.exit_code == 1
     assert all(trial.state == "running" for trial in summarize(folder).trials)
@@ -259,7 +263,9 @@ def test_captions_that_are_complete_are_scored_without_the_model(tmp_path: Path)
     run_search(folder, manifest, 8)
     before = found(folder)
     lines = folder.ledger.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if not (json.loads(line)["number"] in (5, 7) and json.loads(line)["event"] == "complete")]
+    kept = [
+        line for line in lines if not (json.loads(line)["number"] in (5, 7) and json.loads(line)["event"] == "complete")
+    ]
     folder.ledger.write_text("".join(kept))
     assert run_search(folder, load_manifest(folder), 8, Failing(everything=True)).asked == []
     assert found(folder) == before

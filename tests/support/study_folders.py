@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from kvtune.chair import save_ground_truth
+from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.search.captions import CaptionLog
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import LedgerWriter, Trial
 from kvtune.search.manifest import FORMAT, Fingerprint, Manifest
-from kvtune.search.scoring import save_ground_truth
 from kvtune.search.space import SearchSpace
 from kvtune.search.summary import StudySummary, TrialSummary
 
@@ -61,7 +62,7 @@ def write_study(
             log.append(image, text, tokens=len(text.split()), finish_reason="eos")
         log.close()
     if ground_truth is not None:
-        save_ground_truth(folder.ground_truth, dict(ground_truth))
+        save_ground_truth(ground_truth, folder.ground_truth)
     return folder
 
 

@@ -1,0 +1,372 @@
+"""``kvtune search``, ``studies``, ``rescore`` and ``export`` as their users run them, with a model that is quick."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from fake_search import LAYERS, FakeCaptioner, FakeRequest
+from small_coco import file_name, write_coco
+
+from kvtune.cli.main import main
+from kvtune.errors import RequestError
+from kvtune.presets import load_preset
+from kvtune.search.lock import locked
+
+IMAGES = list(range(1, 41))
+COUNTS = ["--images", "6", "--holdout-images", "4"]
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    return write_coco(tmp_path / "coco", "val2014", IMAGES)
+
+
+@pytest.fixture(autouse=True)
+def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
+    """A model and a captioner that need no torch, in the place of the real ones."""
+    seen = SimpleNamespace(loaded=[], captioners=[], dtype="float32", fail=None)
+
+    def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Any:
+        if name == "no-such-model":
+            raise RequestError("unknown model 'no-such-model'; there is demo, quick")
+        seen.loaded.append((name, device, dtype))
+        return SimpleNamespace(
+            name=name,
+            model_id=f"/models/{name}",
+            revision=None,
+            family=SimpleNamespace(name="quick"),
+            n_layers=LAYERS,
+            dtype_name=seen.dtype,
+            device="cpu",
+            default_prompt="Please describe this image in detail.",
+            published_preset="demo" if name == "quick" else None,
+        )
+
+    class Captioner(FakeCaptioner):
+        def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any) -> None:
+            super().__init__()
+            seen.captioners.append((prompt, max_new_tokens, lanes))
+
+        def finish(self, batch: list[Any]) -> Any:
+            if seen.fail is not None:
+                raise seen.fail
+            for request in batch:
+                assert Path(request.image).is_file()
+            yield from super().finish(batch)
+
+    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model))
+    captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner, Lanes=Any)
+    monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KVTUNE_COCO", raising=False)
+    return seen
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def search(run: Any, coco: Path) -> Any:
+    def search(*more: Any) -> tuple[int, str, str]:
+        return run("search", "--model", "quick", "--coco", coco, *COUNTS, "--sampler", "random", *more)
+
+    return search
+
+
+def refused(result: tuple[int, str, str], code: int = 2) -> str:
+    assert result[0] == code, result
+    assert result[1] == ""
+    last = result[2].strip().splitlines()[-1]
+    assert last.startswith("kvtune: ")
+    assert "Traceback" not in result[2]
+    return last
+
+
+def test_search_then_look_then_export(search: Any, run: Any, tmp_path: Path, quick_model: SimpleNamespace) -> None:
+    code, out, err = search("--trials", 5, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["study"] == "quick-kvsmooth"
+    assert [trial["number"] for trial in document["trials"]] == [0, 1, 2, 3, 4]
+    assert document["trials"][0]["published"]
+    assert document["trials"][0]["params"] == load_preset("demo").parameters
+    assert document["baseline"]["images"] == 6
+    assert quick_model.captioners == [("Please describe this image in detail.", 512, "auto")]
+    assert "trial 4: CHAIR_S" in err
+
+    study = tmp_path / "studies" / "quick-kvsmooth"
+    assert optuna.load_study(study_name="quick-kvsmooth", storage=f"sqlite:///{study}/study.db").metric_names
+    manifest = json.loads((study / "study.json").read_text())
+    assert len(manifest["tune"]["image_ids"]) == 6 and len(manifest["holdout"]["image_ids"]) == 4
+    assert not set(manifest["tune"]["image_ids"]) & set(manifest["holdout"]["image_ids"])
+    truth = json.loads((study / "ground_truth.json").read_text())
+    assert {int(image_id) for image_id in truth} == {*manifest["tune"]["image_ids"], *manifest["holdout"]["image_ids"]}
+
+    code, out, _ = run("studies", "--json")
+    assert code == 0 and json.loads(out)[0]["trials"] == {"complete": 5}
+    code, out, _ = run("studies")
+    assert code == 0 and "quick-kvsmooth" in out and "5 complete" in out
+
+    code, out, _ = run("export", "--out", tmp_path / "preset.json", "--select", "min-chair", "--json")
+    exported = json.loads(out)
+    best = min(document["trials"], key=lambda trial: (trial["chair_s"], -trial["f1"]))
+    assert (exported["trial"], exported["rule"], exported["on"]) == (best["number"], "lowest CHAIR_S", "tune")
+    assert load_preset(tmp_path / "preset.json").parameters == best["params"]
+    assert exported["preset"] == json.loads((tmp_path / "preset.json").read_text())
+
+    code, out, _ = run("export", "quick-kvsmooth", "--select", "trial:2")
+    assert code == 0 and "trial 2 of quick-kvsmooth: trial:2 (on tune images)" in out
+    assert load_preset(study / "presets" / "quick-kvsmooth-trial-2.json").study.trial == 2  # type: ignore[union-attr]
+
+    code, out, _ = run("rescore", "--json")
+    again = json.loads(out)
+    assert code == 0 and again.pop("changed") == 0 and again == document
+    code, out, _ = run("rescore", study)
+    assert code == 0 and "6 settings scored again, 0 with other scores" in out
+
+
+def test_without_json_there_is_a_table_and_what_to_do_next(search: Any) -> None:
+    code, out, err = search("--trials", 3)
+    assert code == 0
+    assert "CHAIR_S" in out and "baseline" in out and "hypervolume" in out
+    assert "kvtune export quick-kvsmooth --out preset.json" in out
+    assert "captions to write" in err and "captions to write" not in out
+
+
+def test_quiet_says_nothing_but_the_result(search: Any) -> None:
+    code, out, err = search("--trials", 2, "--quiet", "--json")
+    assert code == 0 and err == "" and json.loads(out)
+
+
+def test_the_same_command_continues_and_more_trials_extend(search: Any, quick_model: SimpleNamespace) -> None:
+    first = json.loads(search("--trials", 3, "--json")[1])
+    again = json.loads(search("--trials", 3, "--json")[1])
+    more = json.loads(search("--trials", 6, "--json")[1])
+    assert again == first
+    assert more["trials"][:3] == first["trials"]
+    assert len(more["trials"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--seed", 1], "seed 0, but this command has 1"),
+        (["--sampler", "nsga2"], 'sampler "random", but this command has "nsga2"'),
+        (["--parallel-trials", 3], "parallel_trials 8, but this command has 3"),
+        (["--prompt", "Look."], "prompt"),
+        (["--max-new-tokens", 99], "max_new_tokens 512, but this command has 99"),
+        (["--images", 7], "subset"),
+        (["--holdout-images", 5], "4 held-out images, not 5"),
+    ],
+)
+def test_a_command_that_would_mix_two_studies_is_refused(search: Any, change: list[Any], message: str) -> None:
+    search("--trials", 1)
+    assert message in refused(search("--trials", 2, *change))
+
+
+def test_another_model_or_dtype_is_refused(search: Any, run: Any, coco: Path, quick_model: SimpleNamespace) -> None:
+    search("--trials", 1, "--study", "mine")
+    other = ["search", "--model", "other", "--coco", coco, *COUNTS, "--sampler", "random", "--study", "mine"]
+    assert 'model "/models/quick", but this command has "/models/other"' in refused(run(*other))
+    quick_model.dtype = "bfloat16"
+    assert 'dtype "float32", but this command has "bfloat16"' in refused(search("--study", "mine"))
+
+
+def test_what_is_known_before_the_model_is_refused_before_it_loads(search: Any, quick_model: SimpleNamespace) -> None:
+    search("--trials", 1)
+    quick_model.loaded.clear()
+    refused(search("--seed", 5))
+    assert quick_model.loaded == []
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ""])
+def test_a_study_name_with_a_path_is_refused(search: Any, tmp_path: Path, name: str) -> None:
+    assert "cannot be a study's name" in refused(search("--study", name))
+    assert not (tmp_path / "studies").exists()
+
+
+def test_bad_requests_are_one_line(search: Any, run: Any, coco: Path, tmp_path: Path) -> None:
+    assert "--trials must be at least 1" in refused(search("--trials", 0))
+    assert "--lanes must be auto" in refused(search("--lanes", "many"))
+    assert "--seed must be at least 0" in refused(search("--seed", -1))
+    assert "unknown method 'nosuch'" in refused(search("--method", "nosuch"))
+    assert "kvtune data download" in refused(run("search", "--model", "quick", "--coco", tmp_path / "no"))
+    assert "unknown model 'no-such-model'" in refused(
+        run("search", "--model", "no-such-model", "--coco", coco, *COUNTS)
+    )
+    assert "ask for fewer" in refused(search("--images", 1000))
+    assert "neither one that ships" in refused(search("--subset", "nosuch"))
+    assert "no study 'nosuch'" in refused(run("export", "nosuch"))
+    assert "no study" in refused(run("rescore"))
+    assert "no study" in refused(run("export", "../../etc"))
+    assert "needs a step" in refused(search("--sampler", "grid", "--space", space(tmp_path, step=None)))
+    assert not (tmp_path / "studies").exists(), "nothing was begun"
+
+
+def space(tmp_path: Path, **changes: Any) -> Path:
+    searched = {"low": 0.0, "high": 1.0, "step": 0.25} | changes
+    data = {"method": "kvsmooth", "parameters": {"lambda_ref": {k: v for k, v in searched.items() if v is not None}}}
+    data["fixed"] = {"start_layer": 1, "end_layer": 7}
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_a_space_of_ones_own(search: Any, tmp_path: Path) -> None:
+    code, out, err = search("--space", space(tmp_path), "--sampler", "grid", "--trials", 50, "--json")
+    assert code == 0
+    trials = json.loads(out)["trials"]
+    assert sorted(trial["params"]["lambda_ref"] for trial in trials) == [0, 0.25, 0.5, 0.75, 1]
+    assert "the published preset demo is not in the search space" in err
+    assert "the grid has no more points after 5 trials" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"high": 2.0}, "lambda_ref must be a number from 0 to 1"), ({"hihg": 1.0}, "lambda_ref.hihg")],
+)
+def test_a_space_that_is_wrong(search: Any, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    line = refused(search("--space", space(tmp_path, **changes)))
+    assert message in line and "space.yaml" in line
+
+
+def test_an_image_that_is_none_fails_before_the_first_trial(search: Any, coco: Path, tmp_path: Path) -> None:
+    for image_id in IMAGES:
+        (coco / "val2014" / file_name("val2014", image_id)).write_bytes(b"no image")
+    assert "10 of 10 images cannot be read" in refused(search())
+    (coco / "val2014" / file_name("val2014", 7)).unlink()
+    for image_id in IMAGES:
+        (coco / "val2014" / file_name("val2014", image_id)).unlink(missing_ok=True)
+    assert "kvtune data download" in refused(search())
+    assert not (tmp_path / "studies").exists()
+
+
+def test_no_trial_keeps_the_baselines_f1(search: Any, run: Any, tmp_path: Path) -> None:
+    document = json.loads(search("--trials", 3, "--json")[1])
+    ledger = tmp_path / "studies" / "quick-kvsmooth" / "trials.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    for line in lines:
+        if line["number"] is None:
+            line["metrics"]["f1"] = 99.5
+    ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    line = refused(run("export", "--out", tmp_path / "preset.json"), code=1)
+    closest = min(document["trials"], key=lambda trial: (-trial["f1"], trial["chair_s"]))["number"]
+    assert f"--select trial:{closest} takes it" in line and "99.50" in line
+    assert not (tmp_path / "preset.json").exists()
+
+
+def test_a_study_in_use(search: Any, tmp_path: Path) -> None:
+    search("--trials", 1)
+    with locked(tmp_path / "studies" / "quick-kvsmooth"):
+        assert f"is in use by process {os.getpid()}" in refused(search("--trials", 2))
+
+
+def test_a_failure_midway_is_one_line_and_exit_code_1(search: Any, quick_model: SimpleNamespace) -> None:
+    quick_model.fail = RuntimeError("CUDA error: device lost\nmore\nlines")
+    line = refused(search("--trials", 2), code=1)
+    assert "CUDA error: device lost; no caption is lost, the same command goes on" in line
+    quick_model.fail = None
+    assert search("--trials", 2)[0] == 0
+
+
+def test_interrupted_by_the_keyboard(
+    search: Any, quick_model: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["search", "--model", "quick", "--prompt", "It's here."]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/kvtune", *arguments])
+    quick_model.fail = KeyboardInterrupt()
+    code, out, err = search("--trials", 2)
+    assert code == 130 and out == ""
+    assert f"stopped; no caption is lost. Go on with: kvtune {shlex.join(arguments)}" in err
+    quick_model.fail = None
+    assert search("--trials", 2)[0] == 0
+
+
+def test_leftovers_without_a_manifest_are_not_taken_over(search: Any, tmp_path: Path) -> None:
+    search("--trials", 1)
+    (tmp_path / "studies" / "quick-kvsmooth" / "study.json").unlink()
+    assert "has trials but no study.json" in refused(search("--trials", 1))
+
+
+def test_tune_images_given_by_a_file(search: Any, run: Any, tmp_path: Path, coco: Path) -> None:
+    from kvtune.coco import Subset
+
+    Subset.of("mine", "val2014", [5, 3, 9]).save(tmp_path / "mine.json")
+    code, out, err = search("--subset", "mine.json", "--trials", 2, "--json")
+    assert code == 0, err
+    assert json.loads(out)["subset"]["name"] == "mine"
+    manifest = json.loads((tmp_path / "studies" / "quick-kvsmooth" / "study.json").read_text())
+    assert manifest["tune"]["image_ids"] == [5, 3, 9]
+    assert len(manifest["holdout"]["image_ids"]) == 4 and not {5, 3, 9} & set(manifest["holdout"]["image_ids"])
+
+
+PROCESS = """
+import time
+from types import SimpleNamespace
+from fake_search import LAYERS, FakeCaptioner, FakeRequest
+
+pause = float(sys.argv.pop(1))
+
+class Captioner(FakeCaptioner):
+    def __init__(self, *arguments, **keywords):
+        super().__init__()
+
+    def finish(self, batch):
+        time.sleep(pause)
+        yield from super().finish(batch)
+
+vlm = SimpleNamespace(name="quick", model_id="quick", revision=None, family=SimpleNamespace(name="quick"),
+    n_layers=LAYERS, dtype_name="float32", device="cpu", default_prompt="?", published_preset="demo")
+sys.modules["kvtune.models"] = SimpleNamespace(load_model=lambda *arguments, **keywords: vlm)
+sys.modules["kvtune.captioning"] = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner, Lanes=None)
+from kvtune.cli.main import main
+main()
+"""
+
+
+def test_sigterm_stops_a_real_process_cleanly(tmp_path: Path, coco: Path) -> None:
+    """A process of its own, with everything real but the model; SIGTERM, then the same command to the end."""
+    support = Path(__file__).parent.parent / "support"
+    script = tmp_path / "run.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(support)!r})\n{PROCESS}")
+    command = ["search", "--model", "quick", "--coco", str(coco), *COUNTS, "--trials", "4", "--json"]
+    process = subprocess.Popen(
+        [sys.executable, script, "0.3", *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    captions = tmp_path / "studies" / "quick-kvsmooth" / "captions" / "trial-0001.jsonl"
+    for _ in range(600):
+        if process.poll() is not None or (captions.exists() and captions.stat().st_size):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == "" and "Traceback" not in err
+    assert "Go on with: kvtune search --model quick" in err
+    ran = subprocess.run(
+        [sys.executable, script, "0", *command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert len(json.loads(ran.stdout)["trials"]) == 4

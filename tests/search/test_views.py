@@ -1,0 +1,100 @@
+"""What is shown while a search runs, and in the list of studies."""
+
+import io
+from pathlib import Path
+
+import pytest
+from fake_search import new_study, run_search
+from rich.console import Console
+
+from kvtune.search import progress
+from kvtune.search.overview import overviews
+from kvtune.search.progress import LiveView, PlainView, View, view_for
+from kvtune.search.summarize import summarize
+
+
+def console(terminal: bool = False, width: int = 120) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
+
+
+def shown(used: Console) -> str:
+    assert isinstance(used.file, io.StringIO)
+    return used.file.getvalue()
+
+
+def test_the_console_decides() -> None:
+    assert isinstance(view_for(console(terminal=True)), LiveView)
+    assert isinstance(view_for(console()), PlainView)
+
+
+def test_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    folder, manifest = new_study(tmp_path / "s", images=5)
+    used = console(width=40)
+    run_search(folder, manifest, 3, view=PlainView(used))
+    lines = shown(used).splitlines()
+    assert lines[0] == "20 captions to write, 0 trials finished"
+    assert any(line.startswith("20/20 captions, ") and line.endswith("0:00:00 to go") for line in lines)
+    baseline = summarize(folder).baseline
+    assert baseline is not None
+    assert f"baseline: CHAIR_S {baseline.chair_s:.1f}, F1 {baseline.f1:.1f}" in lines
+    first = next(line for line in lines if line.startswith("trial 0: "))
+    assert first.endswith("on the front  (lambda_ref=0.7 queue_length=15 clip_width=0.2 start_layer=1 end_layer=7)")
+    assert len([line for line in lines if line.startswith("trial ")]) == 3
+
+
+def test_the_rest_of_a_search_is_what_remains_to_be_written(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s", images=5)
+    run_search(folder, manifest, 3)
+    used = console()
+    run_search(folder, manifest, 7, view=PlainView(used))
+    assert shown(used).splitlines()[0] == "20 captions to write, 3 trials finished"
+
+
+def test_the_live_display_has_front_baseline_and_progress(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s", images=5)
+    used = console(terminal=True)
+    run_search(folder, manifest, 6, view=LiveView(used))
+    summary = summarize(folder)
+    last = shown(used).rsplit("kvsmooth on fake, 5 images", 1)[1]
+    assert "35/35" in last
+    assert "trials finished: 6" in last
+    assert f"{summary.baseline.chair_s:.1f}" in last.split("baseline", 1)[1].splitlines()[0]  # type: ignore[union-attr]
+    for number in summary.front:
+        assert f"front {number}" in last
+    for trial in summary.trials:
+        assert (f"front {trial.number} " in last) == (trial.number in summary.front)
+
+
+def test_a_long_front_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "FRONT_ROWS", 1)
+    folder, manifest = new_study(tmp_path / "s", images=20)
+    used = console(terminal=True)
+    run_search(folder, manifest, 12, view=LiveView(used))
+    front = summarize(folder).front
+    assert len(front) > 1
+    assert f"and {len(front) - 1} more on the front" in shown(used)
+
+
+def test_no_view_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, manifest = new_study(tmp_path / "s", images=3)
+    run_search(folder, manifest, 2, view=View())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_studies_on_disk(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "one", images=5)
+    run_search(folder, manifest, 3)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "study.json").write_text("{")
+    (tmp_path / "nothing").mkdir()
+    found = {overview.study: overview for overview in overviews(tmp_path)}
+    assert set(found) == {"one", "broken"}
+    one = found["one"].to_dict()
+    summary = summarize(folder)
+    assert one["trials"] == {"complete": 3}
+    assert one["captions"] == 20
+    assert (one["front"], one["hypervolume"], one["images"]) == (len(summary.front), summary.hypervolume, 5)
+    assert one["problem"] is None
+    assert "not valid JSON" in (found["broken"].problem or "")
+    assert overviews(tmp_path / "none") == []
