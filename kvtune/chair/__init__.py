@@ -1,0 +1,23 @@
+"""CHAIR, the hallucination metric: vocabulary, caption -> objects, ground truth, scores. Imports no torch."""
+
+from kvtune.chair.captions import parse_image_id, read_captions
+from kvtune.chair.counts import COLUMNS, CaptionCounts, rates
+from kvtune.chair.ground_truth import build_ground_truth, load_ground_truth, save_ground_truth
+from kvtune.chair.reader import CaptionReader, Reading
+from kvtune.chair.scorer import SCORER, ChairScore, ChairScorer
+
+__all__ = [
+    "COLUMNS",
+    "SCORER",
+    "CaptionCounts",
+    "CaptionReader",
+    "ChairScore",
+    "ChairScorer",
+    "Reading",
+    "build_ground_truth",
+    "load_ground_truth",
+    "parse_image_id",
+    "rates",
+    "read_captions",
+    "save_ground_truth",
+]
