@@ -2,6 +2,6 @@
 
 from kvtune.models.base import Family, VisionLanguageModel
 from kvtune.models.loading import load_model
-from kvtune.models.registry import families, get_family
+from kvtune.models.registry import families, family_of, get_family
 
-__all__ = ["Family", "VisionLanguageModel", "families", "get_family", "load_model"]
+__all__ = ["Family", "VisionLanguageModel", "families", "family_of", "get_family", "load_model"]

@@ -22,12 +22,15 @@ class NaiveRun:
     logits: list[torch.Tensor] = field(default_factory=list)
 
 
-def naive_decode(model, inputs, parameters, steps, eos=None):
-    """Greedy decoding of one row; ``parameters`` are KVSmooth's, as a dict, or None for the plain model."""
+def naive_decode(model, inputs, parameters, steps, eos=None, first_position=None):
+    """Greedy decoding of one row; ``parameters`` are KVSmooth's, as a dict, or None for the plain model.
+
+    ``first_position`` is the rotary position of the first generated token, where it is not the prompt's length.
+    """
     decoder = model.get_decoder()
     text = decoder.config
-    before_text, before = text._attn_implementation, model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    before = text._attn_implementation
+    text._attn_implementation = "eager"
     o_hooks = (
         _OutputSmoothing(decoder, parameters) if parameters and parameters["target"] == "attention_output" else None
     )
@@ -39,24 +42,28 @@ def naive_decode(model, inputs, parameters, steps, eos=None):
             queues = [deque(maxlen=parameters["queue_length"]) if parameters else None for _ in range(layers)]
             run = NaiveRun([], [], [])
             mask = inputs["attention_mask"]
-            for _ in range(steps):
-                run.logits.append(out.logits[0, -1])
-                token = int(out.logits[0, -1].argmax())
+            logits = out.logits[0, -1]
+            for step in range(steps):
+                run.logits.append(logits)
+                token = int(logits.argmax())
                 run.tokens.append(token)
                 if token == eos:
                     break
                 mask = torch.cat([mask, mask.new_ones(1, 1)], dim=1)
                 position = mask.sum(1, keepdim=True) - 1
+                if first_position is not None:
+                    position[:] = first_position + step
                 if o_hooks:
                     o_hooks.decoding = True
-                out = model(
-                    input_ids=torch.tensor([[token]]),
+                out = decoder(
+                    inputs_embeds=model.get_input_embeddings()(torch.tensor([[token]])),
                     attention_mask=mask,
                     position_ids=position,
                     past_key_values=cache,
                     use_cache=True,
                     output_attentions=True,
                 )
+                logits = model.get_output_embeddings()(out.last_hidden_state)[0, -1]
                 if parameters is None:
                     continue
                 run.entropies.append([])
@@ -79,8 +86,7 @@ def naive_decode(model, inputs, parameters, steps, eos=None):
             run.values = [layer.values for layer in cache.layers]
             return run
     finally:
-        model.set_attn_implementation(before)
-        text._attn_implementation = before_text
+        text._attn_implementation = before
 
 
 def _entropy(rows):

@@ -1,0 +1,191 @@
+"""What every family must do, each on a small random checkpoint of its true architecture, loaded by path."""
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import LAYERS, SAVERS
+from naive_kvsmooth import naive_decode
+from PIL import Image
+from transformers import DynamicCache
+
+from kvtune import KVSmooth
+from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.errors import RequestError
+from kvtune.models import family_of, get_family
+
+FAMILIES = list(SAVERS)
+GROUPED = {name: {"kv_heads": 2} for name in FAMILIES if name != "qwen2.5-vl"} | {"qwen2.5-vl": {}}
+SIZES = [(50, 30), (30, 90), (40, 40)]
+STEPS = 16
+METHODS = [
+    KVSmooth(0.9, 5, 0.2, 1, 3),
+    KVSmooth(0.5, 3, 0.5, 0, 3),
+    KVSmooth(0.6, 4, 0.4, 0, 2, target="k"),
+    KVSmooth(0.7, 4, 0.4, 1, 3, target="attention_output"),
+    KVSmooth(0.6, 15, 0.2, 0, 3, adaptive=False),
+]
+
+
+def pictures(seed=0):
+    random = np.random.default_rng(seed)
+    return [Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in SIZES]
+
+
+def generate(vlm, inputs, **settings):
+    settings = {"max_new_tokens": STEPS, "eos_token_id": None, **settings}
+    with torch.no_grad():
+        output = vlm.hf_model.generate(**inputs, **settings)
+    return output[:, inputs["input_ids"].shape[1] :].tolist()
+
+
+def first_position(vlm, inputs):
+    """Rotary position after the prompt of one row; an image of Qwen's takes as many as its longer side has tokens."""
+    if "image_grid_thw" not in inputs:
+        return inputs["input_ids"].shape[1]
+    _, height, width = inputs["image_grid_thw"][0].tolist()
+    visual = int((inputs["input_ids"] == vlm.hf_model.config.image_token_id).sum())
+    return inputs["input_ids"].shape[1] - visual + max(height, width) // 2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_loads_by_path(loaded, checkpoint, name):
+    vlm = loaded(name)
+    assert type(vlm.family) is type(get_family(name)) is type(family_of(vlm.hf_model.config.model_type))
+    assert vlm.n_layers == LAYERS and vlm.dtype == torch.float64 and vlm.dtype_name == "float64"
+    assert vlm.model_id == str(checkpoint(name)) and vlm.name == checkpoint(name).name
+    assert vlm.revision is None and vlm.quantization is None and vlm.published_preset is None
+    assert not vlm.hf_model.training
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_visual_tokens_are_where_the_image_enters(loaded, name):
+    """Another image changes the decoder's input there and nowhere else, but for LLaVA-NeXT's line ends."""
+    vlm, seen = loaded(name), []
+    hook = vlm.decoder.register_forward_pre_hook(
+        lambda decoder, arguments, keywords: seen.append(keywords["inputs_embeds"]), with_kwargs=True
+    )
+    inputs, others = vlm.prepare(pictures(0)), vlm.prepare(pictures(1))
+    with torch.no_grad():
+        for each in (inputs, others):
+            vlm.family.prefill(vlm, each, DynamicCache(config=vlm.decoder.config))
+    hook.remove()
+    changed, visual = (seen[0] != seen[1]).any(-1), vlm.family.visual_tokens(vlm, inputs)
+    same = seen[0][visual & ~changed]
+    if name == "llava-next":
+        assert len(same) and (same == vlm.hf_model.model.image_newline).all()
+    else:
+        assert not len(same)
+    assert changed.any() and not (changed & ~visual).any()
+    assert torch.equal(inputs["input_ids"], others["input_ids"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_decoding_by_hand_equals_generate(loaded, name):
+    """Prefill, positions and decode steps as an engine runs them, in a padded batch."""
+    vlm = loaded(name)
+    inputs = vlm.prepare(pictures())
+    expected = generate(vlm, inputs)
+    cache, mask, written = DynamicCache(config=vlm.decoder.config), inputs["attention_mask"], []
+    with torch.no_grad():
+        tokens = vlm.family.prefill(vlm, inputs, cache).argmax(-1)
+        positions = vlm.family.next_positions(vlm, inputs)
+        for step in range(STEPS):
+            written.append(tokens)
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            hidden = vlm.decoder(
+                inputs_embeds=vlm.hf_model.get_input_embeddings()(tokens[:, None]),
+                attention_mask=mask,
+                position_ids=positions[:, None] + step,
+                past_key_values=cache,
+            ).last_hidden_state
+            tokens = vlm.hf_model.get_output_embeddings()(hidden[:, -1]).argmax(-1)
+    assert torch.stack(written, dim=1).tolist() == expected
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rows_of_a_padded_batch_are_as_alone(loaded, name):
+    vlm = loaded(name)
+    batch = generate(vlm, vlm.prepare(pictures()))
+    assert batch == [generate(vlm, vlm.prepare([picture]))[0] for picture in pictures()]
+    assert len({tuple(row) for row in batch}) > 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_kvsmooth_equals_the_naive_reference(loaded, name):
+    """Float64, fewer key and value heads than heads: tokens, keys and values."""
+    vlm = loaded(name, **GROUPED[name])
+    assert vlm.decoder.config.num_key_value_heads < vlm.decoder.config.num_attention_heads
+    model, changed = vlm.hf_model, 0
+    for picture, method in zip(pictures() + pictures(1), [None, *METHODS], strict=True):
+        inputs = vlm.prepare([picture])
+        parameters = method.parameters() if method else None
+        expected = naive_decode(model, inputs, parameters, STEPS, first_position=first_position(vlm, inputs))
+        if method is None:
+            assert generate(vlm, inputs)[0] == expected.tokens
+            continue
+        changed += generate(vlm, inputs)[0] != expected.tokens
+        with method(model), torch.no_grad():
+            result = model.generate(**inputs, max_new_tokens=STEPS, eos_token_id=None, return_dict_in_generate=True)
+        tokens = result.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+        assert tokens == expected.tokens
+        for layer, cached in enumerate(result.past_key_values.layers):
+            known = cached.keys.shape[2]
+            torch.testing.assert_close(cached.keys, expected.keys[layer][:, :, :known], rtol=0, atol=1e-5)
+            torch.testing.assert_close(cached.values, expected.values[layer][:, :, :known], rtol=0, atol=1e-5)
+    assert changed > 1
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_captions_equal_generate(loaded, name):
+    """Several images and methods in flight, through the captioner."""
+    vlm = loaded(name)
+    captioner = Captioner(vlm, max_new_tokens=STEPS)
+    wanted = [(index, method) for index in range(len(SIZES)) for method in (None, *METHODS[:2])]
+    requests = [CaptionRequest(index, pictures()[index], method, (index, method)) for index, method in wanted]
+    captions = {caption.tag: caption for caption in captioner.run(requests)}
+    for index, method in wanted:
+        inputs = vlm.prepare([pictures()[index]])
+        if method is None:
+            expected = generate(vlm, inputs, eos_token_id=vlm.eos_token_ids)[0]
+        else:
+            with method(vlm.hf_model):
+                expected = generate(vlm, inputs, eos_token_id=vlm.eos_token_ids)[0]
+        caption = captions[index, method]
+        ends = vlm.eos_token_ids
+        assert list(caption.token_ids) == [token for token in expected if token not in ends]
+        assert caption.text == vlm.decode(caption.token_ids)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_beams_and_a_method_go_together(loaded, name):
+    vlm = loaded(name)
+    inputs = vlm.prepare(pictures())
+    with METHODS[0](vlm.hf_model):
+        batch = generate(vlm, inputs, num_beams=3)
+        alone = [generate(vlm, vlm.prepare([picture]), num_beams=3)[0] for picture in pictures()]
+    assert batch == alone
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_decoding_is_greedy_whatever_the_checkpoint_says(loaded, name):
+    vlm = loaded(name)
+    writers = [module for module in vlm.hf_model.modules() if hasattr(module, "generation_config")]
+    assert writers[0] is vlm.hf_model
+    for writer in writers:
+        config = writer.generation_config
+        assert config.repetition_penalty in (None, 1.0) and not config.do_sample and config.num_beams in (None, 1)
+        assert config.eos_token_id is not None and config.pad_token_id is not None
+    assert vlm.eos_token_ids
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("size", [(1, 1), (1, 60), (90, 1), (3, 3), (1, 300), (400, 1), (1600, 1200)], ids=str)
+def test_odd_images_are_captioned_or_refused_in_a_line(loaded, name, size):
+    vlm = loaded(name, dtype="float32")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    try:
+        inputs = vlm.prepare([image, pictures()[0]])
+    except RequestError as error:
+        assert f"cannot take an image of {size[0]}x{size[1]} pixels" in str(error) and "\n" not in str(error)
+        return
+    assert len(generate(vlm, inputs, max_new_tokens=2)) == 2
