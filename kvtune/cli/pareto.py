@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.progress import progress
 
 
 def pareto(
@@ -14,6 +15,16 @@ def pareto(
     select: Annotated[
         str, typer.Option(help="Rule that marks the chosen point: keep-f1, knee, min-chair, max-f1 or trial:N.")
     ] = "keep-f1",
+    overlay: Annotated[
+        list[str] | None,
+        typer.Option(help="Results beside the study's: 'paper', or a captions file of its images. Repeatable."),
+    ] = None,
+    html: Annotated[bool, typer.Option("--html", help="Also write the study as one HTML page.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="Put small images into the page.")] = False,
+    coco: Annotated[Path | None, typer.Option(help="COCO folder for --images; the study's when left out.")] = None,
+    outcomes: Annotated[
+        bool, typer.Option("--outcomes", help="Also write a table of every caption of every trial.")
+    ] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write tables as Parquet too.")] = False,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for the files; the study's report folder when left out.")
@@ -21,14 +32,16 @@ def pareto(
     studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
     json: Json = False,
 ) -> None:
-    """Show the front of a study: table and picture here, PNG, SVG and CSV as files.
+    """Show the front of a study: table and picture here; PNG, SVG, CSV and an HTML page as files.
 
     With --json, only files that another option asks for are written.
 
-    Example: kvtune pareto demo-kvsmooth --all
+    Example: kvtune pareto demo-kvsmooth --html --images
     """
-    from kvtune.report import facts, files
+    from kvtune.errors import RequestError
+    from kvtune.report import facts
     from kvtune.report.document import study_document
+    from kvtune.report.overlay import overlay_points
     from kvtune.report.terminal import front_view
     from kvtune.search.layout import find_study
     from kvtune.search.summarize import summarize
@@ -36,18 +49,34 @@ def pareto(
     folder = find_study(study, studies_dir)
     summary = summarize(folder)
     chosen = facts.choice(summary, select)
+    if images and not html:
+        raise RequestError("--images puts images into the page; write --html --images")
+    overlays = [point for name in overlay or [] for point in overlay_points(name, folder, summary.model)]
+    if json:
+        print_json(study_document(summary, chosen, overlays))
+    else:
+        out.print(front_view(summary, chosen, out, overlays, every=every))
+    everything = not json or out_dir is not None
+    if not (everything or html or outcomes or parquet):
+        return
+
+    from kvtune.report import files
+    from kvtune.report.captions import outcomes_frame
+
     if parquet:
         files.check_parquet()
-    if json:
-        print_json(study_document(summary, chosen))
-    else:
-        out.print(front_view(summary, chosen, out, every=every))
-
     report = out_dir or folder.report
     written: list[Path] = []
-    if not json or out_dir is not None:
-        written += files.write_pictures(report, summary, chosen["trial"])
-    if not json or out_dir is not None or parquet:
+    if everything:
+        written += files.write_pictures(report, summary, chosen["trial"], overlays)
+    if everything or parquet:
         written += files.write_trials(report, summary, chosen["trial"], parquet=parquet)
+    if outcomes:
+        written += files.write_frame(report / "outcomes", outcomes_frame(folder, summary), parquet=parquet)
+    if html:
+        with progress("images made small") as on_progress:
+            written += files.write_page(
+                report, folder, summary, chosen, overlays, with_images=images, coco=coco, on_progress=on_progress
+            )
     for path in written:
         err.print(f"wrote {path}", soft_wrap=True, markup=False)

@@ -44,4 +44,6 @@ def serve(storage: str, host: str, port: int) -> None:
     try:
         run_server(storage, host=host, port=port)
     except OSError as error:
-        raise RequestError(f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port") from error
+        raise RequestError(
+            f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port"
+        ) from error

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvtune.errors import RequestError
 from kvtune.files import write_bytes, write_text
+from kvtune.report.captions import Progress, packed_captions
 from kvtune.report.figures import front_figure, hypervolume_figure, save_figure
 from kvtune.report.frames import trials_frame
 from kvtune.report.overlay import OverlayPoint
+from kvtune.report.page import html_page
+from kvtune.search.layout import StudyFolder
 from kvtune.search.summary import StudySummary
 
 if TYPE_CHECKING:
@@ -34,6 +37,34 @@ def write_pictures(
 def write_trials(out: Path, summary: StudySummary, chosen: int | None, *, parquet: bool = False) -> list[Path]:
     """Write all trials as CSV and, if wanted, as Parquet; return the paths."""
     return write_frame(out / "trials", trials_frame(summary, chosen), parquet=parquet)
+
+
+def write_page(
+    out: Path,
+    folder: StudyFolder,
+    summary: StudySummary,
+    chosen: dict[str, Any],
+    overlays: Sequence[OverlayPoint] = (),
+    *,
+    with_images: bool = False,
+    coco: Path | None = None,
+    on_progress: Progress = lambda done, total: None,
+) -> list[Path]:
+    """Write the study as one HTML page, ``pareto.html``; return its path.
+
+    Parameters
+    ----------
+    chosen
+        As :func:`kvtune.report.facts.choice` gives it.
+    with_images, coco, on_progress
+        See :func:`kvtune.report.captions.packed_captions`.
+    """
+    captions = packed_captions(
+        folder, summary, chosen["trial"], with_images=with_images, coco=coco, on_progress=on_progress
+    )
+    path = out / "pareto.html"
+    write_text(path, html_page(summary, chosen, captions, overlays))
+    return [path]
 
 
 def write_frame(stem: Path, frame: "pd.DataFrame", *, parquet: bool = False) -> list[Path]:

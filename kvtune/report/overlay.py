@@ -1,10 +1,15 @@
 """Points of other methods, set beside a study's: numbers a paper reports, or captions scored here."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+
+from kvtune.errors import RequestError
+from kvtune.search.layout import StudyFolder
+from kvtune.search.manifest import load_manifest
 
 PAPER = "paper"
 """The ``--overlay`` that stands for the numbers the KVSmooth paper reports."""
@@ -67,7 +72,7 @@ def paper_points(model: str) -> list[OverlayPoint]:
     ]
 
 
-def captions_point(path: Path, ground_truth: Mapping[int, Iterable[str]], images: Iterable[int]) -> OverlayPoint:
+def captions_point(path: Path, ground_truth: Mapping[int, Collection[str]], images: Collection[int]) -> OverlayPoint:
     """Score a captions file of another method on the study's images.
 
     Captions of further images are left out, so that the rates are over the same images as the study's.
@@ -86,4 +91,38 @@ def captions_point(path: Path, ground_truth: Mapping[int, Iterable[str]], images
     RequestError
         If the file cannot be read, or does not have exactly one caption for each of the images.
     """
-    raise NotImplementedError
+    from kvtune.chair import ChairScorer, read_captions
+
+    wanted = set(images)
+    captions = [caption for caption in read_captions(path) if caption["image_id"] in wanted]
+    counts = Counter(caption["image_id"] for caption in captions)
+    missing = sorted(wanted - counts.keys())
+    if missing:
+        raise RequestError(
+            f"captions file {path} covers {len(counts)} of the study's {len(wanted)} tune images (first missing: "
+            f"{missing[0]}); caption the others too, a comparison over other images means nothing"
+        )
+    twice = [image for image, count in counts.items() if count > 1]
+    if twice:
+        raise RequestError(
+            f"captions file {path} has {counts[twice[0]]} captions of image {twice[0]}; keep one an image"
+        )
+    score = ChairScorer(ground_truth).score(captions).to_dict()
+    names = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words")
+    return OverlayPoint(path.stem, {name: score[name] for name in names}, reported=False, source=str(path))
+
+
+def overlay_points(name: str, folder: StudyFolder, model: str) -> list[OverlayPoint]:
+    """Return what ``--overlay NAME`` stands for: :data:`PAPER`, or a captions file of the study's tune images.
+
+    Raises
+    ------
+    RequestError
+        As :func:`captions_point`.
+    """
+    if name == PAPER:
+        return paper_points(model)
+    from kvtune.chair import load_ground_truth
+
+    manifest = load_manifest(folder)
+    return [captions_point(Path(name), load_ground_truth(folder.ground_truth), manifest.tune["image_ids"])]

@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 from study_folders import write_study
 from synthetic_studies import random_study, study, trial
 
@@ -68,6 +69,39 @@ def test_files_go_where_they_are_asked(studies, tmp_path):
     )
     assert ran.returncode == 0 and json.loads(ran.stdout)
     assert (tmp_path / "a" / "front.png").exists() and not (studies / "minigpt4-kvsmooth" / "report").exists()
+
+
+def test_page_outcomes_and_overlay_of_a_study_with_captions(tmp_path):
+    truth = {image: {"dog"} for image in (11, 12, 13)}
+    texts = {None: dict.fromkeys(truth, "A dog and a cat."), 0: dict.fromkeys(truth, "A </script> dog.")}
+    summary = study([trial(0, 0, 100, lambda_ref=0.5)], trial(None, 100, 67))
+    write_study(tmp_path / "studies", summary, texts, truth, coco=tmp_path / "coco")
+    (tmp_path / "coco" / "val2014").mkdir(parents=True)
+    annotations = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog", "supercategory": "animal"}]}
+    for image in truth:
+        name = f"COCO_val2014_{image:012d}.jpg"
+        Image.new("RGB", (200, 100), "green").save(tmp_path / "coco" / "val2014" / name)
+        annotations["images"].append({"id": image, "file_name": name, "width": 200, "height": 100})
+    (tmp_path / "coco" / "instances_val2014.json").write_text(json.dumps(annotations))
+    (tmp_path / "coco" / "captions_val2014.json").write_text(json.dumps({**annotations, "categories": []}))
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([{"image_id": image, "caption": "A dog and a bus."} for image in truth]))
+
+    ran = kvtune("pareto", "--html", "--images", "--outcomes", "--overlay", other, "--overlay", "paper", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "◇ other" in ran.stdout and "reported, other images" in ran.stdout
+    report = tmp_path / "studies" / summary.study / "report"
+    assert len((report / "outcomes.csv").read_text().splitlines()) == 7
+    page = (report / "pareto.html").read_text()
+    assert "A </script> dog" not in page and '"label":"other"' in page
+
+    ran = kvtune("pareto", "--json", "--html", "--out", tmp_path / "page only", cwd=tmp_path)
+    assert ran.returncode == 0 and json.loads(ran.stdout)["chosen"]["trial"] == 0
+    other.write_text(json.dumps([{"image_id": 11, "caption": "A dog."}]))
+    ran = kvtune("pareto", "--overlay", other, cwd=tmp_path)
+    assert ran.returncode == 2 and "covers 1 of the study's 3 tune images" in ran.stderr
+    ran = kvtune("pareto", "--images", cwd=tmp_path)
+    assert ran.returncode == 2 and "--html --images" in ran.stderr
 
 
 def test_a_study_just_begun(studies, tmp_path):

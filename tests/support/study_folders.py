@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kvtune.chair import save_ground_truth
-from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.search.captions import CaptionLog
 from kvtune.search.layout import StudyFolder
