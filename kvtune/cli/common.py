@@ -68,10 +68,17 @@ def print_error_line(message: str) -> None:
     sys.stderr.write("kvtune: " + " ".join(message.split()) + "\n")
 
 
+class _ToStderr(logging.Handler):
+    """Writes to whatever ``sys.stderr`` is at that moment: a live display puts itself there while it runs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
 def _configure(quiet: bool, verbose: bool, debug: bool) -> None:
     global _debug
     _debug = debug
     err.quiet = quiet
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToStderr()], force=True)
     logging.getLogger("kvtune").setLevel(level)

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from kvtune.cli.common import Json, err, out, print_json
-from kvtune.cli.progress import progress
 from kvtune.search.samplers import SamplerName
 
 
@@ -74,8 +73,8 @@ def search(
         lanes=lanes,
     )
     try:
-        with terminable(), progress("images checked") as checked:
-            summary = run(options, view_for(err), checked)
+        with terminable():
+            summary = run(options, view_for(err))
     except KeyboardInterrupt:
         err.print(f"stopped; no caption is lost. Go on with: {shlex.join(['kvtune', *sys.argv[1:]])}", soft_wrap=True)
         raise typer.Exit(130) from None

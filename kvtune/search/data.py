@@ -34,7 +34,7 @@ class Data:
     download_options: str
     _ground_truth: dict[int, set[str]] | None = field(default=None, repr=False)
 
-    def check(self, on_progress: Callable[[int, int], None] | None, note: Callable[[str], None]) -> list[Image]:
+    def check(self, on_progress: Callable[[int, int], None], note: Callable[[str], None]) -> list[Image]:
         """Open every image once, so that a broken one is found before the first trial, not after an hour.
 
         Returns

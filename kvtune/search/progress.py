@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
@@ -32,6 +32,11 @@ class View:
         """Show a search that has ``captions`` captions before it; the ledger changes under the view."""
         yield
 
+    @contextlib.contextmanager
+    def checking(self) -> Iterator[Callable[[int, int], None]]:
+        """Show images being checked; the function that it gives takes (images checked, all images)."""
+        yield lambda done, total: None
+
     def note(self, text: str) -> None:
         """Say something once."""
 
@@ -50,6 +55,18 @@ class PlainView(View):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+
+    @contextlib.contextmanager
+    def checking(self) -> Iterator[Callable[[int, int], None]]:
+        last = time.monotonic()
+
+        def show(done: int, total: int) -> None:
+            nonlocal last
+            if done == total or time.monotonic() - last >= PLAIN_SECONDS:
+                last = time.monotonic()
+                self.note(f"{done}/{total} images checked")
+
+        yield show
 
     @contextlib.contextmanager
     def showing(self, manifest: Manifest, ledger: Ledger, captions: int) -> Iterator[None]:
@@ -88,6 +105,13 @@ class LiveView(View):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+
+    @contextlib.contextmanager
+    def checking(self) -> Iterator[Callable[[int, int], None]]:
+        columns = (TextColumn("images checked"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
     @contextlib.contextmanager
     def showing(self, manifest: Manifest, ledger: Ledger, captions: int) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 import os
 import uuid
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -57,15 +56,13 @@ class Options:
     lanes: str = "auto"
 
 
-def search(options: Options, view: View, on_images: Callable[[int, int], None] | None = None) -> StudySummary:
+def search(options: Options, view: View) -> StudySummary:
     """Run a study until it holds ``options.trials`` finished trials; begin it, or go on where it stopped.
 
     Parameters
     ----------
     view
         Shows what happens.
-    on_images
-        Called with (images checked, all images) while they are opened once, before the first trial.
 
     Raises
     ------
@@ -88,7 +85,8 @@ def search(options: Options, view: View, on_images: Callable[[int, int], None] |
         fingerprint = _fingerprint(options, vlm, data, _space(options, given_space, vlm))
         if begun is not None:
             refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
-        tune_images = data.check(on_images, view.note)
+        with view.checking() as on_image:
+            tune_images = data.check(on_image, view.note)
         scoring = Scoring(data.ground_truth())
 
         if begun is None:
