@@ -70,13 +70,14 @@ const SHAPES = {
   overlay: "M0,-6.5L6.5,0 0,6.5 -6.5,0Z",
 };
 const HOLLOW = ["baseline", "published", "overlay"];
-function shapes(roles) {
+/* One solid shape, and hollow ones over it, so that a point that is two things shows both. */
+function shown(roles) {
   const solid = roles.find(role => !HOLLOW.includes(role));
-  const hollow = roles.filter(role => HOLLOW.includes(role));
-  const group = [];
-  if (solid) group.push(svg("g", {class: `role-${solid}`}, svg("path", {class: "shape", d: SHAPES[solid]})));
-  for (const role of hollow) group.push(svg("g", {class: `role-${role}`}, svg("path", {class: "shape hollow", d: SHAPES[role]})));
-  return group;
+  return (solid ? [solid] : []).concat(roles.filter(role => HOLLOW.includes(role)));
+}
+function shapes(roles) {
+  return shown(roles).map(role => svg("g", {class: `role-${role}`},
+    svg("path", {class: HOLLOW.includes(role) ? "shape hollow" : "shape", d: SHAPES[role]})));
 }
 function icon(roles) { return svg("svg", {viewBox: "-9 -9 18 18", "aria-hidden": "true"}, ...shapes(roles)); }
 
@@ -96,13 +97,15 @@ let places = [];
 function draw() {
   const holder = byId("plot");
   const width = Math.max(holder.clientWidth, 260), height = Math.round(Math.min(460, Math.max(280, width * 0.62)));
-  const left = 44, right = width - 12, top = 12, bottom = height - 44;
+  const right = width - 12, top = 12, bottom = height - 44;
   if (!drawn.length) { holder.replaceChildren(tag("p", {}, "No trial is judged yet.")); return; }
   let framed = drawn;
   if (byId("zoom").checked) framed = drawn.filter(p => p.roles.some(role => role !== "complete" && role !== "raced"));
   const withBars = byId("intervals").checked;
   const ends = metric => framed.flatMap(p => withBars && p.intervals[metric] && p.roles[0] !== "complete" && p.roles[0] !== "raced" ? [p[metric], ...p.intervals[metric]] : [p[metric]]);
   const xs = limits(ends("chair_s")), ys = limits(ends("f1"));
+  const yTicks = ticks(ys, Math.floor(height / 45));
+  const left = 30 + 7 * Math.max(...yTicks.map(value => String(value).length));
   const x = value => left + (value - xs[0]) / (xs[1] - xs[0]) * (right - left);
   const y = value => bottom - (value - ys[0]) / (ys[1] - ys[0]) * (bottom - top);
   const picture = svg("svg", {viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": `Scatter of ${drawn.length} points, CHAIR_S across and F1 up. The table of trials below has the same data.`});
@@ -110,7 +113,7 @@ function draw() {
     picture.append(svg("line", {class: "grid", x1: x(value), x2: x(value), y1: top, y2: bottom}),
       svg("text", {x: x(value), y: bottom + 16, "text-anchor": "middle", "aria-hidden": "true"}, String(value)));
   }
-  for (const value of ticks(ys, Math.floor(height / 45))) {
+  for (const value of yTicks) {
     picture.append(svg("line", {class: "grid", x1: left, x2: right, y1: y(value), y2: y(value)}),
       svg("text", {x: left - 6, y: y(value) + 4, "text-anchor": "end", "aria-hidden": "true"}, String(value)));
   }
@@ -220,8 +223,9 @@ new ResizeObserver(draw).observe(byId("plot"));
 function legend() {
   const counts = new Map();
   for (const point of drawn) for (const role of point.roles) counts.set(role, (counts.get(role) || 0) + 1);
+  const visible = new Set(drawn.flatMap(point => shown(point.roles)));
   for (const role of ["chosen", "baseline", "published", "front", "complete", "raced"]) {
-    if (!counts.has(role)) continue;
+    if (!visible.has(role)) continue;
     const many = role === "front" || role === "complete" || role === "raced" ? ` (${counts.get(role)})` : "";
     byId("legend").append(tag("li", {}, icon([role]), ROLE_NAMES[role] + many));
   }
