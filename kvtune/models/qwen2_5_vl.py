@@ -17,7 +17,7 @@ from kvtune.models.prompts import chat_segments, find_chat_template, prompt_rows
 IMAGE = "<|image_pad|>"
 CHAT_TEMPLATE = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-    "<|vision_end|>{{ messages[0]['content'][1]['text'] }}<|im_end|>\n<|im_start|>assistant\n"
+    "<|vision_end|>{{ messages[0]['content'][1]['text'] }}<|im_end|>\n{{ '<|im_start|>assistant\n' }}"
 )
 """What the published chat template makes of one image and one question, for a checkpoint that ships none."""
 
