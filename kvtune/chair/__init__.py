@@ -1,6 +1,6 @@
 """CHAIR, the hallucination metric: vocabulary, caption -> objects, ground truth, scores. Imports no torch."""
 
-from kvtune.chair.captions import parse_image_id, read_captions
+from kvtune.chair.captions import parse_image_id, read_captions, save_details
 from kvtune.chair.counts import COLUMNS, CaptionCounts, rates
 from kvtune.chair.ground_truth import build_ground_truth, load_ground_truth, save_ground_truth
 from kvtune.chair.reader import CaptionReader, Reading
@@ -19,5 +19,6 @@ __all__ = [
     "parse_image_id",
     "rates",
     "read_captions",
+    "save_details",
     "save_ground_truth",
 ]

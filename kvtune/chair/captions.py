@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from kvtune.errors import RequestError
-from kvtune.files import read_json
+from kvtune.files import read_json, write_text
 
 # COCO_val2014_000000226988.jpg (2014), 000000226988.jpg (2017)
 _FILE_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{1,18})\.(?:jpe?g|png)", re.IGNORECASE)
@@ -108,6 +108,11 @@ def read_captions(path: Path, image_key: str = "image_id", caption_key: str = "c
         image_id, text = caption_of(record, place, image_key, caption_key, f"{path}: caption")
         captions.append({"image_id": image_id, "caption": text})
     return captions
+
+
+def save_details(details: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write what captions mention, as :meth:`~kvtune.chair.ChairScorer.details` has it, a line of JSON a caption."""
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in details))
 
 
 def _read_lines(path: Path) -> list[Any]:

@@ -70,17 +70,17 @@ class CaptionReader:
         # Forms whose reading depends on the words beside them keep a symbol of their own until these are known.
         lost = vocabulary.lost if verbs else ()
         forms = {form: next(new_symbol) for form in sorted({form for rule in lost for form in rule.forms})}
-        self._lemma_of = str.maketrans({symbol: words[lemmas[form]] for form, symbol in forms.items()})
+        self._lemma_of = {symbol: words[lemmas[form]] for form, symbol in forms.items()}
         symbols |= forms
         for word in sorted({word for rule in lost for word in rule.after | rule.before} - symbols.keys()):
             symbols[word] = next(new_symbol)
         rules = []
         for rule in lost:
             some, after, before = (_any_of(symbols, group) for group in (rule.forms, rule.after, rule.before))
-            rules += [f"(?<={after}){some}"] if rule.after else []
-            rules += [f"{some}(?={before})"] if rule.before else []
+            rules += [f"(?<={after}{some})"] if rule.after else []
+            rules += [f"(?<={some})(?={before})"] if rule.before else []
         self._ambiguous = re.compile(_any_of(symbols, forms)) if forms else None
-        self._lost = re.compile("|".join(rules))
+        self._lost = re.compile(f"{_any_of(symbols, forms)}(?:{'|'.join(rules)})") if forms else None
 
         self._symbols = symbols
         self._chunks = _Chunks(symbols, _chunk_tokens)
@@ -100,8 +100,9 @@ class CaptionReader:
         code = "".join(map(self._chunks.__getitem__, text.split()))
         if _UNKNOWN in code:
             code = "".join(map(self._encode_sentence, split_sentences(text)))
-        if self._ambiguous and self._ambiguous.search(code):
-            code = self._lost.sub(_OTHER, code).translate(self._lemma_of)
+        if self._ambiguous and self._lost and self._ambiguous.search(code):
+            code = self._lost.sub(_OTHER, code)
+            code = self._ambiguous.sub(lambda form: self._lemma_of[form.group()], code)
         return code
 
     def _encode_sentence(self, sentence: str) -> str:
@@ -128,8 +129,10 @@ class _Chunks(dict[str, str]):
 
 def _chunk_tokens(chunk: str) -> list[str] | None:
     """A chunk's tokens wherever it stands. None if that matters: "1." ends no sentence before a lower-case word."""
+    if not _PLAIN.fullmatch(chunk):
+        return None
     tokens = word_tokenize(chunk)
-    return tokens if _PLAIN.fullmatch(chunk) and word_tokenize(f"{chunk} x") == [*tokens, "x"] else None
+    return tokens if "." not in chunk or word_tokenize(f"{chunk} x") == [*tokens, "x"] else None
 
 
 def _inner_chunk_tokens(chunk: str) -> list[str] | None:

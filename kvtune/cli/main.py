@@ -16,6 +16,7 @@ from kvtune.cli.doctor import doctor
 from kvtune.cli.export import export
 from kvtune.cli.pareto import pareto
 from kvtune.cli.rescore import rescore
+from kvtune.cli.score import score
 from kvtune.cli.search import search
 from kvtune.cli.studies import studies
 from kvtune.errors import KvtuneError
@@ -52,6 +53,7 @@ command(app)(rescore)
 command(app)(studies)
 command(app)(compare)
 command(app)(caption)
+command(app)(score)
 command(app)(dashboard)
 command(app)(doctor)
 

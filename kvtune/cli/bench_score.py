@@ -1,0 +1,31 @@
+"""``kvtune bench score``: captions a second."""
+
+from typing import Annotated
+
+import typer
+
+from kvtune.cli.common import Json, out, print_json
+
+
+def score(
+    captions: Annotated[int, typer.Option(help="Different captions to score.", min=1)] = 20_000,
+    words: Annotated[int, typer.Option(help="Words a caption has at least.", min=1)] = 90,
+    seed: Annotated[int, typer.Option(help="Seed of the captions.")] = 0,
+    json: Json = False,
+) -> None:
+    """Measure the scorer: made-up captions a second on one core, each different, each read once.
+
+    Example: kvtune bench score --captions 50000
+    """
+    from kvtune.chair.bench import bench_score
+
+    result = bench_score(captions, words, seed)
+    if json:
+        print_json(result.to_dict())
+        return
+    out.print(
+        f"{result.captions_per_second:,.0f} captions a second of one core: {result.captions} different captions of "
+        f"{result.words:.0f} words, {result.cpu_seconds:.2f} s of processor time, {result.seconds:.2f} s by the clock",
+        soft_wrap=True,
+        highlight=False,
+    )
