@@ -18,7 +18,8 @@ PLAIN_SECONDS = 15.0
 """Between two plain lines of progress."""
 
 FRONT_ROWS = 12
-"""Rows of the front that fit on a terminal beside the rest."""
+LATEST_ROWS = 6
+"""Rows of the front, and of the latest other trials, that fit on a terminal beside the rest."""
 
 
 class View:
@@ -130,7 +131,7 @@ class LiveView(View):
             speed_estimate_period=120,
         )
         self._task = self._progress.add_task("captions", total=captions)
-        with Live(get_renderable=self._render, console=self._console, refresh_per_second=4):
+        with Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True):
             yield
 
     def note(self, text: str) -> None:
@@ -156,25 +157,33 @@ class LiveView(View):
             for number, captions in self._in_work.items()
         )
         done = f"trials finished: {self._ledger.finished}" + (f"   in work: {at_work}" if at_work else "")
-        return Group(title, self._progress, done, self._front_table())
+        return Group(title, self._progress, done, self._trials_table())
 
-    def _front_table(self) -> Table:
+    def _trials_table(self) -> Table:
         names = list(self._manifest.fingerprint.space.parameters)
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
-        table.add_column("")
+        table.add_column("trial", vertical="bottom")
         for heading in [*(name.replace("_", "\n") for name in names), "CHAIR_S", "F1", "words"]:
             table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
-        members = _front_numbers(self._ledger)
-        shown = [self._ledger.baseline, *(self._ledger[number] for number in members[:FRONT_ROWS])]
-        for trial in shown:
+
+        def add(trial: Trial, label: str) -> None:
             if trial.point is None or trial.metrics is None:
-                continue
-            label = "baseline" if trial.number is None else f"front {trial.number}"
+                return
             values = [f"{trial.params[name]:.4g}" if name in trial.params else "" for name in names]
             scores = [f"{value:.1f}" for value in (*trial.point, trial.metrics["mean_words"])]
-            table.add_row(label + (" (published)" if trial.published else ""), *values, *scores)
+            table.add_row(label + (", published" if trial.published else ""), *values, *scores)
+
+        add(self._ledger.baseline, "baseline")
+        members = _front_numbers(self._ledger)
+        for number in members[:FRONT_ROWS]:
+            add(self._ledger[number], f"{number} front")
         if len(members) > FRONT_ROWS:
             table.add_row(f"and {len(members) - FRONT_ROWS} more on the front")
+        others = [trial for trial in self._ledger.trials if trial.number not in members and trial.point is not None]
+        for trial in reversed(others[-LATEST_ROWS:]):
+            add(trial, f"{trial.number}")
+        if len(others) > LATEST_ROWS:
+            table.add_row(f"and {len(others) - LATEST_ROWS} before")
         return table
 
 
