@@ -55,7 +55,8 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         figure, axes = column_figure()
         points = marks(summary, chosen)
         for kind in LOOKS:
-            _draw_role(axes, kind, [point for point in points if kind in point.roles])
+            hidden: tuple[Role, ...] = ("chosen",) if kind == "front" else ()  # the star would cover the dot
+            _draw_role(axes, kind, [point for point in points if kind in point.roles and point.role not in hidden])
         corners = front_line(summary)
         if len(corners) > 1:
             axes.plot(*_columns(corners), color=LOOKS["front"].colour, linewidth=1, zorder=2)
