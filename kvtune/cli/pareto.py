@@ -74,7 +74,7 @@ def pareto(
     if outcomes:
         written += files.write_frame(report / "outcomes", outcomes_frame(folder, summary), parquet=parquet)
     if html:
-        with progress("images made small") as on_progress:
+        with progress("images put into the page") as on_progress:
             written += files.write_page(
                 report, folder, summary, chosen, overlays, with_images=images, coco=coco, on_progress=on_progress
             )

@@ -1,11 +1,11 @@
 """The captions of a study, as the page and the table of outcomes want them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvtune.report.page_captions import PackedCaptions, pack_captions
-from kvtune.report.thumbnails import thumbnails
+from kvtune.report.page_captions import PackedCaptions, Progress, pack_captions
+from kvtune.report.thumbnails import thumbnail
 from kvtune.search.captions import read_captions
 from kvtune.search.layout import StudyFolder
 from kvtune.search.manifest import load_manifest
@@ -13,9 +13,6 @@ from kvtune.search.summary import StudySummary, TrialSummary
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Progress = Callable[[int, int], None]
-"""Takes (done, total)."""
 
 
 def caption_sets(
@@ -70,15 +67,15 @@ def packed_captions(
     ]
     if not sets:
         return None
-    pictures = None
+    paths: dict[int, Path] = {}
     if with_images:
         from kvtune.coco import CocoFolder
 
         manifest = load_manifest(folder)
         images = manifest.tune["image_ids"]
-        paths = CocoFolder(coco or manifest.coco).image_paths(images)
-        pictures = thumbnails(list(zip(images, paths, strict=True)), on_progress)
-    return pack_captions(sets, load_ground_truth(folder.ground_truth), MentionFinder(), pictures)
+        paths = dict(zip(images, CocoFolder(coco or manifest.coco).image_paths(images), strict=True))
+    small = (lambda image: thumbnail(paths[image])) if with_images else None
+    return pack_captions(sets, load_ground_truth(folder.ground_truth), MentionFinder(), small, on_progress)
 
 
 def outcomes_frame(folder: StudyFolder, summary: StudySummary) -> "pd.DataFrame":

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from kvtune.errors import RequestError
 from kvtune.files import write_bytes, write_text
-from kvtune.report.captions import Progress, packed_captions
+from kvtune.report.captions import packed_captions
 from kvtune.report.figures import front_figure, hypervolume_figure, save_figure
 from kvtune.report.frames import trials_frame
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.page import html_page
+from kvtune.report.page_captions import Progress
 from kvtune.search.layout import StudyFolder
 from kvtune.search.summary import StudySummary
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 Mentions = Callable[[str], Iterable[tuple[int, int, str]]]
 """Caption -> (start, end, category) of every mention of an object, from left to right, in characters."""
 
+Progress = Callable[[int, int], None]
+"""Takes (done, total)."""
+
 _MOST_TEXT = 24_000_000
 """Bytes of different captions in one page: 50 trials of 500 images are about 12 million, a tenth of that packed."""
 
@@ -23,7 +26,7 @@ class PackedCaptions:
         Base64 of gzip of JSON: ``images`` (ids), ``truth`` (category numbers an image), ``categories``, ``texts``
         (different captions), ``spans`` (start, end, category number of each mention, flat, in UTF-16 units),
         ``captions`` (``baseline`` or trial number -> index into ``texts`` an image, -1 for none), ``thumbnails``
-        (base64 JPEG an image, or null).
+        (base64 JPEG an image), if wanted.
     note
         Which trials are left out, and why; empty where none is.
     """
@@ -36,7 +39,8 @@ def pack_captions(
     captions: Sequence[tuple[int | None, Mapping[int, str]]],
     ground_truth: Mapping[int, Iterable[str]],
     mentions: Mentions,
-    thumbnails: Mapping[int, bytes] | None = None,
+    thumbnail: Callable[[int], bytes] | None = None,
+    on_progress: Progress = lambda done, total: None,
 ) -> PackedCaptions:
     """Pack captions; a text that occurs twice is stored once.
 
@@ -49,8 +53,10 @@ def pack_captions(
         Image id -> categories in the image. Images without one are left out.
     mentions
         Finds the objects that a caption names.
-    thumbnails
-        Image id -> JPEG file.
+    thumbnail
+        Makes the JPEG file of an image; None for a page without images.
+    on_progress
+        Called after each image.
     """
     kept: list[tuple[int | None, Mapping[int, str]]] = []
     different: dict[str, int] = {}
@@ -69,14 +75,18 @@ def pack_captions(
     categories: dict[str, int] = {}
     ordered: list[str] = []
     spans: list[list[int]] = []
+    pictures: list[str] = []
     # Captions of one image stand side by side: they share most of their words, and gzip sees 32 KiB back.
-    for image in images:
+    for done, image in enumerate(images, 1):
+        if thumbnail is not None:
+            pictures.append(base64.b64encode(thumbnail(image)).decode())
         for _, texts in kept:
             text = texts.get(image)
             if text is not None and different[text] < 0:
                 different[text] = len(ordered)
                 ordered.append(text)
                 spans.append(_spans(text, mentions, categories))
+        on_progress(done, len(images))
     truth = [[categories.setdefault(name, len(categories)) for name in sorted(ground_truth[i])] for i in images]
     document = {
         "images": images,
@@ -91,9 +101,8 @@ def pack_captions(
             for number, texts in kept
         },
     }
-    if thumbnails:
-        pictures = (thumbnails.get(image) for image in images)
-        document["thumbnails"] = [base64.b64encode(jpeg).decode() if jpeg else None for jpeg in pictures]
+    if pictures:
+        document["thumbnails"] = pictures
     packed = gzip.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 9, mtime=0)
     note = f"{left_out} of {len(captions)} sets of captions are left out to keep the page small" if left_out else ""
     return PackedCaptions(base64.b64encode(packed).decode(), note)

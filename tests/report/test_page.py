@@ -56,8 +56,12 @@ def test_spans_count_as_browsers_do(text, data):
 
 
 def test_thumbnails_are_beside_their_images():
-    data = unpacked(pack_captions([(None, {5: "a", 6: "b"})], {5: [], 6: []}, words("x"), {6: b"jpeg"}))
-    assert data["thumbnails"] == [None, base64.b64encode(b"jpeg").decode()]
+    steps = []
+    packed = pack_captions(
+        [(None, {5: "a", 6: "b"})], {5: [], 6: []}, words("x"), lambda i: b"%d" % i, lambda *step: steps.append(step)
+    )
+    assert unpacked(packed)["thumbnails"] == [base64.b64encode(name).decode() for name in (b"5", b"6")]
+    assert steps == [(1, 2), (2, 2)]
 
 
 def test_what_exceeds_the_room_is_left_out_from_the_end_and_said(monkeypatch):

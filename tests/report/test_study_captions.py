@@ -12,7 +12,7 @@ from kvtune.chair import ChairScorer
 from kvtune.errors import RequestError
 from kvtune.report.captions import caption_sets, outcomes_frame, packed_captions
 from kvtune.report.overlay import captions_point, overlay_points
-from kvtune.report.thumbnails import SIDE, thumbnails
+from kvtune.report.thumbnails import SIDE, thumbnail
 
 TRUTH = {10: {"dog", "person"}, 20: {"cat"}, 30: set()}
 CAPTIONS = {
@@ -75,10 +75,8 @@ def test_a_study_without_captions_has_none(summary, tmp_path):
 def test_thumbnails_are_small_and_keep_their_shape(tmp_path):
     Image.new("RGB", (640, 320), "red").save(tmp_path / "wide.png")
     Image.new("L", (20, 10)).save(tmp_path / "small.png")
-    found = thumbnails([(1, tmp_path / "wide.png"), (2, tmp_path / "small.png")])
-    sizes = {number: Image.open(io.BytesIO(data)).size for number, data in found.items()}
-    assert sizes == {1: (SIDE, SIDE // 2), 2: (20, 10)}
-    assert all(Image.open(io.BytesIO(data)).format == "JPEG" for data in found.values())
+    wide, small = (Image.open(io.BytesIO(thumbnail(tmp_path / name))) for name in ("wide.png", "small.png"))
+    assert (wide.size, small.size) == ((SIDE, SIDE // 2), (20, 10)) and wide.format == small.format == "JPEG"
 
 
 def write(path, captions):
