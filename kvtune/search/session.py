@@ -20,6 +20,7 @@ from kvtune.search.progress import View
 from kvtune.search.samplers import SAMPLERS, SamplerName
 from kvtune.search.scoring import Scoring
 from kvtune.search.space import SearchSpace, load_space, space_for
+from kvtune.search.storage import check_storage
 from kvtune.search.summarize import summarize
 from kvtune.search.summary import StudySummary
 
@@ -78,11 +79,13 @@ def search(options: Options, view: View) -> StudySummary:
             stack.enter_context(locked(folder.path))
             begun = load_manifest(folder)
             refuse_difference(folder, begun.fingerprint, _known_fingerprint(options))
+        if options.storage is not None:
+            check_storage(options.storage)
         data = _data(options, begun)
         given_space = None if options.space is None else load_space(options.space)
 
         vlm = _load_model(options)
-        fingerprint = _fingerprint(options, vlm, data, _space(options, given_space, vlm))
+        fingerprint = _fingerprint(options, vlm, data, _space(options, given_space, begun, vlm))
         if begun is not None:
             refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
         with view.checking() as on_image:
@@ -97,6 +100,7 @@ def search(options: Options, view: View) -> StudySummary:
             view.note(f"the published preset {manifest.published.name} is not in the search space and is not trial 0")
         manifest.save(folder)
         save_ground_truth(data.ground_truth(), folder.ground_truth)
+        view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")
         captioner = _captioner(options, vlm, fingerprint)
         Search(folder, manifest, captioner, tune_images, scoring, view, options.storage).run(options.trials)
     return summarize(folder)
@@ -114,6 +118,8 @@ def _check(options: Options) -> StudyFolder:
     for option, value in least.items():
         if value < 1:
             raise RequestError(f"{option} must be at least 1, not {value}")
+    if options.subset is not None and options.images is not None:
+        raise RequestError("--subset says which images to tune on and --images how many to draw; give one of the two")
     if options.seed < 0:
         raise RequestError(f"--seed must be at least 0, not {options.seed}")
     if options.lanes != "auto" and not (options.lanes.isdigit() and int(options.lanes) > 0):
@@ -164,8 +170,13 @@ def _load_model(options: Options) -> "VisionLanguageModel":
     return load_model(options.model, device=options.device, dtype=options.dtype)
 
 
-def _space(options: Options, given: SearchSpace | None, vlm: "VisionLanguageModel") -> SearchSpace:
-    if given is None:
+def _space(
+    options: Options, given: SearchSpace | None, begun: Manifest | None, vlm: "VisionLanguageModel"
+) -> SearchSpace:
+    """The space: the one that was named, else the study's own, else the one that ships for the model's family."""
+    if given is None and begun is not None and begun.layers == vlm.n_layers:
+        space = begun.fingerprint.space
+    elif given is None:
         space = space_for(options.method, (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
     else:
         if given.method != options.method:

@@ -155,11 +155,7 @@ class OptunaCopy:
         if self._url is None:
             self._storage = _local(url, has_tables)
         else:
-            try:
-                self._storage = RDBStorage(url)
-            except (ImportError, ValueError, SQLAlchemyError) as error:
-                url = _without_password(url)
-                raise RequestError(f"--storage {url} cannot be opened: {_first_line(error)}") from error
+            self._storage = _remote(url)
         try:
             # No sampler of this study is ever used: settings come from kvtune.search.rounds.
             self._study = optuna.create_study(
@@ -227,6 +223,26 @@ def optuna_copy(folder: StudyFolder, manifest: Manifest, storage: str | None) ->
     fingerprint = manifest.fingerprint
     about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
     return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about)
+
+
+def check_storage(url: str) -> None:
+    """Check that an Optuna storage can be opened.
+
+    Raises
+    ------
+    RequestError
+        If it cannot: no such server, no driver for it, no permission.
+    """
+    storage = _remote(url)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
+def _remote(url: str) -> RDBStorage:
+    try:
+        return RDBStorage(url)
+    except (ImportError, ValueError, SQLAlchemyError) as error:
+        raise RequestError(f"--storage {_without_password(url)} cannot be opened: {_first_line(error)}") from error
 
 
 def _agree(trial: Trial, found: optuna.trial.FrozenTrial) -> bool:

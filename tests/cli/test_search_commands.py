@@ -149,6 +149,7 @@ def test_without_json_there_is_a_table_and_what_to_do_next(search: Any) -> None:
     assert code == 0
     assert "CHAIR_S" in out and "baseline" in out and "hypervolume" in out
     assert "kvtune export quick-kvsmooth --out preset.json" in out
+    assert "study studies/quick-kvsmooth begins" in err
     assert "captions to write" in err and "captions to write" not in out
 
 
@@ -214,7 +215,10 @@ def test_bad_requests_are_one_line(search: Any, run: Any, coco: Path, tmp_path: 
         run("search", "--model", "no-such-model", "--coco", coco, *COUNTS)
     )
     assert "ask for fewer" in refused(search("--images", 1000))
-    assert "neither one that ships" in refused(search("--subset", "nosuch"))
+    assert "give one of the two" in refused(search("--subset", "opera500"))
+    no_subset = run("search", "--model", "quick", "--coco", coco, "--subset", "nosuch")
+    assert "neither one that ships" in refused(no_subset)
+    assert "cannot be opened" in refused(search("--storage", "nonsense"))
     assert "no study 'nosuch'" in refused(run("export", "nosuch"))
     assert "no study" in refused(run("rescore"))
     assert "no study" in refused(run("export", "../../etc"))
@@ -238,6 +242,14 @@ def test_a_space_of_ones_own(search: Any, tmp_path: Path) -> None:
     assert sorted(trial["params"]["lambda_ref"] for trial in trials) == [0, 0.25, 0.5, 0.75, 1]
     assert "the published preset demo is not in the search space" in err
     assert "the grid has no more points after 5 trials" in err
+
+
+def test_a_study_goes_on_with_its_own_space(search: Any, tmp_path: Path) -> None:
+    assert search("--space", space(tmp_path), "--trials", 1)[0] == 0
+    code, out, _ = search("--trials", 4, "--json")
+    assert code == 0 and {trial["params"]["start_layer"] for trial in json.loads(out)["trials"]} == {1}
+    line = refused(search("--space", space(tmp_path, high=0.5), "--trials", 5))
+    assert "space.parameters.lambda_ref.high 1.0, but this command has 0.5" in line
 
 
 @pytest.mark.parametrize(
@@ -311,7 +323,8 @@ def test_tune_images_given_by_a_file(search: Any, run: Any, tmp_path: Path, coco
     from kvtune.coco import Subset
 
     Subset.of("mine", "val2014", [5, 3, 9]).save(tmp_path / "mine.json")
-    code, out, err = search("--subset", "mine.json", "--trials", 2, "--json")
+    images = ["--subset", "mine.json", "--holdout-images", 4]
+    code, out, err = run("search", "--model", "quick", "--coco", coco, *images, "--trials", 2, "--json")
     assert code == 0, err
     assert json.loads(out)["subset"]["name"] == "mine"
     manifest = json.loads((tmp_path / "studies" / "quick-kvsmooth" / "study.json").read_text())
