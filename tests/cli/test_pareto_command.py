@@ -15,6 +15,7 @@ from PIL import Image
 from study_folders import write_study
 from synthetic_studies import random_study, study, trial
 
+from kvtune.cli.main import main
 from kvtune.report.dashboard import dashboard_storage
 from kvtune.search.layout import StudyFolder
 
@@ -44,6 +45,21 @@ def kvtune(*arguments, cwd, **environment):
     )
 
 
+def run_here(capsys, *arguments):
+    """Exit code, stdout and stderr of a command run in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    ran = capsys.readouterr()
+    return ended.value.code or 0, ran.out, ran.err
+
+
+def refused(capsys, *arguments):
+    """The one line with which a wrong request is refused, run in this process."""
+    code, out, err = run_here(capsys, *arguments)
+    assert code == 2 and out == "" and err.count("\n") == 1
+    return err
+
+
 def test_pareto_shows_the_latest_study_and_writes_its_report(studies):
     ran = kvtune("pareto", "--studies-dir", studies, cwd=studies, COLUMNS="80")
     assert ran.returncode == 0, ran.stderr
@@ -55,23 +71,22 @@ def test_pareto_shows_the_latest_study_and_writes_its_report(studies):
     assert {"front.png", "front.svg", "trials.csv"} <= {path.name for path in report.iterdir()}
 
 
-def test_json_is_one_document_and_writes_nothing(studies):
-    ran = kvtune("pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--json", cwd=studies)
-    document = json.loads(ran.stdout)
-    assert ran.returncode == 0 and ran.stderr == "" and document["study"] == "minigpt4-kvsmooth"
+def test_json_is_one_document_and_writes_nothing(studies, capsys):
+    code, out, err = run_here(capsys, "pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--json")
+    document = json.loads(out)
+    assert code == 0 and err == "" and document["study"] == "minigpt4-kvsmooth"
     assert len(document["trials"]) == 8 and set(document["front"]) <= set(range(8))
     assert not (studies / "minigpt4-kvsmooth" / "report").exists()
 
 
-def test_files_go_where_they_are_asked(studies, tmp_path):
-    ran = kvtune(
-        "pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--json", "--out", tmp_path / "a", cwd=studies
-    )
-    assert ran.returncode == 0 and json.loads(ran.stdout)
+def test_files_go_where_they_are_asked(studies, tmp_path, capsys):
+    asked = ("pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--json", "--out", tmp_path / "a")
+    code, out, _ = run_here(capsys, *asked)
+    assert code == 0 and json.loads(out)
     assert (tmp_path / "a" / "front.png").exists() and not (studies / "minigpt4-kvsmooth" / "report").exists()
 
 
-def test_page_outcomes_and_overlay_of_a_study_with_captions(tmp_path):
+def test_page_outcomes_and_overlay_of_a_study_with_captions(tmp_path, capsys):
     truth = {image: {"dog"} for image in (11, 12, 13)}
     texts = {None: dict.fromkeys(truth, "A dog and a cat."), 0: dict.fromkeys(truth, "A </script> dog.")}
     summary = study([trial(0, 0, 100, lambda_ref=0.5)], trial(None, 100, 67))
@@ -95,18 +110,17 @@ def test_page_outcomes_and_overlay_of_a_study_with_captions(tmp_path):
     page = (report / "pareto.html").read_text()
     assert "A </script> dog" not in page and '"label":"other"' in page
 
-    ran = kvtune("pareto", "--json", "--html", "--out", tmp_path / "page only", cwd=tmp_path)
-    assert ran.returncode == 0 and json.loads(ran.stdout)["chosen"]["trial"] == 0
+    studies = ("--studies-dir", tmp_path / "studies")
+    code, out, _ = run_here(capsys, "pareto", "--json", "--html", *studies)
+    assert code == 0 and json.loads(out)["chosen"]["trial"] == 0
     other.write_text(json.dumps([{"image_id": 11, "caption": "A dog."}]))
-    ran = kvtune("pareto", "--overlay", other, cwd=tmp_path)
-    assert ran.returncode == 2 and "covers 1 of the study's 3 tune images" in ran.stderr
-    ran = kvtune("pareto", "--images", cwd=tmp_path)
-    assert ran.returncode == 2 and "--html --images" in ran.stderr
+    assert "covers 1 of the study's 3 tune images" in refused(capsys, "pareto", "--overlay", other, *studies)
+    assert "--html --images" in refused(capsys, "pareto", "--images", *studies)
 
 
-def test_a_study_just_begun(studies, tmp_path):
-    ran = kvtune("pareto", "begun", "--studies-dir", studies, "--out", tmp_path, cwd=studies)
-    assert ran.returncode == 0 and "not judged yet" in ran.stdout and (tmp_path / "front.png").exists()
+def test_a_study_just_begun(studies, tmp_path, capsys):
+    code, out, _ = run_here(capsys, "pareto", "begun", "--studies-dir", studies, "--out", tmp_path)
+    assert code == 0 and "not judged yet" in out and (tmp_path / "front.png").exists()
 
 
 @pytest.mark.parametrize(
@@ -117,17 +131,16 @@ def test_a_study_just_begun(studies, tmp_path):
         (["--select", "trial:99"], "has no trial '99'"),
     ],
 )
-def test_wrong_requests_are_one_line(studies, arguments, words):
-    ran = kvtune("pareto", *arguments, "--studies-dir", studies, cwd=studies)
-    assert ran.returncode == 2 and ran.stdout == ""
-    assert words in ran.stderr and ran.stderr.count("\n") == 1
+def test_wrong_requests_are_one_line(studies, arguments, words, capsys):
+    assert words in refused(capsys, "pareto", *arguments, "--studies-dir", studies)
 
 
-def test_an_unwritable_folder_is_one_line_after_the_result(studies, tmp_path):
+def test_an_unwritable_folder_is_one_line_after_the_result(studies, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    ran = kvtune("pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--out", tmp_path / "file", cwd=studies)
-    assert ran.returncode == 1 and "CHAIR_S" in ran.stdout
-    assert "cannot write" in ran.stderr and ran.stderr.count("\n") == 1
+    asked = ("pareto", "minigpt4-kvsmooth", "--studies-dir", studies, "--out", tmp_path / "file")
+    code, out, err = run_here(capsys, *asked)
+    assert code == 1 and "CHAIR_S" in out
+    assert "cannot write" in err and err.count("\n") == 1
 
 
 def test_no_torch_is_imported(studies):
@@ -140,15 +153,15 @@ def test_no_torch_is_imported(studies):
     assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, timeout=60).returncode == 0
 
 
-def test_compare_shows_all_and_writes_one_picture(studies, tmp_path):
+def test_compare_shows_all_and_writes_one_picture(studies, tmp_path, capsys):
     names = ["llava15-kvsmooth", "minigpt4-kvsmooth"]
     ran = kvtune("compare", *names, "--studies-dir", studies, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert all(name in ran.stdout for name in names)
     assert {path.name for path in tmp_path.iterdir()} == {"compare.png", "compare.svg", "compare.csv"}
-    ran = kvtune("compare", *names, "--studies-dir", studies, "--json", cwd=tmp_path)
-    assert [entry["study"] for entry in json.loads(ran.stdout)["studies"]] == names
-    assert kvtune("compare", "llava15-kvsmooth", "nope", "--studies-dir", studies, cwd=tmp_path).returncode == 2
+    _, out, _ = run_here(capsys, "compare", *names, "--studies-dir", studies, "--json")
+    assert [entry["study"] for entry in json.loads(out)["studies"]] == names
+    assert "there is no study 'nope'" in refused(capsys, "compare", "nope", "--studies-dir", studies)
 
 
 def test_dashboard_names_what_is_missing(studies, monkeypatch):
