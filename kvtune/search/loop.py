@@ -11,7 +11,7 @@ from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import LedgerWriter, Trial
 from kvtune.search.manifest import Manifest
 from kvtune.search.progress import View
-from kvtune.search.rescore import rescore, tune_captions, with_reference_point
+from kvtune.search.rescore import put_scores, scores_again, tune_captions, with_reference_point
 from kvtune.search.rounds import Plan
 from kvtune.search.scoring import Scoring
 from kvtune.search.storage import optuna_copy
@@ -143,7 +143,8 @@ class Search:
         judged = [trial for trial in [self._ledger.baseline, *self._ledger.trials] if trial.state == "complete"]
         if any(trial.scoring != self._scoring.identity for trial in judged):
             self._view.note(f"scorer or ground truth changed; scoring {len(judged)} stored settings again")
-            rescore(self._folder, self._ids, self._ledger, self._scoring)
+            scores = scores_again(self._folder, self._ids, self._ledger, self._scoring)
+            put_scores(self._ledger, scores, self._scoring)
 
     def _set_reference_point(self) -> None:
         manifest = with_reference_point(self._manifest, self._ledger.baseline)

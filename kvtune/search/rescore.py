@@ -1,9 +1,10 @@
 """Scoring stored captions again: no model, no GPU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kvtune.chair import build_ground_truth, load_ground_truth, save_ground_truth
 from kvtune.coco import CocoFolder
@@ -18,31 +19,29 @@ from kvtune.search.scoring import Scoring
 from kvtune.search.storage import optuna_copy
 
 
-def rescore(folder: StudyFolder, image_ids: Sequence[int], ledger: Ledger, scoring: Scoring) -> int:
-    """Score every complete trial and the baseline again and put the ledger in the place of the old one.
-
-    Returns
-    -------
-    int
-        How many settings got other scores.
+def scores_again(
+    folder: StudyFolder, image_ids: Sequence[int], ledger: Ledger, scoring: Scoring
+) -> dict[int | None, dict[str, Any]]:
+    """New scores of every complete trial, and of the baseline (None), from their stored captions.
 
     Raises
     ------
     KvtuneError
-        If captions of a complete trial are missing or unreadable; nothing is changed then.
+        If captions are missing or unreadable.
     """
-    changed = 0
+    complete = [trial.number for trial in [ledger.baseline, *ledger.trials] if trial.state == "complete"]
+    return {number: scoring.score(tune_captions(folder, number, image_ids)) for number in complete}
 
-    def again(trial: Trial) -> Trial:
-        nonlocal changed
-        if trial.state != "complete":
+
+def put_scores(ledger: Ledger, scores: Mapping[int | None, dict[str, Any]], scoring: Scoring) -> None:
+    """Put scores in the place of the old ones, on disk all at once."""
+
+    def changed(trial: Trial) -> Trial:
+        if trial.number not in scores:
             return trial
-        metrics = scoring.score(tune_captions(folder, trial.number, image_ids))
-        changed += metrics != trial.metrics
-        return replace(trial, metrics=metrics, scoring=scoring.identity)
+        return replace(trial, metrics=scores[trial.number], scoring=scoring.identity)
 
-    ledger.rewrite(again)
-    return changed
+    ledger.rewrite(changed)
 
 
 def tune_captions(folder: StudyFolder, number: int | None, image_ids: Sequence[int]) -> list[dict[str, object]]:
@@ -93,13 +92,13 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
     """
     with locked(folder.path):
         manifest = load_manifest(folder)
-        tune = manifest.tune["image_ids"]
         ground_truth = _from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
         scoring = Scoring(ground_truth)
         with closing(LedgerWriter(folder.ledger)) as ledger:
-            changed = rescore(folder, tune, ledger, scoring)
-            if coco is not None:
-                save_ground_truth(ground_truth, folder.ground_truth)
+            scores = scores_again(folder, manifest.tune["image_ids"], ledger, scoring)
+            changed = sum(ledger[number].metrics != metrics for number, metrics in scores.items())
+            save_ground_truth(ground_truth, folder.ground_truth)
+            put_scores(ledger, scores, scoring)
             with closing(optuna_copy(folder, manifest, storage)) as optuna:
                 optuna.rebuild(ledger)
             manifest = with_reference_point(manifest, ledger.baseline)

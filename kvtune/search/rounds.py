@@ -8,14 +8,14 @@ be planned again after an interruption, in whole or in part, and comes out the s
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
 
 from kvtune.search.ledger import Trial
+from kvtune.search.optuna_trials import STATES, frozen_trial
 from kvtune.search.samplers import SamplerName, grid_points, make_sampler, round_seed
 from kvtune.search.space import SearchSpace
-
-if TYPE_CHECKING:
-    import optuna
 
 ASKS_FOR_SOMETHING_NEW = 20
 """How often a sampler that repeats an earlier setting is asked again before the repetition is accepted."""
@@ -75,8 +75,6 @@ class Plan:
         return [self._trial(first + offset, point, {}) for offset, point in enumerate(points)]
 
     def _sampled_round(self, history: Sequence[Trial], index: int, count: int) -> list[Trial]:
-        import optuna
-
         sampler = make_sampler(self.sampler, round_seed(self.seed, index))
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
         study.add_trials([frozen_trial(trial, self.space) for trial in history])
@@ -91,10 +89,8 @@ class Plan:
             seen.append(planned[-1].params)
         return planned
 
-    def _ask(self, study: "optuna.Study", seen: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _ask(self, study: optuna.Study, seen: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Ask the sampler for a setting, if it can for one that no earlier trial has."""
-        import optuna
-
         for _ in range(ASKS_FOR_SOMETHING_NEW):
             asked = study.ask(self.space.distributions())
             # An enqueued trial has its parameters already; asking all the same lets NSGA-II give it a generation,
@@ -104,7 +100,7 @@ class Plan:
             attributes = study.trials[asked.number].system_attrs
             if self.space.full(point) not in seen:
                 break
-            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            study.tell(asked, state=STATES["failed"])
         return point, {key: value for key, value in attributes.items() if key != "fixed_params"}
 
     def _published_point(self) -> dict[str, Any] | None:
@@ -113,28 +109,3 @@ class Plan:
     def _trial(self, number: int, point: dict[str, Any], sampler_attrs: dict[str, Any]) -> Trial:
         published = number == 0 and self.published is not None
         return Trial(number, params=self.space.full(point), published=published, sampler=sampler_attrs)
-
-
-def frozen_trial(trial: Trial, space: SearchSpace) -> "optuna.trial.FrozenTrial":
-    """A trial as Optuna holds it: the searched parameters, both objectives, every score as a user attribute."""
-    from optuna.trial import TrialState, create_trial
-
-    state = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "failed": TrialState.FAIL}[trial.state]
-    return create_trial(
-        state=state,
-        values=None if trial.point is None else list(trial.point),
-        params={name: trial.params[name] for name in space.parameters},
-        distributions=space.distributions(),
-        user_attrs=user_attributes(trial),
-        system_attrs=trial.sampler,
-    )
-
-
-def user_attributes(trial: Trial) -> dict[str, Any]:
-    """What dashboards show of a trial beside its parameters and objectives."""
-    attributes: dict[str, Any] = dict(trial.metrics or {})
-    if trial.published:
-        attributes["published"] = True
-    if trial.reason is not None:
-        attributes["reason"] = trial.reason
-    return attributes

@@ -23,12 +23,11 @@ from kvtune.errors import KvtuneError, RequestError
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger, Trial
 from kvtune.search.manifest import Manifest
-from kvtune.search.rounds import frozen_trial, user_attributes
+from kvtune.search.optuna_trials import STATES, frozen_trial, user_attributes
 from kvtune.search.space import SearchSpace
 
 METRIC_NAMES = ["chair_s", "f1"]
 _ID = "kvtune_study"
-_STATES = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
 
 
 class OptunaCopy:
@@ -195,7 +194,7 @@ class OptunaCopy:
         for key, value in user_attributes(trial).items():
             self._storage.set_trial_user_attr(trial_id, key, value)
         values = None if trial.point is None else list(trial.point)
-        self._opened.tell(trial.number, values, state=_STATES[trial.state])
+        self._opened.tell(trial.number, values, state=STATES[trial.state])
 
     def _trials(self) -> list[optuna.trial.FrozenTrial]:
         return self._opened.get_trials(deepcopy=False)
@@ -252,7 +251,7 @@ def _agree(trial: Trial, found: optuna.trial.FrozenTrial) -> bool:
     if found.state == TrialState.RUNNING:
         return True
     point = None if trial.point is None else list(trial.point)
-    return found.state == _STATES[trial.state] and found.values == point
+    return found.state == STATES[trial.state] and found.values == point
 
 
 def _local(url: str, has_tables: bool) -> RDBStorage:
