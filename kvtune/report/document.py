@@ -1,10 +1,12 @@
 """What ``kvtune pareto --json`` prints."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from kvtune.report.overlay import OverlayPoint
-from kvtune.search.summary import StudySummary, TrialSummary
+from kvtune.search.statistics import CONFIDENCE, RESAMPLES, SEED
+from kvtune.search.summary import Difference, StudySummary, TrialSummary
 
 
 def study_document(
@@ -31,9 +33,17 @@ def study_document(
         Percent of the box from the reference point to (0, 100); null without a baseline.
     reference_point
         ``{"chair_s", "f1"}`` in percent; null without a baseline.
+    hypervolume_estimate
+        ``{"corrected", "bias", "interval"}``: the hypervolume less its luck, see
+        :class:`kvtune.search.statistics.HypervolumeEstimate`; null where it was not computed.
+    cut_baseline
+        The baseline's captions cut to their first 1, 2, 3, ... ``sentences``, with their scores.
+    statistics
+        What intervals and p-values are made with: ``confidence``, ``resamples``, ``seed``.
     overlays
         Results of other methods, see :func:`overlay_document`.
     """
+    estimate = summary.hypervolume_estimate
     return {
         "study": summary.study,
         "model": summary.model,
@@ -45,6 +55,11 @@ def study_document(
         "chosen": chosen,
         "hypervolume": summary.hypervolume,
         "reference_point": summary.reference_point,
+        "hypervolume_estimate": None
+        if estimate is None
+        else {"corrected": estimate.corrected, "bias": estimate.bias, "interval": list(estimate.interval)},
+        "cut_baseline": [asdict(cut) for cut in summary.cut_baseline],
+        "statistics": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
         "overlays": [overlay_document(point) for point in overlays],
     }
 
@@ -52,7 +67,11 @@ def study_document(
 def trial_document(trial: TrialSummary) -> dict[str, Any]:
     """Return one trial: its parameters, rates in percent (null while nothing is judged), state and intervals.
 
-    ``intervals`` maps the name of a rate to ``[low, high]``, 95 %, for those that were computed.
+    ``intervals`` maps the name of a rate to ``[low, high]``, 95 %, for those that were computed. ``differences`` maps
+    it to the paired difference to the baseline: ``value``, ``interval``, ``p_value`` and Holm's ``p_adjusted``.
+    ``ties`` are the numbers of front points that this one is tied with. ``length`` is null where it was not looked at,
+    else ``at_limit`` (percent of captions), ``distinct`` (distinct-1 to -3), ``cut_chair_s`` and ``cut_f1`` (the
+    baseline cut to as many words) and ``flag`` (why it does not beat that, or null).
     """
     return {
         "number": trial.number,
@@ -67,7 +86,15 @@ def trial_document(trial: TrialSummary) -> dict[str, Any]:
         "state": trial.state,
         "published": trial.published,
         "intervals": {name: list(bounds) for name, bounds in trial.intervals.items()},
+        "differences": {name: difference_document(found) for name, found in trial.differences.items()},
+        "ties": list(trial.ties),
+        "length": None if trial.length is None else asdict(trial.length) | {"distinct": list(trial.length.distinct)},
     }
+
+
+def difference_document(found: Difference) -> dict[str, Any]:
+    """Return a difference to the baseline."""
+    return asdict(found) | {"interval": list(found.interval)}
 
 
 def overlay_document(point: OverlayPoint) -> dict[str, Any]:

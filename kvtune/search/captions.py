@@ -1,6 +1,6 @@
 """The captions of one trial on disk: paid for once, kept for good."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,21 @@ def read_captions(path: Path) -> dict[int, dict[str, Any]]:
             )
         captions[line["image_id"]] = line
     return captions
+
+
+def captions_of(path: Path, image_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The captions of these images from a caption file, in the order of the images.
+
+    Raises
+    ------
+    KvtuneError
+        If one is missing or the file cannot be read.
+    """
+    captions = read_captions(path)
+    missing = [image_id for image_id in image_ids if image_id not in captions]
+    if missing:
+        raise KvtuneError(f"{path} has no caption of image {missing[0]} ({len(missing)} missing); restore the file")
+    return [captions[image_id] for image_id in image_ids]
 
 
 def count_captions(path: Path) -> int:

@@ -52,6 +52,16 @@ class StudyFolder:
         return self.path / "report"
 
     @property
+    def counts(self) -> Path:
+        """Counts of captions that were scored already; see :mod:`kvtune.search.outcomes`."""
+        return self.report / "counts.npz"
+
+    @property
+    def validation(self) -> Path:
+        """Held-out results; see :mod:`kvtune.search.validation`."""
+        return self.report / "validation.json"
+
+    @property
     def presets(self) -> Path:
         """The folder where ``kvtune export`` writes when no other is named."""
         return self.path / "presets"
@@ -59,6 +69,10 @@ class StudyFolder:
     def trial_captions(self, number: int | None) -> Path:
         """The caption file of a trial on the tune images; None is the baseline."""
         return self.captions / ("baseline.jsonl" if number is None else f"trial-{number:04d}.jsonl")
+
+    def holdout_captions(self, name: str) -> Path:
+        """The caption file of a setting on the held-out images: ``baseline``, ``trial-0007``, ``published``."""
+        return self.captions / "holdout" / f"{name}.jsonl"
 
     def exists(self) -> bool:
         """Whether there is a study here."""

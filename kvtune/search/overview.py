@@ -54,7 +54,7 @@ def overviews(studies: Path) -> list[Overview]:
 def _overview(folder: StudyFolder) -> Overview:
     changed = datetime.fromtimestamp(folder.manifest.stat().st_mtime, UTC).isoformat(timespec="seconds")
     try:
-        summary = summarize(folder)
+        summary = summarize(folder, statistics=False)
     except KvtuneError as error:
         return Overview(folder.name, str(folder.path), changed, problem=str(error))
     baseline = summary.baseline

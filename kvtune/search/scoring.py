@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from kvtune.chair import SCORER, ChairScorer
+from kvtune.chair import SCORER, CaptionCounts, ChairScorer
 
 
 class Scoring:
@@ -41,3 +41,7 @@ class Scoring:
         """
         found = self._scorer.score(captions).to_dict()
         return {"images" if name == "captions" else name: value for name, value in found.items()}
+
+    def counts(self, captions: Sequence[Mapping[str, Any]]) -> CaptionCounts:
+        """What the scores are made of, caption by caption."""
+        return self._scorer.counts(captions)

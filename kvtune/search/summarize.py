@@ -9,10 +9,16 @@ from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger, Trial
 from kvtune.search.manifest import Manifest, load_manifest
 from kvtune.search.summary import StudySummary, TrialSummary
+from kvtune.search.uncertainty import with_statistics
 
 
-def summarize(folder: StudyFolder) -> StudySummary:
+def summarize(folder: StudyFolder, statistics: bool = True) -> StudySummary:
     """Read what a study found so far; a search may be writing it meanwhile.
+
+    Parameters
+    ----------
+    statistics
+        Say how sure it is as well (:func:`kvtune.search.uncertainty.with_statistics`), which reads the captions.
 
     Raises
     ------
@@ -23,7 +29,10 @@ def summarize(folder: StudyFolder) -> StudySummary:
     """
     manifest = load_manifest(folder)
     ledger = Ledger(folder.ledger)
-    return summary_of(folder.name, manifest, ledger, lambda trial: count_captions(folder.trial_captions(trial.number)))
+    summary = summary_of(
+        folder.name, manifest, ledger, lambda trial: count_captions(folder.trial_captions(trial.number))
+    )
+    return with_statistics(folder, manifest, ledger, summary) if statistics else summary
 
 
 def summary_of(

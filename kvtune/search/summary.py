@@ -3,7 +3,73 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kvtune.search.statistics import HypervolumeEstimate
+
 State = Literal["complete", "raced", "failed", "running"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A rate of a trial minus the baseline's, on the same images.
+
+    Attributes
+    ----------
+    value
+        Percentage points; words for ``mean_words``.
+    interval
+        95 %, of the paired bootstrap.
+    p_value
+        Two-sided, of no difference: McNemar's exact test for CHAIR_S, the paired bootstrap for the others.
+    p_adjusted
+        After Holm's adjustment over all trials that were compared with the baseline here.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    p_value: float
+    p_adjusted: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval does not contain 0."""
+        return not self.interval[0] <= 0 <= self.interval[1]
+
+
+@dataclass(frozen=True)
+class Length:
+    """What could make CHAIR_S fall without fewer things being seen wrongly: short captions, or ones that repeat.
+
+    Attributes
+    ----------
+    at_limit
+        Share of captions that hit the token limit, percent.
+    distinct
+        distinct-n for n = 1, 2, 3: different n-grams of all n-grams of a caption, the mean over captions, 0 to 1
+        (Li et al., 2016, NAACL). Near 1 for fluent text at n = 3; repetition pulls it down.
+    cut_chair_s, cut_f1
+        Of the baseline's captions cut to as many words, in percent; see :class:`CutBaseline`. None for the baseline.
+    flag
+        Why the trial does not beat the cut baseline; None where it does.
+    """
+
+    at_limit: float
+    distinct: tuple[float, float, float]
+    cut_chair_s: float | None = None
+    cut_f1: float | None = None
+    flag: str | None = None
+
+
+@dataclass(frozen=True)
+class CutBaseline:
+    """The baseline's captions cut to their first ``sentences`` sentences, scored on the same images, in percent."""
+
+    sentences: int
+    mean_words: float
+    chair_s: float
+    chair_i: float
+    precision: float
+    recall: float
+    f1: float
 
 
 @dataclass(frozen=True)
@@ -26,6 +92,13 @@ class TrialSummary:
         True for the family's published preset (trial 0 where there is one).
     intervals
         95 % intervals by metric name, where they were computed.
+    differences
+        By metric name, where they were computed; empty for the baseline.
+    ties
+        For a trial on the front, numbers of those on it that it is tied with: the paired 95 % intervals of the
+        differences in CHAIR_S and in F1 both contain 0.
+    length
+        Length and repetition, where they were looked at.
     """
 
     number: int | None
@@ -40,6 +113,9 @@ class TrialSummary:
     state: State
     published: bool = False
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
+    ties: tuple[int, ...] = ()
+    length: Length | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +138,11 @@ class StudySummary:
         Percent of the box from the reference point to (0, 100); None without a baseline.
     reference_point
         ``{"chair_s", "f1"}``: the baseline's CHAIR_S + 5 points and F1 - 10 points.
+    hypervolume_estimate
+        How sure the hypervolume is, and how much of it is luck; None where it was not computed.
+    cut_baseline
+        The baseline's captions cut to 1, 2, 3, ... sentences (KVSmooth's figure 4), the whole ones last; empty where
+        they were not scored.
     """
 
     study: str
@@ -73,3 +154,5 @@ class StudySummary:
     front: list[int]
     hypervolume: float | None
     reference_point: dict[str, float] | None
+    hypervolume_estimate: HypervolumeEstimate | None = None
+    cut_baseline: list[CutBaseline] = field(default_factory=list)

@@ -167,14 +167,12 @@ def test_paired_differences_equal_a_loop(hit: float) -> None:
 
 def test_pairing_removes_what_images_share() -> None:
     rows = rows_of(300, 4)
-    nearly = [
-        row | ({"hallucinated_captions": 0, "hallucinated_mentions": 0} if index % 6 == 0 else {})
-        for index, row in enumerate(rows)
-    ]
+    cleaned = [index for index, row in enumerate(rows) if row["hallucinated_captions"]][:12]
+    nearly = [row | ({"hallucinated_captions": 0} if index in cleaned else {}) for index, row in enumerate(rows)]
     found = Bootstrap([table(rows), table(nearly)])
     _, (low, high) = found.difference("chair_s", 1, 0)
     single = found.interval("chair_s", 0)
-    assert high - low < 0.5 * (single[1] - single[0])
+    assert high - low < 0.6 * (single[1] - single[0])
     assert not found.tied(0, 1) and high < 0
 
 
