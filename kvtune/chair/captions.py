@@ -62,12 +62,11 @@ def caption_of(
         if key not in record:
             there = ", ".join(map(str, record)) or "none"
             raise RequestError(f'{what} {place + 1} has no "{key}" (its keys: {there}); {option} names another key')
-    image_id, text = record[image_key], record[caption_key]
-    if type(image_id) is not int:  # the common case needs no parsing
-        try:
-            image_id = parse_image_id(image_id)
-        except ValueError as error:
-            raise RequestError(f'{what} {place + 1}, "{image_key}": {error}') from None
+    text = record[caption_key]
+    try:
+        image_id = parse_image_id(record[image_key])
+    except ValueError as error:
+        raise RequestError(f'{what} {place + 1}, "{image_key}": {error}') from None
     if not isinstance(text, str):
         raise RequestError(f'{what} {place + 1}, "{caption_key}": text is expected, not {_kind(text)}')
     return image_id, text

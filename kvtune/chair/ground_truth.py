@@ -94,9 +94,9 @@ def check_ground_truth(
             raise RequestError(f"{what}: {error}") from None
         if isinstance(names, str | Mapping) or not isinstance(names, Iterable):
             raise RequestError(f"{what}: image {key} needs a list of COCO categories, not {names!r}")
-        present = frozenset(names)
+        present = frozenset(map(str, names))
         if not present <= allowed:
-            raise RequestError(f"{what}: image {key}: {_unknown(min(map(str, present - allowed)), known)}")
+            raise RequestError(f"{what}: image {key}: {_unknown(min(present - allowed), known)}")
         checked[image_id] = present
     return checked
 

@@ -1,7 +1,7 @@
 """``kvtune score``: CHAIR for any captions file, whoever made it."""
 
-from collections.abc import Mapping
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
