@@ -62,7 +62,7 @@ def test_rounds_differ_from_each_other(sampler: str) -> None:
 def test_any_part_of_a_round_can_be_planned_again(sampler: str) -> None:
     how = plan(sampler, size=5)
     trials = searched(how, 20)
-    for start in range(5, 20):
+    for start in (5, 6, 9, 13, 19):
         for stop in range(start + 1, (start // 5 + 1) * 5 + 1):
             again = how.trials(trials[:start], start, stop)
             assert [(trial.number, trial.params) for trial in again] == [
@@ -134,7 +134,7 @@ def test_nsga2_breeds_from_the_second_generation_on_the_published_preset_include
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_searching_beats_guessing(sampler: str) -> None:
     def total(name: str) -> float:
-        seeds = range(4)
+        seeds = range(2)
         return sum(
             sum(sorted(trial.metrics["chair_s"] for trial in searched(plan(name, 8, seed), 48) if trial.metrics)[:8])
             for seed in seeds
