@@ -33,6 +33,7 @@ captions = st.lists(st.tuples(opening, word, mark, st.sampled_from([" ", "\n"]))
         ("The plane is taxiing.", ["airplane", "car"]),
         ("A dog tied to a pole.", ["dog", "tie"]),
         ("He is skiing on a skiing trip, showing his skiing skills.", ["skis"]),
+        ("He's skiing, and so are people skiing near him.", ["skis", "person", "skis"]),
         ("A training ground with a seating area.", []),
         ("The dog's bed, the dogs' beds and the children’s “dog”.", ["dog", "bed", "dog", "bed", "person", "dog"]),
         ("A t-shirt, a hot-dog and a cat/dog.", []),
