@@ -21,10 +21,12 @@ def export(
 ) -> None:
     """Choose one point of a study and write it as a preset.
 
-    The default takes the lowest CHAIR_S whose F1 is at least the baseline's, on tune images.
+    The default takes the lowest CHAIR_S whose F1 is at least the baseline's, on tune images. What is said of it against
+    the baseline has 95 % intervals, and an improvement that is not sure is said to be none for sure.
 
     Example: kvtune export demo-kvsmooth --out preset.json
     """
+    from kvtune.search.claims import claims
     from kvtune.search.export import export as build
     from kvtune.search.layout import find_study
 
@@ -44,8 +46,11 @@ def export(
         for label, name in (("CHAIR_S", "chair_s"), ("F1", "f1"))
         if name in baseline
     )
+    notes = [f"against the baseline: {said}" for said in claims(selection.trial)]
+    if selection.trial.length is not None and selection.trial.length.flag is not None:
+        notes.append(f"length: {selection.trial.length.flag}")
     parameters = " ".join(f"{name}={value}" for name, value in preset.parameters.items())
     out.print(
         f"trial {selection.trial.number} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True
     )
-    out.print(f"{scores}\n{parameters}\nwrote {path}", soft_wrap=True, markup=False)
+    out.print("\n".join([scores, parameters, *notes, f"wrote {path}"]), soft_wrap=True, markup=False)

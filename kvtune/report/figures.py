@@ -65,6 +65,7 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         axes.set_xlabel("CHAIR$_S$ (%), lower is better" + (f"; {subset} images" if subset else ""))
         axes.set_ylabel("F1 (%), higher is better")
         give_room(axes)
+        _draw_cut_baseline(axes, summary)
         _number_front(figure, axes, summary)
         if points or overlays:
             figure.legend(loc="outside lower center", ncols=3, frameon=False, handletextpad=0.3, columnspacing=1.0)
@@ -162,6 +163,26 @@ def _error_bars(axes: "Axes", points: Sequence[Mark], colour: str) -> None:
                 bars[key] = [[max(0.0, value - low)], [max(0.0, high - value)]]
         if bars:
             axes.errorbar(point.x, point.y, **bars, fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.5, zorder=1.5)
+
+
+def _draw_cut_baseline(axes: "Axes", summary: StudySummary) -> None:
+    """Draw the curve of the baseline cut to 1, 2, 3, ... sentences, as far as it runs through the picture."""
+    curve = summary.cut_baseline
+    if len(curve) < 2:
+        return
+    limits = axes.get_xlim(), axes.get_ylim()
+    colour = LOOKS["baseline"].colour
+    axes.plot(
+        [cut.chair_s for cut in curve],
+        [cut.f1 for cut in curve],
+        ":.",
+        color=colour,
+        linewidth=0.7,
+        markersize=2,
+        label="baseline cut short",
+        zorder=1.8,
+    )
+    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _draw_overlays(axes: "Axes", overlays: Sequence[OverlayPoint]) -> None:

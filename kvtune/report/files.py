@@ -8,7 +8,7 @@ from kvtune.errors import RequestError
 from kvtune.files import write_bytes, write_text
 from kvtune.report.captions import packed_captions
 from kvtune.report.figures import front_figure, hypervolume_figure, save_figure
-from kvtune.report.frames import trials_frame
+from kvtune.report.frames import cut_baseline_frame, trials_frame
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.page import html_page
 from kvtune.report.page_captions import Progress
@@ -36,8 +36,11 @@ def write_pictures(
 
 
 def write_trials(out: Path, summary: StudySummary, chosen: int | None, *, parquet: bool = False) -> list[Path]:
-    """Write all trials as CSV and, if wanted, as Parquet; return the paths."""
-    return write_frame(out / "trials", trials_frame(summary, chosen), parquet=parquet)
+    """Write all trials, and the cut baseline if there is one, as CSV and, if wanted, as Parquet; return the paths."""
+    paths = write_frame(out / "trials", trials_frame(summary, chosen), parquet=parquet)
+    if summary.cut_baseline:
+        paths += write_frame(out / "cut_baseline", cut_baseline_frame(summary), parquet=parquet)
+    return paths
 
 
 def write_page(

@@ -1,8 +1,9 @@
 """Trials as pandas data, for CSV, Parquet and notebooks."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from kvtune.search.summary import StudySummary
+from kvtune.search.summary import StudySummary, TrialSummary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,10 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
         Rates in percent and words a caption, missing where nothing was judged.
     chair_s_low, chair_s_high, ...
         95 % intervals, where any trial has them.
+    chair_s_difference, chair_s_difference_low, chair_s_difference_high, chair_s_p, chair_s_p_adjusted, f1_...
+        CHAIR_S and F1 against the baseline, paired, where any trial was compared.
+    ties, at_limit, distinct_1, distinct_2, distinct_3, cut_chair_s, cut_f1, length_flag
+        See :class:`kvtune.search.summary.TrialSummary` and :class:`kvtune.search.summary.Length`, where any has them.
     images
         Tune images judged.
     """
@@ -37,6 +42,7 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
     everything = [*([summary.baseline] if summary.baseline else []), *summary.trials]
     parameters = list(dict.fromkeys(name for trial in summary.trials for name in trial.params))
     with_intervals = [name for name in SCORES if any(name in trial.intervals for trial in everything)]
+    with_statistics = any(trial.length is not None for trial in everything)
     front = set(summary.front)
     rows = []
     for trial in everything:
@@ -53,8 +59,50 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
         row |= {name: getattr(trial, name) for name in SCORES}
         for name in with_intervals:
             row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (None, None))
+        if with_statistics:
+            row |= _statistics(trial)
         rows.append(row | {"images": trial.images})
     columns = ["study", "kind", "number", "state", "published", "front", "chosen"]
     columns += [f"params_{name}" for name in parameters] + list(SCORES)
-    columns += [f"{name}_{end}" for name in with_intervals for end in ("low", "high")] + ["images"]
+    columns += [f"{name}_{end}" for name in with_intervals for end in ("low", "high")]
+    columns += (_STATISTICS if with_statistics else []) + ["images"]
     return pd.DataFrame(rows, columns=columns).astype({"number": "Int64", "images": "int64"})
+
+
+def cut_baseline_frame(summary: StudySummary) -> "pd.DataFrame":
+    """Return the baseline cut to 1, 2, 3, ... sentences: one row a cut, columns of
+    :class:`kvtune.search.summary.CutBaseline`."""
+    import pandas as pd
+
+    return pd.DataFrame([asdict(cut) for cut in summary.cut_baseline])
+
+
+_STATISTICS = [
+    *(f"{name}_{part}" for name in ("chair_s", "f1") for part in ("difference", "difference_low", "difference_high")),
+    *(f"{name}_{part}" for name in ("chair_s", "f1") for part in ("p", "p_adjusted")),
+    "ties",
+    "at_limit",
+    "distinct_1",
+    "distinct_2",
+    "distinct_3",
+    "cut_chair_s",
+    "cut_f1",
+    "length_flag",
+]
+
+
+def _statistics(trial: TrialSummary) -> dict[str, object]:
+    """The columns of :data:`_STATISTICS`; missing where the trial was not looked at."""
+    row: dict[str, object] = dict.fromkeys(_STATISTICS)
+    for name in ("chair_s", "f1"):
+        if name in trial.differences:
+            found = trial.differences[name]
+            row |= {f"{name}_difference": found.value, f"{name}_p": found.p_value}
+            row[f"{name}_p_adjusted"] = found.p_adjusted
+            row[f"{name}_difference_low"], row[f"{name}_difference_high"] = found.interval
+    row["ties"] = " ".join(map(str, trial.ties))
+    if trial.length is not None:
+        row |= {f"distinct_{n}": value for n, value in enumerate(trial.length.distinct, 1)}
+        row |= {"at_limit": trial.length.at_limit, "length_flag": trial.length.flag}
+        row |= {"cut_chair_s": trial.length.cut_chair_s, "cut_f1": trial.length.cut_f1}
+    return row

@@ -61,5 +61,8 @@ def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[Ove
         notes.append(f"Nothing chosen: {chosen['reason']}")
     else:
         notes.append(f"Chosen: trial {chosen['trial']}, {chosen['reason']}")
+        notes += [note for note in [facts.against_baseline(summary, chosen["trial"])] if note]
+    notes += [note for note in (facts.ties(summary), facts.cut_baseline(summary)) if note]
+    notes += facts.length_flags(summary, chosen["trial"])
     notes += sorted({f"Reported: {point.source}" for point in overlays if point.reported})
     return notes

@@ -9,11 +9,13 @@ from kvtune.presets import (
     StudyInfo,
     SubsetInfo,
 )
+from kvtune.search.claims import evidence
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger
 from kvtune.search.manifest import load_manifest
 from kvtune.search.selection import KEEP_F1, Selection, select
 from kvtune.search.summarize import summary_of
+from kvtune.search.uncertainty import with_statistics
 
 
 def export(folder: StudyFolder, rule: str = KEEP_F1) -> tuple[Preset, Selection]:
@@ -37,7 +39,8 @@ def export(folder: StudyFolder, rule: str = KEEP_F1) -> tuple[Preset, Selection]
         If the rule finds no trial; see :func:`kvtune.search.selection.select`.
     """
     manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
-    selection = select(summary_of(folder.name, manifest, ledger), rule)
+    summary = with_statistics(folder, manifest, ledger, summary_of(folder.name, manifest, ledger))
+    selection = select(summary, rule)
     number = selection.trial.number or 0
     fingerprint = manifest.fingerprint
     preset = Preset(
@@ -52,7 +55,11 @@ def export(folder: StudyFolder, rule: str = KEEP_F1) -> tuple[Preset, Selection]
             prompt=fingerprint.prompt, max_new_tokens=fingerprint.max_new_tokens, dtype=fingerprint.dtype
         ),
         selection=SelectionInfo(rule=selection.rule, on="tune"),
-        metrics=MetricsInfo(tune=ledger[number].metrics or {}, holdout=None, baseline=ledger.baseline.metrics or {}),
+        metrics=MetricsInfo(
+            tune=(ledger[number].metrics or {}) | evidence(selection.trial),
+            holdout=None,
+            baseline=(ledger.baseline.metrics or {}) | (evidence(summary.baseline) if summary.baseline else {}),
+        ),
         subset=SubsetInfo(
             name=manifest.tune["name"], sha256=manifest.tune["sha256"], images=len(manifest.tune["image_ids"])
         ),
