@@ -26,7 +26,10 @@ def subset(
     name: Annotated[str | None, typer.Option("--name", help="Its name; made of split, number and seed.")] = None,
     json: Json = False,
 ) -> None:
-    """Draw a subset of COCO images, none of them in opera500, which stays the set to report on."""
+    """Draw a subset of COCO images, none of them in opera500, which stays the set to report on.
+
+    Example: kvtune data subset --coco ~/coco --images 500 --seed 1 --out tune.json
+    """
     from kvtune.coco import OPERA500, CocoFolder, Subset, draw, find_coco
 
     folder = CocoFolder(find_coco(coco))
@@ -52,7 +55,10 @@ def ground_truth(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write the objects of each image: categories of its instances and of its reference captions."""
+    """Write the objects of each image: categories of its instances and of its reference captions.
+
+    Example: kvtune data ground-truth --coco ~/coco --subset opera500 --out truth.json
+    """
     from kvtune.chair.ground_truth import build_ground_truth, save_ground_truth
     from kvtune.coco import CocoFolder, Subset, find_coco
 
@@ -98,6 +104,8 @@ def download(
 
     These are the images that kvtune search takes with the same --subset, --images, --holdout-images and --seed.
     Run it again after an interruption: it goes on where it was.
+
+    Example: kvtune data download --subset opera500 --to ~/coco
     """
     from kvtune.coco import CocoFolder, Subset, default_coco, holdout_beside, tune_and_holdout
     from kvtune.coco.download import BASE_URL, download_annotations, download_images

@@ -21,6 +21,8 @@ def doctor(
     """Check Python, packages, device, memory, folders, COCO and models; exit code 1 if kvtune cannot work here.
 
     Warnings are about real models and real COCO: the demo needs neither.
+
+    Example: kvtune doctor --coco ~/coco
     """
     from dataclasses import asdict
 
@@ -38,7 +40,7 @@ def doctor(
     if json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
     elif failed:
-        out.print(f"{failed} checks failed")
+        out.print("1 check failed" if failed == 1 else f"{failed} checks failed")
     else:
         out.print("ready")
     if failed:

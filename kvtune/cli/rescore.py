@@ -17,7 +17,10 @@ def rescore(
     studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
     json: Json = False,
 ) -> None:
-    """Score the stored captions again and build study.db anew; no model, no GPU."""
+    """Score the stored captions again and build study.db anew; no model, no GPU.
+
+    Example: kvtune rescore demo-kvsmooth
+    """
     from kvtune.report import facts
     from kvtune.report.document import study_document
     from kvtune.search.layout import find_study

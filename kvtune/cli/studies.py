@@ -11,7 +11,10 @@ from kvtune.cli.common import Json, out, print_json
 def studies(
     studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"), json: Json = False
 ) -> None:
-    """List the studies there are and how far each is, the latest first."""
+    """List the studies there are and how far each is, the latest first.
+
+    Example: kvtune studies --studies-dir studies
+    """
     from rich.table import Table
 
     from kvtune.search.overview import overviews
