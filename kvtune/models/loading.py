@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, GenerationConfig
+from transformers import GenerationConfig
 from transformers.generation import GenerationMixin
 from transformers.utils import logging as transformers_logging
 
@@ -74,7 +74,8 @@ def load_model(
         raise RequestError(f"{source}: {missing}; copy or download it again")
     with _quiet():
         try:
-            config = AutoConfig.from_pretrained(folder)
+            model_class = family.model_class()
+            config = model_class.config_class.from_pretrained(folder)
             wanted = resolve_dtype(dtype, target, config, family.evaluation_dtype)
             quantization = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
             settings: dict[str, Any] = {"dtype": wanted}
@@ -85,7 +86,7 @@ def load_model(
             if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
                 settings["device_map"] = {"": target}
             processor = family.load_processor(folder, config)
-            hf_model = _load_weights(family, folder, source, settings)
+            hf_model = _load_weights(family, model_class, folder, source, settings)
             if "device_map" not in settings:
                 hf_model = hf_model.to(target)
         except torch.OutOfMemoryError as error:
@@ -227,9 +228,9 @@ def _smaller(quantization: str | None) -> str:
     return f"{smaller[quantization]}, free the GPU, or choose another with --device"
 
 
-def _load_weights(family: Family, folder: Path, source: str, settings: dict[str, Any]) -> Any:
+def _load_weights(family: Family, model_class: Any, folder: Path, source: str, settings: dict[str, Any]) -> Any:
     """The model with every one of its weights from the checkpoint, none left as initialised."""
-    hf_model, info = family.model_class().from_pretrained(
+    hf_model, info = model_class.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **settings
     )
     problems = [f"{name} is missing" for name in sorted(info["missing_keys"])]

@@ -6,9 +6,10 @@ from kvtune.models.demo import Demo
 from kvtune.models.instructblip import InstructBlip
 from kvtune.models.llava import Llava
 from kvtune.models.llava_next import LlavaNext
+from kvtune.models.minigpt4 import MiniGpt4
 from kvtune.models.qwen2_5_vl import Qwen2_5_VL
 
-_FAMILIES: tuple[Family, ...] = (Demo(), Llava(), InstructBlip(), LlavaNext(), Qwen2_5_VL())
+_FAMILIES: tuple[Family, ...] = (Demo(), Llava(), MiniGpt4(), InstructBlip(), LlavaNext(), Qwen2_5_VL())
 
 
 def families() -> tuple[Family, ...]:

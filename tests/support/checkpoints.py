@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from tokenizers_made_here import bert_tokenizer, llama_tokenizer, qwen_tokenizer
 from transformers import (
+    Blip2QFormerConfig,
+    Blip2VisionConfig,
     BlipImageProcessorPil,
     CLIPImageProcessorPil,
     CLIPVisionConfig,
+    GenerationConfig,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
@@ -28,6 +31,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
+
+from kvtune.models.minigpt4_model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
 
 LAYERS = 3
 QWEN_TEMPLATE = (
@@ -168,6 +173,26 @@ def save_instructblip(folder: Path, seed: int = 0, kv_heads: int = 4) -> Path:
     return _save(folder, randomise(InstructBlipForConditionalGeneration(config), seed), processor)
 
 
+def save_minigpt4(folder: Path, seed: int = 0, kv_heads: int = 4) -> Path:
+    """MiniGPT-4: 28 pixels in patches of 7, 4 queries."""
+    tokenizer = llama_tokenizer()
+    config = MiniGpt4Config(
+        vision_config=Blip2VisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+            image_size=28, patch_size=7,
+        ),
+        qformer_config=Blip2QFormerConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, encoder_hidden_size=16
+        ),
+        text_config=LlamaConfig(**text_settings(len(tokenizer) + 1, kv_heads)),
+        num_query_tokens=4,
+    )  # fmt: skip
+    BlipImageProcessorPil(size={"height": 28, "width": 28}).save_pretrained(folder)
+    model = randomise(MiniGpt4ForConditionalGeneration(config), seed)
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=2)
+    return _save(folder, model, tokenizer)
+
+
 def _save(folder: Path, model: Any, processor: Any) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -179,4 +204,5 @@ SAVERS: dict[str, Callable[..., Path]] = {
     "llava-next": save_llava_next,
     "qwen2.5-vl": save_qwen,
     "instructblip": save_instructblip,
+    "minigpt4": save_minigpt4,
 }
