@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from family_table import family_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -14,3 +15,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is not there: {folder}")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which model family passed which checks."""
+    if lines := family_table(terminalreporter.stats):
+        terminalreporter.section("model families by checks")
+        terminalreporter.write_line("\n".join(lines))
