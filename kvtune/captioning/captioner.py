@@ -84,24 +84,30 @@ class Captioner:
         scheduler: Scheduler[CaptionRequest] = Scheduler(plan.groups, plan.lanes)
         for key, request in first:
             scheduler.add(key, request)
-        withdrawn = 0
+        withdrawn, exhausted = 0, False
         decoding = _Decoding(self, scheduler)
         while True:
             if len(self._withdrawn) > withdrawn:
                 withdrawn = len(self._withdrawn)
                 scheduler.withdraw(lambda request: request.tag in self._withdrawn)
                 decoding.forget_withdrawn()
-            for request in islice(source, max(0, _LOOK_AHEAD - scheduler.waiting)):
-                if request.tag not in self._withdrawn:
-                    scheduler.add(self._key(keys, request), request)
+            if not exhausted:
+                room = max(0, _LOOK_AHEAD - scheduler.waiting)
+                pulled = list(islice(source, room))
+                exhausted = len(pulled) < room
+                for request in pulled:
+                    if request.tag not in self._withdrawn:
+                        scheduler.add(self._key(keys, request), request)
             if not scheduler.is_busy:
                 return
             try:
+                if exhausted and not scheduler.waiting:
+                    decoding.shrink()
                 captions = decoding.advance()
             except torch.OutOfMemoryError:
-                scheduler = _halved(scheduler)
-                decoding = _Decoding(self, scheduler)
-                continue
+                captions = []
+                decoding = _Decoding(self, _halved(decoding.scheduler))
+            scheduler = decoding.scheduler
             yield from (caption for caption in captions if caption.tag not in self._withdrawn)
 
     def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> GridPlan:
@@ -142,6 +148,17 @@ class _Decoding:
                 rows = np.fromiter(self.requests, dtype=int)
                 captions += self._take(rows, self.grid.step(rows).cpu().numpy()[rows])
         return captions
+
+    def shrink(self) -> None:
+        """When few captions are left and nobody waits, go on with a grid of their rows alone."""
+        rows = sorted(self.requests)
+        if not rows or len(rows) > min(self.grid.rows // 2, len(self.scheduler.groups)):
+            return
+        with torch.inference_mode():
+            self.grid = self.grid.shrunk(rows)
+        self.scheduler = self.scheduler.shrunk()
+        self.requests = {place: self.requests[row] for place, row in enumerate(rows)}
+        self.written, self.lengths, self.limits = self.written[rows], self.lengths[rows], self.limits[rows]
 
     def forget_withdrawn(self) -> None:
         """Drop the rows whose requests the scheduler no longer holds."""

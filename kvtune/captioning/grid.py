@@ -7,6 +7,7 @@ the last prompt token, so that the position before any generated token is always
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -135,6 +136,27 @@ class Grid:
                 for layer in range(self.n_layers):
                     state.start_outputs(rows, layer, self.prefix_outputs[layer, group])
         return self._tokens[index].tolist()
+
+    def shrunk(self, rows: Sequence[int]) -> Grid:
+        """A grid of these rows alone, each a group of one lane: for the end of a run, when few captions are left."""
+        index = torch.tensor(list(rows), device=self.vlm.device)
+        group = index // self.lanes
+        other = copy.copy(self)
+        other.groups = other.rows = len(rows)
+        other.lanes = 1
+        for name in ("prefix_keys", "prefix_values", "prefix_outputs"):
+            setattr(other, name, getattr(self, name)[:, group])
+        for name in ("suffix_keys", "suffix_values", "last_keys", "last_values"):
+            setattr(other, name, getattr(self, name)[:, index])
+        for name in ("prefix_lengths", "_first_tokens", "_next_positions"):
+            setattr(other, name, getattr(self, name)[group])
+        for name in ("slots", "_tokens", "_positions"):
+            setattr(other, name, getattr(self, name)[index])
+        other.all_rows = torch.arange(len(rows), device=self.vlm.device)
+        other._host_slots = self._host_slots[list(rows)]
+        for state in self.states.values():
+            state.reorder(index)
+        return other
 
     def step(self, running: np.ndarray) -> Tensor:
         """Decode one token in every row; only those of ``running`` (row numbers) need be right.

@@ -133,6 +133,12 @@ class Scheduler(Generic[R]):
                 other.add(key, request)
         return other
 
+    def shrunk(self) -> Scheduler[R]:
+        """A scheduler with a group of one lane for each request that runs, in the order of :attr:`running`."""
+        other: Scheduler[R] = Scheduler(0, 1)
+        other.groups = [Group([one.request], self.groups[one.group].key) for one in self.running]
+        return other
+
     def _fill(self, index: int, group: Group[R]) -> list[Placement[R]]:
         starts = []
         queue = self._waiting.get(group.key)

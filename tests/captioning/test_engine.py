@@ -121,6 +121,20 @@ def test_images_of_equal_content_share_a_prefill(monkeypatch, tmp_path):
     assert sum(calls) == 1
 
 
+def test_the_last_captions_of_a_run_go_on_alone(monkeypatch):
+    """When one caption is left of twelve, eleven idle rows are not decoded with it."""
+    sizes = []
+    original = Grid.step
+    monkeypatch.setattr(Grid, "step", lambda self, running: sizes.append(self.rows) or original(self, running))
+    requests = [CaptionRequest(n, IMAGES[n % 5], METHODS[1 + n % 5], n, 3 if n else 20) for n in range(12)]
+    model = small_vlm(small_llava(0, kv_heads=2), eos=())
+    captions = {caption.tag: caption for caption in Captioner(model, max_new_tokens=20, lanes=12).run(requests)}
+    assert (max(sizes), sizes[-1]) == (12, 1)
+    for number, request in enumerate(requests):
+        tokens, _ = reference_tokens(model, request.image, request.method, request.max_new_tokens)
+        assert captions[number].token_ids == tokens
+
+
 def test_out_of_memory_halves_the_grid_and_loses_nothing(monkeypatch, caplog):
     sizes = []
     original = Grid.step
