@@ -1,11 +1,13 @@
 """``kvtune export``: one point of the front as a preset."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from kvtune.cli.common import Json, out, print_json
+
+On = Literal["tune", "holdout"]
 
 
 def export(
@@ -16,6 +18,9 @@ def export(
     select: Annotated[
         str, typer.Option(help="Rule that chooses: keep-f1, knee, min-chair, max-f1 or trial:N.")
     ] = "keep-f1",
+    select_on: Annotated[
+        On, typer.Option(help="Images that the rule looks at; after holdout, held-out scores are optimistic.")
+    ] = "tune",
     studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
     json: Json = False,
 ) -> None:
@@ -26,12 +31,11 @@ def export(
 
     Example: kvtune export demo-kvsmooth --out preset.json
     """
-    from kvtune.search.claims import claims
     from kvtune.search.export import export as build
     from kvtune.search.layout import find_study
 
     folder = find_study(study, studies_dir)
-    preset, selection = build(folder, select)
+    preset, selection = build(folder, select, select_on)
     path = to or folder.presets / f"{preset.name}.json"
     preset.save(path)
     if json:
@@ -40,17 +44,30 @@ def export(
             | {"preset": preset.model_dump(mode="json", by_alias=True)}
         )
         return
-    baseline = preset.metrics.baseline if preset.metrics else {}
-    scores = ", ".join(
-        f"{label} {getattr(selection.trial, name):.1f} (baseline {baseline[name]:.1f})"
-        for label, name in (("CHAIR_S", "chair_s"), ("F1", "f1"))
-        if name in baseline
-    )
-    notes = [f"against the baseline: {said}" for said in claims(selection.trial)]
-    if selection.trial.length is not None and selection.trial.length.flag is not None:
-        notes.append(f"length: {selection.trial.length.flag}")
+    lines = []
+    if preset.metrics is not None:
+        lines += _lines("tune", preset.metrics.tune, preset.metrics.baseline)
+        if preset.metrics.holdout is not None:
+            lines += _lines("held-out", preset.metrics.holdout, preset.metrics.holdout["baseline"])
     parameters = " ".join(f"{name}={value}" for name, value in preset.parameters.items())
     out.print(
         f"trial {selection.trial.number} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True
     )
-    out.print("\n".join([scores, parameters, *notes, f"wrote {path}"]), soft_wrap=True, markup=False)
+    out.print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True, markup=False)
+
+
+def _lines(images: str, metrics: dict[str, Any], baseline: dict[str, Any]) -> list[str]:
+    """What the preset's metrics on one subset say."""
+    from kvtune.search.claims import LABELS, claim
+    from kvtune.search.summary import Difference
+
+    scores = [
+        f"{LABELS[name]} {metrics[name]:.1f} (baseline {baseline[name]:.1f})" for name in LABELS if name in baseline
+    ]
+    lines = [f"{images} images: {', '.join(scores)}"]
+    for name, found in metrics.get("differences", {}).items():
+        if name in LABELS:
+            lines.append(f"{images} images, against the baseline: {claim(name, Difference(**found))}")
+    if metrics.get("length_flag"):
+        lines.append(f"{images} images, length: {metrics['length_flag']}")
+    return lines

@@ -19,6 +19,7 @@ from kvtune.cli.rescore import rescore
 from kvtune.cli.score import score
 from kvtune.cli.search import search
 from kvtune.cli.studies import studies
+from kvtune.cli.validate import validate
 from kvtune.errors import KvtuneError
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ def _root(
 command(app)(search)
 command(app)(pareto)
 command(app)(export)
+command(app)(validate)
 command(app)(rescore)
 command(app)(studies)
 command(app)(compare)

@@ -24,9 +24,8 @@ def claim(metric: str, difference: Difference) -> str:
     """One difference to the baseline in words, saying so where its interval includes no improvement."""
     low, high = difference.interval
     found = verdict(metric, difference)
-    text = (
-        f"{LABELS[metric]} {difference.value:+.1f} (95 % interval {low:+.1f} to {high:+.1f}, {_p(difference.p_value)})"
-    )
+    sure = f"95 % interval {low:+.1f} to {high:+.1f}, {_p(difference.p_adjusted)} after Holm's adjustment"
+    text = f"{LABELS[metric]} {difference.value:+.1f} ({sure})"
     return text + {"better": "", "worse": ": worse", "unclear": ": no improvement for sure"}[found]
 
 

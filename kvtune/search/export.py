@@ -1,5 +1,9 @@
 """From a chosen trial to the preset that carries it out."""
 
+from dataclasses import replace
+from typing import Any, Literal
+
+from kvtune.errors import RequestError
 from kvtune.presets import (
     GenerationInfo,
     MetricsInfo,
@@ -9,22 +13,33 @@ from kvtune.presets import (
     StudyInfo,
     SubsetInfo,
 )
-from kvtune.search.claims import evidence
+from kvtune.search.claims import LABELS, evidence, verdict
+from kvtune.search.held_out import Validation, holds_for, load_validation, on_held_out
 from kvtune.search.layout import StudyFolder
-from kvtune.search.ledger import Ledger
-from kvtune.search.manifest import load_manifest
+from kvtune.search.ledger import Ledger, Trial
+from kvtune.search.manifest import Manifest, load_manifest
 from kvtune.search.selection import KEEP_F1, Selection, select
 from kvtune.search.summarize import summary_of
+from kvtune.search.summary import StudySummary
 from kvtune.search.uncertainty import with_statistics
 
+On = Literal["tune", "holdout"]
 
-def export(folder: StudyFolder, rule: str = KEEP_F1) -> tuple[Preset, Selection]:
+OPTIMISTIC = "selected on held-out, estimate optimistic"
+
+
+def export(folder: StudyFolder, rule: str = KEEP_F1, on: On = "tune") -> tuple[Preset, Selection]:
     """Choose a trial of a study and make it a preset.
+
+    Where ``kvtune validate`` has judged the trial on held-out images, the preset carries that as ``metrics.holdout``.
 
     Parameters
     ----------
     rule
         One of :data:`kvtune.search.selection.RULES`.
+    on
+        The images on which the rule is applied. On held-out images, they are no longer held out: the preset is stamped
+        so.
 
     Returns
     -------
@@ -34,13 +49,18 @@ def export(folder: StudyFolder, rule: str = KEEP_F1) -> tuple[Preset, Selection]
     Raises
     ------
     RequestError
-        If the study cannot be read, or there is no such rule or trial.
+        If the study cannot be read, there is no such rule or trial, or nothing to choose by was validated.
     KvtuneError
         If the rule finds no trial; see :func:`kvtune.search.selection.select`.
     """
     manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
     summary = with_statistics(folder, manifest, ledger, summary_of(folder.name, manifest, ledger))
-    selection = select(summary, rule)
+    validation = load_validation(folder)
+    if on == "tune":
+        selection = select(summary, rule)
+    else:
+        selection = _select_on_held_out(folder, manifest, ledger, summary, validation, rule)
+    trial = next(trial for trial in summary.trials if trial.number == selection.trial.number)
     number = selection.trial.number or 0
     fingerprint = manifest.fingerprint
     preset = Preset(
@@ -54,10 +74,10 @@ def export(folder: StudyFolder, rule: str = KEEP_F1) -> tuple[Preset, Selection]
         generation=GenerationInfo(
             prompt=fingerprint.prompt, max_new_tokens=fingerprint.max_new_tokens, dtype=fingerprint.dtype
         ),
-        selection=SelectionInfo(rule=selection.rule, on="tune"),
+        selection=SelectionInfo(rule=selection.rule, on=on),
         metrics=MetricsInfo(
-            tune=(ledger[number].metrics or {}) | evidence(selection.trial),
-            holdout=None,
+            tune=(ledger[number].metrics or {}) | evidence(trial),
+            holdout=_held_out(manifest, ledger, ledger[number], validation, selection),
             baseline=(ledger.baseline.metrics or {}) | (evidence(summary.baseline) if summary.baseline else {}),
         ),
         subset=SubsetInfo(
@@ -68,3 +88,37 @@ def export(folder: StudyFolder, rule: str = KEEP_F1) -> tuple[Preset, Selection]
         source="search",
     )
     return preset, selection
+
+
+def _select_on_held_out(
+    folder: StudyFolder,
+    manifest: Manifest,
+    ledger: Ledger,
+    summary: StudySummary,
+    validation: Validation | None,
+    rule: str,
+) -> Selection:
+    if validation is None or not holds_for(validation, manifest, ledger, ledger.baseline):
+        raise RequestError(f"{folder.name} has no held-out results to select on; run kvtune validate {folder.name}")
+    selection = select(on_held_out(summary, validation), rule)
+    return replace(selection, rule=f"{selection.rule} ({OPTIMISTIC})", on="holdout")
+
+
+def _held_out(
+    manifest: Manifest, ledger: Ledger, trial: Trial, validation: Validation | None, selection: Selection
+) -> dict[str, Any] | None:
+    """What held-out images said of the trial and of the baseline; None where nobody asked, or of something else."""
+    if validation is None or not holds_for(validation, manifest, ledger, trial):
+        return None
+    found, baseline = validation.of(trial.number), validation.of(None)
+    if found is None or baseline is None:
+        return None
+    entry: dict[str, Any] = dict(found.holdout.metrics) | {
+        "intervals": {name: list(bounds) for name, bounds in found.holdout.intervals.items()},
+        "differences": {name: each.model_dump(mode="json") for name, each in found.holdout.differences.items()},
+        "verdict": {name: verdict(name, found.holdout.differences[name].plain()) for name in LABELS},
+        "shrinkage": found.shrinkage,
+        "subset": validation.subset,
+        "baseline": baseline.holdout.metrics,
+    }
+    return entry | ({"note": OPTIMISTIC} if selection.on == "holdout" else {})

@@ -1,0 +1,149 @@
+"""``report/validation.json``: what settings of a study did on images that no search has seen."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from kvtune.errors import RequestError
+from kvtune.files import read_json
+from kvtune.schema import Document, validated
+from kvtune.search.front import front
+from kvtune.search.layout import StudyFolder
+from kvtune.search.ledger import Ledger, Trial
+from kvtune.search.manifest import Manifest
+from kvtune.search.summary import Difference, StudySummary
+
+FORMAT: Literal["kvtune-validation/1"] = "kvtune-validation/1"
+
+
+class DifferenceEntry(Document):
+    """A rate minus the baseline's on the same images; see :class:`kvtune.search.summary.Difference`."""
+
+    value: float
+    interval: tuple[float, float]
+    p_value: float
+    p_adjusted: float
+
+    def plain(self) -> Difference:
+        """The same as the summaries have it."""
+        return Difference(self.value, self.interval, self.p_value, self.p_adjusted)
+
+
+class Result(Document):
+    """One setting on one subset: scores in percent, 95 % intervals, differences to the baseline (none for itself).
+
+    On held-out images p-values are adjusted (Holm) over the settings that were validated, on tune images over all
+    trials.
+    """
+
+    metrics: dict[str, Any]
+    intervals: dict[str, tuple[float, float]]
+    differences: dict[str, DifferenceEntry]
+
+
+class Validated(Document):
+    """A setting that was validated.
+
+    ``number`` is null for the baseline and for a published preset that is no trial; ``roles`` are ``baseline``,
+    ``published``, ``front``; ``tune`` is null for what was never judged on tune images. ``shrinkage`` is, by metric,
+    the difference to the baseline on held-out images minus that on tune images: what choosing on the tune images had
+    added to the difference by luck, give or take the sampling of both.
+    """
+
+    name: str
+    number: int | None
+    roles: list[Literal["baseline", "published", "front"]]
+    params: dict[str, Any]
+    tune: Result | None
+    holdout: Result
+    shrinkage: dict[str, float]
+
+
+class Validation(Document):
+    """The whole file. ``scoring`` identifies scorer and ground truth, ``study_id`` the study that was searched."""
+
+    format: Literal["kvtune-validation/1"]
+    study: str
+    study_id: str
+    scoring: str
+    subset: dict[str, Any]
+    tune_subset: dict[str, Any]
+    statistics: dict[str, Any]
+    settings: list[Validated]
+
+    def of(self, number: int | None) -> Validated | None:
+        """The trial of that number; None for the baseline's is the baseline."""
+        for setting in self.settings:
+            if setting.number == number and ("baseline" in setting.roles) == (number is None):
+                return setting
+        return None
+
+
+def load_validation(folder: StudyFolder) -> Validation | None:
+    """Read a study's held-out results; None where nothing was validated.
+
+    Raises
+    ------
+    RequestError
+        If the file cannot be read.
+    """
+    if not folder.validation.exists():
+        return None
+    return validated(Validation, read_json(folder.validation, "validation"), f"validation {folder.validation}")
+
+
+def holds_for(validation: Validation, manifest: Manifest, ledger: Ledger, trial: Trial) -> bool:
+    """Whether held-out results are of this study, this trial, these images and this scorer."""
+    found = validation.of(trial.number)
+    return (
+        found is not None
+        and found.params == trial.params
+        and validation.study_id == manifest.id
+        and validation.subset["sha256"] == manifest.holdout["sha256"]
+        and validation.scoring == trial.scoring == ledger.baseline.scoring
+    )
+
+
+def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
+    """The study as its held-out images show it: validated trials alone, with their held-out scores and their front.
+
+    Raises
+    ------
+    RequestError
+        If the baseline or every trial is missing from the held-out results.
+    """
+    baseline, trials = summary.baseline, []
+    for trial in [*([baseline] if baseline else []), *summary.trials]:
+        found = validation.of(trial.number)
+        if found is None or found.params != trial.params or trial.state != "complete":
+            continue
+        held_out = replace(
+            trial,
+            **{name: found.holdout.metrics[name] for name in _SCORES},
+            intervals=dict(found.holdout.intervals),
+            differences={name: entry.plain() for name, entry in found.holdout.differences.items()},
+            ties=(),
+            length=None,
+        )
+        if trial.number is None:
+            baseline = held_out
+        else:
+            trials.append(held_out)
+    if not trials or baseline is summary.baseline:
+        raise RequestError(
+            f"nothing of {summary.study} was validated as it is now; run kvtune validate {summary.study}"
+        )
+    points = [(trial.chair_s or 0.0, trial.f1 or 0.0) for trial in trials]
+    return replace(
+        summary,
+        baseline=baseline,
+        trials=trials,
+        front=[trials[index].number or 0 for index in front(points)],
+        subset=validation.subset,
+        hypervolume=None,
+        hypervolume_estimate=None,
+        reference_point=None,
+        cut_baseline=[],
+    )
+
+
+_SCORES = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images")

@@ -1,0 +1,122 @@
+"""Captions of a study beside its search, written by the same model in the same way: of held-out images, for example."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvtune.coco import CocoFolder
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.search.captions import CaptionLog
+from kvtune.search.data import DEMO
+from kvtune.search.judging import CaptionWriter, Image, Number, caption_images
+from kvtune.search.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how to caption; None is what the search used. What a caption depends on is fixed by the study."""
+
+    coco: Path | None = None
+    device: str = "auto"
+    lanes: str = "auto"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What to caption: the method's parameters (None for no method), and the file that the captions go to."""
+
+    params: dict[str, Any] | None
+    file: Path
+
+
+def caption_settings(
+    manifest: Manifest,
+    image_ids: Sequence[int],
+    settings: Mapping[Number, Setting],
+    engine: Engine,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Caption these images with every setting, but for the captions that the files hold already.
+
+    No model is loaded if nothing is missing. The caller holds the study's lock.
+
+    Parameters
+    ----------
+    on_progress
+        Called with (captions that are there, captions wanted).
+
+    Raises
+    ------
+    RequestError
+        If the model or an image is missing, or the model is not the one that the study was searched with.
+    KvtuneError
+        If captioning fails; all captions so far are kept.
+    """
+    with ExitStack() as stack:
+        logs = {number: stack.enter_context(closing(_open(setting, image_ids))) for number, setting in settings.items()}
+        missing = {number: settings[number] for number in settings if not logs[number].has_all(image_ids)}
+        if not missing:
+            return
+        images = _images(manifest, image_ids, engine)
+        captioner = _captioner(manifest, engine)
+        done, total = sum(len(log) for log in logs.values()), len(settings) * len(image_ids)
+        on_progress(done, total)
+
+        def written(number: Number) -> None:
+            nonlocal done
+            done += 1
+            on_progress(done, total)
+
+        methods = {number: _method(manifest, setting.params) for number, setting in missing.items()}
+        failures = caption_images(captioner, images, methods, logs, written)
+    if failures:
+        number, reason = next(iter(failures.items()))
+        raise KvtuneError(f"captioning {settings[number].file.stem} failed: {reason}; all other captions are kept")
+
+
+def _open(setting: Setting, image_ids: Sequence[int]) -> CaptionLog:
+    log = CaptionLog(setting.file)
+    strange = set(log.image_ids) - set(image_ids)
+    if strange:
+        log.close()
+        raise KvtuneError(f"{setting.file} has a caption of image {min(strange)}, which is not asked for; remove it")
+    return log
+
+
+def _method(manifest: Manifest, params: dict[str, Any] | None) -> Any:
+    from kvtune.methods import get_method
+
+    return None if params is None else get_method(manifest.fingerprint.method).from_parameters(params)
+
+
+def _images(manifest: Manifest, image_ids: Sequence[int], engine: Engine) -> list[Image]:
+    coco = engine.coco
+    if coco is None and manifest.fingerprint.model == DEMO:
+        from kvtune.demo import demo_coco
+
+        coco = demo_coco()
+    paths = CocoFolder(coco if coco is not None else Path(manifest.coco)).image_paths(image_ids)
+    return list(zip(image_ids, paths, strict=True))
+
+
+def _captioner(manifest: Manifest, engine: Engine) -> CaptionWriter:
+    if engine.lanes != "auto" and not (engine.lanes.isdigit() and int(engine.lanes) > 0):
+        raise RequestError(f"--lanes must be auto or a whole number above 0, not {engine.lanes!r}")
+    from kvtune.captioning import Captioner
+    from kvtune.models import load_model
+
+    begun = manifest.fingerprint
+    vlm = load_model(begun.model, device=engine.device, dtype=begun.dtype)
+    if (vlm.revision, vlm.dtype_name) != (begun.revision, begun.dtype):
+        raise RequestError(
+            f"the study was searched with {begun.model} at revision {begun.revision} in {begun.dtype}, but the model "
+            f"here is at revision {vlm.revision} in {vlm.dtype_name}; put the same weights there"
+        )
+    return Captioner(
+        vlm,
+        prompt=begun.prompt,
+        max_new_tokens=begun.max_new_tokens,
+        lanes="auto" if engine.lanes == "auto" else int(engine.lanes),
+    )
