@@ -184,7 +184,7 @@ def tune_and_holdout(
         If there are fewer images; the message says how many there are.
     """
     source = source or folder.sources[0]
-    available = _available(folder, source)
+    available = available_images(folder, source)
     if images + holdout_images > len(available):
         raise RequestError(
             f"{images} tune and {holdout_images} held-out images were asked for, but {source} in {folder.root} has "
@@ -202,7 +202,7 @@ def holdout_beside(folder: CocoFolder, tune: Subset, images: int, seed: int) -> 
     RequestError
         If there are fewer images; the message says how many there are.
     """
-    available = _available(folder, tune.source).difference(tune.image_ids)
+    available = available_images(folder, tune.source).difference(tune.image_ids)
     if images > len(available):
         raise RequestError(
             f"{images} held-out images were asked for, but {tune.source} in {folder.root} has only {len(available)} "
@@ -211,5 +211,6 @@ def holdout_beside(folder: CocoFolder, tune: Subset, images: int, seed: int) -> 
     return draw(tune.source, available, images, seed, name=f"{tune.source}-holdout{images}-seed{seed}")
 
 
-def _available(folder: CocoFolder, source: str) -> set[int]:
+def available_images(folder: CocoFolder, source: str) -> set[int]:
+    """Ids of the images of a split that may be drawn: all but those of :data:`OPERA500`."""
     return set(folder.image_ids(source)).difference(Subset.load(OPERA500).image_ids)

@@ -61,7 +61,7 @@ def load_model(
         cannot be reached, the device is not there or its memory is too small.
     """
     target = resolve_device(device)
-    family, source, name = _locate(str(name))
+    family, source, name = locate(str(name))
     is_local = Path(source).is_dir()
     if is_local and revision is not None:
         raise RequestError(f"a revision is for weights on the Hub, and {source} is a folder; leave the revision out")
@@ -140,7 +140,7 @@ def memory_needed(weight_bytes: int, stored: torch.dtype, wanted: torch.dtype, q
     return int(weight_bytes / stored.itemsize * wanted.itemsize * share)
 
 
-def _locate(name: str) -> tuple[Family | None, str, str]:
+def locate(name: str) -> tuple[Family | None, str, str]:
     """Family (None where the configuration has to say), where the weights are, and what to call the model."""
     if name in model_names():
         family = get_family(name)
@@ -274,4 +274,4 @@ def _quiet() -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines[0][:250] if lines else type(error).__name__

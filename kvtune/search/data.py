@@ -5,7 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvtune.chair import build_ground_truth
-from kvtune.coco import OPERA500, CocoFolder, Subset, check_images, find_coco, holdout_beside, tune_and_holdout
+from kvtune.coco import (
+    OPERA500,
+    CocoFolder,
+    Subset,
+    available_images,
+    check_images,
+    find_coco,
+    holdout_beside,
+    tune_and_holdout,
+)
 from kvtune.search.judging import Image
 
 DEMO = "demo"
@@ -26,12 +35,15 @@ class Data:
         Disjoint subsets, to search on and to validate on.
     download_options
         What ``kvtune data download`` takes to fetch them.
+    note
+        What the user should know about the draw; empty where nothing.
     """
 
     folder: CocoFolder
     tune: Subset
     holdout: Subset
     download_options: str
+    note: str = ""
     _ground_truth: dict[int, set[str]] | None = field(default=None, repr=False)
 
     def check(self, on_progress: Callable[[int, int], None], note: Callable[[str], None]) -> list[Image]:
@@ -63,7 +75,9 @@ class Data:
         return self._ground_truth
 
 
-def find_data(coco: Path | None, subset: str | None, images: int, holdout_images: int, seed: int) -> Data:
+def find_data(
+    coco: Path | None, subset: str | None, images: int | None, holdout_images: int | None, seed: int, default: int
+) -> Data:
     """Find the COCO folder and draw the subsets.
 
     Parameters
@@ -76,6 +90,9 @@ def find_data(coco: Path | None, subset: str | None, images: int, holdout_images
         Held-out images, of the same split, disjoint from the tune images and from OPERA's 500.
     seed
         Seed of the draws.
+    default
+        Tune and held-out images where their numbers are not given. If the folder has fewer than twice as many, half of
+        what it has, and :attr:`Data.note` says so.
 
     Raises
     ------
@@ -83,9 +100,20 @@ def find_data(coco: Path | None, subset: str | None, images: int, holdout_images
         If the folder, the subset or enough images are not there; the message has the command that fetches them.
     """
     folder = CocoFolder(find_coco(coco))
+    note = ""
+    if subset is None and images is None and holdout_images is None:
+        there = len(available_images(folder, folder.sources[0]))
+        if there < 2 * default:
+            default = there // 2
+            note = (
+                f"{folder.root} has {there} images of {folder.sources[0]}: {default} to tune on, {default} held out; "
+                "with so few, intervals are wide"
+            )
+    images = default if images is None else images
+    holdout_images = default if holdout_images is None else holdout_images
     drawn = f"--holdout-images {holdout_images} --seed {seed}"
     if subset is None:
         tune, holdout = tune_and_holdout(folder, images, holdout_images, seed)
-        return Data(folder, tune, holdout, f"--images {images} {drawn}")
+        return Data(folder, tune, holdout, f"--images {images} {drawn}", note)
     tune = Subset.load(subset)
     return Data(folder, tune, holdout_beside(folder, tune, holdout_images, seed), f"--subset {subset} {drawn}")

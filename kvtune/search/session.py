@@ -81,7 +81,10 @@ def search(options: Options, view: View) -> StudySummary:
             refuse_difference(folder, begun.fingerprint, _known_fingerprint(options))
         if options.storage is not None:
             check_storage(options.storage)
+        _check_model(options)
         data = _data(options, begun)
+        if data.note:
+            view.note(data.note)
         given_space = None if options.space is None else load_space(options.space)
 
         vlm = _load_model(options)
@@ -150,9 +153,7 @@ def _data(options: Options, begun: Manifest | None) -> Data:
 
         coco = demo_coco()
     default = DEMO_IMAGES if demo else IMAGES
-    images = default if options.images is None else options.images
-    holdout_images = default if options.holdout_images is None else options.holdout_images
-    data = find_data(coco, options.subset, images, holdout_images, options.seed)
+    data = find_data(coco, options.subset, options.images, options.holdout_images, options.seed, default)
     if begun is not None:
         kept = Subset.model_validate(begun.holdout)
         if options.holdout_images not in (None, len(kept.image_ids)):
@@ -162,6 +163,13 @@ def _data(options: Options, begun: Manifest | None) -> Data:
             )
         data = replace(data, holdout=kept)
     return data
+
+
+def _check_model(options: Options) -> None:
+    """Refuse an unknown name before anything about data is said."""
+    from kvtune.models.loading import locate
+
+    locate(options.model)
 
 
 def _load_model(options: Options) -> "VisionLanguageModel":

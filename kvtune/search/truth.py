@@ -1,6 +1,6 @@
 """What is in the pictures that image files show, by the COCO ids in their names."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from kvtune.chair import build_ground_truth, load_ground_truth, parse_image_id
@@ -26,6 +26,7 @@ def truth_of_files(images: Sequence[Path], ground_truth: Path | None, coco: Path
             ids[image] = parse_image_id(image.name)
         except ValueError:
             raise RequestError(f"{image.name} has no COCO id in its name; leave out the ground truth") from None
+    known: Mapping[int, Collection[str]]
     if ground_truth is not None:
         known = load_ground_truth(ground_truth)
     else:
