@@ -18,6 +18,7 @@ from kvtune.cli.pareto import pareto
 from kvtune.cli.rescore import rescore
 from kvtune.cli.score import score
 from kvtune.cli.search import search
+from kvtune.cli.sensitivity import sensitivity
 from kvtune.cli.studies import studies
 from kvtune.cli.validate import validate
 from kvtune.errors import KvtuneError
@@ -51,6 +52,7 @@ command(app)(search)
 command(app)(pareto)
 command(app)(export)
 command(app)(validate)
+command(app)(sensitivity)
 command(app)(rescore)
 command(app)(studies)
 command(app)(compare)

@@ -1,15 +1,13 @@
 """``kvtune validate``: what was found, on images that took no part; and what presets say of it."""
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_search import FakeCaptioner, FakeRequest, caption_text, fake_images
-from scored_studies import HOLDOUT, scored_study
+from fake_search import caption_text, fake_images
+from scored_studies import HOLDOUT, fake_engine, scored_study
 from small_coco import write_coco
 
 from kvtune.chair import ChairScorer, load_ground_truth
@@ -37,29 +35,7 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stands for model and captioner; counts what they are asked for."""
-    seen = SimpleNamespace(loaded=[], asked=[], revision=None, stop_after=None)
-
-    def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Any:
-        seen.loaded.append((name, device, dtype))
-        return SimpleNamespace(revision=seen.revision, dtype_name=dtype)
-
-    class Captioner(FakeCaptioner):
-        def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any) -> None:
-            super().__init__(in_flight=5)
-            assert (prompt, max_new_tokens) == ("Describe.", 64)
-
-        def finish(self, batch: list[Any]) -> Iterator[Any]:
-            for caption in super().finish(batch):
-                if seen.stop_after is not None and len(seen.asked) >= seen.stop_after:
-                    raise KeyboardInterrupt
-                seen.asked.append((caption.tag, caption.image_id))
-                yield caption
-
-    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model))
-    captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner)
-    monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
-    return seen
+    return fake_engine(monkeypatch)
 
 
 @pytest.fixture

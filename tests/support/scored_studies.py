@@ -1,12 +1,13 @@
 """Studies of the fake captioner that are scored by the real scorer, so that their numbers can be resampled."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_search import FakeRequest, fake_images, new_study, run_search, truth
+from fake_search import FakeCaptioner, FakeRequest, fake_images, new_study, run_search, truth
 
 from kvtune.chair import save_ground_truth
 from kvtune.search.layout import StudyFolder
@@ -28,3 +29,29 @@ def scored_study(path: Path, images: int = 40, trials: int = 8, captioner: Any =
         run_search(folder, manifest, trials, captioner=captioner, scoring=Scoring(ground_truth))
     save_ground_truth(ground_truth, folder.ground_truth)
     return folder
+
+
+def fake_engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands for model and captioner, and counts what they are asked for; stops where a test says so."""
+    seen = SimpleNamespace(loaded=[], asked=[], revision=None, stop_after=None)
+
+    def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Any:
+        seen.loaded.append((name, device, dtype))
+        return SimpleNamespace(revision=seen.revision, dtype_name=dtype)
+
+    class Captioner(FakeCaptioner):
+        def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any) -> None:
+            super().__init__(in_flight=5)
+            assert (prompt, max_new_tokens) == ("Describe.", 64)
+
+        def finish(self, batch: list[Any]) -> Iterator[Any]:
+            for caption in super().finish(batch):
+                if seen.stop_after is not None and len(seen.asked) >= seen.stop_after:
+                    raise KeyboardInterrupt
+                seen.asked.append((caption.tag, caption.image_id))
+                yield caption
+
+    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model))
+    captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner)
+    monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
+    return seen

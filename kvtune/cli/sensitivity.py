@@ -1,0 +1,62 @@
+"""``kvtune sensitivity``: one parameter varied, the others held; importance."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.progress import progress
+
+
+def sensitivity(
+    study: Annotated[str | None, typer.Argument(help="Name or folder of a study; the latest when left out.")] = None,
+    select: Annotated[
+        str, typer.Option(help="Trial to vary around: keep-f1, knee, min-chair, max-f1 or trial:N.")
+    ] = "keep-f1",
+    parameter: Annotated[
+        list[str] | None, typer.Option(help="Parameter to vary; all that were searched when left out. Repeatable.")
+    ] = None,
+    points: Annotated[int, typer.Option(help="Values of each parameter.")] = 9,
+    coco: Annotated[Path | None, typer.Option(help="COCO folder; the study's when left out.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
+    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    json: Json = False,
+) -> None:
+    """Vary one parameter at a time around a trial, on the tune images, and say which parameters matter.
+
+    Captions that trials have paid for are used again. Results go to report/: sensitivity.json, .csv, .png and .svg.
+
+    Example: kvtune sensitivity demo-kvsmooth --parameter lambda_ref --select trial:0
+    """
+    from kvtune.search.interrupt import terminable
+    from kvtune.search.layout import find_study
+    from kvtune.search.more_captions import Engine
+    from kvtune.search.sensitivity import sensitivity as run
+
+    folder = find_study(study, studies_dir)
+    try:
+        with terminable(), progress("captions") as on_progress:
+            found = run(folder, Engine(coco, device, lanes), select, parameter or (), points, on_progress)
+    except KeyboardInterrupt:
+        err.print(f"stopped; no caption is lost. Go on with: {shlex.join(['kvtune', *sys.argv[1:]])}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    if json:
+        print_json(found.model_dump(mode="json"))
+        return
+
+    from kvtune.report.figures import save_figure
+    from kvtune.report.files import write_frame
+    from kvtune.report.sensitivity import sensitivity_figure, sensitivity_frame, sensitivity_view
+
+    out.print(sensitivity_view(found))
+    stem = folder.report / "sensitivity"
+    written = [stem.with_suffix(".json"), *write_frame(stem, sensitivity_frame(found))]
+    for suffix in (".png", ".svg"):
+        save_figure(sensitivity_figure(found), stem.with_suffix(suffix), f"{found.study}: sensitivity")
+        written.append(stem.with_suffix(suffix))
+    for path in written:
+        err.print(f"wrote {path}", soft_wrap=True, markup=False)
