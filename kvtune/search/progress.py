@@ -17,6 +17,9 @@ from kvtune.search.manifest import Manifest
 PLAIN_SECONDS = 15.0
 """Between two plain lines of progress."""
 
+ENOUGH_FOR_A_RATE = 50
+"""Captions before an ETA is given: they finish in bursts, and the first of them long after their batch began."""
+
 FRONT_ROWS = 12
 LATEST_ROWS = 6
 """Rows of the front, and of the latest other trials, that fit on a terminal beside the rest."""
@@ -86,9 +89,12 @@ class PlainView(View):
         now = time.monotonic()
         if now - self._last >= PLAIN_SECONDS:
             self._last = now
-            rate = self._written / (now - self._begun)
-            left = timedelta(seconds=round(max(0, self._captions - self._written) / rate))
-            self.note(f"{self._written}/{self._captions} captions, {rate:.1f} a second, {left} to go")
+            line = f"{self._written}/{self._captions} captions"
+            if self._written >= ENOUGH_FOR_A_RATE:
+                rate = self._written / (now - self._begun)
+                left = timedelta(seconds=round(max(0, self._captions - self._written) / rate))
+                line += f", {rate:.1f} a second, {left} to go"
+            self.note(line)
 
     def ended(self, trial: Trial) -> None:
         if trial.point is None:

@@ -29,11 +29,13 @@ def test_the_console_decides() -> None:
 
 def test_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "ENOUGH_FOR_A_RATE", 4)
     folder, manifest = new_study(tmp_path / "s", images=5)
     used = console(width=40)
     run_search(folder, manifest, 3, view=PlainView(used))
     lines = shown(used).splitlines()
     assert lines[0] == "20 captions to write, 0 trials finished"
+    assert "3/20 captions" in lines
     assert any(line.startswith("20/20 captions, ") and line.endswith("0:00:00 to go") for line in lines)
     baseline = summarize(folder).baseline
     assert baseline is not None
