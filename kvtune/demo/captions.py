@@ -364,8 +364,14 @@ def _closing(rng: np.random.Generator, scene: Scene, told: set[str]) -> str:
 CLOSING_PROBABILITY = (1.0, 0.9, 0.85, 0.7, 0.52, 0.36, 0.24, 0.15, 0.1)
 
 
-def training_caption(rng: np.random.Generator, scene: Scene) -> str:
-    """A long caption as the model is to write it: true at first, then also what such a scene usually has."""
+def training_caption(rng: np.random.Generator, scene: Scene, closing: float = 1.0) -> str:
+    """A long caption as the model is to write it: true at first, then also what such a scene usually has.
+
+    Parameters
+    ----------
+    closing : float
+        Scales `CLOSING_PROBABILITY`, 0 to 1.
+    """
     present = groups(scene)
     # Large objects first, a little shuffled; small ones are sometimes left to the closing remarks.
     order = sorted(present, key=lambda group: -np.log(group.area) + rng.normal(0, 0.35))
@@ -376,7 +382,7 @@ def training_caption(rng: np.random.Generator, scene: Scene) -> str:
     told = {group.category for group in told_groups}
     surroundings = _SURROUNDINGS[scene.kind]
     sentences += surroundings if len(told_groups) < 4 else [_pick(rng, surroundings)]
-    probability = CLOSING_PROBABILITY[min(len(told), len(CLOSING_PROBABILITY) - 1)]
+    probability = closing * CLOSING_PROBABILITY[min(len(told), len(CLOSING_PROBABILITY) - 1)]
     while rng.random() < probability and len(told) < len(KINDS[scene.kind].usual):
         sentences.append(_closing(rng, scene, told))
         probability *= 0.5

@@ -13,6 +13,7 @@ it and to itself only.
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Data:
     captions: list[list[list[int]]]
 
 
-def _one_scene(image_id: int, seed: int, count: int) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
+def _one_scene(image_id: int, seed: int, count: int, closing: float) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
     scene = render(seed, image_id)
     rng = np.random.default_rng([seed, image_id, 1])
     patches = np.zeros((_SIDE, _SIDE, _LABELS), dtype=bool)
@@ -56,16 +57,16 @@ def _one_scene(image_id: int, seed: int, count: int) -> tuple[np.ndarray, np.nda
         enough = mask.reshape(_SIDE, PATCH, _SIDE, PATCH).sum(axis=(1, 3)) >= _ENOUGH_PIXELS
         patches[..., CATEGORIES.index(one.category)] |= enough
         patches[..., len(CATEGORIES) + _COLOURS.index(one.colour)] |= enough
-    captions = [training_caption(rng, scene) for _ in range(count)]
+    captions = [training_caption(rng, scene, closing) for _ in range(count)]
     return scene.pixels, patches.reshape(-1, _LABELS), list(KINDS).index(scene.kind), captions
 
 
 def make_data(
-    scenes: int, captions: int, seed: int, tokenizer: PreTrainedTokenizerFast | None = None
+    scenes: int, captions: int, seed: int, tokenizer: PreTrainedTokenizerFast | None = None, closing: float = 1.0
 ) -> tuple[Data, PreTrainedTokenizerFast]:
     """Render the training scenes (ids from 1) and write their captions; without a tokenizer, make one from them."""
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
-        work = partial(_one_scene, seed=seed, count=captions)
+        work = partial(_one_scene, seed=seed, count=captions, closing=closing)
         rows = list(pool.map(work, range(1, scenes + 1), chunksize=256))
     texts = [text for row in rows for text in row[3]]
     if tokenizer is None:
@@ -259,12 +260,23 @@ def train_captions(
 
 def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the model in float16 with its processor, as ``from_pretrained`` reads them."""
-    half = LlavaForConditionalGeneration(model.config).half()
+    config = copy.deepcopy(model.config)
+    for part in (config, config.text_config, config.vision_config):
+        part.dtype = torch.float16
+    half = LlavaForConditionalGeneration(config).half()
     half.load_state_dict(model.state_dict())
     half.tie_weights()
     half.generation_config = model.generation_config
     half.save_pretrained(folder)
     build_processor(tokenizer).save_pretrained(folder)
+
+
+def average(one: Path, other: Path, out: Path) -> None:
+    """Write the model whose weights are the mean of two checkpoints of one training run."""
+    model = LlavaForConditionalGeneration.from_pretrained(one, dtype=torch.float32)
+    second = LlavaForConditionalGeneration.from_pretrained(other, dtype=torch.float32).state_dict()
+    model.load_state_dict({name: (value + second[name]) / 2 for name, value in model.state_dict().items()})
+    save(model, AutoProcessor.from_pretrained(one).tokenizer, out)
 
 
 def main() -> None:
@@ -278,12 +290,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2800, help="steps of stage 2, 16 scenes with 3 captions each")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate of stage 2")
     parser.add_argument("--resume", type=Path, help="a checkpoint: stage 2 alone goes on from it, its optimizer afresh")
+    parser.add_argument("--average", type=Path, nargs=2, help="no training: the mean of two checkpoints to OUT/final")
+    parser.add_argument("--closing", type=float, default=1.0, help="scales how often captions name what is not there")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.average:
+        one, other = arguments.average
+        average(one, other, arguments.out / "final")
+        return
     torch.set_num_threads(arguments.threads)
     begin = time.time()
     known = AutoProcessor.from_pretrained(arguments.resume).tokenizer if arguments.resume else None
-    data, tokenizer = make_data(arguments.scenes, arguments.captions, arguments.seed, known)
+    data, tokenizer = make_data(arguments.scenes, arguments.captions, arguments.seed, known, arguments.closing)
     if arguments.resume:
         model = LlavaForConditionalGeneration.from_pretrained(arguments.resume, dtype=torch.float32).train()
     else:
