@@ -27,8 +27,8 @@ class HypervolumeEstimate:
     corrected
         ``observed`` minus ``bias``, not below 0.
     interval
-        95 %, of the basic bootstrap (Davison and Hinkley, 1997, section 5.2), whose ends are mirrored about
-        ``observed``, so that they are corrected for the bias as well. The percentile interval would double it.
+        95 %: the percentile interval of the resamples, which have the luck twice, moved down by twice the bias and
+        kept within 0 to 100.
     """
 
     observed: float
@@ -56,8 +56,8 @@ def hypervolume_estimate(observed: float, chair_s: ArrayLike, f1: ArrayLike, ref
     return HypervolumeEstimate(
         observed=observed,
         bias=bias,
-        corrected=min(100.0, max(0.0, observed - bias)),
-        interval=(max(0.0, 2 * observed - float(high)), min(100.0, max(0.0, 2 * observed - float(low)))),
+        corrected=_percent(observed - bias),
+        interval=(_percent(float(low) - 2 * bias), _percent(float(high) - 2 * bias)),
     )
 
 
@@ -84,3 +84,7 @@ def hypervolumes(chair_s: ArrayLike, f1: ArrayLike, reference: Point) -> NDArray
     before = np.concatenate([np.full((len(chair), 1), reference[1]), reached[:, :-1]], axis=1)
     area = np.sum(np.maximum(reference[0] - chair, 0) * (reached - before), axis=1)
     return 100 * area / (reference[0] * (100 - reference[1]))
+
+
+def _percent(value: float) -> float:
+    return min(100.0, max(0.0, value))

@@ -102,3 +102,10 @@ def test_a_single_setting_has_hardly_any_luck_in_it() -> None:
     f1 = np.array([[draw.gauss(75, 1)] for _ in range(4000)])
     found = hypervolume_estimate(hypervolume([(40, 75)], (50, 60)), chair_s, f1, (50, 60))
     assert abs(found.bias) < 0.2 and found.interval[0] < found.observed < found.interval[1]
+
+
+def test_a_front_that_reaches_nothing_may_still_reach_something() -> None:
+    draw = np.random.default_rng(2)
+    chair_s, f1 = draw.normal(51, 3, size=(2000, 1)), draw.normal(75, 1, size=(2000, 1))
+    found = hypervolume_estimate(0.0, chair_s, f1, (50, 60))
+    assert found.corrected == found.interval[0] == 0 < found.interval[1]
