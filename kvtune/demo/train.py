@@ -7,7 +7,7 @@ and trains projector and decoder on the long captions of `kvtune.demo.captions`.
 learns the language and ignores the picture for a long time; after stage 1 it does not.
 
 Several captions of one scene share a row: the prompt with the picture is computed once, and every caption attends to
-it and to itself only.
+it and to itself only. README.md in this folder has the commands of the shipped weights and what they reach.
 """
 
 from __future__ import annotations
@@ -260,10 +260,9 @@ def train_captions(
 
 def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the model in float16 with its processor, as ``from_pretrained`` reads them."""
-    config = copy.deepcopy(model.config)
-    for part in (config, config.text_config, config.vision_config):
-        part.dtype = torch.float16
-    half = LlavaForConditionalGeneration(config).half()
+    half = LlavaForConditionalGeneration(copy.deepcopy(model.config)).half()
+    for part in (half, half.model.language_model, half.model.vision_tower):
+        part.config.dtype = torch.float16
     half.load_state_dict(model.state_dict())
     half.tie_weights()
     half.generation_config = model.generation_config
