@@ -1,0 +1,112 @@
+"""The whole line with the demo model, in processes of its own: killed, continued, exported, applied."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from kvtune.demo import demo_model_path
+from kvtune.search.captions import read_captions
+from kvtune.search.layout import StudyFolder
+from kvtune.search.summarize import summarize
+
+pytestmark = pytest.mark.skipif(
+    not (demo_model_path() / "model.safetensors").exists(),
+    reason=f"the demo model's weights are not in {demo_model_path()}",
+)
+
+TRIALS = 5
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from kvtune.demo.coco import FIRST_ID, write_coco
+
+    root = tmp_path_factory.mktemp("scenes") / "coco"
+    root.mkdir()
+    write_coco(root, range(FIRST_ID, FIRST_ID + 16), 0)
+    return root
+
+
+def command(coco: Path, studies: Path) -> list[str]:
+    counts = ["--images", "10", "--holdout-images", "4", "--trials", str(TRIALS), "--parallel-trials", "3"]
+    data = ["--coco", str(coco), "--studies-dir", str(studies), "--max-new-tokens", "48", "--sampler", "nsga2"]
+    return [sys.executable, "-m", "kvtune.cli.main", "search", "--model", "demo", *counts, *data, "--json"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    studies = tmp_path_factory.mktemp("undisturbed")
+    ran = subprocess.run(command(coco, studies), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["study"] == "demo-kvsmooth"
+    return StudyFolder(studies / "demo-kvsmooth")
+
+
+def found(folder: StudyFolder) -> tuple[Any, ...]:
+    summary = summarize(folder)
+    study = optuna.load_study(study_name="demo-kvsmooth", storage=f"sqlite:///{folder.database}")
+    trials = [(trial.number, trial.params, trial.chair_s, trial.f1, trial.state) for trial in summary.trials]
+    captions = {path.name: read_captions(path) for path in sorted(folder.captions.glob("*.jsonl"))}
+    return trials, summary.front, summary.reference_point, captions, [trial.values for trial in study.trials]
+
+
+def test_killed_and_continued(coco: Path, undisturbed: StudyFolder, tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "demo-kvsmooth")
+    draw = random.Random(0)
+    kills = 0
+    for _ in range(20):
+        process = subprocess.Popen(
+            command(coco, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        before = written(folder)
+        stop = before + draw.randint(20, 35)
+        while process.poll() is None and written(folder) < stop:
+            time.sleep(0.02)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        _, said = process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 0, said
+            break
+    assert kills >= 2
+    assert found(folder) == found(undisturbed)
+
+
+def written(folder: StudyFolder) -> int:
+    """Bytes of captions and trials, as a clock that runs with the work."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.path.glob("**/*.jsonl"))
+
+
+def test_the_exported_preset_gives_the_captions_of_its_trial(
+    coco: Path, undisturbed: StudyFolder, tmp_path: Path
+) -> None:
+    from kvtune import load_preset
+    from kvtune.cli.main import main
+    from kvtune.coco import load_image
+    from kvtune.models import load_model
+
+    path = tmp_path / "preset.json"
+    with pytest.raises(SystemExit) as ended:
+        main(["export", str(undisturbed.path), "--out", str(path), "--select", "min-chair"])
+    assert not ended.value.code
+    preset = load_preset(path)
+    assert preset.study is not None
+    vlm = load_model("demo", device="cpu", dtype="float32")
+    for image_id, line in list(read_captions(undisturbed.trial_captions(preset.study.trial)).items())[:4]:
+        image = load_image(coco / "val2014" / f"COCO_val2014_{image_id:012d}.jpg")
+        inputs = vlm.prepare([image], prompt=preset.generation.prompt)
+        with preset.method()(vlm.hf_model):
+            output = vlm.hf_model.generate(**inputs, max_new_tokens=preset.generation.max_new_tokens)
+        tokens = output[0, inputs["input_ids"].shape[1] :].tolist()
+        ends = [index for index, token in enumerate(tokens) if token in vlm.eos_token_ids]
+        assert vlm.decode(tokens[: ends[0]] if ends else tokens) == line["caption"]
