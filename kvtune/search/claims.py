@@ -14,14 +14,15 @@ _LOWER_IS_BETTER = ("chair_s", "chair_i")
 
 
 def verdict(metric: str, difference: Difference) -> Verdict:
-    """``better`` or ``worse`` than the baseline if the 95 % interval says so, ``unclear`` if it contains 0."""
+    """``better`` or ``worse`` than the baseline if the 95 % interval and the adjusted p-value both say so, else
+    ``unclear``; see :attr:`kvtune.search.summary.Difference.is_clear`."""
     if not difference.is_clear:
         return "unclear"
     return "better" if (difference.value < 0) == (metric in _LOWER_IS_BETTER) else "worse"
 
 
 def claim(metric: str, difference: Difference) -> str:
-    """One difference to the baseline in words, saying so where its interval includes no improvement."""
+    """One difference to the baseline in words, saying so where it may be none."""
     low, high = difference.interval
     found = verdict(metric, difference)
     sure = f"95 % interval {low:+.1f} to {high:+.1f}, {_p(difference.p_adjusted)} after Holm's adjustment"
@@ -44,7 +45,7 @@ def evidence(trial: TrialSummary) -> dict[str, Any]:
     differences
         To the baseline, by metric: ``value``, ``interval``, ``p_value``, ``p_adjusted``.
     verdict
-        Of CHAIR_S and F1 against the baseline: ``better``, ``worse``, ``unclear`` (the interval contains 0).
+        Of CHAIR_S and F1 against the baseline: ``better``, ``worse``, ``unclear`` (see :func:`verdict`).
     length_flag
         Why it does not beat the baseline cut to as many words; null where it does.
     """

@@ -31,8 +31,12 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval does not contain 0."""
-        return not self.interval[0] <= 0 <= self.interval[1]
+        """Whether the interval does not contain 0 and the adjusted p-value is below 0.05.
+
+        Both, because with few images the bootstrap's interval of CHAIR_S is narrower than McNemar's exact test allows,
+        and because an interval knows nothing of how many settings were compared.
+        """
+        return not self.interval[0] <= 0 <= self.interval[1] and self.p_adjusted < 0.05
 
 
 @dataclass(frozen=True)

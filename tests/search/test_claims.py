@@ -36,6 +36,11 @@ def test_a_claim_needs_an_interval_without_0(metric: str, low: float, high: floa
     assert (": worse" in claim(metric, found)) == (expected == "worse")
 
 
+def test_an_interval_is_not_enough_where_many_were_compared() -> None:
+    assert verdict("chair_s", Difference(-3, (-5, -1), 0.01, 0.2)) == "unclear"
+    assert verdict("chair_s", Difference(-3, (-5, -1), 0.01, 0.04)) == "better"
+
+
 def test_claims_in_words() -> None:
     assert claim("chair_s", Difference(-6.2, (-8.0, -4.4), 0.0001, 0.0004)) == (
         "CHAIR_S -6.2 (95 % interval -8.0 to -4.4, p < 0.001 after Holm's adjustment)"
@@ -70,7 +75,7 @@ def test_a_preset_carries_its_evidence(tmp_path: Path, capsys: pytest.CaptureFix
     assert metrics is not None
     for metric in ("chair_s", "f1"):
         found = metrics.tune["differences"][metric]
-        unclear = found["interval"][0] <= 0 <= found["interval"][1]
+        unclear = found["interval"][0] <= 0 <= found["interval"][1] or found["p_adjusted"] >= 0.05
         assert (metrics.tune["verdict"][metric] == "unclear") == unclear
         label = {"chair_s": "CHAIR_S", "f1": "F1"}[metric]
         begin = f"tune images, against the baseline: {label}"
