@@ -19,15 +19,22 @@ A study on disk
 ``presets/``
     What ``kvtune export`` wrote.
 ``report/``
-    What ``kvtune pareto`` wrote:
+    What ``kvtune pareto`` wrote, and what follows below:
 
     ============================  ==================================================================
     ``front.png``, ``.svg``       trials and front, 3.5 inches wide
     ``hypervolume.png``, ``.svg`` the front's hypervolume over trials
     ``trials.csv``, ``.parquet``  a row a trial: :func:`kvtune.report.frames.trials_frame`
+    ``cut_baseline.csv``, ...     the baseline cut to 1, 2, ... sentences: :class:`kvtune.search.summary.CutBaseline`
     ``outcomes.csv``, ``.parquet``  a row a caption: :func:`kvtune.report.captions.outcomes_frame`
     ``pareto.html``               the page, one file without a network
     ============================  ==================================================================
+
+    ``counts.npz`` there is a cache of what captions came to (:mod:`kvtune.search.outcomes`) and may be deleted.
+``captions/holdout/``, ``report/validation.json``
+    What ``kvtune validate`` captioned and found: :class:`kvtune.search.held_out.Validation`.
+``captions/sensitivity/``, ``report/sensitivity.json``, ``.csv``, ``.png``, ``.svg``
+    What ``kvtune sensitivity`` captioned and found: :class:`kvtune.search.sensitivity.Sensitivity`.
 
 A preset
 --------
@@ -35,6 +42,11 @@ A preset
 "generation": {"prompt", "max_new_tokens", "dtype"}, "selection": {"rule", "on"}, "metrics": {"tune", "holdout",
 "baseline"}, "subset": {"name", "sha256", "images"}, "study": {"name", "trial"}, "versions", "source"}``.
 :class:`kvtune.presets.Preset`; unknown keys are refused by name.
+
+In ``metrics``, ``tune`` and ``holdout`` hold the scores, ``intervals`` (95 %), ``differences`` to the baseline and a
+``verdict`` on CHAIR_S and F1 (:func:`kvtune.search.claims.evidence`); ``holdout``, which ``kvtune validate`` has to
+come before, also ``shrinkage``, its ``subset`` and the ``baseline`` on it, and a ``note`` where the preset was selected
+on these very images.
 
 JSON outputs
 ------------
@@ -47,6 +59,10 @@ Each is one document on stdout. All rates are percent, 0 to 100; what is not kno
     :func:`kvtune.report.compare.comparison_document`.
 ``kvtune export``
     ``{"out", "rule", "on", "trial", "preset"}``.
+``kvtune validate``
+    :class:`kvtune.search.held_out.Validation`, as ``report/validation.json``.
+``kvtune sensitivity``
+    :class:`kvtune.search.sensitivity.Sensitivity`, as ``report/sensitivity.json``.
 ``kvtune studies``
     A list of :class:`kvtune.search.overview.Overview`.
 ``kvtune score``

@@ -1,0 +1,53 @@
+"""The cut baseline, differences, ties and length in pictures and tables."""
+
+from dataclasses import replace
+
+import pandas as pd
+from synthetic_studies import random_study, study, trial
+
+from kvtune.report import files
+from kvtune.report.figures import front_figure
+from kvtune.report.frames import cut_baseline_frame, trials_frame
+from kvtune.search.summary import CutBaseline, Difference, Length
+
+CURVE = [CutBaseline(n, 15.0 * n, 6.0 * n, 2.0 * n, 90.0 - n, 40.0 + 4 * n, 60.0 + 2 * n) for n in range(1, 8)]
+
+
+def test_the_cut_baseline_is_drawn_without_moving_the_picture():
+    plain = random_study(30, width=2.0)
+    before, after = front_figure(plain, None), front_figure(replace(plain, cut_baseline=CURVE), None)
+    assert before.axes[0].get_xlim() == after.axes[0].get_xlim()
+    assert before.axes[0].get_ylim() == after.axes[0].get_ylim()
+    (line,) = [line for line in after.axes[0].lines if line.get_label() == "baseline cut short"]
+    assert list(line.get_xdata()) == [cut.chair_s for cut in CURVE]
+    assert list(line.get_ydata()) == [cut.f1 for cut in CURVE]
+    assert "baseline cut short" in [text.get_text() for text in after.legends[0].get_texts()]
+    assert "baseline cut short" not in [text.get_text() for text in before.legends[0].get_texts()]
+
+
+def test_a_baseline_of_one_sentence_draws_no_curve():
+    figure = front_figure(replace(random_study(5), cut_baseline=CURVE[:1]), None)
+    assert "baseline cut short" not in [line.get_label() for line in figure.axes[0].lines]
+
+
+def test_tables_have_what_was_computed(tmp_path):
+    difference = Difference(-7.0, (-9.0, -5.0), 0.001, 0.02)
+    length = Length(1.5, (0.6, 0.9, 0.95), 41.0, 70.0, "too short")
+    found = replace(
+        trial(0, 40, 75, width=2.0),
+        differences={"chair_s": difference, "f1": replace(difference, value=1.0, interval=(-1.0, 3.0))},
+        ties=(1,),
+        length=length,
+    )
+    summary = replace(study([found, trial(1, 41, 76)]), cut_baseline=CURVE)
+    written = files.write_trials(tmp_path, summary, None)
+    assert [path.name for path in written] == ["trials.csv", "cut_baseline.csv"]
+    frame = pd.read_csv(written[0])
+    row, other = frame.iloc[1], frame.iloc[2]
+    assert (row["chair_s_difference"], row["chair_s_difference_low"], row["chair_s_difference_high"]) == (-7, -9, -5)
+    assert (row["f1_p"], row["f1_p_adjusted"], row["f1_difference"]) == (0.001, 0.02, 1.0)
+    assert (row["distinct_1"], row["distinct_3"], row["at_limit"]) == (0.6, 0.95, 1.5)
+    assert (row["cut_chair_s"], row["cut_f1"], row["length_flag"], int(row["ties"])) == (41.0, 70.0, "too short", 1)
+    assert pd.isna(other["chair_s_difference"]) and pd.isna(other["length_flag"])
+    pd.testing.assert_frame_equal(pd.read_csv(written[1]), cut_baseline_frame(summary))
+    assert "ties" not in trials_frame(study([trial(0, 40, 75)])).columns
