@@ -30,6 +30,7 @@ function name(point) {
   return point.number === null ? "Baseline" : `Trial ${point.number}`;
 }
 function rate(value) { return value === null || value === undefined ? "–" : value.toFixed(1); }
+function signed(value) { return (value < 0 ? "−" : "+") + Math.abs(value).toFixed(1); }
 function parameter(value) {
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (typeof value === "number" && !Number.isInteger(value)) return String(Number(value.toPrecision(3)));
@@ -124,6 +125,7 @@ function draw() {
     svg("text", {x: 0, y: 0, transform: `translate(12 ${top}) rotate(-90)`, "text-anchor": "end", "aria-hidden": "true"}, "F1 % · higher is better →"),
     svg("defs", {}, clip), inside);
   if (study.staircase.length > 1) inside.append(svg("path", {class: "staircase", d: "M" + study.staircase.map(([a, b]) => `${x(a)},${y(b)}`).join("L")}));
+  if (study.cut_baseline.length > 1) inside.append(svg("path", {class: "cut-baseline", d: "M" + study.cut_baseline.map(cut => `${x(cut.chair_s)},${y(cut.f1)}`).join("L")}));
   const order = ["overlay", "raced", "complete", "front", "published", "baseline", "chosen"];
   const layered = [...drawn].sort((a, b) => order.indexOf(a.roles[0]) - order.indexOf(b.roles[0]));
   if (withBars) for (const point of layered) {
@@ -168,6 +170,12 @@ function scores(point) {
   const list = tag("dl");
   const line = (label, value, small) => list.append(tag("dt", {}, label), tag("dd", {}, value, ...(small ? [" ", tag("small", {}, small)] : [])));
   for (const [metric, label] of RATES) line(label, point[metric] === null || point[metric] === undefined ? "–" : `${rate(point[metric])} %`, interval(point, metric));
+  for (const [metric, label] of RATES) {
+    const found = (metric === "chair_s" || metric === "f1") && point.differences ? point.differences[metric] : null;
+    if (found) line(`${label} − baseline`, signed(found.value), `${signed(found.interval[0])} to ${signed(found.interval[1])}`);
+  }
+  if (point.ties && point.ties.length) line("tied with", point.ties.join(", "));
+  if (point.length && point.length.flag) line("length", point.length.flag);
   line("words", rate(point.mean_words));
   if (point.images !== undefined) line("images", String(point.images));
   return list;
@@ -229,6 +237,7 @@ function legend() {
     const many = role === "front" || role === "complete" || role === "raced" ? ` (${counts.get(role)})` : "";
     byId("legend").append(tag("li", {}, icon([role]), ROLE_NAMES[role] + many));
   }
+  if (study.cut_baseline.length > 1) byId("legend").append(tag("li", {}, "⋯ baseline cut to fewer sentences"));
   for (const kind of new Set(study.overlays.map(p => p.kind))) byId("legend").append(tag("li", {}, icon(["overlay"]), kind));
   const undrawn = points.filter(p => !p.drawn && p.number !== null);
   for (const wanted of ["running", "failed"]) {
