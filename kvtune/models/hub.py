@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
-from kvtune.errors import RequestError
+from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from kvtune.errors import KvtuneError, RequestError
 
 DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
 """Everything but the weights."""
@@ -29,17 +40,24 @@ def fetch_description(repo_id: str, revision: str | None) -> tuple[Path, str]:
     RequestError
         If the repository or the revision does not exist or may not be read, or the Hub cannot be reached and the
         files are not in the cache.
+    KvtuneError
+        If the download breaks off.
     """
+    if revision is not None and re.fullmatch("[0-9a-f]{40}", revision):
+        cached = try_to_load_from_cache(repo_id, "config.json", revision=revision)
+        if isinstance(cached, str) and missing_weights(Path(cached).parent) is None:
+            return Path(cached).parent, revision  # a commit never changes, so the Hub need not be asked
     folder = _download(repo_id, revision, DESCRIPTION)
     return folder, folder.name
 
 
-def fetch_weights(repo_id: str, commit: str) -> Path:
-    """The folder of a commit with its weights in it, downloaded where they are missing; see fetch_description."""
-    folder = _download(repo_id, commit, ["*.safetensors"])
+def fetch_weights(repo_id: str, folder: Path) -> None:
+    """Download the weights that a folder of :func:`fetch_description` lacks; raises as that does."""
+    if missing_weights(folder) is None:
+        return
+    _download(repo_id, folder.name, ["*.safetensors"])
     if not any(folder.glob("*.safetensors")):
-        folder = _download(repo_id, commit, ["*.bin"])
-    return folder
+        _download(repo_id, folder.name, ["*.bin"])
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -72,16 +90,6 @@ def _is_pointer(file: Path) -> bool:
 
 
 def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*.bin"]))
     except RevisionNotFoundError:
@@ -98,11 +106,12 @@ def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
         ) from None
     except HFValidationError as error:
         raise RequestError(f"{repo_id!r} is neither a folder nor a Hub id: {error}") from None
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         at = f" --revision {revision}" if revision else ""
         raise RequestError(
             f"the Hub cannot be reached and {repo_id} is not, or not wholly, in the local cache; where there is a "
             f"network run `hf download {repo_id}{at}`, or put its files into a folder and give the folder's path"
         ) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise RequestError(f"cannot download {repo_id}: {error}; try again, what is there is kept") from error
+    except Exception as error:  # the client's own network errors have changed their classes with its versions
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise KvtuneError(f"cannot download {repo_id}: {reason[:200]}; try again, what is there is kept") from error

@@ -32,7 +32,7 @@ class Llava(Family):
     }
     billions: ClassVar[dict[str, float]] = {"llava-1.5": 7.06, "llava-1.5-13b": 13.35}
     published_presets: ClassVar[dict[str, str]] = {"llava-1.5": "llava-1.5"}
-    not_quantized: ClassVar[tuple[str, ...]] = ("vision_tower", "multi_modal_projector", "lm_head")
+    not_quantized: ClassVar[tuple[str, ...]] = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
     template = (
         "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed,"
         " and polite answers to the user's questions.USER: <image> {prompt} ASSISTANT:"
@@ -54,8 +54,9 @@ class Llava(Family):
     def load_processor(self, folder: Path, config: Any) -> Any:
         from transformers import AutoProcessor
 
+        image_processor = pillow_image_processor(folder)
         processor = AutoProcessor.from_pretrained(folder)
-        processor.image_processor = pillow_image_processor(folder)
+        processor.image_processor = image_processor
         if processor.patch_size is None:  # folders written before transformers 4.47
             processor.patch_size = config.vision_config.patch_size
             processor.vision_feature_select_strategy = config.vision_feature_select_strategy

@@ -69,7 +69,7 @@ def load_model(
     stored = _read_config(folder, source)
     family = _family(family, stored, source)
     if commit is not None:
-        folder = fetch_weights(source, commit)
+        fetch_weights(source, folder)
     if (missing := missing_weights(folder)) is not None:
         raise RequestError(f"{source}: {missing}; copy or download it again")
     with _quiet():
