@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from kvtune.errors import RequestError
 from kvtune.models.base import Family, VisionLanguageModel
-from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder, weight_files
+from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
 from kvtune.models.registry import families, family_of, get_family, hub_id_name, model_names
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -81,7 +81,7 @@ def load_model(
             settings: dict[str, Any] = {"dtype": wanted}
             if quantization is not None:
                 settings["quantization_config"] = _quantization(load_in_4bit, load_in_8bit, wanted, family)
-            _check_memory(source, target, weight_files(folder), config, wanted, quantization)
+            _check_memory(source, target, family, config, wanted, quantization)
             # Straight to the GPU where accelerate is installed, else through the computer's own memory.
             if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
                 settings["device_map"] = {"": target}
@@ -131,13 +131,22 @@ def resolve_dtype(
     return DTYPES[dtype]
 
 
-def memory_needed(weight_bytes: int, stored: torch.dtype, wanted: torch.dtype, quantization: str | None) -> int:
-    """Bytes of GPU memory that a checkpoint's weights will take.
-
-    Quantized weights take about 0.3 (4-bit) or 0.55 (8-bit) of 16-bit ones: embeddings, head and vision tower stay.
-    """
-    share = {None: 1.0, "8bit": 0.55, "4bit": 0.3}[quantization]
-    return int(weight_bytes / stored.itemsize * wanted.itemsize * share)
+def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization: str | None) -> int:
+    """Bytes that the weights of a model take, from its configuration alone."""
+    with torch.device("meta"):
+        model = family.model_class()(config)
+    in_float32 = tuple(model._keep_in_fp32_modules_strict or ()) if dtype.itemsize == 2 else ()
+    per_weight = {"4bit": 0.52, "8bit": 1.0}.get(quantization or "", dtype.itemsize)  # 4-bit with its scales
+    total = 0.0
+    for name, parameter in model.named_parameters():
+        is_linear = parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        if in_float32 and name.startswith(in_float32):
+            total += 4 * parameter.numel()
+        elif is_linear and not name.startswith(family.not_quantized):
+            total += per_weight * parameter.numel()
+        else:
+            total += dtype.itemsize * parameter.numel()
+    return int(total)
 
 
 def locate(name: str) -> tuple[Family | None, str, str]:
@@ -208,17 +217,16 @@ def _quantization(load_in_4bit: bool, load_in_8bit: bool, dtype: torch.dtype, fa
 
 
 def _check_memory(
-    source: str, target: torch.device, files: list[Path], config: Any, wanted: torch.dtype, quantization: str | None
+    source: str, target: torch.device, family: Family, config: Any, dtype: torch.dtype, quantization: str | None
 ) -> None:
     if target.type != "cuda":
         return
     free, total = torch.cuda.mem_get_info(target)
-    stored = getattr(config, "dtype", None) or torch.float32
-    weights = memory_needed(sum(file.stat().st_size for file in files), stored, wanted, quantization)
-    if weights + _ROOM > free:
-        kind = str(wanted).removeprefix("torch.") + (f", {quantization}" if quantization else "")
+    needed = memory_needed(family, config, dtype, quantization) + _ROOM
+    if needed > free:
+        kind = str(dtype).removeprefix("torch.") + (f", {quantization}" if quantization else "")
         raise RequestError(
-            f"{source} needs about {(weights + _ROOM) / _GIB:.0f} GiB of GPU memory in {kind}, and {target} has "
+            f"{source} needs about {needed / _GIB:.0f} GiB of GPU memory in {kind}, and {target} has "
             f"{free / _GIB:.0f} of its {total / _GIB:.0f} GiB free; {_smaller(quantization)}"
         )
 

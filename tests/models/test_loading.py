@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from kvtune.errors import RequestError
 from kvtune.models import families, load_model, loading
 from kvtune.models.hub import models_folder
-from kvtune.models.loading import memory_needed, resolve_device, resolve_dtype
+from kvtune.models.loading import resolve_device, resolve_dtype
 from kvtune.models.registry import model_names
 
 
@@ -169,24 +169,6 @@ def test_devices_and_types_that_are_not_there(folder):
         load_model(folder, device="cpu", dtype="half")
     config = load_model(folder, device="cpu", dtype="bfloat16").hf_model.config
     assert resolve_dtype("auto", torch.device("cuda"), config) == torch.bfloat16
-
-
-def test_a_gpu_too_small_says_what_is_needed(monkeypatch, folder):
-    weights = folder / "weights.bin"
-    with weights.open("wb") as file:
-        file.truncate(14 * 2**30)  # a sparse file: no disk is used
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8 * 2**30, 11 * 2**30))
-    config = type("Config", (), {"dtype": torch.float16})
-    gpu = torch.device("cuda", 0)
-    with pytest.raises(
-        RequestError, match=r"needs about 15 GiB .* in float16, and cuda:0 has 8 of its 11 GiB free; add --load"
-    ):
-        loading._check_memory("m", gpu, [weights], config, torch.float16, None)
-    with pytest.raises(RequestError, match=r"about 9 GiB .* in float16, 8bit, .*take --load-in-4bit instead"):
-        loading._check_memory("m", gpu, [weights], config, torch.float16, "8bit")
-    loading._check_memory("m", gpu, [weights], config, torch.float16, "4bit")
-    assert memory_needed(14, torch.float16, torch.float32, None) == 28
-    assert memory_needed(28, torch.float32, torch.float16, None) == 14
 
 
 def test_running_out_of_memory_while_loading_is_one_line(monkeypatch, folder):

@@ -1,0 +1,103 @@
+"""The published checkpoints' sizes from their public configurations: layers, visual tokens, parameters, GPU memory."""
+
+import pytest
+import torch
+from transformers import (
+    CLIPVisionConfig,
+    InstructBlipConfig,
+    InstructBlipQFormerConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaNextConfig,
+    Qwen2_5_VLConfig,
+)
+
+from kvtune.errors import RequestError
+from kvtune.methods.attach import text_decoder
+from kvtune.models import get_family, loading
+from kvtune.models.loading import memory_needed
+from kvtune.models.minigpt4_model import MiniGpt4Config
+
+CLIP_L_336 = CLIPVisionConfig(
+    hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
+    patch_size=14, projection_dim=768,
+)  # fmt: skip
+
+
+def vicuna(vocabulary, width=4096, inner=11008, layers=32):
+    heads = width // 128
+    return LlamaConfig(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=heads,
+    )  # fmt: skip
+
+
+PUBLISHED = {
+    "llava-1.5": lambda: LlavaConfig(vision_config=CLIP_L_336, text_config=vicuna(32064)),
+    "llava-1.5-13b": lambda: LlavaConfig(vision_config=CLIP_L_336, text_config=vicuna(32064, 5120, 13824, 40)),
+    "llava-next": lambda: LlavaNextConfig(vision_config=CLIP_L_336, text_config=vicuna(32064)),
+    "instructblip": lambda: InstructBlipConfig(
+        qformer_config=InstructBlipQFormerConfig(vocab_size=30523), text_config=vicuna(32001), image_token_index=32000
+    ),
+    "minigpt4": lambda: MiniGpt4Config(text_config=vicuna(32001)),
+    "qwen2.5-vl": lambda: Qwen2_5_VLConfig(
+        vision_config={
+            "depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584,
+            "patch_size": 14, "spatial_merge_size": 2, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+        text_config={
+            "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+            "num_attention_heads": 28, "num_key_value_heads": 4,
+        },
+    ),
+}  # fmt: skip
+LAYERS = {"llava-1.5-13b": 40, "qwen2.5-vl": 28}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_layers_and_parameters(name):
+    with torch.device("meta"):
+        model = get_family(name).model_class()(PUBLISHED[name]())
+    assert len(text_decoder(model).layers) == LAYERS.get(name, 32)
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e9
+    assert round(parameters, 2) == get_family(name).billions[name]
+
+
+def test_visual_tokens():
+    clip = CLIP_L_336
+    assert (clip.image_size // clip.patch_size) ** 2 == 576
+    for config in (PUBLISHED["instructblip"](), PUBLISHED["minigpt4"]()):
+        assert config.num_query_tokens == 32
+        assert (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1 == 257
+        assert config.vision_config.num_hidden_layers == 39 and config.vision_config.hidden_size == 1408
+
+
+@pytest.mark.parametrize(
+    ("name", "half", "in_8bit", "in_4bit"),
+    [
+        ("llava-1.5", 13.2, 7.1, 4.2),
+        ("llava-1.5-13b", 24.9, 13.1, 7.4),
+        ("minigpt4", 16.6, 10.6, 7.7),
+        ("qwen2.5-vl", 15.4, 9.4, 6.4),
+    ],
+)
+def test_gpu_memory_of_the_weights(name, half, in_8bit, in_4bit):
+    """In GiB: two bytes a parameter, four in a vision tower and Q-Former kept in float32, less where quantized."""
+    family, config = get_family(name), PUBLISHED[name]()
+    for quantization, expected in ((None, half), ("8bit", in_8bit), ("4bit", in_4bit)):
+        needed = memory_needed(family, config, torch.float16, quantization) / 2**30
+        assert needed == pytest.approx(expected, abs=0.1), quantization
+    in_float32 = memory_needed(family, config, torch.float32, None) / 2**30
+    assert in_float32 == pytest.approx(family.billions[name] * 3.725, rel=0.01)
+
+
+def test_a_gpu_too_small_says_what_is_needed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 * 2**30, 11 * 2**30))
+    check = ("m", torch.device("cuda", 0), get_family("llava-1.5"), PUBLISHED["llava-1.5"](), torch.float16)
+    with pytest.raises(
+        RequestError, match=r"about 14 GiB .* in float16, and cuda:0 has 7 of its 11 GiB free; add --load"
+    ):
+        loading._check_memory(*check, None)
+    with pytest.raises(RequestError, match=r"about 8 GiB .* in float16, 8bit, .*take --load-in-4bit instead"):
+        loading._check_memory(*check, "8bit")
+    loading._check_memory(*check, "4bit")
