@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kvtune.demo import demo_model_path
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.presets import Preset, load_preset, preset_names
 
@@ -67,6 +68,8 @@ def test_demo_preset_leaves_out_first_and_last_layer() -> None:
     method = preset.method().parameters()
     assert (method["lambda_ref"], method["queue_length"], method["clip_width"]) == (0.7, 15, 0.2)
     assert (method["start_layer"], method["end_layer"]) == (1, preset.model.layers - 1)
+    config = json.loads((demo_model_path() / "config.json").read_text())
+    assert preset.model.layers == config["text_config"]["num_hidden_layers"]
 
 
 @pytest.mark.parametrize("name", preset_names())
