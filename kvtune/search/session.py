@@ -167,7 +167,7 @@ def _data(options: Options, begun: Manifest | None) -> Data:
 
 def _check_model(options: Options) -> None:
     """Refuse an unknown name before anything about data is said."""
-    from kvtune.models.loading import locate
+    from kvtune.models import locate
 
     locate(options.model)
 

@@ -64,7 +64,7 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
                 assert Path(request.image).is_file()
             yield from super().finish(batch)
 
-    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model))
+    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model, locate=str))
     captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner, Lanes=Any)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
     monkeypatch.setattr(os, "fsync", lambda file: None)
@@ -350,7 +350,7 @@ class Captioner(FakeCaptioner):
 
 vlm = SimpleNamespace(name="quick", model_id="quick", revision=None, family=SimpleNamespace(name="quick"),
     n_layers=LAYERS, dtype_name="float32", device="cpu", default_prompt="?", published_preset="demo")
-sys.modules["kvtune.models"] = SimpleNamespace(load_model=lambda *arguments, **keywords: vlm)
+sys.modules["kvtune.models"] = SimpleNamespace(load_model=lambda *arguments, **keywords: vlm, locate=str)
 sys.modules["kvtune.captioning"] = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner, Lanes=None)
 from kvtune.cli.main import main
 main()

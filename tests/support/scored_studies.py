@@ -51,7 +51,7 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
                 seen.asked.append((caption.tag, caption.image_id))
                 yield caption
 
-    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model))
+    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model, locate=str))
     captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
     return seen
