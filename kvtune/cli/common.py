@@ -33,21 +33,27 @@ def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Calla
     """Register a function as a command of ``app`` that also takes ``-q``, ``-v`` and ``--debug``."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def run(quiet: bool = False, verbose: bool = False, debug: bool = False, **arguments: Any) -> None:
-            _configure(quiet, verbose, debug)
-            function(**arguments)
-
-        signature = inspect.signature(function)
-        common = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-            for key, annotation in _COMMON.items()
-        ]
-        run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *common])  # type: ignore[attr-defined]
-        app.command(name, **settings)(run)
+        app.command(name, **settings)(with_common_options(function))
         return function
 
     return register
+
+
+def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The function with ``-q``, ``-v`` and ``--debug``, which are seen to before it runs."""
+
+    @functools.wraps(function)
+    def run(quiet: bool = False, verbose: bool = False, debug: bool = False, **arguments: Any) -> None:
+        _configure(quiet, verbose, debug)
+        function(**arguments)
+
+    signature = inspect.signature(function)
+    common = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for key, annotation in _COMMON.items()
+    ]
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *common])  # type: ignore[attr-defined]
+    return run
 
 
 def print_json(document: Any) -> None:
