@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import kvtune
-from kvtune.cli import bench, data
+from kvtune.cli import bench, data, models
 from kvtune.cli.caption import caption
 from kvtune.cli.common import command, print_error_line, report_error
 from kvtune.cli.compare import compare
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
+app.add_typer(models.app, name="models")
 
 
 def _print_version(wanted: bool) -> None:

@@ -35,6 +35,8 @@ class Family(ABC):
     """Short name -> Hub id of the published weights; the first is the family's own name."""
     billions: ClassVar[dict[str, float]]
     """Short name -> billions of parameters of the published weights."""
+    gpu_gib: ClassVar[dict[str, float]]
+    """Short name -> GiB of GPU memory that they take with the language model in 16 bits."""
     how_to_get: ClassVar[str] = ""
     """The command that makes the weights, for a family whose weights are not on the Hub in one piece."""
     published_presets: ClassVar[dict[str, str]] = {}

@@ -14,6 +14,7 @@ class Demo(Llava):
     model_types: ClassVar[tuple[str, ...]] = ()
     hub_ids: ClassVar[dict[str, str]] = {}
     billions: ClassVar[dict[str, float]] = {}
+    gpu_gib: ClassVar[dict[str, float]] = {}
     published_presets: ClassVar[dict[str, str]] = {"demo": "demo"}
     template = "USER: <image>\n{prompt} ASSISTANT:"
 

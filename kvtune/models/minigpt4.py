@@ -29,6 +29,7 @@ class MiniGpt4(Family):
     model_types: ClassVar[tuple[str, ...]] = ("minigpt4",)
     hub_ids: ClassVar[dict[str, str]] = {}
     billions: ClassVar[dict[str, float]] = {"minigpt4": 7.83}
+    gpu_gib: ClassVar[dict[str, float]] = {"minigpt4": 16.6}
     how_to_get = (
         "kvtune models convert minigpt4 --vicuna DIR --eva eva_vit_g.pth --qformer blip2_pretrained_flant5xxl.pth "
         "--checkpoint prerained_minigpt4_7b.pth"

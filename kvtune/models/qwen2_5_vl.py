@@ -40,6 +40,7 @@ class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
     hub_ids: ClassVar[dict[str, str]] = {"qwen2.5-vl": "Qwen/Qwen2.5-VL-7B-Instruct"}
     billions: ClassVar[dict[str, float]] = {"qwen2.5-vl": 8.29}
+    gpu_gib: ClassVar[dict[str, float]] = {"qwen2.5-vl": 15.4}
     not_quantized: ClassVar[tuple[str, ...]] = ("model.visual", "lm_head")
 
     def model_class(self) -> Any:

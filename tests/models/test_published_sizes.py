@@ -61,6 +61,8 @@ def test_layers_and_parameters(name):
     assert len(text_decoder(model).layers) == LAYERS.get(name, 32)
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e9
     assert round(parameters, 2) == get_family(name).billions[name]
+    in_16_bits = memory_needed(get_family(name), PUBLISHED[name](), torch.float16, None) / 2**30
+    assert round(in_16_bits, 1) == get_family(name).gpu_gib[name]
 
 
 def test_visual_tokens():

@@ -1,0 +1,157 @@
+"""``kvtune models``: what there is and what is here; one checked; MiniGPT-4 made of its files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from kvtune.cli.common import Json, command, err, out, print_json, with_common_options
+
+if TYPE_CHECKING:
+    from kvtune.models.check import ModelCheck
+    from kvtune.models.presence import Presence
+
+app = typer.Typer()
+
+
+def models(context: typer.Context, json: Json = False) -> None:
+    """List the models: what each needs, whether it is here, its published preset.
+
+    Any other checkpoint of these families works by its folder or its Hub id.
+
+    Example: kvtune models
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from kvtune.models.presence import presences
+
+    found = presences()
+    if json:
+        print_json([presence.to_dict() for presence in found])
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model", no_wrap=True)
+    table.add_column("family", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("GPU memory", justify="right", no_wrap=True)
+    table.add_column("preset", no_wrap=True)
+    table.add_column("weights", overflow="fold")
+    for each in found:
+        size = f"{each.billions:.1f} B" if each.billions else ""
+        memory = f"{each.gpu_gib:.0f} GiB" if each.gpu_gib else "none"
+        table.add_row(each.name, each.title, size, memory, each.published_preset or "", Text(_weights(each)))
+    out.print(table)
+
+
+def _weights(presence: "Presence") -> str:
+    if presence.state == "here":
+        return str(presence.path)
+    if presence.state == "incomplete":
+        return f"{presence.path}: {presence.problem}"
+    return f"not here; {presence.command}"
+
+
+app.callback(invoke_without_command=True)(with_common_options(models))
+
+
+@command(app)
+def check(
+    name: Annotated[str, typer.Argument(help="Model: a short name, a folder or a Hub id.", metavar="NAME")],
+    image: Annotated[
+        Path | None, typer.Option(help="Image to caption; a scene of the demo's when left out.", dir_okay=False)
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="Question; the family's when left out.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.", min=1)] = 128,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of weights on the Hub.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    load_in_4bit: Annotated[
+        bool, typer.Option("--load-in-4bit", help="Quantize the language model's weights.")
+    ] = False,
+    load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="The same, in 8 bits.")] = False,
+    json: Json = False,
+) -> None:
+    """Load a model, caption one image, and say where its visual tokens are and what it takes.
+
+    Example: kvtune models check llava-1.5 --image cat.jpg
+    """
+    from PIL import Image
+
+    from kvtune.coco import load_image
+    from kvtune.demo.coco import FIRST_ID
+    from kvtune.demo.scenes import render
+    from kvtune.models import load_model
+    from kvtune.models.check import check_model
+
+    picture = load_image(image) if image is not None else Image.fromarray(render(0, FIRST_ID).pixels)
+    vlm = load_model(name, device, dtype, revision, load_in_4bit, load_in_8bit)
+    checked = check_model(vlm, picture, prompt, max_new_tokens)
+    if json:
+        print_json(checked.to_dict())
+        return
+    for key, value in _lines(checked):
+        out.print(f"{key:<14}{value}", soft_wrap=True, markup=False)
+
+
+def _lines(checked: "ModelCheck") -> list[tuple[str, str]]:
+    heads = f"{checked.heads} heads, {checked.kv_heads} of keys and values"
+    ranges = ", ".join(f"{first} to {end - 1}" for first, end in checked.visual_ranges)
+    memory = f"{_size(checked.weights_gib)} of weights"
+    if checked.peak_gib is not None:
+        memory += f", {_size(checked.peak_gib)} at most on {checked.device}"
+    return [
+        ("model", f"{checked.name} ({checked.family}), {checked.id}"),
+        ("revision", checked.revision or "none, a local folder"),
+        ("runs on", f"{checked.device} in {checked.dtype}"),
+        ("layers", f"{checked.layers}, {heads}"),
+        ("visual tokens", f"{checked.visual_tokens} of {checked.prompt_tokens} of the prompt, positions {ranges}"),
+        ("memory", memory),
+        ("question", checked.prompt),
+        ("caption", checked.caption),
+        ("speed", f"{checked.tokens} tokens in {checked.seconds:.2f} s, the prompt included"),
+    ]
+
+
+def _size(gib: float) -> str:
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.1f} MiB"
+
+
+@command(app)
+def convert(
+    model: Annotated[Literal["minigpt4"], typer.Argument(help="What to make: minigpt4.")],
+    vicuna: Annotated[Path, typer.Option(help="Folder of Vicuna-7B v0 (Vision-CAIR/vicuna-7b).")],
+    eva: Annotated[Path, typer.Option(help="eva_vit_g.pth.")],
+    qformer: Annotated[Path, typer.Option(help="blip2_pretrained_flant5xxl.pth.")],
+    checkpoint: Annotated[Path, typer.Option(help="prerained_minigpt4_7b.pth.")],
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; $KVTUNE_MODELS/minigpt4 when left out.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make one folder of MiniGPT-4's published files; --model minigpt4 finds it.
+
+    Every tensor is mapped by name, and what was written is read back and compared. Takes some 20 GiB of memory and
+    16 GiB of disk.
+
+    Example: kvtune models convert minigpt4 --vicuna vicuna-7b --eva eva_vit_g.pth
+    --qformer blip2_pretrained_flant5xxl.pth --checkpoint prerained_minigpt4_7b.pth
+    """
+    from kvtune.models.hub import models_folder
+    from kvtune.models.minigpt4_convert import convert_minigpt4
+
+    def say(step: str) -> None:
+        err.print(step, soft_wrap=True, markup=False)
+
+    made = convert_minigpt4(vicuna, eva, qformer, checkpoint, to or models_folder() / model, say)
+    if json:
+        print_json({"out": str(made.folder), "tensors": made.tensors, "parameters": made.parameters})
+        return
+    out.print(
+        f"{made.folder}: {made.tensors} tensors, {made.parameters / 1e9:.2f} B parameters; "
+        f"try kvtune models check {model if to is None else made.folder}",
+        soft_wrap=True,
+        markup=False,
+    )
