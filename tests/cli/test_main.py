@@ -7,7 +7,7 @@ import sys
 import pytest
 
 COMMANDS = ["search", "pareto", "export", "rescore", "studies", "compare", "dashboard", "doctor", "caption", "score"]
-GROUPS = {"data": ["subset", "ground-truth", "download"], "bench": ["engine", "score"]}
+GROUPS = {"data": ["subset", "ground-truth", "download"], "models": ["check", "convert"], "bench": ["engine", "score"]}
 
 
 def kvtune(*arguments, **settings):
