@@ -14,7 +14,8 @@ import numpy as np
 
 from kvtune.demo.scenes import KINDS, SIZE, Scene, SceneObject
 
-#: Category -> (singular, plural) nouns, the usual one first.
+#: Category -> (singular, plural) nouns, the usual one first. CHAIR reads all of them but "men", which WordNet has as a
+#: word of its own.
 NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
     "person": (("person", "people"), ("man", "men")),
     "bicycle": (("bicycle", "bicycles"), ("bike", "bikes")),
