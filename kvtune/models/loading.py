@@ -48,7 +48,7 @@ def load_model(
         ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
     dtype
         ``auto`` (on a GPU what the family's evaluations run, as a rule the checkpoint's; float32 on a CPU), or a name
-        in ``DTYPES``.
+        in ``DTYPES``; with ``-4bit`` or ``-8bit`` after it, as ``VisionLanguageModel.dtype_name`` gives it, quantized.
     revision
         Branch, tag or commit of Hub weights. Everything is loaded at the one commit that it stands for.
     load_in_4bit, load_in_8bit
@@ -61,6 +61,10 @@ def load_model(
         cannot be reached, the device is not there or its memory is too small.
     """
     target = resolve_device(device)
+    dtype, _, bits = dtype.partition("-")
+    load_in_4bit, load_in_8bit = load_in_4bit or bits == "4bit", load_in_8bit or bits == "8bit"
+    if bits not in ("", "4bit", "8bit"):
+        raise RequestError(f"unknown quantization {bits!r} after {dtype}; write 4bit or 8bit")
     family, source, name = locate(str(name))
     is_local = Path(source).is_dir()
     if is_local and revision is not None:

@@ -183,7 +183,11 @@ def test_running_out_of_memory_while_loading_is_one_line(monkeypatch, folder):
 def test_quantization_asks_for_its_extra_and_for_one_kind(monkeypatch, folder):
     with pytest.raises(RequestError, match="exclude each other"):
         load_model(folder, device="cpu", load_in_4bit=True, load_in_8bit=True)
+    with pytest.raises(RequestError, match="unknown quantization '2bit' after float16"):
+        load_model(folder, device="cpu", dtype="float16-2bit")
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(RequestError, match="--load-in-4bit needs bitsandbytes"):
+        load_model(folder, device="cpu", dtype="float16-4bit")
     with pytest.raises(RequestError, match=r"--load-in-8bit needs bitsandbytes .*pip install 'kvtune\[quantization\]'"):
         load_model(folder, device="cpu", load_in_8bit=True)
 
