@@ -408,9 +408,3 @@ def reference_captions(rng: np.random.Generator, scene: Scene, count: int = 5) -
             _cap(_pick(rng, (f"{what} {at} {place}.", f"{place} with {what}.", f"there {are} {what} {at} {place}.")))
         )
     return captions
-
-
-def vocabulary() -> set[str]:
-    """Every noun of the grammar that CHAIR reads as an object, singular and plural."""
-    words = {word for nouns in NOUNS.values() for pair in nouns for word in pair}
-    return words | {"desk", "desks"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kvtune.demo.shapes import PALETTE, SHAPES, draw
+from kvtune.demo.shapes import SHAPES, draw
 
 SIZE = 64
 _SUPERSAMPLING = 4
@@ -468,6 +468,3 @@ def _draw(rng: np.random.Generator, image_id: int, name: str, kind: Kind, placed
     noise = rng.standard_normal((SIZE, SIZE, 3), dtype=np.float32) * rng.uniform(2, 7)
     pixels = np.clip(smooth * rng.uniform(0.92, 1.06) + noise, 0, 255).astype(np.uint8)
     return Scene(image_id, name, tuple(objects), pixels, instances.copy())
-
-
-__all__ = ["CATEGORIES", "KINDS", "PALETTE", "SIZE", "Kind", "Scene", "SceneObject", "Usual", "render"]

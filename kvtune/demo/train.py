@@ -30,7 +30,8 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTraine
 
 from kvtune.demo.captions import training_caption
 from kvtune.demo.model import PATCH, PROMPTS, TEMPLATE, build_model, build_processor, build_tokenizer
-from kvtune.demo.scenes import CATEGORIES, KINDS, PALETTE, SIZE, render
+from kvtune.demo.scenes import CATEGORIES, KINDS, SIZE, render
+from kvtune.demo.shapes import PALETTE
 
 _COLOURS = tuple(PALETTE)
 _SIDE = SIZE // PATCH
