@@ -1,0 +1,71 @@
+"""``kvtune caption`` on the demo: baseline beside preset, objects marked by what is in the picture."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kvtune.coco import CocoFolder
+from kvtune.demo import demo_coco
+
+
+@pytest.fixture(scope="module")
+def coco():
+    return CocoFolder(demo_coco())
+
+
+def kvtune(*arguments, columns="120"):
+    return subprocess.run(
+        [sys.executable, "-m", "kvtune.cli.main", "caption", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": columns, "NO_COLOR": "1"},
+    )
+
+
+def test_both_captions_and_what_is_in_the_picture(coco):
+    ids = coco.image_ids("val2014")[:2]
+    result = kvtune(*coco.image_paths(ids), "--model", "demo", "--coco", coco.root, "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert (document["model"], document["preset"]) == ("demo", "demo")
+    truth = coco.categories(ids)
+    for image_id, shown in zip(ids, document["images"], strict=True):
+        assert set(shown["in_picture"]) == truth[image_id]
+        for caption in shown["captions"].values():
+            assert caption["finish_reason"] == "eos"
+            assert set(caption["mentioned"]) & truth[image_id]  # the demo model sees something of it
+    texts = [caption["caption"] for shown in document["images"] for caption in shown["captions"].values()]
+    assert len(set(texts)) > 2  # the preset changes something
+
+
+@pytest.mark.parametrize("columns", ["60", "120"])
+def test_marks_are_signs_where_there_is_no_colour(coco, columns):
+    (image_id,) = coco.image_ids("val2014")[:1]
+    result = kvtune(coco.image_path(image_id), "--model", "demo", "--coco", coco.root, columns=columns)
+    assert result.returncode == 0, result.stderr
+    assert "✓" in result.stdout
+    assert "\x1b" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= int(columns)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.jpg", "--model", "demo"], "missing.jpg"),
+        (["picture.txt", "--model", "demo"], "picture.txt"),
+        (["nameless.png", "--model", "demo", "--ground-truth", "truth.json"], "has no COCO id in its name"),
+        (["nameless.png", "--model", "demo", "--preset", "nothing"], "'nothing'"),
+    ],
+)
+def test_a_wrong_request_is_one_line(tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "picture.txt").write_text("no image")
+    (tmp_path / "truth.json").write_text('{"1": ["dog"]}')
+    result = kvtune(*arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
