@@ -88,8 +88,9 @@ class Handler(BaseHTTPRequestHandler):
         if fault in ("truncate", "hang"):
             rest = rest[: len(rest) // 2]
         for begin in range(0, len(rest), 1 << 14):
-            self.wfile.write(rest[begin : begin + (1 << 14)])
+            # Counted before it is written: the reader may be done before this thread runs again.
             server.sent[self.path] += len(rest[begin : begin + (1 << 14)])
+            self.wfile.write(rest[begin : begin + (1 << 14)])
             time.sleep(server.chunk_delay)
         if fault == "hang":
             self.wfile.flush()
