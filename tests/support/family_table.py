@@ -1,10 +1,10 @@
-"""Model families by what was checked of each, from the outcomes of tests/models/test_families.py."""
+"""Model families by what was checked of each, from the outcomes of their tests."""
 
 import re
 from collections import defaultdict
 
 TEST = re.compile(
-    r"tests/models/test_families\.py::test_(\w+)\[(?:.*-)??(llava-1\.5|llava-next|qwen2\.5-vl|instructblip|minigpt4)\]"
+    r"tests/models/test_(?:families|end_to_end)\.py::test_(\w+)\[(?:.*-)??(llava-1\.5|llava-next|qwen2\.5-vl|instructblip|minigpt4)\]"
 )
 
 
