@@ -28,6 +28,7 @@ def test_the_token_ids(loaded):
 
 def test_the_inputs_are_those_of_transformers_processor(loaded, checkpoint):
     vlm, processor = loaded("instructblip"), AutoProcessor.from_pretrained(checkpoint("instructblip"))
+    processor.image_processor = vlm.processor.image_processor  # not torchvision's, where that is installed
     published = processor(images=[IMAGE], text=["Please describe this image in detail."], return_tensors="pt")
     inputs = vlm.prepare([IMAGE])
     assert set(published) == set(inputs)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from minigpt4_files import image_features, query_output, read_files, write_files
 from PIL import Image
+from transformers import Blip2VisionConfig
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
@@ -54,6 +55,34 @@ def converted(files, tmp_path_factory):
 @pytest.fixture(scope="module")
 def vlm(converted):
     return load_model(converted.folder, device="cpu", dtype="float64")
+
+
+def test_the_published_sizes_map_onto_the_model_whole(monkeypatch, tmp_path):
+    """Names and shapes of the published EVA, Q-Former and projection, without their numbers."""
+    sizes = {"WIDTH": 1408, "PATCH": 14, "SIDE": 224, "BLOCKS": 39, "MLP": 6144}
+    sizes |= {"Q_WIDTH": 768, "Q_LAYERS": 12, "Q_MLP": 3072}
+    for name, size in sizes.items():
+        monkeypatch.setattr(minigpt4_files, name, size)
+    monkeypatch.setattr(minigpt4_convert, "VISION", Blip2VisionConfig())
+    with torch.device("meta"):
+        needed = {
+            name: tuple(t.shape) for name, t in MiniGpt4ForConditionalGeneration(MiniGpt4Config()).state_dict().items()
+        }
+
+    def empty(*shape):
+        return torch.empty(shape, device="meta")
+
+    found = {}
+    for tensors, rename in (
+        (minigpt4_files.eva_tensors(empty), minigpt4_convert._eva_name),
+        (minigpt4_files.qformer_tensors(empty), minigpt4_convert._qformer_name),
+        (minigpt4_files.linear(empty, "llama_proj", 768, 4096), minigpt4_convert._projection_name),
+    ):
+        monkeypatch.setattr(minigpt4_convert, "_tensors", lambda path, tensors=tensors: iter(tensors.items()))
+        found |= minigpt4_convert._renamed(tmp_path, rename, needed)
+    language = {name for name in needed if name.startswith(("language_model.", "lm_head."))}
+    assert len(language) == 9 * 32 + 3
+    assert found.keys() == needed.keys() - language
 
 
 def test_every_tensor_of_the_model_comes_from_the_files(converted, vlm):
