@@ -54,14 +54,14 @@ def engine_figure(result: dict[str, Any], path: Path) -> None:
         speeds = [arm["captions_per_second"] for arm in arms]
         colours = [PALETTE[1] if arm["name"][0] in "ab" else PALETTE[0] for arm in arms]
         axes.barh(range(len(arms)), speeds, color=colours, height=0.7)
-        axes.set_yticks(range(len(arms)), [arm["what"] for arm in arms])
+        axes.set_yticks(range(len(arms)), [arm["what"].replace(", ", ",\n", 1) for arm in arms])
         axes.invert_yaxis()
         axes.set_xscale("log")
         axes.set_xlabel("captions a second")
         axes.set_xlim(min(speeds) / 2, max(speeds) * 4)
         for place, speed in enumerate(speeds):
             axes.annotate(f"{speed:,.1f}", (speed, place), xytext=(3, 0), textcoords="offset points", va="center")
-        axes.set_title(f"{result['model']}, {result['dtype']}, {device_name(result)}", fontsize=8, loc="left")
+        figure.suptitle(f"{result['model']}, {result['dtype']}, {device_name(result)}", fontsize=8)
         save_figure(figure, path, "speed of the engine")
 
 
