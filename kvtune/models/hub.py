@@ -64,7 +64,10 @@ def weight_files(folder: Path) -> list[Path]:
     """The files that hold a checkpoint's weights, whether they are there or not."""
     for index in _INDEXES:
         if (folder / index).is_file():
-            shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+            try:
+                shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise RequestError(f"{folder / index} is damaged: {error!r}; copy or download it again") from error
             return [folder / name for name in sorted(set(shards))]
     return [next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])]
 

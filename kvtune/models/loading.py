@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import GenerationConfig
+from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.generation import GenerationMixin
 from transformers.utils import logging as transformers_logging
 
@@ -26,7 +26,16 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 _GIB = 2**30
 _ROOM = 1 * _GIB
 """GPU memory beside the weights without which not even one caption can be written."""
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError)
+_LOADING_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ImportError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
 
 
 def load_model(
@@ -61,42 +70,24 @@ def load_model(
         cannot be reached, the device is not there or its memory is too small.
     """
     target = resolve_device(device)
-    dtype, _, bits = dtype.partition("-")
-    load_in_4bit, load_in_8bit = load_in_4bit or bits == "4bit", load_in_8bit or bits == "8bit"
-    if bits not in ("", "4bit", "8bit"):
-        raise RequestError(f"unknown quantization {bits!r} after {dtype}; write 4bit or 8bit")
+    dtype, quantization = _quantization(dtype, load_in_4bit, load_in_8bit)
     family, source, name = locate(str(name))
     is_local = Path(source).is_dir()
     if is_local and revision is not None:
         raise RequestError(f"a revision is for weights on the Hub, and {source} is a folder; leave the revision out")
     folder, commit = (Path(source), None) if is_local else fetch_description(source, revision)
-    stored = _read_config(folder, source)
-    family = _family(family, stored, source)
+    family = _family(family, _read_config(folder, source), source)
     if commit is not None:
         fetch_weights(source, folder)
     if (missing := missing_weights(folder)) is not None:
         raise RequestError(f"{source}: {missing}; copy or download it again")
-    with _quiet():
-        try:
-            model_class = family.model_class()
-            config = model_class.config_class.from_pretrained(folder)
-            wanted = resolve_dtype(dtype, target, config, family.evaluation_dtype)
-            quantization = "4bit" if load_in_4bit else "8bit" if load_in_8bit else None
-            settings: dict[str, Any] = {"dtype": wanted}
-            if quantization is not None:
-                settings["quantization_config"] = _quantization(load_in_4bit, load_in_8bit, wanted, family)
-            _check_memory(source, target, family, config, wanted, quantization)
-            # Straight to the GPU where accelerate is installed, else through the computer's own memory.
-            if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
-                settings["device_map"] = {"": target}
-            processor = family.load_processor(folder, config)
-            hf_model = _load_weights(family, model_class, folder, source, settings)
-            if "device_map" not in settings:
-                hf_model = hf_model.to(target)
-        except torch.OutOfMemoryError as error:
-            raise RequestError(f"{source} does not fit into {target}'s memory; {_smaller(quantization)}") from error
-        except _LOADING_ERRORS as error:
-            raise RequestError(f"cannot load {source} as {family.title}: {_first_line(error)}") from error
+    try:
+        with _quiet():
+            hf_model, processor = _load(family, folder, source, target, dtype, quantization)
+    except torch.OutOfMemoryError as error:
+        raise RequestError(f"{source} does not fit into {target}'s memory; {_smaller(quantization)}") from error
+    except _LOADING_ERRORS as error:
+        raise RequestError(f"cannot load {source} as {family.title}: {_first_line(error)}") from error
     hf_model.eval()
     greedy = _greedy(hf_model, processor.tokenizer)
     # A language model within the model has a generation config of its own, and InstructBLIP's generate() reads that.
@@ -202,22 +193,44 @@ def _family(family: Family | None, stored: dict[str, Any], source: str) -> Famil
     return family
 
 
-def _quantization(load_in_4bit: bool, load_in_8bit: bool, dtype: torch.dtype, family: Family) -> Any:
-    if load_in_4bit and load_in_8bit:
+def _quantization(dtype: str, load_in_4bit: bool, load_in_8bit: bool) -> tuple[str, str | None]:
+    """The dtype without its quantization, and that: ``4bit``, ``8bit`` or None."""
+    dtype, _, wanted = dtype.partition("-")
+    asked = {bits for bits, on in (("4bit", load_in_4bit), ("8bit", load_in_8bit), (wanted, wanted)) if on}
+    if len(asked) > 1:
         raise RequestError("--load-in-4bit and --load-in-8bit exclude each other; give one")
-    option = "--load-in-4bit" if load_in_4bit else "--load-in-8bit"
-    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
-        raise RequestError(f"{option} needs bitsandbytes and accelerate: pip install 'kvtune[quantization]'")
-    from transformers import BitsAndBytesConfig
+    bits = next(iter(asked), None)
+    if bits not in (None, "4bit", "8bit"):
+        raise RequestError(f"unknown quantization {bits!r} after {dtype}; write 4bit or 8bit")
+    if bits is not None and (find_spec("bitsandbytes") is None or find_spec("accelerate") is None):
+        raise RequestError(f"--load-in-{bits} needs bitsandbytes and accelerate: pip install 'kvtune[quantization]'")
+    return dtype, bits
 
-    return BitsAndBytesConfig(
-        load_in_4bit=load_in_4bit,
-        load_in_8bit=load_in_8bit,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=list(family.not_quantized),
-    )
+
+def _load(
+    family: Family, folder: Path, source: str, target: torch.device, dtype: str, quantization: str | None
+) -> tuple[Any, Any]:
+    """The model on its device, and its processor."""
+    model_class = family.model_class()
+    config = model_class.config_class.from_pretrained(folder)
+    wanted = resolve_dtype(dtype, target, config, family.evaluation_dtype)
+    _check_memory(source, target, family, config, wanted, quantization)
+    processor = family.load_processor(folder, config)
+    settings: dict[str, Any] = {"dtype": wanted}
+    if quantization is not None:
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=quantization == "4bit",
+            load_in_8bit=quantization == "8bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=wanted,
+            llm_int8_skip_modules=list(family.not_quantized),
+        )
+    # Straight to the GPU where accelerate is installed, else through the computer's own memory.
+    if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
+        settings["device_map"] = {"": target}
+    hf_model = _load_weights(family, model_class, folder, source, settings)
+    return hf_model if "device_map" in settings else hf_model.to(target), processor
 
 
 def _check_memory(

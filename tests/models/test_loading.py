@@ -137,6 +137,7 @@ def test_unknown_names(name, message):
         (lambda f: (f / "config.json").rename(f / "adapter_config.json"), r"is an adapter \(LoRA\), not a model"),
         (lambda f: (f / "model.safetensors").unlink(), "1 of 1 weight files are missing: model.safetensors; copy"),
         (lambda f: (f / shard(f)[1]).unlink(), "1 of 2 weight files are missing: model-00002-of-00002.safetensors"),
+        (lambda f: (f / "model.safetensors.index.json").write_text('{"weight'), "index.json is damaged"),
         (lambda f: (f / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/"), "run git lfs pull"),
         (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]), "cannot load"),
         (lambda f: change_weights(f, lambda t: t.popitem()), "not a whole LLaVA-1.5 checkpoint: .* is missing$"),
