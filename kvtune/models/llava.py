@@ -14,6 +14,7 @@ from kvtune.models.images import pillow_image_processor
 from kvtune.models.prompts import chat_segments, is_sentencepiece, prompt_rows, segment_ids
 
 IMAGE = "<image>"
+"""The image's place in the templates here."""
 
 
 class Llava(Family):
@@ -66,7 +67,9 @@ class Llava(Family):
 
     def prepare(self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
         processor, image_token_id = vlm.processor, vlm.hf_model.config.image_token_id
-        encoded = processor(images=list(images), text=[IMAGE] * len(images), padding=True, return_tensors="pt")
+        encoded = processor(
+            images=list(images), text=[processor.image_token] * len(images), padding=True, return_tensors="pt"
+        )
         counts = (encoded.pop("input_ids") == image_token_id).sum(1).tolist()
         del encoded["attention_mask"]
         before, after = self.segments(vlm, prompt)
@@ -77,7 +80,7 @@ class Llava(Family):
         """Ids before and after the image."""
         template = self.template_for(vlm)
         if template is None:
-            return chat_segments(vlm.tokenizer, vlm.processor.chat_template, IMAGE, prompt)
+            return chat_segments(vlm.tokenizer, vlm.processor.chat_template, vlm.processor.image_token, prompt)
         before, after = template.format(prompt=prompt).split(IMAGE, 1)
         return [vlm.tokenizer.bos_token_id, *segment_ids(vlm.tokenizer, before)], segment_ids(vlm.tokenizer, after)
 
