@@ -69,14 +69,13 @@ class Grid:
         self.vlm, self.groups, self.lanes = vlm, groups, lanes
         self.rows = groups * lanes
         config, device = vlm.decoder.config, vlm.device
-        self.n_layers = len(vlm.decoder.layers)
+        self.n_layers = vlm.n_layers
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()
         heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
 
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(self.n_layers, *shape, head_dim, dtype=vlm.dtype, device=device)
+            return torch.zeros(self.n_layers, *shape, vlm.head_dim, dtype=vlm.dtype, device=device)
 
         kv_heads = config.num_key_value_heads
         self.prefix_keys, self.prefix_values = (zeros(groups, kv_heads, 0) for _ in range(2))

@@ -82,8 +82,7 @@ def plan_grid(
 def bytes_per_position(vlm: VisionLanguageModel) -> int:
     """Bytes that one token's keys and values take in all layers."""
     config = vlm.decoder.config
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * vlm.n_layers * config.num_key_value_heads * head_dim * vlm.dtype.itemsize
+    return 2 * vlm.n_layers * config.num_key_value_heads * vlm.head_dim * vlm.dtype.itemsize
 
 
 def free_memory(device: torch.device) -> int:

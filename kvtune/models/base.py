@@ -147,6 +147,12 @@ class VisionLanguageModel:
         return text_decoder(self.hf_model)
 
     @property
+    def head_dim(self) -> int:
+        """Width of one attention head of the decoder."""
+        config = self.decoder.config
+        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    @property
     def n_layers(self) -> int:
         return len(self.decoder.layers)
 

@@ -114,31 +114,27 @@ def test_each_row_may_have_parameters_of_its_own(llava):
         assert batch[row, inputs["input_ids"].shape[1] :].tolist() == expected.tokens
 
 
-def test_leaves_the_model_as_it_was(llava):
-    inputs = llava_inputs(llava, [4])
-    decoder = llava.get_decoder()
-    plain = generate(llava, inputs).sequences
-    state = (
-        llava.config._attn_implementation,
+def what_an_attachment_touches(model):
+    decoder = model.get_decoder()
+    return (
+        model.config._attn_implementation,
         decoder.config._attn_implementation,
-        set(vars(llava)),
+        set(vars(model)),
         set(vars(decoder)),
         len(decoder._forward_hooks),
         len(decoder._forward_pre_hooks),
         len(decoder._forward_hooks_with_kwargs),
     )
+
+
+def test_leaves_the_model_as_it_was(llava):
+    inputs = llava_inputs(llava, [4])
+    plain = generate(llava, inputs).sequences
+    before = what_an_attachment_touches(llava)
     with pytest.raises(RuntimeError, match="on purpose"), KVSmooth(lambda_ref=0.9, start_layer=1, end_layer=3)(llava):
         generate(llava, inputs)
         raise RuntimeError("on purpose")
-    assert state == (
-        llava.config._attn_implementation,
-        decoder.config._attn_implementation,
-        set(vars(llava)),
-        set(vars(decoder)),
-        len(decoder._forward_hooks),
-        len(decoder._forward_pre_hooks),
-        len(decoder._forward_hooks_with_kwargs),
-    )
+    assert what_an_attachment_touches(llava) == before
     assert torch.equal(generate(llava, inputs).sequences, plain)
 
 
