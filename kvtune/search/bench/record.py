@@ -1,0 +1,183 @@
+"""Record outcomes of many settings of the demo with the engine.
+
+    python -m kvtune.search.bench.record --out grid.npz
+
+Scenes are rendered, captioned with every setting and scored one after the other. What is done is appended to
+``grid.npz.jsonl`` image by image, so the same command goes on where it stopped; at the end, or when ``--images`` are
+there, it is packed into ``grid.npz``. The scenes' ids are far from those that the demo model was trained on and its
+weights were chosen on (both in ``kvtune/demo/README.md``), and from those of the demo's data set.
+"""
+
+import argparse
+import base64
+import hashlib
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import kvtune
+from kvtune.chair import COLUMNS, SCORER, ChairScorer, build_ground_truth
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.search.bench.settings import SETS, Setting, methods_of
+from kvtune.search.bench.table import KEPT, Recorded, Table
+from kvtune.search.lines import LineWriter, read_lines
+from kvtune.search.space import load_space, spaces_folder
+
+if TYPE_CHECKING:
+    from kvtune.captioning import Caption, CaptionRequest
+    from kvtune.models import VisionLanguageModel
+
+MAX_NEW_TOKENS = 128
+SCENES_SEED = 0
+SCENES_AT_ONCE = 25
+"""Scenes that are rendered and streamed to the engine together."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="file to write; what is done is kept beside it")
+    parser.add_argument("--set", choices=list(SETS), default="grid", help="settings and scenes to record")
+    parser.add_argument("--images", type=int, help="scenes in all; default: as many as the set has")
+    arguments = parser.parse_args()
+    chosen = SETS[arguments.set]
+    images = len(chosen.scenes) if arguments.images is None else arguments.images
+    record(arguments.out, chosen.settings(), chosen.scenes[:images])
+
+
+def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int]) -> Table:
+    """Record what is missing, then write the table.
+
+    Parameters
+    ----------
+    out
+        The table's file; ``out`` + ``.jsonl`` keeps what is done.
+    settings
+        See :func:`kvtune.search.bench.settings.methods_of`.
+    scenes
+        Image ids.
+
+    Raises
+    ------
+    RequestError
+        If what was begun there was recorded in another way.
+    """
+    from kvtune.models import load_model
+
+    vlm = load_model("demo", device="cpu", dtype="float32")
+    recorded = _recorded(vlm, settings)
+    lines = out.with_name(out.name + ".jsonl")
+    done = _done(lines, recorded)
+    missing = [scene for scene in scenes if scene not in done]
+    writer = LineWriter(lines)
+    if not lines.stat().st_size:
+        writer.append(recorded.model_dump(mode="json"))
+    begin, captions = time.monotonic(), 0
+    for line in _outcomes(vlm, recorded, missing):
+        writer.append(line)
+        writer.sync()
+        done[line["image_id"]] = line
+        captions += len(methods_of(settings)[0])
+        rate = captions / (time.monotonic() - begin)
+        print(f"{len(done)} of {len(scenes)} scenes, {rate:.0f} captions a second", flush=True)
+    writer.close()
+    table = _table(recorded, [done[scene] for scene in scenes])
+    table.save(out)
+    return table
+
+
+def _recorded(vlm: "VisionLanguageModel", settings: Sequence[Setting]) -> Recorded:
+    from kvtune.demo import demo_model_path
+
+    return Recorded(
+        kvtune=kvtune.__version__,
+        scorer=SCORER,
+        weights=hashlib.sha256((demo_model_path() / "model.safetensors").read_bytes()).hexdigest(),
+        dtype=vlm.dtype_name,
+        prompt=vlm.default_prompt,
+        max_new_tokens=MAX_NEW_TOKENS,
+        scenes_seed=SCENES_SEED,
+        settings=list(settings),
+        fixed=load_space(spaces_folder() / "demo.yaml").fixed,
+    )
+
+
+def _done(lines: Path, recorded: Recorded) -> dict[int, dict[str, Any]]:
+    found = read_lines(lines)
+    if found and found[0] != recorded.model_dump(mode="json"):
+        raise RequestError(f"{lines} was begun with other settings, weights or versions; name another --out")
+    return {line["image_id"]: line for line in found[1:]}
+
+
+def _outcomes(vlm: "VisionLanguageModel", recorded: Recorded, scenes: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """A line for each scene, as its last caption comes."""
+    from kvtune.captioning import Captioner
+
+    captioner = Captioner(vlm, recorded.prompt, recorded.max_new_tokens)
+    methods = len(methods_of(recorded.settings)[0])
+    for begin in range(0, len(scenes), SCENES_AT_ONCE):
+        with tempfile.TemporaryDirectory() as folder:
+            paths, truth = _render(Path(folder), scenes[begin : begin + SCENES_AT_ONCE], recorded.scenes_seed)
+            scorer = ChairScorer(truth)
+            waiting: dict[int, dict[int, Caption]] = {}
+            for caption in captioner.run(_requests(paths, recorded)):
+                written = waiting.setdefault(caption.image_id, {})
+                written[caption.tag] = caption
+                if len(written) == methods:
+                    del waiting[caption.image_id]
+                    yield _line(scorer, truth, [written[method] for method in range(methods)])
+
+
+def _render(folder: Path, scenes: Sequence[int], seed: int) -> tuple[dict[int, Path], dict[int, set[str]]]:
+    """Files of scenes and what is in them, as the demo's own data set has them."""
+    from kvtune.coco import CocoFolder
+    from kvtune.demo.coco import write_coco
+
+    write_coco(folder, scenes, seed)
+    coco = CocoFolder(folder)
+    truth = build_ground_truth(coco.categories(scenes), coco.captions(scenes))
+    return dict(zip(scenes, coco.image_paths(scenes), strict=True)), truth
+
+
+def _requests(paths: dict[int, Path], recorded: Recorded) -> "Iterator[CaptionRequest]":
+    from kvtune.captioning import CaptionRequest
+    from kvtune.methods import get_method
+
+    kvsmooth = get_method("kvsmooth")
+    methods = [
+        None if setting is None else kvsmooth.from_parameters({**setting, **recorded.fixed})
+        for setting in methods_of(recorded.settings)[0]
+    ]
+    for image_id, path in paths.items():
+        for tag, method in enumerate(methods):
+            yield CaptionRequest(image_id, path, method, tag)
+
+
+def _line(scorer: ChairScorer, truth: dict[int, set[str]], captions: "Sequence[Caption]") -> dict[str, Any]:
+    image_id = captions[0].image_id
+    table = scorer.counts([{"image_id": image_id, "caption": caption.text} for caption in captions]).table
+    kept = [table[:, COLUMNS.index(name)] for name in KEPT[:-1]]
+    kept.append(np.array([caption.finish_reason == "length" for caption in captions]))
+    outcomes = np.stack(kept, axis=-1)
+    if outcomes.max() > np.iinfo(np.uint8).max:
+        raise KvtuneError(f"image {image_id} has a count of {outcomes.max()}, more than the table has room for")
+    packed = base64.b64encode(zlib.compress(outcomes.astype(np.uint8).tobytes(), 9)).decode()
+    return {"image_id": image_id, "truth": sorted(truth[image_id]), "outcomes": packed}
+
+
+def _table(recorded: Recorded, lines: Sequence[dict[str, Any]]) -> Table:
+    methods = len(methods_of(recorded.settings)[0])
+    outcomes = [np.frombuffer(zlib.decompress(base64.b64decode(line["outcomes"])), dtype=np.uint8) for line in lines]
+    return Table(
+        recorded,
+        {line["image_id"]: line["truth"] for line in lines},
+        np.stack(outcomes).reshape(len(lines), methods, len(KEPT)),
+    )
+
+
+if __name__ == "__main__":
+    main()
