@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 128
 SCENES_SEED = 0
+LANES = 512
+"""On a CPU twice what the engine takes by itself: hundreds of settings share each scene here."""
+
 SCENES_AT_ONCE = 25
 """Scenes that are rendered and streamed to the engine together."""
 
@@ -117,7 +120,7 @@ def _outcomes(vlm: "VisionLanguageModel", recorded: Recorded, scenes: Sequence[i
     """A line for each scene, as its last caption comes."""
     from kvtune.captioning import Captioner
 
-    captioner = Captioner(vlm, recorded.prompt, recorded.max_new_tokens)
+    captioner = Captioner(vlm, recorded.prompt, recorded.max_new_tokens, LANES)
     methods = len(methods_of(recorded.settings)[0])
     for begin in range(0, len(scenes), SCENES_AT_ONCE):
         with tempfile.TemporaryDirectory() as folder:
