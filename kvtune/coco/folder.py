@@ -25,13 +25,15 @@ def default_coco() -> Path:
     return Path(named).expanduser() if named else Path.home() / ".cache" / "kvtune" / "coco"
 
 
-def find_coco(path: str | Path | None = None) -> Path:
+def find_coco(path: str | Path | None = None, download_options: str = "") -> Path:
     """Find the COCO folder.
 
     Parameters
     ----------
     path
         The value of ``--coco``; None for :func:`default_coco`.
+    download_options
+        Which images the message's command is to fetch; see :func:`~kvtune.coco.layout.download_command`.
 
     Raises
     ------
@@ -43,7 +45,8 @@ def find_coco(path: str | Path | None = None) -> Path:
         return root
     what = "is not a folder" if root.exists() else "does not exist"
     raise RequestError(
-        f"COCO folder {root} {what}; name yours with --coco or $KVTUNE_COCO, or fetch it: {download_command(root)}"
+        f"COCO folder {root} {what}; name yours with --coco or $KVTUNE_COCO, or fetch it: "
+        f"{download_command(root, download_options)}"
     )
 
 

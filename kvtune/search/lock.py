@@ -1,4 +1,4 @@
-"""One process at a time may write a study."""
+"""One process at a time may write a study, or whatever else grows on disk."""
 
 import contextlib
 import fcntl
@@ -10,11 +10,16 @@ from kvtune.errors import KvtuneError, RequestError
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the right to write a study's folder.
+def locked(folder: Path, what: str = "study", other: str = "--study name") -> Iterator[None]:
+    """Hold the right to write a study's folder, or another folder of which messages say what it is.
 
     The lock belongs to the open file, so the operating system lets go of it when the process ends, however it ends:
     a lock file that was left behind blocks nobody.
+
+    Parameters
+    ----------
+    what, other
+        How messages call the folder, and the option that names another.
 
     Raises
     ------
@@ -38,7 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             holder = os.pread(file, 32, 0).decode(errors="replace").strip()
             raise RequestError(
-                f"study {folder.name} is in use by process {holder or '?'}; wait for it, or choose another --study name"
+                f"{what} {folder.name} is in use by process {holder or '?'}; wait for it, or choose another {other}"
             ) from None
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)

@@ -105,13 +105,20 @@ def refuse_difference(folder: StudyFolder, begun: Fingerprint, now: dict[str, An
     RequestError
         If one differs; the message names the first that does and both values.
     """
-    before, after = _flat(begun.model_dump(mode="json", include=set(now))), _flat(now)
+    found = first_difference(begun.model_dump(mode="json", include=set(now)), now)
+    if found is not None:
+        raise RequestError(
+            f"study {folder.name} was begun with {found}; give the options it was begun with, or another --study name"
+        )
+
+
+def first_difference(begun: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first value that differs, as in ``seed 0, but this command has 1``; None where none does."""
+    before, after = _flat(begun), _flat(now)
     for key in [*before, *after]:
         if before.get(key) != after.get(key):
-            raise RequestError(
-                f"study {folder.name} was begun with {key} {_shown(before.get(key))}, but this command has "
-                f"{_shown(after.get(key))}; give the options it was begun with, or another --study name"
-            )
+            return f"{key} {_shown(before.get(key))}, but this command has {_shown(after.get(key))}"
+    return None
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Captions of a study beside its search, written by the same model in the same way: of held-out images, for example."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ def caption_settings(
     engine: Engine,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Caption these images with every setting, but for the captions that the files hold already.
+    """Caption these images with every setting as the study's model does, but for the captions that are there already.
 
     No model is loaded if nothing is missing. The caller holds the study's lock.
 
@@ -54,14 +54,51 @@ def caption_settings(
     KvtuneError
         If captioning fails; all captions so far are kept.
     """
+
+    def prepare() -> tuple[CaptionWriter, list[Image]]:
+        images = _images(manifest, image_ids, engine)
+        return _captioner(manifest, engine), images
+
+    caption_files(image_ids, settings, manifest.fingerprint.method, prepare, on_progress)
+
+
+def caption_files(
+    image_ids: Sequence[int],
+    settings: Mapping[Number, Setting],
+    method: str,
+    prepare: Callable[[], tuple[CaptionWriter, Sequence[Image]]],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    known: Collection[int] | None = None,
+) -> None:
+    """Caption these images with every setting in one stream, but for the captions that the files hold already.
+
+    Parameters
+    ----------
+    settings
+        By any numbers; None is the baseline, whose failure is no setting's own.
+    method
+        The name of the method that the parameters are of.
+    prepare
+        Gives the captioner and the images; called only if a caption is missing.
+    on_progress
+        Called with (captions that are there, captions wanted).
+    known
+        Images that the files may hold captions of; these images alone if not given.
+
+    Raises
+    ------
+    KvtuneError
+        If captioning fails; all captions so far are kept.
+    """
+    allowed = set(image_ids if known is None else known)
     with ExitStack() as stack:
-        logs = {number: stack.enter_context(closing(_open(setting, image_ids))) for number, setting in settings.items()}
+        logs = {number: stack.enter_context(closing(_open(setting, allowed))) for number, setting in settings.items()}
         missing = {number: settings[number] for number in settings if not logs[number].has_all(image_ids)}
         if not missing:
             return
-        images = _images(manifest, image_ids, engine)
-        captioner = _captioner(manifest, engine)
-        done, total = sum(len(log) for log in logs.values()), len(settings) * len(image_ids)
+        captioner, images = prepare()
+        done = sum(image_id in log for log in logs.values() for image_id in image_ids)
+        total = len(settings) * len(image_ids)
         on_progress(done, total)
 
         def written(number: Number) -> None:
@@ -69,26 +106,26 @@ def caption_settings(
             done += 1
             on_progress(done, total)
 
-        methods = {number: _method(manifest, setting.params) for number, setting in missing.items()}
+        methods = {number: _method(method, setting.params) for number, setting in missing.items()}
         failures = caption_images(captioner, images, methods, logs, written)
     if failures:
         number, reason = next(iter(failures.items()))
         raise KvtuneError(f"captioning {settings[number].file.stem} failed: {reason}; all other captions are kept")
 
 
-def _open(setting: Setting, image_ids: Sequence[int]) -> CaptionLog:
+def _open(setting: Setting, allowed: Collection[int]) -> CaptionLog:
     log = CaptionLog(setting.file)
-    strange = set(log.image_ids) - set(image_ids)
+    strange = set(log.image_ids).difference(allowed)
     if strange:
         log.close()
         raise KvtuneError(f"{setting.file} has a caption of image {min(strange)}, which is not asked for; remove it")
     return log
 
 
-def _method(manifest: Manifest, params: dict[str, Any] | None) -> Any:
+def _method(name: str, params: dict[str, Any] | None) -> Any:
     from kvtune.methods import get_method
 
-    return None if params is None else get_method(manifest.fingerprint.method).from_parameters(params)
+    return None if params is None else get_method(name).from_parameters(params)
 
 
 def _images(manifest: Manifest, image_ids: Sequence[int], engine: Engine) -> list[Image]:
