@@ -103,6 +103,27 @@ def holds_for(validation: Validation, manifest: Manifest, ledger: Ledger, trial:
     )
 
 
+def current_validation(folder: StudyFolder, manifest: Manifest, ledger: Ledger) -> Validation | None:
+    """Held-out results without those that are not of the study as it is now; None if nothing or no baseline is left.
+
+    Raises
+    ------
+    RequestError
+        If the file cannot be read.
+    """
+    found = load_validation(folder)
+    if found is None or not holds_for(found, manifest, ledger, ledger.baseline):
+        return None
+    trials = {trial.number: trial for trial in [ledger.baseline, *ledger.trials]}
+
+    def holds(setting: Validated) -> bool:
+        if setting.number is None and "published" in setting.roles:
+            return manifest.published is not None and setting.params == manifest.published.parameters
+        return setting.number in trials and holds_for(found, manifest, ledger, trials[setting.number])
+
+    return found.model_copy(update={"settings": [setting for setting in found.settings if holds(setting)]})
+
+
 def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
     """The study as its held-out images show it: validated trials alone, with their held-out scores and their front.
 

@@ -1,10 +1,12 @@
 """What a study found, read from its folder; imports neither torch nor Optuna."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from kvtune.search.captions import count_captions
 from kvtune.search.front import front, hypervolume
+from kvtune.search.held_out import current_validation
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger, Trial
 from kvtune.search.manifest import Manifest, load_manifest
@@ -18,12 +20,13 @@ def summarize(folder: StudyFolder, statistics: bool = True) -> StudySummary:
     Parameters
     ----------
     statistics
-        Say how sure it is as well (:func:`kvtune.search.uncertainty.with_statistics`), which reads the captions.
+        Say how sure it is as well (:func:`kvtune.search.uncertainty.with_statistics`), which reads the captions, and
+        what held-out images said.
 
     Raises
     ------
     RequestError
-        If the manifest cannot be read.
+        If the manifest or the held-out results cannot be read.
     KvtuneError
         If the trials cannot be read.
     """
@@ -32,7 +35,10 @@ def summarize(folder: StudyFolder, statistics: bool = True) -> StudySummary:
     summary = summary_of(
         folder.name, manifest, ledger, lambda trial: count_captions(folder.trial_captions(trial.number))
     )
-    return with_statistics(folder, manifest, ledger, summary) if statistics else summary
+    if not statistics:
+        return summary
+    summary = with_statistics(folder, manifest, ledger, summary)
+    return replace(summary, validation=current_validation(folder, manifest, ledger))
 
 
 def summary_of(

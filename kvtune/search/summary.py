@@ -1,9 +1,12 @@
 """What a study found, as plain data: the only thing that reports and exports read."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from kvtune.search.statistics import HypervolumeEstimate
+
+if TYPE_CHECKING:
+    from kvtune.search.held_out import Validation
 
 State = Literal["complete", "raced", "failed", "running"]
 
@@ -147,6 +150,9 @@ class StudySummary:
     cut_baseline
         The baseline's captions cut to 1, 2, 3, ... sentences (KVSmooth's figure 4), the whole ones last; empty where
         they were not scored.
+    validation
+        What ``kvtune validate`` found on held-out images, as far as it is of these trials, images and this scorer; None
+        where nothing was validated or nobody looked.
     """
 
     study: str
@@ -160,3 +166,4 @@ class StudySummary:
     reference_point: dict[str, float] | None
     hypervolume_estimate: HypervolumeEstimate | None = None
     cut_baseline: list[CutBaseline] = field(default_factory=list)
+    validation: "Validation | None" = None

@@ -1,6 +1,7 @@
 """``kvtune validate``: what was found, on images that took no part; and what presets say of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,7 +101,23 @@ def test_held_out_results_choose_nothing(folder: StudyFolder, engine: SimpleName
     before = [export(folder, rule)[1].trial for rule in ("min-chair", "max-f1", "knee")], summarize(folder)
     validate(folder, Engine(coco))
     after = [export(folder, rule)[1].trial for rule in ("min-chair", "max-f1", "knee")], summarize(folder)
-    assert after == before
+    assert after[0] == before[0] and replace(after[1], validation=None) == before[1]
+
+
+def test_a_summary_has_the_held_out_results_that_are_still_its_own(
+    folder: StudyFolder, engine: SimpleNamespace, coco: Path
+) -> None:
+    assert summarize(folder).validation is None
+    found = validate(folder, Engine(coco))
+    assert summarize(folder).validation == found and summarize(folder, statistics=False).validation is None
+
+    document = json.loads(folder.validation.read_text())
+    document["settings"][-1]["params"]["lambda_ref"] = -1.0
+    folder.validation.write_text(json.dumps(document))
+    still = summarize(folder).validation
+    assert still is not None and still.settings == found.settings[:-1]
+    folder.validation.write_text(json.dumps(document | {"scoring": "another scorer"}))
+    assert summarize(folder).validation is None
 
 
 def test_presets_carry_held_out_results_of_their_own_trial(
