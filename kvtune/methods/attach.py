@@ -27,6 +27,10 @@ from kvtune.errors import RequestError
 from kvtune.methods.base import Method, RowState
 from kvtune.methods.smoothing import lerp_, row_entropy
 
+Observer = Callable[[Tensor, Tensor], None]
+"""Is called after each decode step with the row entropies of all layers, [layers, rows], and with the factors by which
+they were smoothed, of the same shape, NaN where nothing was."""
+
 ATTENTION = "kvtune"
 """The name under which the attention function and its mask function are registered with transformers."""
 
@@ -65,7 +69,9 @@ def attention_implementation(model: Any, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def attach(model: PreTrainedModel, method: Method | Sequence[Method | None]) -> Iterator[PreTrainedModel]:
+def attach(
+    model: PreTrainedModel, method: Method | Sequence[Method | None], observer: Observer | None = None
+) -> Iterator[PreTrainedModel]:
     """Apply ``method`` to ``model`` until the block ends, also by an error.
 
     Parameters
@@ -74,6 +80,8 @@ def attach(model: PreTrainedModel, method: Method | Sequence[Method | None]) -> 
         A Hugging Face model that generates text.
     method
         One method for every row of a batch, or a list with one a row, all of one kind; None leaves its row alone.
+    observer
+        Looks on and changes nothing: the tokens are those without it.
 
     Raises
     ------
@@ -86,7 +94,7 @@ def attach(model: PreTrainedModel, method: Method | Sequence[Method | None]) -> 
         one.check_layers(len(decoder.layers))
     if hasattr(decoder, "_kvtune_session"):
         raise RequestError("a method is attached to this model already; leave its with block first")
-    session = _Session(decoder, method)
+    session = _Session(decoder, method, observer)
     with ExitStack() as undo:
         decoder._kvtune_session = session
         undo.callback(delattr, decoder, "_kvtune_session")
@@ -108,14 +116,19 @@ class _Step:
     is_prompt: bool
     entropies: list[Tensor] = dataclasses.field(default_factory=list)
     """Of the layers in ``state.layers``, in order, each [rows]."""
+    observed: list[Tensor] | None = None
+    """Entropies of all layers, where somebody looks on."""
 
 
 class _Session:
     """One attachment: sees each forward pass of the decoder, and tells prompt from generated tokens."""
 
-    def __init__(self, decoder: Any, method: Method | Sequence[Method | None]) -> None:
+    def __init__(
+        self, decoder: Any, method: Method | Sequence[Method | None], observer: Observer | None = None
+    ) -> None:
         self.decoder = decoder
         self.method = method
+        self.observer = observer
         self.prompt_length: int | None = None
         """Tokens of the prompt while ``generate`` runs; None in a loop of the user's own."""
 
@@ -153,10 +166,10 @@ class _Session:
             _follow(cache, self, self._new_state(tokens))
         elif cache.kvtune_cropped:
             raise RequestError("the cache was cropped after the last step; what the method remembers cannot follow")
-        return arguments, keywords | {
-            "past_key_values": cache,
-            "kvtune_step": _Step(cache.kvtune_state, is_prompt),
-        }
+        step = _Step(cache.kvtune_state, is_prompt)
+        if self.observer is not None and not is_prompt:
+            step.observed = []
+        return arguments, keywords | {"past_key_values": cache, "kvtune_step": step}
 
     @torch.compiler.disable
     def after(self, decoder: Any, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
@@ -165,6 +178,8 @@ class _Session:
         cache: Any = keywords.get("past_key_values")
         if step.is_prompt and cache is not None:
             self._edit_prefix(cache, keywords.get("attention_mask"))
+        if step.observed:
+            self._tell_observer(step)
         if step.is_prompt or not step.entropies:
             return
         assert step.state is not None
@@ -177,6 +192,16 @@ class _Session:
             keys, values = cache.layers[layer].keys, cache.layers[layer].values
             lerp_(keys[:, :, new], keys[:, :, new - 1], key_factor.to(keys.device))
             lerp_(values[:, :, new], values[:, :, new - 1], value_factor.to(values.device))
+
+    def _tell_observer(self, step: _Step) -> None:
+        assert self.observer is not None and step.observed is not None
+        device = step.observed[0].device
+        entropy = torch.stack([one.to(device) for one in step.observed])
+        smoothing = torch.full_like(entropy, torch.nan)
+        if step.state is not None and step.entropies:
+            layers = slice(step.state.layers.start, step.state.layers.stop)
+            smoothing[layers] = step.state.smoothing(entropy[layers])
+        self.observer(entropy, smoothing)
 
     def _edit_prefix(self, cache: Any, mask: Tensor | None) -> None:
         """Once the whole prompt is in the cache, let methods that touch it do so, each on its own rows."""
@@ -334,20 +359,29 @@ def _attention(
         output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
         if state is not None and state.smooths_output and module.layer_idx in state.layers:
             state.start_outputs(range(len(output)), module.layer_idx, output[:, -1])
+        if kvtune_step is not None and kvtune_step.observed is not None:
+            kvtune_step.observed.append(row_entropy(_weights(query, key, attention_mask, scaling)))
         return output, weights
-    rows, heads, _, head_dim = query.shape
-    grouped = query.view(rows, key.shape[1], -1, head_dim)
-    scores = torch.matmul(grouped, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = _masked(scores, attention_mask)
-    weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    rows, heads, _, _ = query.shape
+    weights = _weights(query, key, attention_mask, scaling)
     entropy = row_entropy(weights)
     kvtune_step.entropies.append(entropy)
+    if kvtune_step.observed is not None:
+        kvtune_step.observed.append(entropy)
     weights = weights.to(query.dtype)
     output = torch.matmul(weights, value).view(rows, heads, value.shape[-1])
     if state.smooths_output:
         output = state.smooth_output(module.layer_idx, entropy, output)
     return output[:, None], weights.view(rows, heads, 1, -1)
+
+
+def _weights(query: Tensor, key: Tensor, attention_mask: Tensor | None, scaling: float) -> Tensor:
+    """Attention of one new token, [rows, kv_heads, group, positions], at least float32; arguments as _attention's."""
+    rows, _, _, head_dim = query.shape
+    scores = torch.matmul(query.view(rows, key.shape[1], -1, head_dim), key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        scores = _masked(scores, attention_mask)
+    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
 
 def _masked(scores: Tensor, mask: Tensor) -> Tensor:

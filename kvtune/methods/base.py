@@ -136,6 +136,23 @@ class RowState(ABC):
         """
 
     @abstractmethod
+    def smoothing(self, entropy: Tensor) -> Tensor:
+        """How strongly each layer and row is smoothed in this step, for those who look on.
+
+        To be asked before :meth:`factors`, which ends the step; it changes nothing.
+
+        Parameters
+        ----------
+        entropy
+            As for :meth:`factors`.
+
+        Returns
+        -------
+        Tensor
+            [len(self.layers), rows] in [0, 1], whatever is smoothed by it; NaN where nothing is.
+        """
+
+    @abstractmethod
     def reorder(self, index: Tensor) -> None:
         """Row ``i`` becomes what row ``index[i]`` was, as beam search does with the cache."""
 

@@ -144,6 +144,10 @@ class KVSmoothRows(RowState):
         self._queue.advance()
         return factor * self._on_keys, factor * self._on_values
 
+    def smoothing(self, entropy: Tensor) -> Tensor:
+        layers = slice(self.layers.start, self.layers.stop)
+        return self._factor(entropy, layers).masked_fill(~self._in_layers[layers], torch.nan)
+
     def reorder(self, index: Tensor) -> None:
         index = index.to(self._low.device)
         for field in ("_low", "_high", "_on_keys", "_on_values", "_on_output"):

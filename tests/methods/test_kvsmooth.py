@@ -75,6 +75,41 @@ def test_equals_the_naive_reference(case, kv_heads):
         torch.testing.assert_close(cached.values, expected.values[layer][:, :, :seen], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kv_heads", [4, 1])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_observer_sees_the_entropies_and_factors_of_the_naive_reference(case, kv_heads):
+    model = small_llava(3, kv_heads=kv_heads)
+    inputs = llava_inputs(model, [4], seed=7)
+    method = method_of(case)
+    expected = naive_decode(model, inputs, method.parameters(), STEPS)
+    seen = []
+    with attach(model, method, lambda *step: seen.append(step)):
+        result = generate(model, inputs)
+    assert result.sequences[0, inputs["input_ids"].shape[1] :].tolist() == expected.tokens
+    assert len(seen) == STEPS - 1  # the last token is not fed
+    for (entropy, smoothing), entropies, factors in zip(seen, expected.entropies, expected.factors, strict=False):
+        assert entropy[:, 0].tolist() == pytest.approx(entropies, abs=1e-5)
+        smoothed = range(method.start_layer, method.end_layer)
+        assert [layer for layer in range(3) if not smoothing[layer, 0].isnan()] == list(smoothed)
+        assert smoothing[smoothed, 0].tolist() == pytest.approx([factors[layer] for layer in smoothed], abs=1e-5)
+
+
+def test_an_observer_changes_nothing_and_sees_models_without_a_method(llava):
+    inputs = llava_inputs(llava, [4, 6])
+    for methods in ([None, None], [METHOD, None]):
+        with attach(llava, methods):
+            expected = generate(llava, inputs)
+        seen = []
+        with attach(llava, methods, lambda *step, seen=seen: seen.append(step)):
+            found = generate(llava, inputs)
+        assert torch.equal(found.sequences, expected.sequences)
+        for one, other in zip(found.past_key_values.layers, expected.past_key_values.layers, strict=True):
+            assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
+        entropy, smoothing = map(torch.stack, zip(*seen, strict=True))
+        assert entropy.shape == smoothing.shape == (STEPS - 1, 3, 2) and (entropy > 0).all()
+        assert smoothing.isnan().all((0, 1)).tolist() == [method is None for method in methods]
+
+
 def test_smoothing_changes_what_is_written(llava):
     inputs = llava_inputs(llava, [4])
     plain = generate(llava, inputs).sequences
