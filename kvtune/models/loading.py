@@ -76,7 +76,7 @@ def load_model(
     if is_local and revision is not None:
         raise RequestError(f"a revision is for weights on the Hub, and {source} is a folder; leave the revision out")
     folder, commit = (Path(source), None) if is_local else fetch_description(source, revision)
-    family = _family(family, _read_config(folder, source), source)
+    family = family_of_config(family, read_config(folder, source), source)
     if commit is not None:
         fetch_weights(source, folder)
     if (missing := missing_weights(folder)) is not None:
@@ -166,7 +166,8 @@ def locate(name: str) -> tuple[Family | None, str, str]:
     return None, name, hub_id_name(name) or name.rsplit("/", 1)[-1]
 
 
-def _read_config(folder: Path, source: str) -> dict[str, Any]:
+def read_config(folder: Path, source: str) -> dict[str, Any]:
+    """A checkpoint's config.json as it is stored; RequestError if there is none or it is no model's."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise RequestError(f"{source} is an adapter (LoRA), not a model; merge it into its base model first")
@@ -178,7 +179,7 @@ def _read_config(folder: Path, source: str) -> dict[str, Any]:
         raise RequestError(f"{source}/config.json is not a model's configuration: {error!r}") from error
 
 
-def _family(family: Family | None, stored: dict[str, Any], source: str) -> Family:
+def family_of_config(family: Family | None, stored: dict[str, Any], source: str) -> Family:
     """The family that a stored configuration belongs to, which has to be ``family`` where that is given."""
     kind = stored["model_type"]
     found = family_of(kind)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from kvtune.errors import RequestError
 from kvtune.models import families, load_model, loading
+from kvtune.models.at_hand import at_hand
 from kvtune.models.hub import models_folder
 from kvtune.models.loading import resolve_device, resolve_dtype
 from kvtune.models.registry import model_names
@@ -338,6 +339,20 @@ def test_a_half_downloaded_cache_is_named(cache, use_hub):
     use_hub(cache, offline=True)
     with pytest.raises(RequestError, match=r"weight files are missing|not wholly, in the local cache"):
         load_model("llava-1.5", device="cpu")
+
+
+def test_weights_at_hand_are_found_without_a_network(cache, use_hub, checkpoint):
+    use_hub(cache)
+    folder = checkpoint("llava-1.5")
+    assert (at_hand("llava-1.5").source, at_hand("llava-1.5").name) == ("llava-hf/llava-1.5-7b-hf", "llava-1.5")
+    assert at_hand("llava-hf/llava-1.5-7b-hf").name == "llava-1.5" and at_hand("demo").family.name == "demo"
+    local = at_hand(str(folder))
+    assert (local.source, local.name, local.family.name) == (str(folder.resolve()), folder.name, "llava-1.5")
+    with pytest.raises(RequestError, match=r"weights of instructblip are not on .*: hf download Salesforce/instructbl"):
+        at_hand("instructblip")
+    (cache / "models--llava-hf--llava-1.5-7b-hf" / "snapshots" / COMMIT / "model.safetensors").unlink()
+    with pytest.raises(RequestError, match=r"1 of 1 weight files .*; fetch them: hf download llava-hf/llava-1.5-7b-hf"):
+        at_hand("llava-1.5")
 
 
 def test_a_hub_that_cannot_be_reached(use_hub):
