@@ -112,7 +112,9 @@ def test_the_statistic_of_chair_s_is_the_counted_one() -> None:
     draw = np.random.default_rng(5)
     decisions = set()
     for _ in range(300):
-        member = np.stack([draw.random(120) < 0.4, np.full(120, 3), np.full(120, 3), np.full(120, 3)], axis=1).astype(int)
+        member = np.stack([draw.random(120) < 0.4, np.full(120, 3), np.full(120, 3), np.full(120, 3)], axis=1).astype(
+            int
+        )
         trial = np.stack([draw.random(120) < 0.55, np.zeros(120), np.full(120, 1), np.full(120, 3)], axis=1).astype(int)
         difference = trial[:40, 0] - member[:40, 0]
         b, c = int((difference > 0).sum()), int((difference < 0).sum())
