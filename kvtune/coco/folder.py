@@ -62,6 +62,9 @@ class CocoFolder:
     ----------
     root
         The folder.
+    download_options
+        Which images the command is to fetch that a message about a folder without COCO names; see
+        :func:`~kvtune.coco.layout.download_command`.
 
     Attributes
     ----------
@@ -76,8 +79,8 @@ class CocoFolder:
         If the folder does not exist or holds no annotations.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = find_coco(root)
+    def __init__(self, root: str | Path, download_options: str = "") -> None:
+        self.root = find_coco(root, download_options)
         self._paths = {
             (kind, source): path
             for source in SOURCES
@@ -89,7 +92,8 @@ class CocoFolder:
         if not self.sources:
             raise RequestError(
                 f"no COCO annotations (instances_val2014.json, captions_val2014.json or their 2017 and train "
-                f"counterparts) in {self.root} or its folder annotations/; fetch them: {download_command(self.root)}"
+                f"counterparts) in {self.root} or its folder annotations/; fetch them: "
+                f"{download_command(self.root, download_options)}"
             )
 
     def image_ids(self, source: str) -> list[int]:

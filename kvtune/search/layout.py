@@ -97,8 +97,12 @@ def check_name(name: str) -> str:
 
 def default_name(model: str, method: str) -> str:
     """MODEL-METHOD: the last part of a model's name, path or hub id, and the method's name."""
-    last = Path(model).name or "model"
-    return check_name(re.sub(r"[^A-Za-z0-9._-]+", "-", f"{last}-{method}").lstrip("._-")[:100])
+    return plain_name(f"{Path(model).name or 'model'}-{method}")
+
+
+def plain_name(text: str) -> str:
+    """A text with whatever cannot be in a study's name replaced."""
+    return check_name(re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:100])
 
 
 def study_folders(studies: Path) -> list[StudyFolder]:

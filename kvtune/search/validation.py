@@ -123,7 +123,7 @@ def _validation(
         holdout = Result(
             metrics=scoring.score(captions[number]),
             intervals=bootstrap.intervals(place[number]),
-            differences=_entries(differences.get(number, {})),
+            differences=entries(differences.get(number, {})),
         )
         settings.append(
             Validated(
@@ -159,11 +159,12 @@ def _tune_result(trial: TrialSummary) -> Result:
     return Result(
         metrics={name: getattr(trial, name) for name in names},
         intervals=trial.intervals,
-        differences=_entries(trial.differences),
+        differences=entries(trial.differences),
     )
 
 
-def _entries(differences: Mapping[str, Difference]) -> dict[str, DifferenceEntry]:
+def entries(differences: Mapping[str, Difference]) -> dict[str, DifferenceEntry]:
+    """Differences as a document has them."""
     return {name: DifferenceEntry(**asdict(found)) for name, found in differences.items()}
 
 
