@@ -25,7 +25,8 @@ def compare(
     """
     from kvtune.report import compare as report
     from kvtune.report import facts
-    from kvtune.report.figures import save_figure
+    from kvtune.report.figures import save_pictures
+    from kvtune.report.figures.compare import comparison_figure
     from kvtune.report.files import write_frame
     from kvtune.search.layout import find_study
     from kvtune.search.summarize import summarize
@@ -37,9 +38,7 @@ def compare(
         return
     out.print(report.comparison_table(compared, out))
     paths = write_frame(out_dir / "compare", report.comparison_frame(compared))
-    figure = report.comparison_figure(compared)
-    for suffix in ("png", "svg"):
-        paths.append(out_dir / f"compare.{suffix}")
-        save_figure(figure, paths[-1], "comparison of studies")
+    figure = comparison_figure([(each.summary, each.chosen) for each in compared])
+    paths += save_pictures(figure, out_dir / "compare", "comparison of studies")
     for path in paths:
         err.print(f"wrote {path}", soft_wrap=True, markup=False)

@@ -48,15 +48,14 @@ def sensitivity(
         print_json(found.model_dump(mode="json"))
         return
 
-    from kvtune.report.figures import save_figure
+    from kvtune.report.figures import save_pictures
+    from kvtune.report.figures.sensitivity import sensitivity_figure
     from kvtune.report.files import write_frame
-    from kvtune.report.sensitivity import sensitivity_figure, sensitivity_frame, sensitivity_view
+    from kvtune.report.sensitivity import sensitivity_frame, sensitivity_view
 
     out.print(sensitivity_view(found))
     stem = folder.report / "sensitivity"
     written = [stem.with_suffix(".json"), *write_frame(stem, sensitivity_frame(found))]
-    for suffix in (".png", ".svg"):
-        save_figure(sensitivity_figure(found), stem.with_suffix(suffix), f"{found.study}: sensitivity")
-        written.append(stem.with_suffix(suffix))
+    written += save_pictures(sensitivity_figure(found), stem, f"{found.study}: sensitivity")
     for path in written:
         err.print(f"wrote {path}", soft_wrap=True, markup=False)

@@ -1,6 +1,5 @@
-"""Several studies side by side: one table, one picture."""
+"""Several studies side by side, like a paper's main table."""
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,20 +10,15 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.report.document import trial_document
-from kvtune.report.figures import PALETTE, column_figure, give_room, style
+from kvtune.report.document import trial_document, validation_document
 from kvtune.report.frames import trials_frame
-from kvtune.report.roles import LOOKS, front_line, roles
-from kvtune.report.table import OBJECTIVES, RATES, fitting, rate
+from kvtune.report.roles import LOOKS, roles
+from kvtune.report.table import OBJECTIVES, RATES, fitting, rate, with_interval
+from kvtune.search.held_out import Result
 from kvtune.search.summary import StudySummary, TrialSummary
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
-
-
-_LEGEND_WIDTH = 44
-"""Characters of a line of the legend that fit below a column's picture."""
 
 
 @dataclass(frozen=True)
@@ -40,46 +34,45 @@ class Compared:
         trials = [t for t in self.summary.trials if t.published or t.number == self.chosen]
         return [*([self.summary.baseline] if self.summary.baseline else []), *trials]
 
+    def held_out(self, number: int | None) -> Result | None:
+        """What held-out images said of a trial (None: the baseline), if they were asked."""
+        found = self.summary.validation.of(number) if self.summary.validation else None
+        return None if found is None else found.holdout
+
 
 def comparison_table(studies: Sequence[Compared], console: Console) -> RenderableType:
-    """Return baseline, published preset and chosen trial of each study, with the hypervolume of its front."""
-    ascii_only = console.options.ascii_only
-    note = "" if len(_subsets(studies)) == 1 else "Different tune images: rates of different studies do not compare."
-    layouts = [_table(studies, rates, ascii_only) for rates in (tuple(RATES), OBJECTIVES)]
-    return Group(fitting(layouts, console), *([Text(), Text(note)] if note else []))
+    """Return baseline, published preset and chosen trial of each study, with 95 % intervals and the hypervolume.
+
+    Held-out results stand beside those on tune images where any study was validated; on a console too narrow for that,
+    in a table of their own.
+    """
+    draw = _Drawing(studies, console.options.ascii_only)
+    all_rates = tuple(RATES)
+    held_out = OBJECTIVES if any(each.summary.validation for each in studies) else ()
+    apart = ["", draw.table((), held_out)] if held_out else []
+    layouts: list[RenderableType] = [
+        draw.table(all_rates, held_out, intervals=all_rates),
+        draw.table(all_rates, held_out, intervals=OBJECTIVES),
+        draw.table(OBJECTIVES, held_out, intervals=OBJECTIVES),
+        Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), *apart),
+    ]
+    return Group(fitting(layouts, console), *(part for note in _notes(studies) for part in (Text(), Text(note))))
 
 
-def comparison_figure(studies: Sequence[Compared]) -> "Figure":
-    """Draw the front of each study in a colour of its own, its baseline as a square and its chosen point as a star."""
-    with style():
-        figure, axes = column_figure()
-        for index, each in enumerate(studies):
-            colour = PALETTE[index % len(PALETTE)]
-            dashes = ("-", "--", ":")[index // len(PALETTE) % 3]
-            front = [(x, y) for x, y in front_line(each.summary)]
-            if front:
-                axes.plot(*zip(*front, strict=True), dashes, color=colour, linewidth=1)
-            members = [t for t in each.summary.trials if t.number in each.summary.front and t.number != each.chosen]
-            _dots(axes, members, "o", colour, 3)
-            _dots(axes, [t for t in each.summary.trials if t.number == each.chosen], "*", colour, 9)
-            # Baselines of one model on the same images coincide: squares of growing size show each of them.
-            _dots(
-                axes,
-                [each.summary.baseline] if each.summary.baseline else [],
-                "s",
-                colour,
-                5 + 1.5 * index,
-                hollow=True,
-            )
-            axes.plot([], [], dashes, color=colour, label=textwrap.fill(each.summary.study, _LEGEND_WIDTH))
-        axes.plot([], [], "s", color="#555555", markersize=6, markerfacecolor="none", label="baseline")
-        axes.plot([], [], "*", color="#555555", markersize=9, markeredgewidth=0, label="chosen")
-        axes.set_xlabel("CHAIR$_S$ (%), lower is better")
-        axes.set_ylabel("F1 (%), higher is better")
-        give_room(axes)
-        longest = max((len(each.summary.study) for each in studies), default=0)
-        figure.legend(loc="outside lower center", ncols=2 if longest <= _LEGEND_WIDTH // 2 else 1, frameon=False)
-        return figure
+def _notes(studies: Sequence[Compared]) -> list[str]:
+    notes = []
+    if len(_subsets(studies)) > 1:
+        notes.append("Different tune images: rates of different studies do not compare.")
+    missing = [
+        f"trial {each.chosen} of {each.summary.study}"
+        for each in studies
+        if each.chosen is not None and each.held_out(each.chosen) is None
+    ]
+    if missing:
+        notes.append(
+            f"Chosen on tune images and not validated: {', '.join(missing)}. kvtune validate shows what is left of it."
+        )
+    return notes
 
 
 def comparison_frame(studies: Sequence[Compared]) -> "pd.DataFrame":
@@ -104,7 +97,8 @@ def comparison_document(studies: Sequence[Compared]) -> dict[str, Any]:
         Whether all studies have the same tune subset, so that their rates compare.
     studies
         A list of ``study``, ``model``, ``method``, ``subset``, ``hypervolume`` and ``reference_point`` as in
-        ``kvtune pareto --json``; ``baseline``, ``published`` and ``chosen`` as its trials, null where there is none.
+        ``kvtune pareto --json``; ``baseline``, ``published`` and ``chosen`` as its trials, null where there is none;
+        ``validation`` as there.
     """
     return {"same_images": len(_subsets(studies)) == 1, "studies": [_study_document(each) for each in studies]}
 
@@ -125,52 +119,65 @@ def _study_document(each: Compared) -> dict[str, Any]:
         "baseline": first([summary.baseline]),
         "published": first([t for t in summary.trials if t.published]),
         "chosen": first([t for t in summary.trials if t.number == each.chosen]),
+        "validation": validation_document(summary.validation),
     }
 
 
-def _table(studies: Sequence[Compared], rates: Sequence[str], ascii_only: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("study", overflow="fold", max_width=34)
-    for name in rates:
-        arrow = "" if ascii_only else {"chair_s": " ↓", "f1": " ↑"}.get(name, "")
-        table.add_column(RATES[name] + arrow, justify="right", no_wrap=True)
-    table.add_column("words", justify="right", no_wrap=True)
-    table.add_column("hyper-\nvolume", justify="right", no_wrap=True)
-    for index, each in enumerate(studies):
-        if index:
-            table.add_row()
-        volume = rate(each.summary.hypervolume)
-        blank = [""] * (len(rates) + 1)
-        table.add_row(Text(each.summary.study, style="bold"), *blank, _dashed(volume, ascii_only))
-        for trial in each.rows:
-            found = roles(each.summary, trial, each.chosen)
-            look = LOOKS[found[0] if found else "complete"]
-            words = [LOOKS[kind].label for kind in found if kind in ("chosen", "baseline", "published")]
-            label = Text(" ").append(look.ascii_glyph if ascii_only else look.glyph, style=look.style)
-            label.append(f" {'' if trial.number is None else f'{trial.number} '}{', '.join(words)}")
-            values = [rate(getattr(trial, metric)) for metric in (*rates, "mean_words")]
-            table.add_row(label, *(_dashed(value, ascii_only) for value in values), "")
-    return table
+class _Drawing:
+    def __init__(self, studies: Sequence[Compared], ascii_only: bool) -> None:
+        self.studies = studies
+        self.ascii_only = ascii_only
 
+    def table(self, rates: Sequence[str], held_out: Sequence[str], intervals: Sequence[str] = ()) -> Table:
+        """The rates on tune images with those intervals, and the rates on held-out images, always with intervals."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        table.add_column("study", overflow="fold", max_width=34)
+        for names, above in ((rates, "tune\n" if held_out else ""), (held_out, "held-out\n")):
+            for name in names:
+                arrow = "" if self.ascii_only else {"chair_s": " ↓", "f1": " ↑"}.get(name, "")
+                table.add_column(above + RATES[name] + arrow, justify="right", no_wrap=True)
+        if rates:
+            table.add_column("words", justify="right", no_wrap=True)
+            table.add_column("hyper-\nvolume", justify="right", no_wrap=True)
+        for index, each in enumerate(self.studies):
+            if index:
+                table.add_row()
+            blank = [""] * (len(rates) + len(held_out) + 1)
+            volume = [*blank, self._dashed(rate(each.summary.hypervolume))] if rates else []
+            table.add_row(Text(each.summary.study, style="bold"), *volume)
+            for trial in each.rows:
+                table.add_row(self._name(each, trial), *self._cells(each, trial, rates, held_out, intervals))
+        return table
 
-def _dots(
-    axes: Any, trials: Sequence[TrialSummary], marker: str, colour: str, size: float, hollow: bool = False
-) -> None:
-    axes.plot(
-        [trial.chair_s for trial in trials],
-        [trial.f1 for trial in trials],
-        marker,
-        color=colour,
-        markersize=size,
-        markerfacecolor="none" if hollow else colour,
-        markeredgewidth=1 if hollow else 0,
-        zorder=5,
-    )
+    def _name(self, each: Compared, trial: TrialSummary) -> Text:
+        found = roles(each.summary, trial, each.chosen)
+        look = LOOKS[found[0] if found else "complete"]
+        words = [LOOKS[kind].label for kind in found if kind in ("chosen", "baseline", "published")]
+        label = Text(" ").append(look.ascii_glyph if self.ascii_only else look.glyph, style=look.style)
+        return label.append(f" {'' if trial.number is None else f'{trial.number} '}{', '.join(words)}")
+
+    def _cells(
+        self,
+        each: Compared,
+        trial: TrialSummary,
+        rates: Sequence[str],
+        held_out: Sequence[str],
+        intervals: Sequence[str],
+    ) -> list[str]:
+        cells = [
+            with_interval(getattr(trial, name), trial.intervals.get(name) if name in intervals else None)
+            for name in rates
+        ]
+        found = each.held_out(trial.number)
+        for name in held_out:
+            cells.append(with_interval(found.metrics[name], found.intervals.get(name)) if found else "–")
+        if rates:
+            cells += [rate(trial.mean_words), ""]
+        return [self._dashed(cell) for cell in cells]
+
+    def _dashed(self, text: str) -> str:
+        return text.replace("–", "-") if self.ascii_only else text
 
 
 def _subsets(studies: Sequence[Compared]) -> Counter[str]:
     return Counter(str(each.summary.subset.get("sha256")) for each in studies)
-
-
-def _dashed(text: str, ascii_only: bool) -> str:
-    return text.replace("–", "-") if ascii_only else text

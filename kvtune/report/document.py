@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kvtune.report.overlay import OverlayPoint
+from kvtune.search.held_out import Validation
 from kvtune.search.statistics import CONFIDENCE, RESAMPLES, SEED
 from kvtune.search.summary import Difference, StudySummary, TrialSummary
 
@@ -42,6 +43,8 @@ def study_document(
         What intervals and p-values are made with: ``confidence``, ``resamples``, ``seed``.
     overlays
         Results of other methods, see :func:`overlay_document`.
+    validation
+        Held-out results, see :func:`validation_document`.
     """
     estimate = summary.hypervolume_estimate
     return {
@@ -61,6 +64,7 @@ def study_document(
         "cut_baseline": [asdict(cut) for cut in summary.cut_baseline],
         "statistics": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
         "overlays": [overlay_document(point) for point in overlays],
+        "validation": validation_document(summary.validation),
     }
 
 
@@ -100,3 +104,11 @@ def difference_document(found: Difference) -> dict[str, Any]:
 def overlay_document(point: OverlayPoint) -> dict[str, Any]:
     """Return one overlay: ``label``, its rates in percent, ``reported`` (over other images) and ``source``."""
     return {"label": point.label, **point.scores, "reported": point.reported, "source": point.source}
+
+
+def validation_document(found: Validation | None) -> dict[str, Any] | None:
+    """Return ``report/validation.json`` without the settings that are not of the study any more; null if none is left.
+
+    See :class:`kvtune.search.held_out.Validation`.
+    """
+    return None if found is None else found.model_dump(mode="json")

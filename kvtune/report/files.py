@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 from kvtune.errors import RequestError
 from kvtune.files import write_bytes, write_text
 from kvtune.report.captions import packed_captions
-from kvtune.report.figures import front_figure, hypervolume_figure, save_figure
+from kvtune.report.figures import save_pictures
+from kvtune.report.figures.front import front_figure
+from kvtune.report.figures.held_out import held_out_figure
+from kvtune.report.figures.hypervolume import hypervolume_figure
+from kvtune.report.figures.precision_recall import precision_recall_figure
 from kvtune.report.frames import cut_baseline_frame, trials_frame
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.page import html_page
@@ -22,17 +26,21 @@ if TYPE_CHECKING:
 def write_pictures(
     out: Path, summary: StudySummary, chosen: int | None, overlays: Sequence[OverlayPoint] = ()
 ) -> list[Path]:
-    """Write the front and, with a baseline, the hypervolume over trials, each as PNG and SVG; return the paths."""
-    pictures = {"front": front_figure(summary, chosen, overlays)}
+    """Write the front, precision over recall and, where there is what they show, the hypervolume over trials and the
+    held-out results, each as PNG and SVG; return the paths."""
+    pictures = {
+        "front": front_figure(summary, chosen, overlays),
+        "precision-recall": precision_recall_figure(summary, chosen),
+    }
     if summary.reference_point is not None:
         pictures["hypervolume"] = hypervolume_figure(summary)
-    paths = []
-    for name, figure in pictures.items():
-        for suffix in ("png", "svg"):
-            path = out / f"{name}.{suffix}"
-            save_figure(figure, path, f"{summary.study}: {name}")
-            paths.append(path)
-    return paths
+    if summary.validation is not None:
+        pictures["held-out"] = held_out_figure(summary.validation, chosen)
+    return [
+        path
+        for name, figure in pictures.items()
+        for path in save_pictures(figure, out / name, f"{summary.study}: {name}")
+    ]
 
 
 def write_trials(out: Path, summary: StudySummary, chosen: int | None, *, parquet: bool = False) -> list[Path]:

@@ -15,7 +15,7 @@ class Look:
     Attributes
     ----------
     label
-        Its name in legends and tables.
+        Its name in tables.
     glyph, ascii_glyph
         One character in a terminal, with and without Unicode.
     style
@@ -24,6 +24,8 @@ class Look:
         Matplotlib marker.
     colour
         Hex colour in pictures and pages, from Okabe and Ito's palette, which colour-blind readers can tell apart.
+    explained
+        Its name in legends, where that is another one.
     """
 
     label: str
@@ -32,6 +34,12 @@ class Look:
     style: str
     marker: str
     colour: str
+    explained: str = ""
+
+    @property
+    def legend(self) -> str:
+        """Its name in legends."""
+        return self.explained or self.label
 
 
 LOOKS: dict[Role, Look] = {
@@ -40,7 +48,7 @@ LOOKS: dict[Role, Look] = {
     "published": Look("published", "▲", "P", "bold magenta", "^", "#CC79A7"),
     "front": Look("front", "●", "o", "cyan", "o", "#0072B2"),
     "complete": Look("other trials", "·", ".", "default", "o", "#999999"),
-    "raced": Look("raced out", "×", "x", "dim", "x", "#999999"),
+    "raced": Look("raced out", "×", "x", "dim", "x", "#999999", "raced out, on fewer images"),
 }
 """By falling precedence: where points coincide, the first of these is drawn on top."""
 

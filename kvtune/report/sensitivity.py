@@ -1,4 +1,4 @@
-"""How a study's scores depend on each parameter: tables and a picture."""
+"""How a study's scores depend on each parameter, as tables."""
 
 from typing import TYPE_CHECKING
 
@@ -7,14 +7,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.report.figures import COLUMN_WIDTH, PALETTE, style
 from kvtune.report.table import number, rate
 from kvtune.search.claims import LABELS
 from kvtune.search.sensitivity import Sensitivity, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 
 def sensitivity_view(found: Sensitivity) -> RenderableType:
@@ -33,42 +31,6 @@ def sensitivity_view(found: Sensitivity) -> RenderableType:
         told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
         parts.append(Text(f"Importance for {LABELS[objective]} (PED-ANOVA): {told}"))
     return Group(*parts)
-
-
-def sensitivity_figure(found: Sensitivity) -> "Figure":
-    """Draw CHAIR_S and F1 over each parameter with 95 % bands; the held value and the baseline are lines."""
-    from matplotlib.figure import Figure
-
-    with style():
-        count = len(found.sweeps)
-        figure = Figure(figsize=(COLUMN_WIDTH, 1.6 * count + 0.3), layout="constrained")
-        for axes, sweep in zip(figure.subplots(count, 1, squeeze=False)[:, 0], found.sweeps, strict=True):
-            values = [point.value for point in sweep.points]
-            for colour, (metric, label) in zip(PALETTE, LABELS.items(), strict=False):
-                axes.plot(
-                    values,
-                    [point.metrics[metric] for point in sweep.points],
-                    ".-",
-                    color=colour,
-                    linewidth=1,
-                    label=label.replace("CHAIR_S", "CHAIR$_S$"),
-                )
-                bounds = [point.intervals[metric] for point in sweep.points]
-                axes.fill_between(
-                    values,
-                    [low for low, _ in bounds],
-                    [high for _, high in bounds],
-                    color=colour,
-                    alpha=0.15,
-                    linewidth=0,
-                )
-                axes.axhline(found.baseline[metric], color=colour, linewidth=0.6, linestyle=":")
-            axes.axvline(sweep.held, color="#999999", linewidth=0.6, linestyle="--")
-            axes.set_xlabel(sweep.parameter)
-            axes.set_ylabel("%")
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
-        return figure
 
 
 def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":

@@ -86,6 +86,11 @@ def rate(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """Return a rate with its interval on a second line, where there is one."""
+    return rate(value) + (f"\n{interval[0]:.1f}–{interval[1]:.1f}" if interval is not None else "")
+
+
 class _Drawing:
     def __init__(
         self,
@@ -150,12 +155,8 @@ class _Drawing:
         text.append(OVERLAY_LOOK.ascii_glyph if self.ascii_only else OVERLAY_LOOK.glyph, style=OVERLAY_LOOK.style)
         return text.append(f" {point.label}\n  ({point.kind})")
 
-    def _rate(self, trial: TrialSummary, name: str, with_interval: bool) -> str:
-        text = rate(getattr(trial, name))
-        if with_interval and name in trial.intervals:
-            low, high = trial.intervals[name]
-            text += f"\n{low:.1f}–{high:.1f}"
-        return self._dashed(text)
+    def _rate(self, trial: TrialSummary, name: str, interval: bool) -> str:
+        return self._dashed(with_interval(getattr(trial, name), trial.intervals.get(name) if interval else None))
 
     def _dashed(self, text: str) -> str:
         return text.replace("–", "-") if self.ascii_only else text

@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 from synthetic_studies import random_study, study, trial
 
-from kvtune.report.compare import Compared, comparison_document, comparison_figure, comparison_frame, comparison_table
+from kvtune.report.compare import Compared, comparison_document, comparison_frame, comparison_table
+from kvtune.report.figures.compare import comparison_figure
 
 
 def compared(**changes):
@@ -51,7 +52,8 @@ def test_the_frame_has_every_row_of_every_study():
 
 def test_the_picture_names_every_study_and_fits_long_names():
     long = study([trial(0, 40, 80)], name="a-long-name-" * 8)
-    figure = comparison_figure([*compared(), Compared(long, 0), Compared(study([], None, name="empty"), None)])
+    two = [(each.summary, each.chosen) for each in compared()]
+    figure = comparison_figure([*two, (long, 0), (study([], None, name="empty"), None)])
     figure.savefig(io.BytesIO(), format="png")
     labels = [text.get_text().replace("\n", "") for text in figure.legends[0].get_texts()]
     assert labels == ["llava15-kvsmooth", "minigpt4-kvsmooth", "a-long-name-" * 8, "empty", "baseline", "chosen"]

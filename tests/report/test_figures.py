@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic_studies import random_study, study, trial
 
-from kvtune.report.figures import COLUMN_WIDTH, front_figure, hypervolumes, save_figure
+from kvtune.report.figures import COLUMN_WIDTH, save_figure
+from kvtune.report.figures.front import front_figure
+from kvtune.report.figures.hypervolume import hypervolumes
 from kvtune.report.files import write_pictures
 from kvtune.report.overlay import OverlayPoint
 from kvtune.search.front import hypervolume
@@ -28,9 +30,9 @@ def line(figure, label):
 def test_every_kind_of_point_is_drawn_once_and_named():
     summary = random_study(50, raced=5, failed=2, running=1, width=2.0)
     figure = front_figure(summary, summary.front[0])
-    assert legend(figure) == ["chosen", "baseline", "published", "front", "other trials", "raced out"]
+    assert legend(figure) == ["chosen", "baseline", "published", "front", "other trials", "raced out, on fewer images"]
     assert len(line(figure, "front").get_xdata()) == len(summary.front) - 1  # the star stands for the chosen one
-    assert len(line(figure, "raced out").get_xdata()) == 5
+    assert len(line(figure, "raced out, on fewer images").get_xdata()) == 5
     front = set(summary.front)
     published = {t.number for t in summary.trials if t.published}
     others = [t for t in summary.trials if t.state == "complete" and t.number not in front | published]

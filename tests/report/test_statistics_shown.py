@@ -6,7 +6,7 @@ import pandas as pd
 from synthetic_studies import random_study, study, trial
 
 from kvtune.report import files
-from kvtune.report.figures import front_figure
+from kvtune.report.figures.front import front_figure
 from kvtune.report.frames import cut_baseline_frame, trials_frame
 from kvtune.search.summary import CutBaseline, Difference, Length
 

@@ -1,0 +1,74 @@
+"""The trade-off: CHAIR_S across, F1 up."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, give_room, halo, legend_below, style
+from kvtune.report.figures.points import draw_points, number_points
+from kvtune.report.overlay import OverlayPoint
+from kvtune.report.roles import LOOKS, OVERLAY_LOOK, front_line
+from kvtune.search.summary import StudySummary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[OverlayPoint] = ()) -> "Figure":
+    """Draw all trials, the front as a staircase with its trial numbers, other methods and the cut baseline.
+
+    The cut baseline is drawn as far as it runs through the picture of the others.
+    """
+    with style():
+        figure, axes = column_figure()
+        draw_points(axes, summary, chosen, "chair_s", "f1")
+        corners = front_line(summary)
+        if len(corners) > 1:
+            axes.plot(*zip(*corners, strict=True), color=LOOKS["front"].colour, linewidth=1, zorder=2)
+        _draw_overlays(axes, overlays)
+        images = summary.subset.get("images")
+        axes.set_xlabel(CHAIR_S + (f"; {images} images" if images else ""))
+        axes.set_ylabel(F1)
+        give_room(axes)
+        _draw_cut_baseline(axes, summary)
+        legend_below(figure, axes)
+        members = [trial for trial in summary.trials if trial.number in summary.front]
+        number_points(figure, axes, [(t.number or 0, t.chair_s or 0.0, t.f1 or 0.0) for t in members])
+        return figure
+
+
+def _draw_cut_baseline(axes: "Axes", summary: StudySummary) -> None:
+    curve = summary.cut_baseline
+    if len(curve) < 2:
+        return
+    limits = axes.get_xlim(), axes.get_ylim()
+    axes.plot(
+        [cut.chair_s for cut in curve],
+        [cut.f1 for cut in curve],
+        ":.",
+        color=LOOKS["baseline"].colour,
+        linewidth=0.7,
+        markersize=2,
+        label="baseline cut short",
+        zorder=1.8,
+    )
+    axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def _draw_overlays(axes: "Axes", overlays: Sequence[OverlayPoint]) -> None:
+    for kind in dict.fromkeys(point.kind for point in overlays):
+        group = [point for point in overlays if point.kind == kind]
+        axes.plot(
+            [point.x for point in group],
+            [point.y for point in group],
+            OVERLAY_LOOK.marker if group[0].reported else "d",
+            color=OVERLAY_LOOK.colour,
+            markersize=5,
+            markerfacecolor="none",
+            markeredgewidth=0.9,
+            label=kind,
+            zorder=10,
+        )
+        for point in group:
+            label = axes.annotate(point.label, (point.x, point.y), (4, -7), textcoords="offset points", fontsize=6)
+            label.set(color="#00694D", path_effects=halo())

@@ -1,0 +1,69 @@
+"""What is left of the front on images that no search has seen."""
+
+from typing import TYPE_CHECKING
+
+from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, give_room, legend_below, style
+from kvtune.report.figures.points import HOLLOW, SIZES, error_bars, number_points
+from kvtune.report.roles import LOOKS, Role
+from kvtune.search.held_out import Validated, Validation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def held_out_figure(found: Validation, chosen: int | None) -> "Figure":
+    """Draw every validated setting on held-out images with 95 % intervals, joined to where tune images had put it.
+
+    Parameters
+    ----------
+    chosen
+        Number of the trial to mark as chosen, if any.
+    """
+    with style():
+        figure, axes = column_figure()
+        for role in LOOKS:
+            label = LOOKS[role].legend
+            for setting in found.settings:
+                if _role(setting, chosen) == role:
+                    _draw(axes, setting, role, label)
+                    label = "_"  # name it once
+        axes.plot([], [], ".-", color="#999999", markersize=3, linewidth=0.7, label="from tune images")
+        axes.set_xlabel(f"{CHAIR_S}; {found.subset['images']} held-out images")
+        axes.set_ylabel(F1)
+        give_room(axes)
+        legend_below(figure, axes)
+        numbered = [(setting.number, setting.holdout.metrics) for setting in found.settings]
+        number_points(
+            figure, axes, [(n, metrics["chair_s"], metrics["f1"]) for n, metrics in numbered if n is not None]
+        )
+        return figure
+
+
+def _role(setting: Validated, chosen: int | None) -> Role:
+    if setting.number is not None and setting.number == chosen:
+        return "chosen"
+    return next(role for role in setting.roles if role in ("baseline", "published", "front"))
+
+
+def _draw(axes: "Axes", setting: Validated, role: Role, label: str) -> None:
+    look, now = LOOKS[role], setting.holdout.metrics
+    if setting.tune is not None:
+        before = setting.tune.metrics
+        path = [before["chair_s"], now["chair_s"]], [before["f1"], now["f1"]]
+        axes.plot(*path, "-", color=look.colour, linewidth=0.7, alpha=0.5, zorder=1.8)
+        axes.plot(before["chair_s"], before["f1"], ".", color=look.colour, markersize=3, alpha=0.5, zorder=1.8)
+    error_bars(axes, now, setting.holdout.intervals, "chair_s", "f1", look.colour)
+    hollow = role in HOLLOW
+    axes.plot(
+        now["chair_s"],
+        now["f1"],
+        look.marker,
+        color=look.colour,
+        markersize=SIZES[role],
+        markerfacecolor="none" if hollow else look.colour,
+        markeredgecolor="white" if role == "chosen" else look.colour,
+        markeredgewidth=1.2 if hollow else 0.6,
+        label=label,
+        zorder=12 if hollow else 5,
+    )

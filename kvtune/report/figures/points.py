@@ -1,0 +1,123 @@
+"""The points of a study, drawn alike in every picture."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kvtune.report.figures.drawing import halo
+from kvtune.report.roles import LOOKS, Mark, Role, marks
+from kvtune.search.summary import StudySummary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SIZES: dict[Role, float] = {"chosen": 10, "baseline": 7, "published": 8, "front": 4.5, "complete": 3, "raced": 3}
+"""Of markers, in points."""
+
+HOLLOW: tuple[Role, ...] = ("baseline", "published")
+"""Drawn hollow and larger than a trial, over all others, so that nothing is hidden under them."""
+
+_FAINT: dict[Role, float] = {"complete": 0.55, "raced": 0.6}
+_LABELS_AT_MOST = 4
+
+
+def draw_points(axes: "Axes", summary: StudySummary, chosen: int | None, across: str, up: str) -> None:
+    """Draw baseline, published preset, chosen point, front and all other judged trials.
+
+    Error bars are 95 % intervals of the named points. Points of the front that are tied with the chosen one are drawn
+    with a white centre.
+
+    Parameters
+    ----------
+    across, up
+        Names of the rates on the axes.
+    """
+    points = marks(summary, chosen)
+    tied = next((trial.ties for trial in summary.trials if trial.number == chosen), ())
+    for kind in LOOKS:
+        having = [point for point in points if kind in point.roles]
+        if kind == "front":
+            having = [point for point in having if point.role != "chosen"]  # the star would cover the dot
+            apart = [point for point in having if point.trial.number not in tied]
+            level = [point for point in having if point.trial.number in tied]
+            _draw_role(axes, kind, apart, across, up)
+            _draw_role(axes, kind, level, across, up, label="front, tied with chosen", face="white")
+        else:
+            _draw_role(axes, kind, having, across, up)
+
+
+def _draw_role(
+    axes: "Axes",
+    kind: Role,
+    points: Sequence[Mark],
+    across: str,
+    up: str,
+    label: str | None = None,
+    face: str | None = None,
+) -> None:
+    if not points:
+        return
+    look = LOOKS[kind]
+    if kind not in _FAINT:
+        for point in points:
+            error_bars(axes, vars(point.trial), point.trial.intervals, across, up, look.colour)
+    hollow = kind in HOLLOW
+    axes.plot(
+        [getattr(point.trial, across) for point in points],
+        [getattr(point.trial, up) for point in points],
+        look.marker,
+        color=look.colour,
+        markersize=SIZES[kind],
+        markerfacecolor="none" if hollow else face or look.colour,
+        markeredgecolor="white" if kind == "chosen" else look.colour,
+        markeredgewidth=1.2 if hollow else 0.9 if face else 0.6,
+        alpha=_FAINT.get(kind, 1),
+        label=label or look.legend,
+        zorder=(12 if hollow else 2) + len(LOOKS) - list(LOOKS).index(kind),
+    )
+
+
+def error_bars(
+    axes: "Axes",
+    rates: Mapping[str, Any],
+    intervals: Mapping[str, Sequence[float]],
+    across: str,
+    up: str,
+    colour: str,
+) -> None:
+    """Draw the 95 % intervals of one point, those of them that there are."""
+    bars: dict[str, Any] = {}
+    for bar, name in (("xerr", across), ("yerr", up)):
+        if name in intervals:
+            low, high = intervals[name]
+            bars[bar] = [[max(0.0, rates[name] - low)], [max(0.0, high - rates[name])]]
+    if bars:
+        place = rates[across], rates[up]
+        axes.errorbar(*place, **bars, fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.5, zorder=1.5)
+
+
+def number_points(figure: "Figure", axes: "Axes", points: Sequence[tuple[int, float, float]]) -> None:
+    """Write trial numbers up and left of points, as far as they do not overlap.
+
+    Parameters
+    ----------
+    points
+        (trial number, across, up); points at one place share a label.
+    """
+    places: dict[tuple[float, float], list[int]] = defaultdict(list)
+    for number, x, y in points:
+        places[x, y].append(number)
+    figure.draw_without_rendering()
+    taken: list[Any] = []
+    for place, numbers in places.items():
+        text = ", ".join(map(str, numbers[:_LABELS_AT_MOST]))
+        if len(numbers) > _LABELS_AT_MOST:
+            text += f", +{len(numbers) - _LABELS_AT_MOST}"
+        label = axes.annotate(text, place, (-3, 2), textcoords="offset points", ha="right", va="bottom", fontsize=6)
+        label.set(color="#004C7A", path_effects=halo(), zorder=25)
+        box = label.get_window_extent()
+        if any(box.overlaps(other) for other in taken):
+            label.remove()
+        else:
+            taken.append(box)
