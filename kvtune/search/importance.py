@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 
+from kvtune.search.constraints import Constraints
 from kvtune.search.ledger import Trial
 from kvtune.search.optuna_trials import frozen_trial
 from kvtune.search.space import SearchSpace
@@ -36,7 +37,7 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> dict[str, dict[st
         study = optuna.create_study(directions=["minimize", "maximize"])
     finally:
         optuna.logging.set_verbosity(verbosity)
-    study.add_trials([frozen_trial(trial, space) for trial in complete])
+    study.add_trials([frozen_trial(trial, space, Constraints()) for trial in complete])
     # PED-ANOVA takes low targets for good ones, so F1 goes in with its sign turned.
     targets = {"chair_s": lambda trial: trial.values[0], "f1": lambda trial: -trial.values[1]}
     found = {}

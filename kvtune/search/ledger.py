@@ -4,11 +4,13 @@
 
     {"number": 0, "event": "asked", "params": {...}, "published": true, "sampler": {...}}
     {"number": 0, "event": "complete", "metrics": {...}, "scoring": "..."}
+    {"number": 5, "event": "raced", "metrics": {...}, "scoring": "...", "by": 0}
     {"number": 3, "event": "failed", "reason": "..."}
 
 ``number`` is null for the baseline, which is never asked. ``params`` are all of the method's parameters, ``sampler``
 what the sampler wants to know of the trial later (NSGA-II: its generation), ``scoring`` identifies scorer and ground
-truth (:attr:`kvtune.search.scoring.Scoring.identity`).
+truth (:attr:`kvtune.search.scoring.Scoring.identity`). A raced trial was stopped because the trial ``by`` dominates it
+(:mod:`kvtune.search.racing`); its metrics are over the first ``metrics["images"]`` images of the race.
 """
 
 import json
@@ -25,6 +27,7 @@ from kvtune.search.lines import LineWriter, read_lines
 _KEYS = {
     "asked": ("number", "event", "params", "published", "sampler"),
     "complete": ("number", "event", "metrics", "scoring"),
+    "raced": ("number", "event", "metrics", "scoring", "by"),
     "failed": ("number", "event", "reason"),
 }
 
@@ -37,14 +40,15 @@ class Trial:
     params: dict[str, Any] = field(default_factory=dict)
     published: bool = False
     sampler: dict[str, Any] = field(default_factory=dict)
-    state: Literal["running", "complete", "failed"] = "running"
+    state: Literal["running", "complete", "raced", "failed"] = "running"
     metrics: dict[str, Any] | None = None
     scoring: str | None = None
     reason: str | None = None
+    by: int | None = None
 
     @property
     def point(self) -> Point | None:
-        """(CHAIR_S, F1) of a complete trial."""
+        """(CHAIR_S, F1) of a trial that was judged, on all images or, if it was raced out, on those it saw."""
         return None if self.metrics is None else (self.metrics["chair_s"], self.metrics["f1"])
 
 
@@ -79,8 +83,8 @@ class Ledger:
 
     @property
     def finished(self) -> int:
-        """Finished trials: complete ones; failed ones are not."""
-        return sum(trial.state == "complete" for trial in self.trials)
+        """Finished trials: complete and raced ones; failed ones are not."""
+        return sum(trial.state in ("complete", "raced") for trial in self.trials)
 
     @property
     def running(self) -> list[Trial]:
@@ -132,6 +136,10 @@ class LedgerWriter(Ledger):
     def complete(self, number: int | None, metrics: dict[str, Any], scoring: str) -> Trial:
         """Record the scores of a trial, or of the baseline."""
         return self._outcome(replace(self[number], state="complete", metrics=metrics, scoring=scoring))
+
+    def race_out(self, number: int, metrics: dict[str, Any], scoring: str, by: int) -> Trial:
+        """Record that a trial was stopped because the trial ``by`` dominates it, with its scores so far."""
+        return self._outcome(replace(self[number], state="raced", metrics=metrics, scoring=scoring, by=by))
 
     def fail(self, number: int, reason: str) -> Trial:
         """Record that a trial's work failed."""

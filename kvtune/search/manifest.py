@@ -10,7 +10,10 @@ import kvtune
 from kvtune.errors import RequestError
 from kvtune.files import read_json, write_json
 from kvtune.schema import Document, validated
+from kvtune.search.constraints import Constraints, constraints_of
 from kvtune.search.layout import StudyFolder
+from kvtune.search.ledger import Trial
+from kvtune.search.racing import Race, image_order
 from kvtune.search.samplers import SamplerName
 from kvtune.search.space import SearchSpace
 
@@ -22,6 +25,8 @@ class Fingerprint(Document):
     """Everything that a trial's scores or a study's trials depend on: one study has one of these.
 
     ``subset`` is the sha256 of the tune images' ids, ``dtype`` the weights' type by its torch name.
+    ``race_confidence`` is null where trials are not raced; ``min_f1`` and ``min_words`` are floors as
+    :func:`kvtune.search.constraints.check_floor` returns them, null for none.
     """
 
     model: str
@@ -35,6 +40,9 @@ class Fingerprint(Document):
     sampler: SamplerName
     parallel_trials: int
     space: SearchSpace
+    race_confidence: float | None = None
+    min_f1: str | None = None
+    min_words: str | None = None
 
 
 class Published(Document):
@@ -45,12 +53,29 @@ class Published(Document):
     enqueued: bool
 
 
+class StartPoint(Document):
+    """A setting taken over from another study: its trial there, and its place in this study's space."""
+
+    trial: int
+    point: dict[str, int | float]
+
+
+class Start(Document):
+    """The front of another study, which this one tries first; kept here, so the other may change or go."""
+
+    study: str
+    study_id: str
+    points: list[StartPoint]
+
+
 class Manifest(Document):
     """``study.json``.
 
     ``id`` tells studies of one name apart; ``model``, ``family`` and ``layers`` describe the model; ``tune`` and
-    ``holdout`` are the subsets whole; ``reference_point`` is there once the baseline is judged. ``coco``,
-    ``versions``, ``device``, ``lanes`` and ``scorer`` are those of the last ``kvtune search`` and free to change.
+    ``holdout`` are the subsets whole; ``reference_point`` is there once the baseline is judged. ``looks`` are the
+    numbers of images after which a trial may be raced out, empty for no race; ``start`` is what ``--from`` brought,
+    null for nothing. ``coco``, ``versions``, ``device``, ``lanes`` and ``scorer`` are those of the last ``kvtune
+    search`` and free to change.
     """
 
     format: Literal["kvtune-study/1"]
@@ -69,6 +94,32 @@ class Manifest(Document):
     lanes: str
     scorer: str
     reference_point: dict[str, float] | None = Field(default=None)
+    looks: list[int] = Field(default_factory=list)
+    start: Start | None = None
+
+    @property
+    def image_order(self) -> list[int]:
+        """The tune images in the order in which trials see them: random, fixed by the seed."""
+        return image_order(self.tune["image_ids"], self.fingerprint.seed)
+
+    def judged_images(self, trial: Trial) -> list[int]:
+        """The tune images that a trial's scores are over: all, or for a raced trial the first of the race."""
+        if trial.state == "raced" and trial.metrics is not None:
+            return self.image_order[: trial.metrics["images"]]
+        return list(self.tune["image_ids"])
+
+    @property
+    def race(self) -> Race | None:
+        """How trials are raced; None where they are not."""
+        confidence = self.fingerprint.race_confidence
+        if confidence is None or not self.looks:
+            return None
+        return Race(len(self.tune["image_ids"]), confidence, tuple(self.looks))
+
+    def constraints(self, baseline: Trial) -> Constraints:
+        """What a trial must meet to be on the front; floors are known once the baseline is judged."""
+        begun = self.fingerprint
+        return constraints_of(self.race is not None, begun.min_f1, begun.min_words, baseline)
 
     def save(self, folder: StudyFolder) -> None:
         """Write the manifest.

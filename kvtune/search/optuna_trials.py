@@ -4,14 +4,21 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from kvtune.search.constraints import Constraints
 from kvtune.search.ledger import Trial
 from kvtune.search.space import SearchSpace
 
-STATES = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
-"""The state of a trial in the ledger, and Optuna's for it."""
+STATES = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "raced": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+}
+"""The state of a trial in the ledger, and Optuna's for it: a pruned trial keeps no values there, so a raced one is a
+complete one that does not meet a constraint."""
 
 
-def frozen_trial(trial: Trial, space: SearchSpace) -> FrozenTrial:
+def frozen_trial(trial: Trial, space: SearchSpace, constraints: Constraints) -> FrozenTrial:
     """A trial for ``study.add_trial``: the searched parameters, both objectives, every score as a user attribute."""
     return create_trial(
         state=STATES[trial.state],
@@ -19,7 +26,8 @@ def frozen_trial(trial: Trial, space: SearchSpace) -> FrozenTrial:
         params={name: trial.params[name] for name in space.parameters},
         distributions=space.distributions(),
         user_attrs=user_attributes(trial),
-        system_attrs=trial.sampler,
+        system_attrs=dict(trial.sampler),
+        constraints=constraints.of(trial),
     )
 
 
@@ -28,6 +36,8 @@ def user_attributes(trial: Trial) -> dict[str, Any]:
     attributes: dict[str, Any] = dict(trial.metrics or {})
     if trial.published:
         attributes["published"] = True
+    if trial.by is not None:
+        attributes["raced_out_by"] = trial.by
     if trial.reason is not None:
         attributes["reason"] = trial.reason
     return attributes

@@ -52,7 +52,9 @@ the trial. Settings are chosen by what earlier trials did, and for raced ones th
 the order reaches later settings; whether it matters is measured by simulation, not assumed.
 """
 
+import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -155,6 +157,11 @@ class Race:
         unit = np.maximum(least, np.abs(against).max(axis=2))
         spread = (1 - n / self.images) * (np.square(against).sum(axis=2) + np.square(unit))
         return (against.sum(axis=2) - unit) / np.sqrt(spread)
+
+
+def image_order(image_ids: Sequence[int], seed: int) -> list[int]:
+    """Images in the order of the race: random, and for the same images and seed always the same."""
+    return sorted(image_ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
 
 
 def race_counts(table: ArrayLike) -> NDArray[np.int64]:

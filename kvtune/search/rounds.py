@@ -6,12 +6,13 @@ be planned again after an interruption, in whole or in part, and comes out the s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
 
 import optuna
 
+from kvtune.search.constraints import Constraints
 from kvtune.search.ledger import Trial
 from kvtune.search.optuna_trials import STATES, frozen_trial
 from kvtune.search.samplers import SamplerName, grid_points, make_sampler, round_seed
@@ -37,6 +38,10 @@ class Plan:
         Trials in a round.
     published
         Parameters that trial 0 has, if the model's family has a published preset within the space.
+    start
+        Points of the space that come next, all different: the front of another study.
+    constraints
+        What the sampler is told of finished trials beside their scores.
     """
 
     space: SearchSpace
@@ -44,6 +49,8 @@ class Plan:
     seed: int
     size: int
     published: dict[str, Any] | None = None
+    start: Sequence[dict[str, Any]] = ()
+    constraints: Constraints = field(default_factory=Constraints)
 
     def trials(self, history: Sequence[Trial], start: int, stop: int) -> list[Trial]:
         """The trials numbered from ``start`` to ``stop``, which lie in one round.
@@ -69,19 +76,18 @@ class Plan:
         return planned[start - first :]
 
     def _grid_round(self, first: int, count: int) -> list[Trial]:
-        published = self._published_point()
-        grid = (point for point in grid_points(self.space, self.seed) if point != published)
-        points = islice(chain([] if published is None else [published], grid), first, first + count)
+        given = self._given_points()
+        grid = (point for point in grid_points(self.space, self.seed) if point not in given)
+        points = islice(chain(given, grid), first, first + count)
         return [self._trial(first + offset, point, {}) for offset, point in enumerate(points)]
 
     def _sampled_round(self, history: Sequence[Trial], index: int, count: int) -> list[Trial]:
         sampler = make_sampler(self.sampler, round_seed(self.seed, index))
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
-        study.add_trials([frozen_trial(trial, self.space) for trial in history])
+        study.add_trials([frozen_trial(trial, self.space, self.constraints) for trial in history])
         seen = [trial.params for trial in history]
-        published = self._published_point()
-        if published is not None and index == 0:
-            study.enqueue_trial(published)
+        for point in self._given_points()[index * self.size : (index + 1) * self.size]:
+            study.enqueue_trial(point)
         planned = []
         for offset in range(count):
             point, sampler_attrs = self._ask(study, seen)
@@ -103,8 +109,11 @@ class Plan:
             study.tell(asked, state=STATES["failed"])
         return point, {key: value for key, value in attributes.items() if key != "fixed_params"}
 
-    def _published_point(self) -> dict[str, Any] | None:
-        return None if self.published is None else self.space.point(self.published)
+    def _given_points(self) -> list[dict[str, Any]]:
+        """Points that no sampler chooses, from trial 0 on."""
+        published = None if self.published is None else self.space.point(self.published)
+        others = [point for point in self.start if point != published]
+        return others if published is None else [published, *others]
 
     def _trial(self, number: int, point: dict[str, Any], sampler_attrs: dict[str, Any]) -> Trial:
         published = number == 0 and self.published is not None

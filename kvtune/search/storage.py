@@ -8,7 +8,7 @@ import contextlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.search.constraints import Constraints
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger, Trial
 from kvtune.search.manifest import Manifest
@@ -45,16 +46,26 @@ class OptunaCopy:
         The storage; None for ``study.db`` in the study's folder.
     about
         What dashboards show of the study: model, method and the like.
+    constraints
+        The study's constraints, given its baseline.
     """
 
     def __init__(
-        self, folder: StudyFolder, study_id: str, space: SearchSpace, url: str | None, about: dict[str, Any]
+        self,
+        folder: StudyFolder,
+        study_id: str,
+        space: SearchSpace,
+        url: str | None,
+        about: dict[str, Any],
+        constraints: Callable[[Trial], Constraints] = lambda baseline: Constraints(),
     ) -> None:
         self._folder = folder
         self._id = study_id
         self._space = space
         self._url = url
         self._about = about
+        self._constraints_of = constraints
+        self._constraints = Constraints()
         self._storage: RDBStorage | None = None
         self._study: optuna.Study | None = None
 
@@ -68,6 +79,7 @@ class OptunaCopy:
         KvtuneError
             If it cannot be read or written.
         """
+        self._constraints = self._constraints_of(ledger.baseline)
         with self._failing():
             if self._url is None and not self._folder.database.exists():
                 self.rebuild(ledger)
@@ -84,7 +96,7 @@ class OptunaCopy:
                     f"{len(ledger.trials)}; kvtune rescore {self._folder.name} builds it again without the others"
                 )
             pairs = list(zip(ledger.trials, stored, strict=False))
-            if any(not _agree(trial, found) for trial, found in pairs):
+            if any(not self._agree(trial, found) for trial, found in pairs):
                 self.rebuild(ledger)
                 return
             for trial, found in pairs:
@@ -101,6 +113,7 @@ class OptunaCopy:
         KvtuneError
             If it cannot be written.
         """
+        self._constraints = self._constraints_of(ledger.baseline)
         with self._failing():
             self.close()
             if self._url is not None:
@@ -122,7 +135,7 @@ class OptunaCopy:
         """Add trials, each in one transaction with all its parameters."""
         with self._failing():
             for trial in trials:
-                self._opened.add_trial(frozen_trial(trial, self._space))
+                self._opened.add_trial(frozen_trial(trial, self._space, self._constraints))
 
     def finish(self, trial: Trial) -> None:
         """Tell Optuna what came of a running trial."""
@@ -130,7 +143,8 @@ class OptunaCopy:
             self._finish(trial)
 
     def describe(self, baseline: Trial) -> None:
-        """Show the baseline's scores beside the study."""
+        """Show the baseline's scores beside the study; floors that are relative to it are known from now on."""
+        self._constraints = self._constraints_of(baseline)
         with self._failing():
             attributes = self._opened.user_attrs
             if baseline.metrics is not None and attributes.get("baseline") != baseline.metrics:
@@ -193,8 +207,20 @@ class OptunaCopy:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
         for key, value in user_attributes(trial).items():
             self._storage.set_trial_user_attr(trial_id, key, value)
+        for key, value in frozen_trial(trial, self._space, self._constraints).system_attrs.items():
+            self._storage.set_trial_system_attr(trial_id, key, value)  # constraints, and what was there already
         values = None if trial.point is None else list(trial.point)
         self._opened.tell(trial.number, values, state=STATES[trial.state])
+
+    def _agree(self, trial: Trial, found: optuna.trial.FrozenTrial) -> bool:
+        """Whether Optuna's trial is the ledger's, or what the ledger's was before it ended."""
+        if any(trial.params[name] != value for name, value in found.params.items()) or not found.params:
+            return False
+        if found.state == TrialState.RUNNING:
+            return True
+        values = None if trial.point is None else list(trial.point)
+        told = (found.state, found.values, found.constraints)
+        return told == (STATES[trial.state], values, self._constraints.of(trial))
 
     def _trials(self) -> list[optuna.trial.FrozenTrial]:
         return self._opened.get_trials(deepcopy=False)
@@ -221,7 +247,7 @@ def optuna_copy(folder: StudyFolder, manifest: Manifest, storage: str | None) ->
     """The Optuna storage that follows a study."""
     fingerprint = manifest.fingerprint
     about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
-    return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about)
+    return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about, manifest.constraints)
 
 
 def check_storage(url: str) -> None:
@@ -242,16 +268,6 @@ def _remote(url: str) -> RDBStorage:
         return RDBStorage(url)
     except (ImportError, ValueError, SQLAlchemyError) as error:
         raise RequestError(f"--storage {_without_password(url)} cannot be opened: {_first_line(error)}") from error
-
-
-def _agree(trial: Trial, found: optuna.trial.FrozenTrial) -> bool:
-    """Whether Optuna's trial is the ledger's, or what the ledger's was before it ended."""
-    if any(trial.params[name] != value for name, value in found.params.items()) or not found.params:
-        return False
-    if found.state == TrialState.RUNNING:
-        return True
-    point = None if trial.point is None else list(trial.point)
-    return found.state == STATES[trial.state] and found.values == point
 
 
 def _local(url: str, has_tables: bool) -> RDBStorage:

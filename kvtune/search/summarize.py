@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from kvtune.search.captions import count_captions
+from kvtune.search.constraints import Constraints
 from kvtune.search.front import front, hypervolume
 from kvtune.search.held_out import current_validation
 from kvtune.search.layout import StudyFolder
@@ -49,9 +50,10 @@ def summary_of(
     Parameters
     ----------
     images_of
-        Images captioned so far, asked of trials that are not complete.
+        Images captioned so far, asked of trials that are not judged yet.
     """
-    complete = [trial for trial in ledger.trials if trial.point is not None]
+    constraints = manifest.constraints(ledger.baseline)
+    complete = [trial for trial in ledger.trials if constraints.met_by(trial)]
     points = [trial.point for trial in complete if trial.point is not None]
     reference = manifest.reference_point
     judged = ledger.baseline.state == "complete"
@@ -65,15 +67,17 @@ def summary_of(
             "sha256": manifest.tune["sha256"],
             "images": len(manifest.tune["image_ids"]),
         },
-        baseline=_trial_summary(ledger.baseline, images_of) if judged else None,
-        trials=[_trial_summary(trial, images_of) for trial in ledger.trials],
+        baseline=_trial_summary(ledger.baseline, images_of, Constraints()) if judged else None,
+        trials=[_trial_summary(trial, images_of, constraints) for trial in ledger.trials],
         front=[complete[index].number or 0 for index in front(points)],
         hypervolume=volume,
         reference_point=reference,
+        race_confidence=None if manifest.race is None else manifest.race.confidence,
+        floors=dict(constraints.floors),
     )
 
 
-def _trial_summary(trial: Trial, images_of: Callable[[Trial], int]) -> TrialSummary:
+def _trial_summary(trial: Trial, images_of: Callable[[Trial], int], constraints: Constraints) -> TrialSummary:
     metrics: dict[str, Any] = trial.metrics or {}
     return TrialSummary(
         number=trial.number,
@@ -87,4 +91,6 @@ def _trial_summary(trial: Trial, images_of: Callable[[Trial], int]) -> TrialSumm
         images=metrics["images"] if metrics else images_of(trial),
         state=trial.state,
         published=trial.published,
+        raced_out_by=trial.by,
+        below_floor=constraints.below(metrics) if metrics else (),
     )

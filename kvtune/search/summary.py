@@ -106,6 +106,10 @@ class TrialSummary:
         differences in CHAIR_S and in F1 both contain 0.
     length
         Length and repetition, where they were looked at.
+    raced_out_by
+        For a raced trial, the number of the trial that dominates it; its scores are over its ``images`` alone.
+    below_floor
+        Metrics that are below the study's floors; such a trial is not on the front and not exported.
     """
 
     number: int | None
@@ -123,6 +127,8 @@ class TrialSummary:
     differences: dict[str, Difference] = field(default_factory=dict)
     ties: tuple[int, ...] = ()
     length: Length | None = None
+    raced_out_by: int | None = None
+    below_floor: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ class StudySummary:
     trials
         By number.
     front
-        Numbers of the non-dominated complete trials, by rising CHAIR_S.
+        Numbers of the non-dominated complete trials that are not below a floor, by rising CHAIR_S.
     hypervolume
         Percent of the box from the reference point to (0, 100); None without a baseline.
     reference_point
@@ -153,6 +159,10 @@ class StudySummary:
     validation
         What ``kvtune validate`` found on held-out images, as far as it is of these trials, images and this scorer; None
         where nothing was validated or nobody looked.
+    race_confidence
+        With which trials are raced; None where they are not.
+    floors
+        The least ``f1`` (percent) and ``mean_words`` that a trial on the front must have, where one was asked for.
     """
 
     study: str
@@ -167,3 +177,5 @@ class StudySummary:
     hypervolume_estimate: HypervolumeEstimate | None = None
     cut_baseline: list[CutBaseline] = field(default_factory=list)
     validation: "Validation | None" = None
+    race_confidence: float | None = None
+    floors: dict[str, float] = field(default_factory=dict)
