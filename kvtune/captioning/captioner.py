@@ -11,7 +11,7 @@ import torch
 
 from kvtune.captioning.grid import ATTENTION, Grid
 from kvtune.captioning.images import ImageKeys, open_image
-from kvtune.captioning.memory import GridPlan, Lanes, plan_grid
+from kvtune.captioning.memory import GridPlan, Lanes, is_out_of_memory, plan_grid
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.captioning.scheduler import Placement, Scheduler
@@ -85,12 +85,13 @@ class Captioner:
         for key, request in first:
             scheduler.add(key, request)
         withdrawn, exhausted = 0, False
-        decoding = _Decoding(self, scheduler)
+        decoding: _Decoding | None = None
         while True:
             if len(self._withdrawn) > withdrawn:
                 withdrawn = len(self._withdrawn)
                 scheduler.withdraw(lambda request: request.tag in self._withdrawn)
-                decoding.forget_withdrawn()
+                if decoding is not None:
+                    decoding.forget_withdrawn()
             if not exhausted:
                 room = max(0, _LOOK_AHEAD - scheduler.waiting)
                 pulled = list(islice(source, room))
@@ -100,15 +101,20 @@ class Captioner:
                         scheduler.add(self._key(keys, request), request)
             if not scheduler.is_busy:
                 return
+            done: list[Caption] = []
             try:
+                if decoding is None:
+                    decoding = _Decoding(self, scheduler)
                 if exhausted and not scheduler.waiting:
                     decoding.shrink()
-                captions = decoding.advance()
-            except torch.OutOfMemoryError:
-                captions = []
-                decoding = _Decoding(self, _halved(decoding.scheduler))
-            scheduler = decoding.scheduler
-            yield from (caption for caption in captions if caption.tag not in self._withdrawn)
+                decoding.advance(done)
+                scheduler = decoding.scheduler
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                scheduler = _halved(scheduler)
+                decoding = None  # the smaller grid is made when this one is gone, and what the error holds of it
+            yield from (caption for caption in done if caption.tag not in self._withdrawn)
 
     def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> GridPlan:
         """The grid for a run that begins with these requests."""
@@ -140,14 +146,13 @@ class _Decoding:
         self.limits = np.zeros(self.grid.rows, dtype=int)
 
     @torch.inference_mode()
-    def advance(self) -> list[Caption]:
-        """Fill free lanes, decode one token in each, and return the captions that are done."""
+    def advance(self, done: list[Caption]) -> None:
+        """Fill free lanes and decode one token in each; captions that end are added to ``done``, also if it fails."""
         with attention_implementation(self.vlm.hf_model, ATTENTION):
-            captions = self._begin()
+            self._begin(done)
             if self.requests:
                 rows = np.fromiter(self.requests, dtype=int)
-                captions += self._take(rows, self.grid.step(rows).cpu().numpy()[rows])
-        return captions
+                done += self._take(rows, self.grid.step(rows).cpu().numpy()[rows])
 
     def shrink(self) -> None:
         """When few captions are left and nobody waits, go on with a grid of their rows alone."""
@@ -165,9 +170,8 @@ class _Decoding:
         running = {self._row(placement) for placement in self.scheduler.running}
         self.requests = {row: request for row, request in self.requests.items() if row in running}
 
-    def _begin(self) -> list[Caption]:
+    def _begin(self, done: list[Caption]) -> None:
         """Load images and start requests wherever there is room; a caption may be done with its first token."""
-        captions: list[Caption] = []
         while self.scheduler.has_room:
             loads, starts = self.scheduler.place()
             if not starts:
@@ -179,8 +183,7 @@ class _Decoding:
             self.limits[rows] = [min(most, placement.request.max_new_tokens or most) for placement in starts]
             self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
             tokens = self.grid.start(rows, [placement.request.method for placement in starts])
-            captions += self._take(np.array(rows), np.array(tokens))
-        return captions
+            done += self._take(np.array(rows), np.array(tokens))
 
     def _load(self, groups: list[int], starts: list[Placement[CaptionRequest]]) -> None:
         request_of = {placement.group: placement.request for placement in starts}

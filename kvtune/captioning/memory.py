@@ -93,6 +93,11 @@ def free_memory(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device had no room for a tensor; PyTorch has an exception of its own for that on a GPU alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 def _step_bytes(vlm: VisionLanguageModel) -> int:
     """Bytes a row's activations take at the peak of a decode step: its logits, and the widest layer's."""
     config = vlm.decoder.config

@@ -206,7 +206,7 @@ def test_suffix_keys_and_entropies_equal_the_naive_reference():
     original = decoding.grid._append
     decoding.grid._append = lambda step: (entropies.append(dict(step.entropies)), original(step))
     for _ in range(13):
-        decoding.advance()
+        decoding.advance([])
     for group in (0, 1):
         image = scheduler.groups[group].key if scheduler.groups[group].key is not None else group
         inputs = model.prepare([IMAGES[image]])

@@ -1,0 +1,103 @@
+"""A device of too little memory, wherever that shows: the grid gets smaller and no caption is lost or written twice."""
+
+import functools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limited_memory import LimitedMemory
+from small_models import small_llava
+from small_vlms import random_images, reference_tokens, small_vlm
+
+from kvtune import KVSmooth
+from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.captioning import captioner as module
+from kvtune.captioning.grid import Grid
+from kvtune.errors import KvtuneError
+
+IMAGES = random_images(4)
+METHODS = [None, KVSmooth(0.9, 15, 0.2, 1, 3), KVSmooth(0.5, 3, 0.5, 0, 3)]
+MODEL = small_vlm(small_llava(0, kv_heads=2))
+
+
+@functools.cache
+def expected(image, method, limit):
+    return reference_tokens(MODEL, IMAGES[image], METHODS[method], limit)
+
+
+def requests(limits):
+    return [
+        CaptionRequest(n % 4, IMAGES[n % 4], METHODS[n % 3], tag=n, max_new_tokens=limit)
+        for n, limit in enumerate(limits)
+    ]
+
+
+def check(captions, limits):
+    assert sorted(caption.tag for caption in captions) == list(range(len(limits)))
+    for caption in captions:
+        n = caption.tag
+        assert (caption.token_ids, caption.finish_reason) == expected(n % 4, n % 3, limits[n])
+
+
+def test_a_smaller_grid_is_made_only_when_the_larger_one_is_gone(caplog):
+    """The device has room for a little more than half of the planned grid, never for both."""
+    limits = [20] * 24
+    with LimitedMemory() as ample:
+        check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
+    with LimitedMemory(int(0.6 * ample.peak)) as device:
+        check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
+    assert device.refusals == 1
+    assert caplog.text.count("out of device memory: going on with") == 1
+
+
+@pytest.mark.parametrize("share", [0.9, 0.3, 0.12])
+def test_every_size_of_device_that_holds_a_caption_will_do(share):
+    limits = [20] * 24
+    with LimitedMemory() as ample:
+        list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits)))
+    with LimitedMemory(int(share * ample.peak)) as device:
+        check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
+    assert device.refusals > 0
+    assert device.live == 0
+
+
+def test_a_device_too_small_for_one_caption_is_said():
+    with pytest.raises(KvtuneError, match="single caption"), LimitedMemory(20_000):
+        list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests([20] * 4)))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    limits=st.lists(st.sampled_from([1, 2, 9]), min_size=1, max_size=16),
+    lanes=st.integers(2, 8),
+    refused=st.sets(st.tuples(st.sampled_from(["make", "prefill", "step"]), st.integers(0, 6)), max_size=2),
+)
+def test_refused_at_any_moment(limits, lanes, refused):
+    """A caption may be done with its first token in the very step that fails."""
+    counts = {"make": 0, "prefill": 0, "step": 0}
+    sizes = []
+    shrunk = Grid.shrunk
+
+    def refusing(name, function):
+        def run(*arguments):
+            if name == "make":
+                sizes.append(arguments[1] * arguments[2])
+            counts[name] += 1
+            if (name, counts[name] - 1) in refused:
+                raise torch.OutOfMemoryError(name)
+            return function(*arguments)
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "Grid", refusing("make", Grid))
+        patch.setattr(module, "prefill", refusing("prefill", module.prefill))
+        patch.setattr(Grid, "step", refusing("step", Grid.step))
+        patch.setattr(Grid, "shrunk", lambda self, rows: sizes.append(len(rows)) or shrunk(self, rows))
+        try:
+            captions = list(Captioner(MODEL, max_new_tokens=9, lanes=lanes).run(requests(limits)))
+        except KvtuneError:
+            assert sizes[-1] == 1
+            return
+    check(captions, limits)
