@@ -15,6 +15,7 @@ from kvtune.cli.dashboard import dashboard
 from kvtune.cli.doctor import doctor
 from kvtune.cli.export import export
 from kvtune.cli.pareto import pareto
+from kvtune.cli.reproduce import reproduce
 from kvtune.cli.rescore import rescore
 from kvtune.cli.score import score
 from kvtune.cli.search import search
@@ -54,6 +55,7 @@ command(app)(pareto)
 command(app)(export)
 command(app)(validate)
 command(app)(sensitivity)
+command(app)(reproduce)
 command(app)(rescore)
 command(app)(studies)
 command(app)(compare)

@@ -1,13 +1,12 @@
 """Points of other methods, set beside a study's: numbers a paper reports, or captions scored here."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 from kvtune.errors import RequestError
+from kvtune.report.reported import reported_table
 from kvtune.search.layout import StudyFolder
 from kvtune.search.manifest import load_manifest
 
@@ -63,11 +62,16 @@ def paper_points(model: str) -> list[OverlayPoint]:
     model
         The study's model by name, path or hub id.
     """
-    table = json.loads(resources.files("kvtune.report").joinpath("reported.json").read_text(encoding="utf-8"))
+    table = reported_table()
     plain = model.lower().replace("-", "")
     rows = [row for row in table["points"] if row["family"] in plain] or table["points"]
     return [
-        OverlayPoint(row["label"], {"chair_s": row["chair_s"], "f1": row["f1"]}, reported=True, source=table["source"])
+        OverlayPoint(
+            row["label"],
+            {"chair_s": row["chair_s"], "f1": row["f1"]},
+            reported=True,
+            source=f"{table['source']}; read in {table['seen'][row['seen']]}",
+        )
         for row in rows
     ]
 

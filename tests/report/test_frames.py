@@ -85,9 +85,10 @@ def test_parameters_that_vary_and_those_all_share():
 
 
 def test_reported_numbers_are_those_of_the_studys_model():
-    assert [point.label for point in paper_points("llava-hf/llava-1.5-7b-hf")] == ["LLaVA-1.5, greedy"]
-    assert [point.x for point in paper_points("minigpt4")] == [31.8]
-    assert len(paper_points("demo")) == 3 and all(point.reported for point in paper_points("demo"))
+    llava = paper_points("llava-hf/llava-1.5-7b-hf")
+    assert [point.label for point in llava] == ["LLaVA-1.5, greedy", "LLaVA-1.5, KVSmooth"]
+    assert [point.x for point in paper_points("minigpt4")] == [31.8, 17.0]
+    assert len(paper_points("demo")) == 6 and all(point.reported for point in paper_points("demo"))
 
 
 def test_csv_is_plain_text():

@@ -100,7 +100,9 @@ class _Plan:
         return list(self.reporting.image_ids[: self.count])
 
 
-def reproduce(request: Request, show: Show, note: Callable[[str], None] = lambda text: None) -> Iterator[ModelResult]:
+def reproduce(
+    request: Request, show: Show, note: Callable[[str], None] = lambda text: None
+) -> Iterator[tuple[ModelFolder, ModelResult]]:
     """Caption, score and compare what a table of the paper compares; one model after another.
 
     Captions that were paid for are kept below ``request.out`` and never written twice, whichever table they were
@@ -116,7 +118,7 @@ def reproduce(request: Request, show: Show, note: Callable[[str], None] = lambda
 
     Yields
     ------
-    ModelResult
+    (ModelFolder, ModelResult)
         As each model is done.
 
     Raises
@@ -139,7 +141,7 @@ def reproduce(request: Request, show: Show, note: Callable[[str], None] = lambda
             with show(f"{plan.name} ({number} of {len(plans)}), captions") as on_progress:
                 result = _reproduce(plan, on_progress)
             _free_memory()
-            yield result
+            yield plan.folder, result
 
 
 def _plans(request: Request) -> list[_Plan]:
@@ -217,7 +219,7 @@ def _is_complete(table: Table, folder: ModelFolder, begun: Manifest, reporting: 
         return False
     if not all(_has_all(folder.tune_captions(factor), tune_ids) for factor in LAMBDAS):
         return False
-    chosen = _sweep(folder, _scoring(folder), tune_ids, begun.tune["name"]).chosen
+    chosen = _sweep(folder, _scoring(folder), tune_ids, begun.tune).chosen
     return all(_has_all(folder.captions(name, chosen), image_ids) for name in TABLES[table])
 
 
@@ -252,7 +254,7 @@ def _reproduce(plan: _Plan, on_progress: Callable[[int, int], None]) -> ModelRes
         for index, factor in enumerate(LAMBDAS)
     }
     caption(factors, tune_ids, plan.preset.generation.prompt, 0)
-    sweep = _sweep(plan.folder, scoring, tune_ids, manifest.tune["name"])
+    sweep = _sweep(plan.folder, scoring, tune_ids, manifest.tune)
     done = len(LAMBDAS) * len(tune_ids)
     settings = {
         name: Setting(parameters_of(name, published, sweep.chosen), plan.folder.captions(name, sweep.chosen))
@@ -337,14 +339,18 @@ def _scoring(folder: ModelFolder) -> Scoring:
     return Scoring(load_ground_truth(folder.ground_truth))
 
 
-def _sweep(folder: ModelFolder, scoring: Scoring, tune_ids: Sequence[int], name: str) -> Sweep:
-    """The constant factors as they did on the tune images, and the one that is chosen."""
+def _sweep(folder: ModelFolder, scoring: Scoring, tune_ids: Sequence[int], tune: Mapping[str, Any]) -> Sweep:
+    """The constant factors as they did on the tune images, which begin ``tune``, and the one that is chosen."""
     captions = {factor: captions_of(folder.tune_captions(factor), tune_ids) for factor in LAMBDAS}
     bootstrap = _bootstrap(scoring, list(captions.values()))
     metrics = {factor: scoring.score(lines) for factor, lines in captions.items()}
     return Sweep(
         chosen=choose_factor(metrics),
-        subset={"name": name, "sha256": ids_sha256(tune_ids), "images": len(tune_ids)},
+        subset={
+            "name": f"{tune['source']}-{len(tune_ids)}-seed{tune['seed']}",
+            "sha256": ids_sha256(tune_ids),
+            "images": len(tune_ids),
+        },
         points=[
             SweepPoint(factor=factor, metrics=metrics[factor], intervals=bootstrap.intervals(index))
             for index, factor in enumerate(LAMBDAS)

@@ -1,0 +1,67 @@
+"""``kvtune reproduce``: the paper's tables with your weights."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.progress import progress
+
+
+def reproduce(
+    table: Annotated[Literal["table1", "table4"], typer.Argument(help="table1: methods; table4: ablations.")],
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--models",
+            "-m",
+            help="Models, repeatable or separated by commas: short names, folders, Hub ids.  "
+            "[default: llava-1.5,minigpt4,instructblip]",
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Only the first so many images, to try it.  [default: 500; demo: 100]")
+    ] = None,
+    coco: Annotated[
+        Path | None, typer.Option(help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder of captions and results.")] = Path("reproductions"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
+    json: Json = False,
+) -> None:
+    """Caption opera500 as the KVSmooth paper does, and print our numbers beside the reported ones.
+
+    table1: greedy decoding, one constant factor (the best of 0.1 to 0.9 on other images), KVSmooth with the published
+    parameters, and greedy decoding with OPERA's question, whose published captions are a check. table4: keys alone and
+    the attention output instead of keys and values, and no adaptivity. Captions are kept and shared by both tables; the
+    same command goes on after an interruption.
+
+    Example: kvtune reproduce table1 --models llava-1.5
+    """
+    from kvtune.report.reproduction import reproduction_document, reproduction_view, write_reproduction
+    from kvtune.search.interrupt import terminable
+    from kvtune.search.reproduce import PAPER_MODELS, Request
+    from kvtune.search.reproduce import reproduce as run
+
+    named = [name.strip() for each in models or PAPER_MODELS for name in each.split(",")]
+    request = Request(table, named, images, coco, out_dir, device, dtype, lanes)
+    results = []
+    try:
+        with terminable():
+            for folder, found in run(request, progress, lambda text: err.print(text, soft_wrap=True, markup=False)):
+                results.append(found)
+                written = write_reproduction(folder.path, found)
+                if not json:
+                    out.print(reproduction_view(found, out))
+                for path in written:
+                    err.print(f"wrote {path}", soft_wrap=True, markup=False)
+    except KeyboardInterrupt:
+        err.print(f"stopped; no caption is lost. Go on with: {shlex.join(['kvtune', *sys.argv[1:]])}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    if json:
+        print_json(reproduction_document(results))
