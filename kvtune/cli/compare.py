@@ -32,7 +32,7 @@ def compare(
     from kvtune.search.summarize import summarize
 
     summaries = [summarize(find_study(study, studies_dir)) for study in studies]
-    compared = [report.Compared(summary, facts.choice(summary, select)["trial"]) for summary in summaries]
+    compared = [report.Compared(summary, facts.choice(summary, select)) for summary in summaries]
     if json:
         print_json(report.comparison_document(compared))
         return

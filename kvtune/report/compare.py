@@ -23,10 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """One of the studies: what it found, and the trial that ``kvtune export`` would take (None for no trial)."""
+    """One of the studies: what it found, and the choice as :func:`kvtune.report.facts.choice` gives it."""
 
     summary: StudySummary
-    chosen: int | None
+    choice: dict[str, Any]
+
+    @property
+    def chosen(self) -> int | None:
+        """The trial that ``kvtune export`` would take, if any."""
+        number: int | None = self.choice["trial"]
+        return number
 
     @property
     def rows(self) -> list[TrialSummary]:
@@ -56,22 +62,21 @@ def comparison_table(studies: Sequence[Compared], console: Console) -> Renderabl
         draw.table(OBJECTIVES, held_out, intervals=OBJECTIVES),
         Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), *apart),
     ]
-    return Group(fitting(layouts, console), *(part for note in _notes(studies) for part in (Text(), Text(note))))
+    return Group(fitting(layouts, console), Text(), *(Text(note) for note in _notes(studies)))
 
 
 def _notes(studies: Sequence[Compared]) -> list[str]:
-    notes = []
+    notes = ["Under the rates: 95 % intervals."]
     if len(_subsets(studies)) > 1:
         notes.append("Different tune images: rates of different studies do not compare.")
+    notes += [f"{each.summary.study}: {each.choice['reason']}." for each in studies if each.chosen is None]
     missing = [
         f"trial {each.chosen} of {each.summary.study}"
         for each in studies
         if each.chosen is not None and each.held_out(each.chosen) is None
     ]
     if missing:
-        notes.append(
-            f"Chosen on tune images and not validated: {', '.join(missing)}. kvtune validate shows what is left of it."
-        )
+        notes.append(f"Chosen on tune images, and not validated on others: {', '.join(missing)}.")
     return notes
 
 

@@ -32,6 +32,10 @@ def study_document(
         rule finds none and ``reason`` says why.
     hypervolume
         Percent of the box from the reference point to (0, 100); null without a baseline.
+    floors
+        The least ``f1`` (percent) and ``mean_words`` of a trial on the front; empty where nothing is asked of it.
+    race_confidence
+        With which trials are raced; null where they are not.
     reference_point
         ``{"chair_s", "f1"}`` in percent; null without a baseline.
     hypervolume_estimate
@@ -55,6 +59,8 @@ def study_document(
         "baseline": trial_document(summary.baseline) if summary.baseline else None,
         "trials": [trial_document(trial) for trial in summary.trials],
         "front": summary.front,
+        "floors": summary.floors,
+        "race_confidence": summary.race_confidence,
         "chosen": chosen,
         "hypervolume": summary.hypervolume,
         "reference_point": summary.reference_point,
@@ -75,7 +81,9 @@ def trial_document(trial: TrialSummary) -> dict[str, Any]:
     it to the paired difference to the baseline: ``value``, ``interval``, ``p_value`` and Holm's ``p_adjusted``.
     ``ties`` are the numbers of front points that this one is tied with. ``length`` is null where it was not looked at,
     else ``at_limit`` (percent of captions), ``distinct`` (distinct-1 to -3), ``cut_chair_s`` and ``cut_f1`` (the
-    baseline cut to as many words) and ``flag`` (why it does not beat that, or null).
+    baseline cut to as many words) and ``flag`` (why it does not beat that, or null). ``raced_out_by`` is the trial that
+    dominates a raced one, whose rates are over its ``images`` alone. ``below_floor`` are the metrics below the study's
+    floors.
     """
     return {
         "number": trial.number,
@@ -92,6 +100,8 @@ def trial_document(trial: TrialSummary) -> dict[str, Any]:
         "intervals": {name: list(bounds) for name, bounds in trial.intervals.items()},
         "differences": {name: difference_document(found) for name, found in trial.differences.items()},
         "ties": list(trial.ties),
+        "raced_out_by": trial.raced_out_by,
+        "below_floor": list(trial.below_floor),
         "length": None if trial.length is None else asdict(trial.length) | {"distinct": list(trial.length.distinct)},
     }
 

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.search.claims import claims
+from kvtune.search.claims import LABELS, claim, claims
 from kvtune.search.selection import KEEP_F1, select
 from kvtune.search.summary import State, StudySummary
 
@@ -14,6 +14,8 @@ _STATE_WORDS: dict[State, str] = {
     "failed": "failed",
     "running": "running",
 }
+
+_FLOORS = {"f1": "F1 of at least", "mean_words": "words a caption of at least"}
 
 _CUTS_SHOWN = 6
 """Cuts of the baseline that a terminal has room for; the files have them all."""
@@ -50,25 +52,54 @@ def volume(summary: StudySummary) -> str:
     return f"{text}; {estimate.corrected:.1f} less the luck of its front (95 % interval {low:.1f} to {high:.1f})"
 
 
-def ties(summary: StudySummary) -> str | None:
-    """Which points of the front cannot be told apart on these images; None where all can or nobody looked."""
+def racing(summary: StudySummary) -> str | None:
+    """How early trials were stopped; None where none was."""
+    images = sorted(trial.images for trial in summary.trials if trial.state == "raced")
+    if not images:
+        return None
+    span = str(images[0]) if images[0] == images[-1] else f"{images[0]} to {images[-1]}"
+    sure = "" if summary.race_confidence is None else f", {100 * summary.race_confidence:g} % sure"
+    return (
+        f"Raced out{sure}: {_count(len(images), 'trial')}, after {span} of {summary.subset.get('images')} images; "
+        "their rates are over those alone"
+    )
+
+
+def floors(summary: StudySummary) -> str | None:
+    """What a trial must reach to be on the front, and how many do not; None where nothing is asked of it."""
+    if not summary.floors:
+        return None
+    asked = " and ".join(f"{_FLOORS.get(name, name)} {least:g}" for name, least in summary.floors.items())
+    below = sum(bool(trial.below_floor) for trial in summary.trials)
+    return f"On the front only with {asked}; {_count(below, 'trial')} below"
+
+
+def ties(summary: StudySummary, chosen: int | None) -> str | None:
+    """Which points of the front cannot be told apart on these images: from the chosen one where it is on the front,
+    else from each other. None where all can or nobody looked."""
     pairs = []
     for trial in summary.trials:
-        others = [str(other) for other in trial.ties if trial.number is not None and other > trial.number]
+        others = [other for other in trial.ties if trial.number is not None and other > trial.number]
+        if chosen in summary.front:
+            others = list(trial.ties) if trial.number == chosen else []
         if others:
-            pairs.append(f"{trial.number} with {', '.join(others)}")
+            pairs.append(f"{trial.number} with {', '.join(map(str, others))}")
     return f"Tied on the front (paired 95 % intervals contain 0): {'; '.join(pairs)}" if pairs else None
 
 
-def against_baseline(summary: StudySummary, number: int) -> str | None:
-    """The trial against the baseline, on the images that it was searched on; None where nobody looked."""
-    found = claims(next(trial for trial in summary.trials if trial.number == number))
-    if not found:
-        return None
-    return (
-        f"Trial {number} against the baseline: {'; '.join(found)}. "
-        "It was chosen on these images: kvtune validate measures it on others"
-    )
+def against_baseline(summary: StudySummary, number: int) -> list[str]:
+    """The trial against the baseline, on the images that it was searched on and on held-out ones, if they were asked;
+    nothing where nobody looked."""
+    on_tune = claims(next(trial for trial in summary.trials if trial.number == number))
+    if not on_tune:
+        return []
+    said = f"Trial {number} against the baseline: {'; '.join(on_tune)}"
+    validated = summary.validation.of(number) if summary.validation else None
+    if validated is None or summary.validation is None:
+        return [f"{said}. It was chosen on these images: kvtune validate measures it on others"]
+    differences = {name: found.plain() for name, found in validated.holdout.differences.items()}
+    held_out = "; ".join(claim(metric, differences[metric]) for metric in LABELS if metric in differences)
+    return [said, f"The same on {_count(summary.validation.subset['images'], 'held-out image')}: {held_out}"]
 
 
 def cut_baseline(summary: StudySummary) -> str | None:

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from kvtune.search.held_out import Validated
 from kvtune.search.summary import StudySummary, TrialSummary
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
         See :class:`kvtune.search.summary.TrialSummary` and :class:`kvtune.search.summary.Length`, where any has them.
     images
         Tune images judged.
+    raced_out_by
+        Number of the trial that dominates a raced one, where any was raced.
+    below_floor
+        Metrics below the study's floors, where there are floors.
+    holdout_chair_s, holdout_chair_s_low, holdout_chair_s_high, holdout_chair_i, ...
+        The rates on held-out images with 95 % intervals, where anything was validated.
     """
     import pandas as pd
 
@@ -43,6 +50,7 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
     parameters = list(dict.fromkeys(name for trial in summary.trials for name in trial.params))
     with_intervals = [name for name in SCORES if any(name in trial.intervals for trial in everything)]
     with_statistics = any(trial.length is not None for trial in everything)
+    raced = any(trial.state == "raced" for trial in everything)
     front = set(summary.front)
     rows = []
     for trial in everything:
@@ -61,12 +69,22 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
             row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (None, None))
         if with_statistics:
             row |= _statistics(trial)
-        rows.append(row | {"images": trial.images})
+        row["images"] = trial.images
+        if raced:
+            row["raced_out_by"] = trial.raced_out_by
+        if summary.floors:
+            row["below_floor"] = " ".join(trial.below_floor)
+        if summary.validation is not None:
+            row |= _held_out(summary.validation.of(trial.number))
+        rows.append(row)
     columns = ["study", "kind", "number", "state", "published", "front", "chosen"]
     columns += [f"params_{name}" for name in parameters] + list(SCORES)
     columns += [f"{name}_{end}" for name in with_intervals for end in ("low", "high")]
     columns += (_STATISTICS if with_statistics else []) + ["images"]
-    return pd.DataFrame(rows, columns=columns).astype({"number": "Int64", "images": "int64"})
+    columns += (["raced_out_by"] if raced else []) + (["below_floor"] if summary.floors else [])
+    columns += list(_held_out(None)) if summary.validation is not None else []
+    whole = {"number": "Int64", "images": "int64"} | ({"raced_out_by": "Int64"} if raced else {})
+    return pd.DataFrame(rows, columns=columns).astype(whole)
 
 
 def cut_baseline_frame(summary: StudySummary) -> "pd.DataFrame":
@@ -105,4 +123,14 @@ def _statistics(trial: TrialSummary) -> dict[str, object]:
         row |= {f"distinct_{n}": value for n, value in enumerate(trial.length.distinct, 1)}
         row |= {"at_limit": trial.length.at_limit, "length_flag": trial.length.flag}
         row |= {"cut_chair_s": trial.length.cut_chair_s, "cut_f1": trial.length.cut_f1}
+    return row
+
+
+def _held_out(found: Validated | None) -> dict[str, object]:
+    """The columns of held-out rates; missing where the setting was not validated."""
+    row: dict[str, object] = {}
+    for name in SCORES:
+        row[f"holdout_{name}"] = found.holdout.metrics[name] if found else None
+        interval = found.holdout.intervals.get(name) if found else None
+        row[f"holdout_{name}_low"], row[f"holdout_{name}_high"] = interval or (None, None)
     return row

@@ -106,6 +106,7 @@ class _Drawing:
         self.overlays = overlays
         self.ascii_only = console.options.ascii_only
         self.digits = max((len(str(trial.number)) for trial in rows if trial.number is not None), default=0)
+        self.tied = next((trial.ties for trial in summary.trials if trial.number == chosen), ())
         self.same_images = len({trial.images for trial in rows}) == 1
 
     def table(self, rates: Sequence[str], parameters: Sequence[str], intervals: Sequence[str] = ()) -> Table:
@@ -145,6 +146,10 @@ class _Drawing:
         else:
             text.append(" ")
         named = [LOOKS[kind].label for kind in found if kind != "complete"]
+        if trial.number in self.tied:
+            named.append("tied")
+        if trial.below_floor:
+            named.append("below floor")
         if trial.state in ("running", "failed"):
             named.append(trial.state)
         label = "" if trial.number is None else str(trial.number)

@@ -52,6 +52,8 @@ def front_view(
 
 def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint]) -> list[str]:
     notes = []
+    if any(trial.intervals for trial in summary.trials):
+        notes.append("Under the rates: 95 % intervals")
     shared = shared_parameters(summary)
     if shared:
         notes.append("In all trials: " + ", ".join(f"{name} {number(value)}" for name, value in shared.items()))
@@ -61,8 +63,14 @@ def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[Ove
         notes.append(f"Nothing chosen: {chosen['reason']}")
     else:
         notes.append(f"Chosen: trial {chosen['trial']}, {chosen['reason']}")
-        notes += [note for note in [facts.against_baseline(summary, chosen["trial"])] if note]
-    notes += [note for note in (facts.ties(summary), facts.cut_baseline(summary)) if note]
+        notes += facts.against_baseline(summary, chosen["trial"])
+    sentences = (
+        facts.ties(summary, chosen["trial"]),
+        facts.racing(summary),
+        facts.floors(summary),
+        facts.cut_baseline(summary),
+    )
+    notes += [note for note in sentences if note]
     notes += facts.length_flags(summary, chosen["trial"])
     notes += sorted({f"Reported: {point.source}" for point in overlays if point.reported})
     return notes

@@ -1,10 +1,12 @@
 import io
+import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from synthetic_studies import random_study, study, trial
+from synthetic_studies import random_study, study, trial, validation
 
+from kvtune.report import facts
 from kvtune.report.compare import Compared, comparison_document, comparison_frame, comparison_table
 from kvtune.report.figures.compare import comparison_figure
 
@@ -12,7 +14,10 @@ from kvtune.report.figures.compare import comparison_figure
 def compared(**changes):
     first = random_study(30, seed=1)
     second = replace(random_study(40, seed=2), study="minigpt4-kvsmooth", model="minigpt4", **changes)
-    return [Compared(first, first.front[1]), Compared(second, None)]
+    return [
+        Compared(first, facts.choice(first, f"trial:{first.front[1]}")),
+        Compared(second, {"trial": None, "rule": "keep-f1", "reason": "no trial keeps the baseline's F1"}),
+    ]
 
 
 def shown(studies, width=140):
@@ -22,11 +27,28 @@ def shown(studies, width=140):
 
 
 @pytest.mark.parametrize("width", [60, 80, 140])
+def test_intervals_and_held_out_results_stand_beside_the_rates(width):
+    first = random_study(30, seed=1, width=2.5)
+    chosen = first.front[0]
+    validated = replace(first, validation=validation(first, [None, chosen], chair_s=33.0, f1=66.0, width=4.0))
+    text = shown([Compared(validated, facts.choice(first, f"trial:{chosen}")), *compared()], width)
+    assert max(map(len, text.split("\n"))) <= width and "…" not in text
+    rates = next(trial for trial in first.trials if trial.number == chosen)
+    assert f"{rates.chair_s - 2.5:.1f}–{rates.chair_s + 2.5:.1f}" in text
+    assert text.count("29.0–37.0") == text.count("62.0–70.0") == 2
+    assert text.count("held-out") >= 2 and "held-out" not in shown(compared(), width)
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
 def test_each_study_has_its_baseline_published_and_chosen_rows(width):
     studies = compared()
     text = shown(studies, width)
     assert max(map(len, text.split("\n"))) <= width and "…" not in text
-    assert text.count("baseline") == 2 and text.count("0 published") == 2 and text.count("chosen") == 1
+    rows = re.findall(r"^ [■▲★] (?:\d+ )?(baseline|published|chosen)", text, re.MULTILINE)
+    assert rows == ["baseline", "published", "chosen", "baseline", "published"]
+    told = " ".join(text.split())
+    assert "minigpt4-kvsmooth: no trial keeps the baseline's F1." in told
+    assert f"not validated on others: trial {studies[0].chosen} of llava15-kvsmooth." in told
     chosen = next(t for t in studies[0].summary.trials if t.number == studies[0].chosen)
     assert f"{chosen.chair_s:.1f}" in text and f"{studies[1].summary.hypervolume:.1f}" in text
 

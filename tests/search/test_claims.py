@@ -56,9 +56,10 @@ def flagged(number: int, flag: str | None) -> TrialSummary:
 
 def test_the_terminal_says_ties_flags_and_cuts() -> None:
     found = study([flagged(0, "too short"), flagged(1, None)])
-    assert facts.ties(found) == "Tied on the front (paired 95 % intervals contain 0): 0 with 1"
+    assert facts.ties(found, None) == "Tied on the front (paired 95 % intervals contain 0): 0 with 1"
+    assert facts.ties(found, 1) == "Tied on the front (paired 95 % intervals contain 0): 1 with 0"
     assert facts.length_flags(found) == ["Trial 0 does not beat the cut baseline: too short"]
-    assert facts.ties(study([trial(0, 40, 80)])) is None and facts.cut_baseline(found) is None
+    assert facts.ties(study([trial(0, 40, 80)]), 0) is None and facts.cut_baseline(found) is None
     curve = [CutBaseline(n, 10.0 * n, 5.0 * n, 0, 0, 0, 50.0 + n) for n in range(1, 9)]
     text = facts.cut_baseline(type(found)(**{**vars(found), "cut_baseline": curve}))
     assert text is not None and "1: 5.0, 51.0 (10 words)" in text and text.endswith("...") and "7:" not in text

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from kvtune.search.front import front, hypervolume, reference_point
+from kvtune.search.held_out import FORMAT, DifferenceEntry, Result, Validated, Validation
 from kvtune.search.summary import State, StudySummary, TrialSummary
 
 RATES = ("chair_s", "chair_i", "precision", "recall", "f1")
@@ -27,7 +28,7 @@ def trial(
     intervals = {name: (value - width, value + width) for name, value in values.items()} if width is not None else {}
     return TrialSummary(
         number, dict(params), **values, mean_words=90.0, images=images, state=state,
-        published=published, intervals=intervals,
+        published=published, intervals=intervals, raced_out_by=0 if state == "raced" else None,
     )  # fmt: skip
 
 
@@ -75,3 +76,45 @@ def random_study(
         images = {"raced": 200, "running": 60}.get(state, 500)
         trials.append(trial(number, chair_s, f1, state, published=number == 0, images=images, width=width, **params))
     return study(trials, trial(None, 47.2, 77.4, width=width))
+
+
+def validation(
+    summary: StudySummary, numbers: Sequence[int | None], chair_s: float, f1: float, width: float, images: int = 400
+) -> Validation:
+    """Held-out results of some trials (None: the baseline): all at one place."""
+    by_number = {trial.number: trial for trial in [summary.baseline, *summary.trials] if trial is not None}
+    settings = []
+    for number in numbers:
+        found = by_number[number]
+        now = trial(number, chair_s, f1, width=width, images=images)
+        roles = ["published"] * found.published + ["front"] * (number in summary.front)
+        settings.append(
+            Validated(
+                name="baseline" if number is None else f"trial-{number:04d}",
+                number=number,
+                roles=["baseline"] if number is None else roles,  # type: ignore[arg-type]
+                params=found.params,
+                tune=_result(found),
+                holdout=_result(now),
+                shrinkage={} if number is None else {"chair_s": 1.5, "f1": -0.5},
+            )
+        )
+    return Validation(
+        format=FORMAT,
+        study=summary.study,
+        study_id="0" * 32,
+        scoring="test",
+        subset={"name": "holdout", "sha256": "ef" * 32, "images": images},
+        tune_subset=summary.subset,
+        statistics={},
+        settings=settings,
+    )
+
+
+def _result(found: TrialSummary) -> Result:
+    metrics = {name: getattr(found, name) for name in (*RATES, "mean_words", "images")}
+    differences = {}
+    if found.number is not None:
+        entry = DifferenceEntry(value=-4.0, interval=(-6.0, -2.0), p_value=0.001, p_adjusted=0.002)
+        differences = dict.fromkeys(("chair_s", "f1"), entry)
+    return Result(metrics=metrics, intervals=found.intervals, differences=differences)
