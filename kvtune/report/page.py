@@ -19,6 +19,9 @@ from kvtune.report.roles import front_line, marks, roles
 from kvtune.report.table import shared_parameters, varying_parameters
 from kvtune.search.summary import StudySummary, TrialSummary
 
+_SCRIPTS = ("study.js", "scatter.js", "pointer.js", "point.js", "table.js", "captions.js", "start.js")
+"""In the order in which they run, as one."""
+
 
 def html_page(
     summary: StudySummary,
@@ -44,14 +47,14 @@ def html_page(
     study_argument
         How to name the study in the export command; its name where left out.
     """
-    files = {name: _file(name) for name in ("page.html", "page.css", "page.js")}
-    return Template(files["page.html"]).substitute(
+    script, style = "\n".join(map(_file, _SCRIPTS)), _file("page.css")
+    return Template(_file("page.html")).substitute(
         version=html.escape(kvtune.__version__),
         title=html.escape(f"{summary.study} · kvtune"),
-        script_hash=_hash(files["page.js"]),
-        style_hash=_hash(files["page.css"]),
-        style=files["page.css"],
-        script=files["page.js"],
+        script_hash=_hash(script),
+        style_hash=_hash(style),
+        style=style,
+        script=script,
         study=_json(_page_document(summary, chosen, captions, overlays, study_argument or summary.study)),
         captions=captions.data if captions else "",
     )
@@ -87,6 +90,7 @@ def _page_document(
             }
             for index, overlay in enumerate(overlays)
         ],
+        "notes": [note for note in (facts.racing(summary), facts.floors(summary)) if note],
         "staircase": front_line(summary),
         "parameters": varying_parameters(summary),
         "shared_parameters": list(shared_parameters(summary)),

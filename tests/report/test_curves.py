@@ -48,7 +48,7 @@ def test_lines_of_equal_f1_are_true():
 def test_sparse_studies_can_be_drawn(summary):
     figure = precision_recall_figure(summary, None)
     figure.draw_without_rendering()
-    assert ["no trial is judged yet"] == [t.get_text() for t in figure.axes[0].texts] or summary.trials
+    assert [t.get_text() for t in figure.axes[0].texts] == ["no trial is judged yet"] or summary.trials
 
 
 def sweep(parameter, values, held):
