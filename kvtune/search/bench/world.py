@@ -1,0 +1,92 @@
+"""A recorded grid as a world to search in: which of its points a suggestion stands for, and what that comes to."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvtune.chair import rates
+from kvtune.errors import RequestError
+from kvtune.search.bench.settings import grid_settings
+from kvtune.search.bench.table import Table
+from kvtune.search.front import Point, front, hypervolume
+from kvtune.search.space import SearchSpace
+
+
+class World:
+    """A full grid of settings whose outcomes on every image are known.
+
+    Parameters
+    ----------
+    table
+        The recorded grid.
+    space
+        The search space that it stands for, fitted to the model.
+
+    Attributes
+    ----------
+    settings
+        The grid's points.
+    points
+        (CHAIR_S, F1) of each on all images: the truth of a replay.
+    nadir
+        The worst CHAIR_S and the worst F1 on the grid's front; hypervolumes are measured from there.
+    images
+        Number of images.
+
+    Raises
+    ------
+    RequestError
+        If the settings are not a full grid over the parameters that ``space`` searches, or its front is one point.
+    """
+
+    def __init__(self, table: Table, space: SearchSpace) -> None:
+        self.space, self.settings, self.images = space, table.recorded.settings, len(table.truth)
+        self._axes = {name: sorted({setting[name] for setting in self.settings}) for name in self.settings[0]}
+        if list(self._axes) != list(space.parameters) or grid_settings(self._axes) != self.settings:
+            raise RequestError("the recorded settings are not a full grid over the search space")
+        self._counts, self._which = table.counts(), table.which
+        found = rates(self._counts.sum(axis=1))
+        by_method: list[Point] = list(zip(found["chair_s"].tolist(), found["f1"].tolist(), strict=True))
+        self.points = [by_method[method] for method in self._which]
+        best = [self.points[index] for index in front(self.points)]
+        self.nadir: Point = (max(chair_s for chair_s, _ in best), min(f1 for _, f1 in best))
+        if not self.volume > 0:
+            raise RequestError("the front of the recorded settings is a single point; there is nothing to reach")
+
+    @cached_property
+    def volume(self) -> float:
+        """Hypervolume of the whole grid."""
+        return hypervolume(self.points, self.nadir)
+
+    def share(self, points: list[Point]) -> float:
+        """Hypervolume of some points, as a share of the whole grid's."""
+        return hypervolume(points, self.nadir) / self.volume
+
+    def nearest(self, params: Mapping[str, Any]) -> int:
+        """The grid's point that a suggestion stands for; halfway between two it is the lower."""
+        index = 0
+        for name, values in self._axes.items():
+            scale = math.log if self.space.parameters[name].log else float
+            index = index * len(values) + _nearest([scale(value) for value in values], scale(params[name]))
+        return index
+
+    def counts(self, setting: int, images: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Counts of a setting on these images (by place), in their order; see :data:`kvtune.chair.COLUMNS`."""
+        return self._counts[self._which[setting]][images]
+
+    def metrics(self, setting: int, images: NDArray[np.int64]) -> dict[str, Any]:
+        """What the ledger of a study would hold of a setting judged on these images."""
+        totals = self.counts(setting, images).sum(axis=0)
+        return {name: float(value) for name, value in rates(totals).items()} | {"images": len(images)}
+
+
+def _nearest(values: list[float], value: float) -> int:
+    above = bisect_left(values, value)
+    if above == 0 or above == len(values):
+        return min(above, len(values) - 1)
+    return above if values[above] - value < value - values[above - 1] - 1e-9 else above - 1
