@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kvtune.captioning.captioner import Captioner
 from kvtune.captioning.request import Caption, CaptionRequest
+from kvtune.captioning.trace import Trace, Word, trace_caption
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
 
@@ -19,6 +20,20 @@ class Pair:
     image: Path
     baseline: Caption
     treated: Caption | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedPair:
+    """One image's captions, looked into; ``treated`` is None where no method was given."""
+
+    image: Path
+    baseline: Trace
+    treated: Trace | None
+
+    @property
+    def captions(self) -> Pair:
+        """The captions alone."""
+        return Pair(self.image, self.baseline.caption, self.treated.caption if self.treated else None)
 
 
 def caption_pairs(
@@ -44,3 +59,25 @@ def caption_pairs(
     captioner = Captioner(vlm, prompt, max_new_tokens)
     written = {caption.tag: caption for caption in captioner.run(requests)}
     return [Pair(image, written[number, False], written.get((number, True))) for number, image in enumerate(images)]
+
+
+def trace_pairs(
+    vlm: VisionLanguageModel,
+    images: Sequence[Path],
+    method: Method | None,
+    words: Sequence[Word],
+    prompt: str | None = None,
+    max_new_tokens: int = 512,
+) -> list[TracedPair]:
+    """Caption each image twice, one caption after the other, noting logits and ranks of ``words``.
+
+    Raises
+    ------
+    RequestError
+        As :func:`caption_pairs`.
+    """
+
+    def traced(image: Path, method: Method | None) -> Trace:
+        return trace_caption(vlm, image, method, words, prompt, max_new_tokens)
+
+    return [TracedPair(image, traced(image, None), traced(image, method) if method else None) for image in images]

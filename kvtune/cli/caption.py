@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, out, print_json
+from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
+from kvtune.errors import RequestError
 
 
 def caption(
@@ -20,41 +21,66 @@ def caption(
     coco: Annotated[Path | None, typer.Option(help="COCO folder to take the ground truth from instead.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Question; the preset's when left out.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption; the preset's when left out.")] = None,
+    revision: Revision = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    load_in_4bit: LoadIn4Bit = False,
+    load_in_8bit: LoadIn8Bit = False,
+    trace: Annotated[
+        Path | None, typer.Option(help="Folder to write what happened at each token to, as Parquet and pictures.")
+    ] = None,
+    objects: Annotated[
+        list[str] | None,
+        typer.Option("--object", help="Word to trace, again for more; else the objects in the picture or captions."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Caption images without a method and with a preset, and mark the objects that the captions name.
 
-    Ground truth is looked up by the COCO id in the file's name.
+    Ground truth is looked up by the COCO id in the file's name. A trace has the row entropy and smoothing factor of
+    each token and layer, and logit and rank of objects at each token; a word of several tokens stands by its first.
 
     Example: kvtune caption COCO_val2014_000000000042.jpg --model llava-1.5 --preset preset.json --coco ~/coco
     """
-    from kvtune.captioning.side_by_side import caption_pairs
+    from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
+    from kvtune.captioning.trace import spellable, spelt
     from kvtune.chair.spans import MentionFinder
     from kvtune.models import load_model
     from kvtune.presets import load_preset
+    from kvtune.report.files import check_parquet
     from kvtune.report.marked import captions_document, captions_view
+    from kvtune.report.trace import vocabulary_words, write_trace
     from kvtune.search.truth import truth_of_files
 
+    if trace is not None:
+        check_parquet()
+    elif objects:
+        raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
     chosen = load_preset(preset) if preset is not None else None
     truth = truth_of_files(images, ground_truth, coco)
-    vlm = load_model(model, device=device, dtype=dtype)
+    vlm = load_model(model, device, dtype, revision, load_in_4bit, load_in_8bit)
     if chosen is None and vlm.published_preset is not None:
         chosen = load_preset(vlm.published_preset)
-    pairs = caption_pairs(
-        vlm,
-        images,
-        chosen.method() if chosen else None,
-        prompt if prompt is not None or chosen is None else chosen.generation.prompt,
-        max_new_tokens or (chosen.generation.max_new_tokens if chosen else 512),
-    )
+    method = chosen.method() if chosen else None
+    prompt = prompt if prompt is not None or chosen is None else chosen.generation.prompt
+    longest = max_new_tokens or (chosen.generation.max_new_tokens if chosen else 512)
     finder = MentionFinder()
+    written: list[Path] = []
+    if trace is None:
+        pairs = caption_pairs(vlm, images, method, prompt, longest)
+    else:
+        words = spelt(vlm, objects) if objects else spellable(vlm, vocabulary_words())
+        traced = trace_pairs(vlm, images, method, words, prompt, longest)
+        pairs = [each.captions for each in traced]
+        written = write_trace(trace, traced, [truth.get(image) for image in images], objects or (), finder)
     if json:
-        print_json(captions_document(vlm.name, chosen.name if chosen else None, pairs, truth, finder))
+        document = captions_document(vlm.name, chosen.name if chosen else None, pairs, truth, finder)
+        print_json(document | {"trace": list(map(str, written))})
         return
     for pair in pairs:
         captions = [("baseline", pair.baseline.text)]
         if pair.treated is not None and chosen is not None:
             captions.append((f"preset {chosen.name}", pair.treated.text))
         out.print(captions_view(out, str(pair.image), captions, truth.get(pair.image), finder))
+    for path in written:
+        err.print(f"wrote {path}", soft_wrap=True, markup=False)

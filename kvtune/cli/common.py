@@ -24,6 +24,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of weights on the Hub.")]
+LoadIn4Bit = Annotated[bool, typer.Option("--load-in-4bit", help="Quantize the language model's weights.")]
+LoadIn8Bit = Annotated[bool, typer.Option("--load-in-8bit", help="The same, in 8 bits.")]
 
 _COMMON = {"quiet": Quiet, "verbose": Verbose, "debug": Debug}
 _debug = False

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kvtune.cli.common import Json, command, err, out, print_json, with_common_options
+from kvtune.cli.common import (
+    Json,
+    LoadIn4Bit,
+    LoadIn8Bit,
+    Revision,
+    command,
+    err,
+    out,
+    print_json,
+    with_common_options,
+)
 
 if TYPE_CHECKING:
     from kvtune.models.check import ModelCheck
@@ -65,13 +75,11 @@ def check(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Question; the family's when left out.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.", min=1)] = 128,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of weights on the Hub.")] = None,
+    revision: Revision = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    load_in_4bit: Annotated[
-        bool, typer.Option("--load-in-4bit", help="Quantize the language model's weights.")
-    ] = False,
-    load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="The same, in 8 bits.")] = False,
+    load_in_4bit: LoadIn4Bit = False,
+    load_in_8bit: LoadIn8Bit = False,
     json: Json = False,
 ) -> None:
     """Load a model, caption one image, and say where its visual tokens are and what it takes.

@@ -39,6 +39,11 @@ def segment_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
+def word_ids(tokenizer: Any, word: str) -> list[int]:
+    """Token ids of a word as it stands in the middle of a sentence, after a space."""
+    return segment_ids(tokenizer, word if is_sentencepiece(tokenizer) else f" {word}")
+
+
 def prompt_rows(
     rows: Sequence[tuple[list[int], int, list[int]]], image_token_id: int, pad_token_id: int | None
 ) -> dict[str, Tensor]:

@@ -36,6 +36,13 @@ A study on disk
 ``captions/sensitivity/``, ``report/sensitivity.json``, ``.csv``, ``.png``, ``.svg``
     What ``kvtune sensitivity`` captioned and found: :class:`kvtune.search.sensitivity.Sensitivity`.
 
+A trace
+-------
+``kvtune caption --trace FOLDER`` writes, for all images together, ``layers.parquet``
+(:func:`kvtune.report.trace.layers_frame`) and ``objects.parquet`` (:func:`kvtune.report.trace.objects_frame`), and a
+picture of each image by the image's name, ``.png`` and ``.svg``
+(:func:`kvtune.report.figures.trace.trace_figure`).
+
 A preset
 --------
 ``{"schema_version": 1, "name", "method", "parameters", "model": {"family", "id", "revision", "layers"},
@@ -65,6 +72,8 @@ Each is one document on stdout. All rates are percent, 0 to 100; what is not kno
     :class:`kvtune.search.sensitivity.Sensitivity`, as ``report/sensitivity.json``.
 ``kvtune studies``
     A list of :class:`kvtune.search.overview.Overview`.
+``kvtune caption``
+    :func:`kvtune.report.marked.captions_document`, and ``trace``, the files that ``--trace`` wrote.
 ``kvtune score``
     ``{"chair_s", "chair_i", "precision", "recall", "f1", "captions", "mean_words", "scorer"}``.
 """

@@ -69,3 +69,36 @@ def test_a_wrong_request_is_one_line(tmp_path, monkeypatch, arguments, said):
     assert result.returncode == 2
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_trace_is_of_the_same_captions(coco, tmp_path):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
+    ids = coco.image_ids("val2014")[:2]
+    arguments = (*coco.image_paths(ids), "--model", "demo", "--coco", coco.root, "--json")
+    plain, traced = kvtune(*arguments), kvtune(*arguments, "--trace", tmp_path / "trace")
+    assert traced.returncode == 0, traced.stderr
+    document = json.loads(traced.stdout)
+    assert document["images"] == json.loads(plain.stdout)["images"]
+    names = {path.name for path in (tmp_path / "trace").iterdir()}
+    assert {str(tmp_path / "trace" / name) for name in names} == set(document["trace"]) and len(names) == 6
+    layers = pd.read_parquet(tmp_path / "trace" / "layers.parquet")
+    for shown in document["images"]:
+        for name, caption in shown["captions"].items():
+            rows = layers[(layers.image == shown["image"]) & (layers.caption == name) & (layers.layer == 0)]
+            assert len(rows) == caption["tokens"] + 1
+            assert rows.mention.dropna().tolist() == caption["mentioned"]
+            assert "".join(rows.token[:-1]).replace("▁", " ").strip() == caption["caption"]
+
+
+def test_objects_may_be_named(coco, tmp_path):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
+    (image_id,) = coco.image_ids("val2014")[:1]
+    picture = (coco.image_path(image_id), "--model", "demo")
+    trace = ("--trace", tmp_path)
+    assert kvtune(*picture, *trace, "--object", "dog", "--object", "window").returncode == 0
+    assert set(pd.read_parquet(tmp_path / "objects.parquet").word) == {"dog", "window"}
+    for arguments, said in (((*trace, "--object", "zebra"), "no word 'zebra'"), (("--object", "dog"), "give --trace")):
+        result = kvtune(*picture, *arguments)
+        assert result.returncode == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_kvsmooth import naive_decode
-from small_models import llava_inputs, small_llava
+from small_models import EOS, llava_inputs, small_llava
 from transformers import DynamicCache, LlamaForCausalLM, QuantizedCache, StaticCache
 
 from kvtune import KVSmooth
@@ -298,7 +298,7 @@ def test_assisted_decoding_is_refused(llava):
     inputs = llava_inputs(llava, [8])
     inputs["input_ids"][0, -4:] = inputs["input_ids"][0, -8:-4]  # something to look up
     with METHOD(llava), pytest.raises(RequestError, match="prompt lookup"):
-        generate(llava, inputs, prompt_lookup_num_tokens=3)
+        generate(llava, inputs, prompt_lookup_num_tokens=3, eos_token_id=EOS)
 
 
 def test_decoding_without_a_cache_is_refused(llava):

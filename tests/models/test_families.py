@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.captioning.trace import spelt, trace_caption
 from kvtune.errors import RequestError
 from kvtune.models import family_of, get_family
 
@@ -154,6 +155,31 @@ def test_captions_equal_generate(loaded, name):
         ends = vlm.eos_token_ids
         assert list(caption.token_ids) == [token for token in expected if token not in ends]
         assert caption.text == vlm.decode(caption.token_ids)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_traces_equal_the_naive_reference(loaded, name):
+    vlm = loaded(name, **GROUPED[name])
+    words = spelt(vlm, ["cat", "image", "dining table"])
+    for method in (None, METHODS[0], METHODS[3]):
+        picture = pictures()[0]
+        trace = trace_caption(vlm, picture, method, words, max_new_tokens=STEPS)
+        inputs = vlm.prepare([picture])
+        # For entropies of a model without a method, one that does nothing.
+        parameters = (method or KVSmooth(0.0, 1, 0.0, 0, 3)).parameters()
+        expected = naive_decode(vlm.hf_model, inputs, parameters, STEPS, first_position=first_position(vlm, inputs))
+        count = len(trace.token_ids)
+        assert list(trace.token_ids) == expected.tokens[:count]
+        np.testing.assert_allclose(trace.entropy[:-1], expected.entropies[: count - 1], rtol=0, atol=1e-5)
+        smoothed = range(method.start_layer, method.end_layer) if method else []
+        for layer in range(LAYERS):
+            factors = [step[layer] for step in expected.factors] if layer in smoothed else [np.nan] * STEPS
+            np.testing.assert_allclose(trace.smoothing[:-1, layer], factors[: count - 1], rtol=0, atol=1e-5)
+        for place, logits in enumerate(expected.logits[:count]):
+            for column, word in enumerate(words):
+                logit = logits[word.token_id].item()
+                assert trace.logits[place, column] == pytest.approx(logit, abs=1e-5)
+                assert trace.ranks[place, column] == 1 + sum(other > logit for other in logits.tolist())
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -31,6 +31,9 @@ class _Tokenizer:
     def decode(self, token_ids, skip_special_tokens=True):
         return " ".join(map(str, token_ids))
 
+    def convert_ids_to_tokens(self, token_ids):
+        return list(map(str, token_ids))
+
 
 class _Processor:
     tokenizer = _Tokenizer()
