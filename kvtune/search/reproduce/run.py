@@ -213,14 +213,18 @@ def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset)
 def _is_complete(table: Table, folder: ModelFolder, begun: Manifest, reporting: Subset, count: int) -> bool:
     """Whether every caption of a table is there, so that neither weights nor images are needed."""
     image_ids, tune_ids = list(reporting.image_ids[:count]), begun.tune["image_ids"][:count]
-    if len(tune_ids) < count or not folder.ground_truth.exists():
-        return False
-    if not load_ground_truth(folder.ground_truth).keys() >= {*image_ids, *tune_ids}:
+    if len(tune_ids) < count or not _has_truth(folder, [*image_ids, *tune_ids]):
         return False
     if not all(_has_all(folder.tune_captions(factor), tune_ids) for factor in LAMBDAS):
         return False
-    chosen = _sweep(folder, _scoring(folder), tune_ids, begun.tune).chosen
+    scoring = _scoring(folder, [*image_ids, *tune_ids])
+    chosen = _sweep(folder, scoring, tune_ids, begun.tune).chosen
     return all(_has_all(folder.captions(name, chosen), image_ids) for name in TABLES[table])
+
+
+def _has_truth(folder: ModelFolder, image_ids: Sequence[int]) -> bool:
+    """Whether it is known what is in these images."""
+    return folder.ground_truth.exists() and load_ground_truth(folder.ground_truth).keys() >= set(image_ids)
 
 
 def _has_all(path: Path, image_ids: Sequence[int]) -> bool:
@@ -236,7 +240,7 @@ def _reproduce(plan: _Plan, on_progress: Callable[[int, int], None]) -> ModelRes
     assert manifest is not None
     names, tune_ids = TABLES[plan.request.table], manifest.tune["image_ids"][: plan.count]
     published = published_parameters(plan.preset, manifest.layers)
-    scoring = _scoring(plan.folder)
+    scoring = _scoring(plan.folder, [*plan.image_ids, *tune_ids])
     total = len(LAMBDAS) * len(tune_ids) + len(names) * plan.count
 
     def caption(settings: Mapping[Number, Setting], image_ids: Sequence[int], prompt: str, before: int) -> None:
@@ -306,8 +310,9 @@ def _begin(plan: _Plan, engine: _Engine) -> None:
     images = plan.images
     assert images is not None
     begun, tune = plan.begun, images.tune.model_dump(mode="json")
-    is_more = begun is None or len(begun.tune["image_ids"]) < len(tune["image_ids"])
-    if is_more or not plan.folder.ground_truth.exists():
+    if begun is not None and len(begun.tune["image_ids"]) > len(tune["image_ids"]):
+        tune = begun.tune
+    if not _has_truth(plan.folder, images.image_ids):
         save_ground_truth(images.ground_truth(), plan.folder.ground_truth)
     vlm = engine.vlm
     Manifest(
@@ -316,7 +321,7 @@ def _begin(plan: _Plan, engine: _Engine) -> None:
         fingerprint=_fingerprint(plan, vlm),
         family=vlm.family.name,
         layers=vlm.n_layers,
-        tune=tune if is_more or begun is None else begun.tune,
+        tune=tune,
         coco=str(images.folder.root.absolute()),
         versions=versions(),
         device=str(vlm.device),
@@ -335,8 +340,10 @@ def _fingerprint(plan: _Plan, vlm: "VisionLanguageModel") -> Fingerprint:
     )
 
 
-def _scoring(folder: ModelFolder) -> Scoring:
-    return Scoring(load_ground_truth(folder.ground_truth))
+def _scoring(folder: ModelFolder, image_ids: Sequence[int]) -> Scoring:
+    """The scorer for these images; the file may hold more, of a run with more images."""
+    truth = load_ground_truth(folder.ground_truth)
+    return Scoring({image_id: truth[image_id] for image_id in image_ids})
 
 
 def _sweep(folder: ModelFolder, scoring: Scoring, tune_ids: Sequence[int], tune: Mapping[str, Any]) -> Sweep:
