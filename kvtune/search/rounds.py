@@ -103,7 +103,7 @@ class Plan:
             # without which it would never be a parent.
             _ = asked.relative_params
             point = {name: found.snapped(asked.params[name]) for name, found in self.space.parameters.items()}
-            attributes = study.trials[asked.number].system_attrs
+            attributes = study.get_trials(deepcopy=False)[asked.number].system_attrs
             if self.space.full(point) not in seen:
                 break
             study.tell(asked, state=STATES["failed"])
