@@ -48,7 +48,7 @@ LOOKS: dict[Role, Look] = {
     "published": Look("published", "▲", "P", "bold magenta", "^", "#CC79A7"),
     "front": Look("front", "●", "o", "cyan", "o", "#0072B2"),
     "complete": Look("other trials", "·", ".", "default", "o", "#999999"),
-    "raced": Look("raced out", "×", "x", "dim", "x", "#999999", "raced out, on fewer images"),
+    "raced": Look("raced out", "×", "x", "dim", "x", "#999999", "raced out, fewer images"),
 }
 """By falling precedence: where points coincide, the first of these is drawn on top."""
 

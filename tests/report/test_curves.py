@@ -41,7 +41,7 @@ def test_lines_of_equal_f1_are_true():
         f1 = 2 * points[:, 0] * points[:, 1] / points.sum(axis=1)
         assert f1.min() == pytest.approx(f1.max())
         levels.append(round(f1[0], 6))
-    assert all(level % 5 == 0 for level in levels) and levels == sorted(set(levels))
+    assert all(level % 2 == 0 for level in levels) and levels == sorted(set(levels))
 
 
 @pytest.mark.parametrize("summary", [study([], None), study([trial(0, 40, 80)])], ids=["empty", "one point"])

@@ -1,5 +1,6 @@
 import io
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from kvtune.report.figures.hypervolume import hypervolumes
 from kvtune.report.files import write_pictures
 from kvtune.report.overlay import OverlayPoint
 from kvtune.search.front import hypervolume
+from kvtune.search.summary import CutBaseline
 
 
 def texts(figure):
@@ -30,9 +32,9 @@ def line(figure, label):
 def test_every_kind_of_point_is_drawn_once_and_named():
     summary = random_study(50, raced=5, failed=2, running=1, width=2.0)
     figure = front_figure(summary, summary.front[0])
-    assert legend(figure) == ["chosen", "baseline", "published", "front", "other trials", "raced out, on fewer images"]
+    assert legend(figure) == ["chosen", "baseline", "published", "front", "other trials", "raced out, fewer images"]
     assert len(line(figure, "front").get_xdata()) == len(summary.front) - 1  # the star stands for the chosen one
-    assert len(line(figure, "raced out, on fewer images").get_xdata()) == 5
+    assert len(line(figure, "raced out, fewer images").get_xdata()) == 5
     front = set(summary.front)
     published = {t.number for t in summary.trials if t.published}
     others = [t for t in summary.trials if t.state == "complete" and t.number not in front | published]
@@ -95,10 +97,19 @@ def test_pictures_have_the_size_of_a_column_and_are_valid(summary, tmp_path):
     assert (tmp_path / "hypervolume.png").exists() == (summary.baseline is not None)
 
 
-def test_everything_drawn_lies_inside_the_picture():
-    figure = front_figure(random_study(50, width=3.0, raced=4), 3)
+@pytest.mark.parametrize("with_all", [False, True])
+def test_everything_drawn_lies_inside_the_picture(with_all):
+    summary, overlays = random_study(50, width=3.0, raced=4), []
+    chosen = summary.front[0]
+    if with_all:
+        tied = [replace(t, ties=tuple(summary.front[1:3])) if t.number == chosen else t for t in summary.trials]
+        curve = [CutBaseline(n, 15.0 * n, 20.0 * n, 2.0 * n, 90.0, 50.0, 70.0 + 3 * n) for n in range(1, 4)]
+        summary = replace(summary, trials=tied, cut_baseline=curve)
+        overlays = [OverlayPoint("VCD", {"chair_s": 48.0, "f1": 70.0}, reported=True, source="a paper")]
+    figure = front_figure(summary, chosen, overlays)
     figure.savefig(io.BytesIO(), format="png")
     axes = figure.axes[0]
+    assert len(legend(figure)) == (9 if with_all else 6)
     low, high = axes.get_xlim()
     ticks = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
     for artist in (axes.xaxis.label, axes.yaxis.label, figure.legends[0], *ticks):

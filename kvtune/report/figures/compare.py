@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvtune.report.figures.drawing import CHAIR_S, F1, PALETTE, column_figure, give_room, style
+from kvtune.report.figures.drawing import CHAIR_S, F1, PALETTE, column_figure, give_room, legend_below, style
+from kvtune.report.figures.points import error_bars
 from kvtune.report.roles import front_line
 from kvtune.search.summary import StudySummary, TrialSummary
 
@@ -17,6 +18,8 @@ _LEGEND_WIDTH = 44
 
 def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Figure":
     """Draw the front of each study in a colour of its own, its baseline as a square and its chosen point as a star.
+
+    These two have their 95 % intervals as error bars.
 
     Parameters
     ----------
@@ -37,14 +40,15 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
             # Baselines of one model on the same images coincide: squares of growing size show each of them.
             baseline = [summary.baseline] if summary.baseline else []
             _dots(axes, baseline, "s", colour, 5 + 1.5 * index, hollow=True)
+            for trial in [*baseline, *(trial for trial in summary.trials if trial.number == chosen)]:
+                error_bars(axes, vars(trial), trial.intervals, "chair_s", "f1", colour)
             axes.plot([], [], dashes, color=colour, label=textwrap.fill(summary.study, _LEGEND_WIDTH))
         axes.plot([], [], "s", color="#555555", markersize=6, markerfacecolor="none", label="baseline")
         axes.plot([], [], "*", color="#555555", markersize=9, markeredgewidth=0, label="chosen")
         axes.set_xlabel(CHAIR_S)
         axes.set_ylabel(F1)
         give_room(axes)
-        longest = max((len(summary.study) for summary, _ in studies), default=0)
-        figure.legend(loc="outside lower center", ncols=2 if longest <= _LEGEND_WIDTH // 2 else 1, frameon=False)
+        legend_below(figure, axes)
         return figure
 
 

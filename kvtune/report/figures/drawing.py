@@ -74,12 +74,19 @@ def give_room(axes: "Axes") -> None:
             put(middle - _SMALLEST_SPAN / 2, middle + _SMALLEST_SPAN / 2)
 
 
-def legend_below(figure: "Figure", axes: "Axes", columns: int = 3) -> None:
-    """Name what was drawn below the picture, or say in it that there is nothing yet."""
-    if axes.get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.3, columnspacing=1.0)
-    else:
+def legend_below(figure: "Figure", axes: "Axes") -> None:
+    """Name what was drawn below the picture, in as many columns as fit, or say in it that there is nothing yet."""
+    if not axes.get_legend_handles_labels()[0]:
         nothing_yet(axes)
+        return
+    for columns in (3, 2, 1):
+        legend = figure.legend(
+            loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.3, columnspacing=1.0
+        )
+        figure.draw_without_rendering()
+        if legend.get_window_extent().width <= figure.bbox.width or columns == 1:
+            return
+        legend.remove()
 
 
 def nothing_yet(axes: "Axes") -> None:

@@ -32,7 +32,9 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         give_room(axes)
         _draw_cut_baseline(axes, summary)
         legend_below(figure, axes)
-        members = [trial for trial in summary.trials if trial.number in summary.front]
+        members = sorted(
+            (trial for trial in summary.trials if trial.number in summary.front), key=lambda t: t.number != chosen
+        )  # the chosen one's number is never left out
         number_points(figure, axes, [(t.number or 0, t.chair_s or 0.0, t.f1 or 0.0) for t in members])
         return figure
 

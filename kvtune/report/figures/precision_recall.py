@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_WIDE = 30
-"""Points of recall in the picture from which lines of equal F1 are 10 points apart, not 5."""
+_STEPS = ((30.0, 10), (12.0, 5), (0.0, 2))
+"""From how many points of recall in the picture lines of equal F1 are how many points apart."""
 
 _WHOLE = 1.0
 """Points of recall and precision within which a cut baseline is as good as whole, and its number left out."""
@@ -66,7 +66,7 @@ def _draw_lines_of_f1(axes: "Axes") -> None:
     """Draw precision over recall at equal F1: p = F r / (2 r - F), labelled where a line enters at the top."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     high = min(high, 101.0)
-    step = 10 if right - left > _WIDE else 5
+    step = next(step for least, step in _STEPS if right - left >= least)
     for f1 in range(step, 100, step):
         recall = np.linspace(max(left, f1 / 2 + 0.01), right, 400)
         precision = f1 * recall / (2 * recall - f1)

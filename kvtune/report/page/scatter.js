@@ -3,6 +3,7 @@
 byId("intervals-label").hidden = !points.some(p => Object.keys(p.intervals).length);
 byId("zoom-label").hidden = study.front.length < 2;
 byId("held-out-label").hidden = !validated.size;
+byId("how").hidden = !drawn.length;
 
 const SHAPES = {
   chosen: "M0,-8 L2.2,-2.9 7.6,-2.5 3.5,1.1 4.7,6.5 0,3.6 -4.7,6.5 -3.5,1.1 -7.6,-2.5 -2.2,-2.9Z",

@@ -7,7 +7,8 @@ function columns() {
   if (validated.size) for (const [metric, label] of [["chair_s", "CHAIR_S held-out"], ["f1", "F1 held-out"]]) {
     found.push({label, value: p => heldOut(p) && heldOut(p).metrics[metric], text: p => heldOut(p) ? rate(heldOut(p).metrics[metric]) : "", small: p => heldOut(p) ? interval(heldOut(p), metric) : ""});
   }
-  found.push({label: "words", value: p => p.mean_words, text: p => rate(p.mean_words)}, {label: "images", value: p => p.images});
+  found.push({label: "words", value: p => p.mean_words, text: p => rate(p.mean_words)});
+  if (new Set(points.map(p => p.images)).size > 1) found.push({label: "images", value: p => p.images});
   return found;
 }
 const COLUMNS = columns();
