@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
 from kvtune.search.samplers import SamplerName
 
 
@@ -34,6 +34,9 @@ def search(
     storage: Annotated[str | None, typer.Option(help="URL of an Optuna storage instead of study.db.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    revision: Revision = None,
+    load_in_4bit: LoadIn4Bit = False,
+    load_in_8bit: LoadIn8Bit = False,
     lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
     json: Json = False,
 ) -> None:
@@ -70,6 +73,9 @@ def search(
         storage=storage,
         device=device,
         dtype=dtype,
+        revision=revision,
+        load_in_4bit=load_in_4bit,
+        load_in_8bit=load_in_8bit,
         lanes=lanes,
     )
     try:

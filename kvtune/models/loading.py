@@ -72,10 +72,7 @@ def load_model(
     target = resolve_device(device)
     dtype, quantization = _quantization(dtype, load_in_4bit, load_in_8bit)
     family, source, name = locate(str(name))
-    is_local = Path(source).is_dir()
-    if is_local and revision is not None:
-        raise RequestError(f"a revision is for weights on the Hub, and {source} is a folder; leave the revision out")
-    folder, commit = (Path(source), None) if is_local else fetch_description(source, revision)
+    folder, commit = _description(source, revision)
     family = family_of_config(family, read_config(folder, source), source)
     if commit is not None:
         fetch_weights(source, folder)
@@ -95,6 +92,11 @@ def load_model(
         if isinstance(module, GenerationMixin):
             module.generation_config = greedy
     return VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
+
+
+def commit_of(name: str | Path, revision: str | None = None) -> str | None:
+    """The commit that :func:`load_model` would load, without its weights; None for a folder. Raises as that does."""
+    return _description(locate(str(name))[1], revision)[1]
 
 
 def resolve_device(device: str) -> torch.device:

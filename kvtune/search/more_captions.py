@@ -145,7 +145,7 @@ def _captioner(manifest: Manifest, engine: Engine) -> CaptionWriter:
     from kvtune.models import load_model
 
     begun = manifest.fingerprint
-    vlm = load_model(begun.model, device=engine.device, dtype=begun.dtype)
+    vlm = load_model(begun.model, device=engine.device, dtype=begun.dtype, revision=begun.revision)
     if (vlm.revision, vlm.dtype_name) != (begun.revision, begun.dtype):
         raise RequestError(
             f"the study was searched with {begun.model} at revision {begun.revision} in {begun.dtype}, but the model "

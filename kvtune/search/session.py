@@ -54,6 +54,9 @@ class Options:
     storage: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    revision: str | None = None
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
     lanes: str = "auto"
 
 
@@ -81,13 +84,13 @@ def search(options: Options, view: View) -> StudySummary:
             refuse_difference(folder, begun.fingerprint, _known_fingerprint(options))
         if options.storage is not None:
             check_storage(options.storage)
-        _check_model(options)
+        revision = _revision(options, folder, begun)
         data = _data(options, begun)
         if data.note:
             view.note(data.note)
         given_space = None if options.space is None else load_space(options.space)
 
-        vlm = _load_model(options)
+        vlm = _load_model(options, revision)
         fingerprint = _fingerprint(options, vlm, data, _space(options, given_space, begun, vlm))
         if begun is not None:
             refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
@@ -165,17 +168,29 @@ def _data(options: Options, begun: Manifest | None) -> Data:
     return data
 
 
-def _check_model(options: Options) -> None:
-    """Refuse an unknown name before anything about data is said."""
-    from kvtune.models import locate
+def _revision(options: Options, folder: StudyFolder, begun: Manifest | None) -> str | None:
+    """The revision to load: the one asked for, else the one that the study was begun with.
 
-    locate(options.model)
+    An unknown name is refused before anything about data is said, another model or commit than the study's before any
+    weights are fetched.
+    """
+    from kvtune.models import commit_of, locate
+
+    _, source, name = locate(options.model)
+    if begun is None:
+        return options.revision
+    refuse_difference(folder, begun.fingerprint, {"model": DEMO if name == DEMO else source})
+    if options.revision is None:
+        return begun.fingerprint.revision
+    refuse_difference(folder, begun.fingerprint, {"revision": commit_of(options.model, options.revision)})
+    return options.revision
 
 
-def _load_model(options: Options) -> "VisionLanguageModel":
+def _load_model(options: Options, revision: str | None) -> "VisionLanguageModel":
     from kvtune.models import load_model
 
-    return load_model(options.model, device=options.device, dtype=options.dtype)
+    quantization = options.load_in_4bit, options.load_in_8bit
+    return load_model(options.model, options.device, options.dtype, revision, *quantization)
 
 
 def _space(
