@@ -168,6 +168,15 @@ def locate(name: str) -> tuple[Family | None, str, str]:
     return None, name, hub_id_name(name) or name.rsplit("/", 1)[-1]
 
 
+def _description(source: str, revision: str | None) -> tuple[Path, str | None]:
+    """A folder with a model's configuration, and the commit that it is of; None for a folder of the user's."""
+    if not Path(source).is_dir():
+        return fetch_description(source, revision)
+    if revision is not None:
+        raise RequestError(f"a revision is for weights on the Hub, and {source} is a folder; leave the revision out")
+    return Path(source), None
+
+
 def read_config(folder: Path, source: str) -> dict[str, Any]:
     """A checkpoint's config.json as it is stored; RequestError if there is none or it is no model's."""
     if not (folder / "config.json").is_file():
