@@ -48,6 +48,7 @@ def sentences(found: ModelResult) -> list[str]:
     return [
         "Under our numbers: 95 % intervals; difference: ours minus reported.",
         _constant(found),
+        *(["Keys alone and attention output have KVSmooth's own parameters."] if found.setting("keys") else []),
         *_anchor(found),
         *(
             f"{_capital(label(found, setting))} against greedy decoding: "
