@@ -82,6 +82,9 @@ class CaptionLog:
     def __contains__(self, image_id: int) -> bool:
         return image_id in self._captions
 
+    def __getitem__(self, image_id: int) -> dict[str, Any]:
+        return self._captions[image_id]
+
     def __len__(self) -> int:
         return len(self._captions)
 

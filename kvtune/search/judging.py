@@ -1,6 +1,6 @@
 """Captioning the images of a round: all its trials together, every caption kept as it comes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,9 @@ class CaptionWriter(Protocol):
     def run(self, requests: Iterable[Any]) -> Iterator[Any]:
         """Captions as they finish, in any order."""
 
+    def withdraw(self, tag: Any) -> None:
+        """Give no captions for requests of ``tag`` any more."""
+
 
 def caption_images(
     captioner: CaptionWriter,
@@ -31,6 +34,8 @@ def caption_images(
     methods: "Mapping[Number, Method | None]",
     logs: Mapping[Number, CaptionLog],
     on_caption: Callable[[Number], None],
+    stopped: Set[Number] = frozenset(),
+    is_over: Callable[[], bool] = lambda: False,
 ) -> dict[Number, str]:
     """Caption every image with every method, except what the logs hold already.
 
@@ -47,6 +52,10 @@ def caption_images(
         Trial number to the log that its captions are appended to.
     on_caption
         Called with the trial's number after each caption.
+    stopped
+        Trials that want no more captions; may grow while ``on_caption`` is called.
+    is_over
+        Whether to end now, asked after each caption; captions in flight are then lost.
 
     Returns
     -------
@@ -58,8 +67,21 @@ def caption_images(
     KvtuneError
         If captioning fails for a reason that is no trial's own: an image, the disk, the device.
     """
+
+    def run(some: "Mapping[Number, Method | None]") -> None:
+        withdrawn: set[Number] = set()
+        for caption in captioner.run(_requests(images, some, logs, stopped)):
+            if caption.tag not in stopped:
+                logs[caption.tag].append(caption.image_id, caption.text, len(caption.token_ids), caption.finish_reason)
+                on_caption(caption.tag)
+            for number in stopped - withdrawn:
+                captioner.withdraw(number)
+                withdrawn.add(number)
+            if is_over():
+                return
+
     try:
-        _run(captioner, images, methods, logs, on_caption)
+        run(methods)
         return {}
     except KvtuneError as error:
         raise _stopped(error) from error
@@ -68,7 +90,8 @@ def caption_images(
     failures: dict[Number, Exception] = {}
     for number, method in methods.items():
         try:
-            _run(captioner, images, {number: method}, logs, on_caption)
+            if number not in stopped and not is_over():
+                run({number: method})
         except KvtuneError as error:
             raise _stopped(error) from error
         except Exception as error:
@@ -78,27 +101,18 @@ def caption_images(
     return {number: _reason(error) for number, error in failures.items()}
 
 
-def _run(
-    captioner: CaptionWriter,
+def _requests(
     images: Sequence[Image],
     methods: "Mapping[Number, Method | None]",
     logs: Mapping[Number, CaptionLog],
-    on_caption: Callable[[Number], None],
-) -> None:
-    for caption in captioner.run(_requests(images, methods, logs)):
-        logs[caption.tag].append(caption.image_id, caption.text, len(caption.token_ids), caption.finish_reason)
-        on_caption(caption.tag)
-
-
-def _requests(
-    images: Sequence[Image], methods: "Mapping[Number, Method | None]", logs: Mapping[Number, CaptionLog]
+    stopped: Set[Number],
 ) -> "Iterator[CaptionRequest]":
     """Requests for what is missing; those that share an image are neighbours, because they share its prefill."""
     from kvtune.captioning import CaptionRequest
 
     for image_id, path in images:
         for number, method in methods.items():
-            if image_id not in logs[number]:
+            if number not in stopped and image_id not in logs[number]:
                 yield CaptionRequest(image_id, path, method, number)
 
 

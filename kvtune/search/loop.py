@@ -1,17 +1,26 @@
 """The search itself: the baseline, then rounds of trials until enough are finished."""
 
-from collections.abc import Iterable, Sequence
+import math
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kvtune.errors import KvtuneError
-from kvtune.search.captions import CaptionLog, count_captions
+from kvtune.search.budget import Deadline, cost
+from kvtune.search.captions import CaptionLog, captions_of, count_captions
+from kvtune.search.front import front
+from kvtune.search.heat import FirstImages, Heat
 from kvtune.search.judging import CaptionWriter, Image, caption_images
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import LedgerWriter, Trial
 from kvtune.search.manifest import Manifest
 from kvtune.search.progress import View
-from kvtune.search.rescore import put_scores, scores_again, tune_captions, with_reference_point
+from kvtune.search.racing import LOOKS, race_counts
+from kvtune.search.rescore import put_scores, scores_again, with_reference_point
 from kvtune.search.rounds import Plan
 from kvtune.search.scoring import Scoring
 from kvtune.search.storage import optuna_copy
@@ -37,6 +46,8 @@ class Search:
         Shows what happens.
     storage
         URL of an Optuna storage instead of ``study.db``.
+    deadline
+        When to end, however many trials are finished.
     """
 
     def __init__(
@@ -48,27 +59,25 @@ class Search:
         scoring: Scoring,
         view: View,
         storage: str | None = None,
+        deadline: Deadline | None = None,
     ) -> None:
         self._folder = folder
         self._manifest = manifest
         self._captioner = captioner
-        self._images = images
+        self._order = manifest.image_order
+        files = dict(images)
+        self._images = [(image_id, files[image_id]) for image_id in self._order]
+        self._race = manifest.race
+        self._deadline = deadline or Deadline()
+        self._counted: dict[int, NDArray[np.int64]] = {}
         self._ids = [image_id for image_id, _ in images]
         self._scoring = scoring
         self._view = view
         self._ledger = LedgerWriter(folder.ledger)
         self._optuna = optuna_copy(folder, manifest, storage)
-        fingerprint, published = manifest.fingerprint, manifest.published
-        self._plan = Plan(
-            fingerprint.space,
-            fingerprint.sampler,
-            fingerprint.seed,
-            fingerprint.parallel_trials,
-            published.parameters if published is not None and published.enqueued else None,
-        )
 
     def run(self, trials: int) -> None:
-        """Search until the study holds ``trials`` finished trials, or the grid has no more points.
+        """Search until the study holds ``trials`` finished trials, the grid has no more points or the time is up.
 
         Raises
         ------
@@ -78,49 +87,130 @@ class Search:
         with closing(self._ledger), closing(self._optuna):
             self._same_scores_throughout()
             self._optuna.follow(self._ledger)
-            with self._view.showing(self._manifest, self._ledger, self._captions_to_come(trials)):
-                if self._ledger.baseline.state == "running":
-                    self._judge([self._ledger.baseline])
-                self._set_reference_point()
-                while self._ledger.finished < trials:
-                    running = self._ledger.running or self._ask(trials)
-                    if not running:
-                        self._view.note(f"the grid has no more points after {self._ledger.finished} trials")
-                        break
-                    self._judge(running)
-                    self._guard_against_failure()
+            self._meter = _Meter(self._captions_to_come(trials), len(self._order), self._race is not None)
+            with self._view.showing(self._manifest, self._ledger, self._meter.to_come):
+                if self._search(trials):
+                    return
+            self._view.note(
+                f"time is up after {self._ledger.finished} of {trials} finished trials; no caption is lost, and the "
+                "same command goes on from here"
+            )
+
+    def _search(self, trials: int) -> bool:
+        """Search; False if the time was up before the end."""
+        if self._ledger.baseline.state == "running" and not self._judge([self._ledger.baseline]):
+            return False
+        self._set_reference_point()
+        while self._ledger.finished < trials:
+            if self._deadline.is_over():
+                return False
+            running = self._ledger.running or self._ask(trials)
+            if not running:
+                self._view.note(f"the grid has no more points after {self._ledger.finished} trials")
+                break
+            if not self._judge(running):
+                return False
+            self._guard_against_failure()
+        return True
+
+    def _plan(self) -> Plan:
+        fingerprint, published, start = self._manifest.fingerprint, self._manifest.published, self._manifest.start
+        return Plan(
+            fingerprint.space,
+            fingerprint.sampler,
+            fingerprint.seed,
+            fingerprint.parallel_trials,
+            published.parameters if published is not None and published.enqueued else None,
+            [] if start is None else [each.point for each in start.points],
+            self._manifest.constraints(self._ledger.baseline),
+        )
 
     def _ask(self, trials: int) -> list[Trial]:
         """Ask the next trials, at most to the end of their round."""
-        start, size = len(self._ledger.trials), self._plan.size
-        stop = min((start // size + 1) * size, start + trials - self._ledger.finished)
-        asked = self._plan.trials(self._ledger.trials, start, stop)
+        plan, start = self._plan(), len(self._ledger.trials)
+        stop = min((start // plan.size + 1) * plan.size, start + trials - self._ledger.finished)
+        asked = plan.trials(self._ledger.trials, start, stop)
         self._ledger.ask(asked)
         self._optuna.add(asked)
         return asked
 
-    def _judge(self, trials: Iterable[Trial]) -> None:
-        """Caption the images with these trials together, then score them and tell what came of them, by number."""
+    def _judge(self, trials: Sequence[Trial]) -> bool:
+        """Caption the images with trials of one round together, then score them and tell what came of them, by number.
+
+        False if the time was up first; they are then still running.
+        """
         numbers = [trial.number for trial in trials]
         failures: dict[int | None, str] = {}
         with ExitStack() as stack:
             logs = {number: stack.enter_context(closing(self._open_log(number))) for number in numbers}
-            unfinished = {number: self._method(number) for number in numbers if not logs[number].has_all(self._ids)}
-            if unfinished:
+            heat = self._heat({number: log for number, log in logs.items() if number is not None})
+            stopped: set[int | None] = set(heat.out)
+            unfinished = {
+                number: self._method(number)
+                for number in numbers
+                if number not in stopped and not logs[number].has_all(self._order)
+            }
+
+            def written(number: int | None) -> None:
+                self._view.caption(number)
+                estimate = self._meter.caption(FirstImages(self._order, logs[number]))
+                if estimate:
+                    self._view.note(estimate)
+                if number is not None and number not in stopped and heat.look(number):
+                    stopped.add(number)
+                    self._meter.to_come -= len(self._order) - len(logs[number])
+                    self._view.stopped(number, len(self._order) - len(logs[number]))
+
+            if unfinished and not self._deadline.is_over():
                 for number in unfinished:
                     self._view.started(number, len(logs[number]))
-                failures = caption_images(self._captioner, self._images, unfinished, logs, self._view.caption)
+                self._meter.start()
+                failures = caption_images(
+                    self._captioner, self._images, unfinished, logs, written, stopped, self._deadline.is_over
+                )
+            if not all(log.has_all(self._order) for n, log in logs.items() if n not in stopped and n not in failures):
+                return False
         for number in numbers:
-            if number is not None and number in failures:
-                ended = self._ledger.fail(number, failures[number])
-            else:
-                metrics = self._scoring.score(tune_captions(self._folder, number, self._ids))
-                ended = self._ledger.complete(number, metrics, self._scoring.identity)
-            if number is None:
-                self._optuna.describe(ended)
-            else:
-                self._optuna.finish(ended)
-            self._view.ended(ended)
+            self._view.ended(self._settle(number, heat, failures))
+        return True
+
+    def _settle(self, number: int | None, heat: Heat, failures: Mapping[int | None, str]) -> Trial:
+        """Score a trial and write down what came of it."""
+        if number is None:
+            ended = self._ledger.complete(None, self._scores(None, self._ids), self._scoring.identity)
+            self._optuna.describe(ended)
+            return ended
+        if number in heat.out:
+            out = heat.out[number]
+            scores = self._scores(number, self._order[: out.images])
+            ended = self._ledger.race_out(number, scores, self._scoring.identity, out.by)
+        elif number in failures:
+            ended = self._ledger.fail(number, failures[number])
+        else:
+            ended = self._ledger.complete(number, self._scores(number, self._ids), self._scoring.identity)
+        self._optuna.finish(ended)
+        return ended
+
+    def _scores(self, number: int | None, image_ids: Sequence[int]) -> dict[str, Any]:
+        return self._scoring.score(captions_of(self._folder.trial_captions(number), image_ids))
+
+    def _heat(self, logs: Mapping[int, CaptionLog]) -> Heat:
+        """The race of these trials against the front of all earlier rounds."""
+        constraints = self._manifest.constraints(self._ledger.baseline)
+        size = self._manifest.fingerprint.parallel_trials
+        first = min(logs, default=0) // size * size
+        earlier = [trial for trial in self._ledger.trials[:first] if constraints.met_by(trial)]
+        points = front([trial.point for trial in earlier if trial.point is not None])
+        members = [earlier[index].number for index in points] if self._race is not None and logs else []
+        counts = {number: self._counts(number) for number in members if number is not None}
+        return Heat(self._race, self._order, counts, logs, lambda lines: race_counts(self._scoring.counts(lines).table))
+
+    def _counts(self, number: int) -> NDArray[np.int64]:
+        """Counts of a complete trial's captions in the order of the race."""
+        if number not in self._counted:
+            lines = captions_of(self._folder.trial_captions(number), self._order)
+            self._counted[number] = race_counts(self._scoring.counts(lines).table)
+        return self._counted[number]
 
     def _open_log(self, number: int | None) -> CaptionLog:
         path = self._folder.trial_captions(number)
@@ -140,10 +230,10 @@ class Search:
 
     def _same_scores_throughout(self) -> None:
         """Score again what another scorer, or another ground truth, has scored."""
-        judged = [trial for trial in [self._ledger.baseline, *self._ledger.trials] if trial.state == "complete"]
+        judged = [trial for trial in [self._ledger.baseline, *self._ledger.trials] if trial.metrics is not None]
         if any(trial.scoring != self._scoring.identity for trial in judged):
             self._view.note(f"scorer or ground truth changed; scoring {len(judged)} stored settings again")
-            scores = scores_again(self._folder, self._ids, self._ledger, self._scoring)
+            scores = scores_again(self._folder, self._manifest, self._ledger, self._scoring)
             put_scores(self._ledger, scores, self._scoring)
 
     def _set_reference_point(self) -> None:
@@ -153,7 +243,7 @@ class Search:
             manifest.save(self._folder)
 
     def _captions_to_come(self, trials: int) -> int:
-        """Captions that are to be written until ``trials`` are finished, if none fails."""
+        """Captions that are to be written until ``trials`` are finished, if none fails and none is raced out."""
         pending = [trial for trial in [self._ledger.baseline, *self._ledger.trials] if trial.state == "running"]
         begun = sum(count_captions(self._folder.trial_captions(trial.number)) for trial in pending)
         asked = len(self._ledger.running)
@@ -167,3 +257,31 @@ class Search:
                 f"trials {last[0].number} to {last[-1].number} failed one after the other, the last with "
                 f"{last[-1].reason}; the same command tries other settings"
             )
+
+
+class _Meter:
+    """Measures what captions cost, and says once what those to come will."""
+
+    def __init__(self, to_come: int, images: int, raced: bool) -> None:
+        self.to_come = to_come
+        self._block = min(images, math.ceil(images / (LOOKS + 1)))
+        self._raced, self._told = raced, False
+        self._written, self._begun = 0, 0.0
+
+    def start(self) -> None:
+        """Captioning begins, or goes on with other trials."""
+        self._begun = self._begun or time.monotonic()
+
+    def caption(self, first: FirstImages) -> str | None:
+        """Count a caption; the estimate, once a block of images is captioned without a gap.
+
+        Captions finish when they are short, so those of whole blocks alone say how long captions are.
+        """
+        self.to_come -= 1
+        self._written += 1
+        if self._told or self._written < self._block or first.advance() < self._block:
+            return None
+        self._told = True
+        rate = self._written / max(1e-9, time.monotonic() - self._begun)
+        tokens = sum(first.log[image_id]["tokens"] for image_id in first.order[: self._block]) / self._block
+        return f"after {self._written} captions: {cost(self.to_come, tokens, rate, self._raced)}"

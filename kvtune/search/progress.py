@@ -50,6 +50,9 @@ class View:
     def caption(self, number: int | None) -> None:
         """A caption of this trial was written."""
 
+    def stopped(self, number: int, spared: int) -> None:
+        """A trial was raced out; so many of its captions will not be written."""
+
     def ended(self, trial: Trial) -> None:
         """A trial, or the baseline, was judged or failed."""
 
@@ -75,7 +78,7 @@ class PlainView(View):
     @contextlib.contextmanager
     def showing(self, manifest: Manifest, ledger: Ledger, captions: int) -> Iterator[None]:
         self._names = list(manifest.fingerprint.space.parameters)
-        self._ledger = ledger
+        self._manifest, self._ledger = manifest, ledger
         self._captions, self._written = captions, 0
         self._begun = self._last = time.monotonic()
         self.note(f"{captions} captions to write, {ledger.finished} trials finished")
@@ -96,6 +99,9 @@ class PlainView(View):
                 line += f", {rate:.1f} a second, {left} to go"
             self.note(line)
 
+    def stopped(self, number: int, spared: int) -> None:
+        self._captions -= spared
+
     def ended(self, trial: Trial) -> None:
         if trial.point is None:
             self.note(f"trial {trial.number}: failed ({trial.reason})")
@@ -103,8 +109,10 @@ class PlainView(View):
         name = "baseline" if trial.number is None else f"trial {trial.number}"
         scores = f"CHAIR_S {trial.point[0]:.1f}, F1 {trial.point[1]:.1f}"
         parameters = " ".join(f"{key}={trial.params[key]:.4g}" for key in self._names if key in trial.params)
-        on_front = ", on the front" if trial.number in _front_numbers(self._ledger) else ""
-        self.note(f"{name}: {scores}{on_front}" + (f"  ({parameters})" if parameters else ""))
+        remark = ", on the front" if trial.number in _front_numbers(self._manifest, self._ledger) else ""
+        if trial.state == "raced" and trial.metrics is not None:
+            remark = f", raced out after {trial.metrics['images']} images by trial {trial.by}"
+        self.note(f"{name}: {scores}{remark}" + (f"  ({parameters})" if parameters else ""))
 
 
 class LiveView(View):
@@ -136,6 +144,7 @@ class LiveView(View):
             console=self._console,
             speed_estimate_period=120,
         )
+        self._total = captions
         self._task = self._progress.add_task("captions", total=captions)
         with Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True):
             yield
@@ -150,6 +159,11 @@ class LiveView(View):
         self._in_work[number] += 1
         self._progress.advance(self._task)
 
+    def stopped(self, number: int, spared: int) -> None:
+        self._in_work.pop(number, None)
+        self._total -= spared
+        self._progress.update(self._task, total=self._total)
+
     def ended(self, trial: Trial) -> None:
         self._in_work.pop(trial.number, None)
         if trial.state == "failed":
@@ -162,7 +176,9 @@ class LiveView(View):
             f"{'baseline' if number is None else number} {captions}/{self._images}"
             for number, captions in self._in_work.items()
         )
-        done = f"trials finished: {self._ledger.finished}" + (f"   in work: {at_work}" if at_work else "")
+        raced = sum(trial.state == "raced" for trial in self._ledger.trials)
+        done = f"trials finished: {self._ledger.finished}" + (f", {raced} of them raced out" if raced else "")
+        done += f"   in work: {at_work}" if at_work else ""
         return Group(title, self._progress, done, self._trials_table())
 
     def _trials_table(self) -> Table:
@@ -177,10 +193,11 @@ class LiveView(View):
                 return
             values = [f"{trial.params[name]:.4g}" if name in trial.params else "" for name in names]
             scores = [f"{value:.1f}" for value in (*trial.point, trial.metrics["mean_words"])]
-            table.add_row(label + (", published" if trial.published else ""), *values, *scores)
+            label += (", published" if trial.published else "") + (" raced out" if trial.state == "raced" else "")
+            table.add_row(label, *values, *scores)
 
         add(self._ledger.baseline, "baseline")
-        members = _front_numbers(self._ledger)
+        members = _front_numbers(self._manifest, self._ledger)
         for number in members[:FRONT_ROWS]:
             add(self._ledger[number], f"{number} front")
         if len(members) > FRONT_ROWS:
@@ -198,8 +215,9 @@ def view_for(console: Console) -> View:
     return LiveView(console) if console.is_terminal else PlainView(console)
 
 
-def _front_numbers(ledger: Ledger) -> list[int]:
+def _front_numbers(manifest: Manifest, ledger: Ledger) -> list[int]:
     """Numbers of the front's trials, by rising CHAIR_S."""
-    complete = [(trial.number, trial.point) for trial in ledger.trials]
-    known = [(number, point) for number, point in complete if number is not None and point is not None]
-    return [known[index][0] for index in front([point for _, point in known])]
+    constraints = manifest.constraints(ledger.baseline)
+    known = [(trial.number, trial.point) for trial in ledger.trials if constraints.met_by(trial)]
+    members = front([point for _, point in known if point is not None])
+    return [number for number, _ in (known[index] for index in members) if number is not None]

@@ -1,6 +1,6 @@
 """Scoring stored captions again: no model, no GPU."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +8,7 @@ from typing import Any
 
 from kvtune.chair import build_ground_truth, load_ground_truth, save_ground_truth
 from kvtune.coco import CocoFolder
-from kvtune.errors import KvtuneError
-from kvtune.search.captions import read_captions
+from kvtune.search.captions import captions_of
 from kvtune.search.front import reference_point
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger, LedgerWriter, Trial
@@ -20,17 +19,22 @@ from kvtune.search.storage import optuna_copy
 
 
 def scores_again(
-    folder: StudyFolder, image_ids: Sequence[int], ledger: Ledger, scoring: Scoring
+    folder: StudyFolder, manifest: Manifest, ledger: Ledger, scoring: Scoring
 ) -> dict[int | None, dict[str, Any]]:
-    """New scores of every complete trial, and of the baseline (None), from their stored captions.
+    """New scores of every judged trial, and of the baseline (None), from their stored captions.
+
+    A raced trial stays one, and is scored on the images that it was judged by.
 
     Raises
     ------
     KvtuneError
         If captions are missing or unreadable.
     """
-    complete = [trial.number for trial in [ledger.baseline, *ledger.trials] if trial.state == "complete"]
-    return {number: scoring.score(tune_captions(folder, number, image_ids)) for number in complete}
+    judged = [trial for trial in [ledger.baseline, *ledger.trials] if trial.metrics is not None]
+    return {
+        trial.number: scoring.score(captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial)))
+        for trial in judged
+    }
 
 
 def put_scores(ledger: Ledger, scores: Mapping[int | None, dict[str, Any]], scoring: Scoring) -> None:
@@ -42,22 +46,6 @@ def put_scores(ledger: Ledger, scores: Mapping[int | None, dict[str, Any]], scor
         return replace(trial, metrics=scores[trial.number], scoring=scoring.identity)
 
     ledger.rewrite(changed)
-
-
-def tune_captions(folder: StudyFolder, number: int | None, image_ids: Sequence[int]) -> list[dict[str, object]]:
-    """The stored captions of a complete trial (None: the baseline) in the order of the tune images.
-
-    Raises
-    ------
-    KvtuneError
-        If one is missing or the file cannot be read.
-    """
-    path = folder.trial_captions(number)
-    captions = read_captions(path)
-    missing = [image_id for image_id in image_ids if image_id not in captions]
-    if missing:
-        raise KvtuneError(f"{path} has no caption of image {missing[0]} ({len(missing)} missing); restore the file")
-    return [captions[image_id] for image_id in image_ids]
 
 
 def with_reference_point(manifest: Manifest, baseline: Trial) -> Manifest:
@@ -95,7 +83,7 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
         ground_truth = _from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
         scoring = Scoring(ground_truth)
         with closing(LedgerWriter(folder.ledger)) as ledger:
-            scores = scores_again(folder, manifest.tune["image_ids"], ledger, scoring)
+            scores = scores_again(folder, manifest, ledger, scoring)
             changed = sum(ledger[number].metrics != metrics for number, metrics in scores.items())
             save_ground_truth(ground_truth, folder.ground_truth)
             put_scores(ledger, scores, scoring)

@@ -39,7 +39,7 @@ class Selection:
 
 
 def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
-    """Choose a complete trial by a rule of :data:`RULES`.
+    """Choose a complete trial by a rule of :data:`RULES`; one that is below a floor of the study is not chosen.
 
     Of trials that a rule puts level, the one that is better in the other objective is taken, then the first.
 
@@ -58,6 +58,9 @@ def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
     complete = [trial for trial in summary.trials if trial.state == "complete"]
     if not complete:
         raise KvtuneError(f"study {summary.study} has no complete trial to choose from; run kvtune search first")
+    complete = [trial for trial in complete if not trial.below_floor]
+    if not complete:
+        raise KvtuneError(f"every complete trial of {summary.study} is below {floors(summary)}; search more trials")
     if rule == KEEP_F1:
         trial = _keeping_f1(summary, complete)
     elif rule == "knee":
@@ -90,6 +93,12 @@ def knee(front: Sequence[Point]) -> int:
     return distances.index(max(distances))
 
 
+def floors(summary: StudySummary) -> str:
+    """The study's floors in words."""
+    names = {"f1": "F1 {:.1f}", "mean_words": "{:.1f} words"}
+    return "its floor of " + " and ".join(names[metric].format(least) for metric, least in summary.floors.items())
+
+
 def _keeping_f1(summary: StudySummary, complete: Sequence[TrialSummary]) -> TrialSummary:
     baseline = summary.baseline
     if baseline is None or baseline.f1 is None:
@@ -115,6 +124,8 @@ def _by_number(summary: StudySummary, rule: str) -> TrialSummary:
         raise RequestError(f"study {summary.study} has no trial {text!r}; {there}")
     if trial.state != "complete":
         raise RequestError(f"trial {text} of {summary.study} is {trial.state}; only a complete trial can be exported")
+    if trial.below_floor:
+        raise RequestError(f"trial {text} of {summary.study} is below {floors(summary)}; choose one that is not")
     return trial
 
 

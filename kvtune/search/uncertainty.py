@@ -21,22 +21,24 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
     """Add what resampling the images says.
 
     Trials whose captions are not there, or were scored by another scorer or against another ground truth than the
-    study's, are left as they are: ``kvtune rescore`` makes them alike.
+    study's, are left as they are: ``kvtune rescore`` makes them alike. A raced trial gets the intervals of the images
+    that it saw, and is not compared with the baseline, whose scores are over all.
     """
     if not folder.ground_truth.exists():
         return summary
     scoring = Scoring(load_ground_truth(folder.ground_truth))
     outcomes = Outcomes(folder.counts, scoring)
     known: dict[int | None, Outcome] = {}
+    raced: dict[int | None, Outcome] = {}
     curve = []
     for trial in [ledger.baseline, *ledger.trials]:
-        if trial.state != "complete" or trial.scoring != scoring.identity:
+        if trial.metrics is None or trial.scoring != scoring.identity:
             continue
         try:
-            captions = captions_of(folder.trial_captions(trial.number), manifest.tune["image_ids"])
+            captions = captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial))
         except KvtuneError:
             continue
-        known[trial.number] = outcomes.of(captions)
+        (raced if trial.state == "raced" else known)[trial.number] = outcomes.of(captions)
         if trial.number is None:
             curve = cut_baseline(outcomes.of_cuts(captions))
     outcomes.save()
@@ -70,8 +72,17 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
         for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]
         if trial.number in place
     }
+    changed |= {
+        trial.number: replace(
+            trial,
+            intervals=Bootstrap(raced[trial.number].counts[None]).intervals(0),
+            length=length_of(raced[trial.number]),
+        )
+        for trial in summary.trials
+        if trial.number in raced
+    }
     estimate = None
-    complete = [trial.number for trial in summary.trials if trial.state == "complete"]
+    complete = [trial.number for trial in summary.trials if trial.state == "complete" and not trial.below_floor]
     if summary.hypervolume is not None and summary.reference_point and all(number in place for number in complete):
         columns = [place[number] for number in complete]
         replicates = bootstrap.replicates

@@ -62,7 +62,8 @@ def test_a_search_holds_what_was_asked_for(tmp_path: Path) -> None:
 def test_the_baseline_comes_first_and_a_round_shares_its_images(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     asked = run_search(folder, manifest, 10).asked
-    images = [image_id for image_id, _ in fake_images()]
+    images = manifest.image_order
+    assert sorted(images) == sorted(image_id for image_id, _ in fake_images()) and images != sorted(images)
     rounds: list[list[int | None]] = [[None], [0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert asked == [(tag, image_id) for tags in rounds for image_id in images for tag in tags]
 

@@ -8,10 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
+from kvtune.chair import CaptionCounts
+from kvtune.search.budget import Deadline
 from kvtune.search.layout import StudyFolder
 from kvtune.search.loop import Search
-from kvtune.search.manifest import FORMAT, Fingerprint, Manifest, Published, versions
+from kvtune.search.manifest import FORMAT, Fingerprint, Manifest, Published, Start, versions
 from kvtune.search.progress import View
+from kvtune.search.racing import Race
 from kvtune.search.space import SearchSpace, default_space
 
 LAYERS = 8
@@ -71,12 +76,18 @@ class FakeCaptioner:
         (tag, image id) of every request, in order.
     batches
         Tags that each batch mixed.
+    withdrawn
+        Tags that nothing more was wanted of.
     """
 
     def __init__(self, in_flight: int = 8) -> None:
         self.in_flight = in_flight
         self.asked: list[tuple[Any, int]] = []
         self.batches: list[set[Any]] = []
+        self.withdrawn: set[Any] = set()
+
+    def withdraw(self, tag: Any) -> None:
+        self.withdrawn.add(tag)
 
     def run(self, requests: Iterable[Any]) -> Iterator[Any]:
         waiting: list[Any] = []
@@ -91,6 +102,8 @@ class FakeCaptioner:
     def finish(self, batch: list[Any]) -> Iterator[Any]:
         self.batches.append({request.tag for request in batch})
         for request in reversed(batch):
+            if request.tag in self.withdrawn:
+                continue
             text = caption_text(request.image_id, request.method)
             yield SimpleNamespace(
                 image_id=request.image_id,
@@ -109,11 +122,22 @@ class WordScoring:
         self.identity = f"{version} truth"
         self.blind_to = blind_to
 
+    def _objects(self, line: dict[str, Any]) -> tuple[set[str], set[str]]:
+        said = {word.strip(".,") for word in line["caption"].split()} & set(OBJECTS) - {self.blind_to}
+        return said, truth(line["image_id"]) - {self.blind_to}
+
+    def counts(self, captions: list[dict[str, Any]]) -> CaptionCounts:
+        rows = []
+        for line in captions:
+            said, real = self._objects(line)
+            false, words = len(said - real), len(line["caption"].split())
+            rows.append([1, int(false > 0), len(said), false, len(said), len(said & real), len(real), words])
+        return CaptionCounts(np.array([line["image_id"] for line in captions]), np.array(rows))
+
     def score(self, captions: list[dict[str, Any]]) -> dict[str, Any]:
         named = hallucinated = sentences = found = there = words = 0
         for line in captions:
-            said = {word.strip(".,") for word in line["caption"].split()} & set(OBJECTS) - {self.blind_to}
-            real = truth(line["image_id"]) - {self.blind_to}
+            said, real = self._objects(line)
             named, found, there = named + len(said), found + len(said & real), there + len(real)
             hallucinated += len(said - real)
             sentences += bool(said - real)
@@ -144,6 +168,10 @@ def new_study(
     seed: int = 0,
     space: SearchSpace | None = None,
     published: bool = True,
+    race: float | None = None,
+    min_f1: str | None = None,
+    min_words: str | None = None,
+    start: Start | None = None,
 ) -> tuple[StudyFolder, Manifest]:
     """A study's folder with its manifest and nothing else."""
     folder = StudyFolder(path)
@@ -165,6 +193,9 @@ def new_study(
             sampler=sampler,  # type: ignore[arg-type]
             parallel_trials=parallel_trials,
             space=space,
+            race_confidence=race,
+            min_f1=min_f1,
+            min_words=min_words,
         ),
         model="fake",
         family="fake",
@@ -177,6 +208,8 @@ def new_study(
         device="cpu",
         lanes="auto",
         scorer="words-1",
+        looks=[] if race is None else list(Race.of(images).looks),
+        start=start,
     )
     manifest.save(folder)
     return folder, manifest
@@ -190,9 +223,10 @@ def run_search(
     scoring: Any = None,
     view: View | None = None,
     storage: str | None = None,
+    deadline: Deadline | None = None,
 ) -> Any:
     """Search, with fakes where nothing else is given; the captioner comes back."""
     captioner = captioner or FakeCaptioner()
     images = fake_images(len(manifest.tune["image_ids"]))
-    Search(folder, manifest, captioner, images, scoring or WordScoring(), view or View(), storage).run(trials)
+    Search(folder, manifest, captioner, images, scoring or WordScoring(), view or View(), storage, deadline).run(trials)
     return captioner
