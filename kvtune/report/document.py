@@ -43,11 +43,6 @@ def study_document(
         :class:`kvtune.search.statistics.HypervolumeEstimate`; null where it was not computed.
     cut_baseline
         The baseline's captions cut to their first 1, 2, 3, ... ``sentences``, with their scores.
-    race_confidence
-        With which trials are raced (:mod:`kvtune.search.racing`); null where they are not.
-    floors
-        The least ``f1`` (percent) and ``mean_words`` of a trial on the front, where ``--min-f1`` or ``--min-words``
-        asked for one.
     statistics
         What intervals and p-values are made with: ``confidence``, ``resamples``, ``seed``.
     overlays
@@ -73,8 +68,6 @@ def study_document(
         if estimate is None
         else {"corrected": estimate.corrected, "bias": estimate.bias, "interval": list(estimate.interval)},
         "cut_baseline": [asdict(cut) for cut in summary.cut_baseline],
-        "race_confidence": summary.race_confidence,
-        "floors": summary.floors,
         "statistics": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
         "overlays": [overlay_document(point) for point in overlays],
         "validation": validation_document(summary.validation),
@@ -83,10 +76,6 @@ def study_document(
 
 def trial_document(trial: TrialSummary) -> dict[str, Any]:
     """Return one trial: its parameters, rates in percent (null while nothing is judged), state and intervals.
-
-    A trial of state ``raced`` was stopped because the trial ``raced_out_by`` dominates it; its rates and intervals are
-    over the first ``images`` images of the race alone. ``below_floor`` names the metrics that are below the study's
-    floors; such a trial is complete, but not on the front.
 
     ``intervals`` maps the name of a rate to ``[low, high]``, 95 %, for those that were computed. ``differences`` maps
     it to the paired difference to the baseline: ``value``, ``interval``, ``p_value`` and Holm's ``p_adjusted``.
@@ -108,8 +97,6 @@ def trial_document(trial: TrialSummary) -> dict[str, Any]:
         "images": trial.images,
         "state": trial.state,
         "published": trial.published,
-        "raced_out_by": trial.raced_out_by,
-        "below_floor": list(trial.below_floor),
         "intervals": {name: list(bounds) for name, bounds in trial.intervals.items()},
         "differences": {name: difference_document(found) for name, found in trial.differences.items()},
         "ties": list(trial.ties),
