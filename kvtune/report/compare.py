@@ -55,7 +55,7 @@ def comparison_table(studies: Sequence[Compared], console: Console) -> Renderabl
     draw = _Drawing(studies, console.options.ascii_only)
     all_rates = tuple(RATES)
     held_out = OBJECTIVES if any(each.summary.validation for each in studies) else ()
-    apart = ["", draw.table((), held_out)] if held_out else []
+    apart: list[RenderableType] = ["", draw.table((), held_out)] if held_out else []
     layouts: list[RenderableType] = [
         draw.table(all_rates, held_out, intervals=all_rates),
         draw.table(all_rates, held_out, intervals=OBJECTIVES),

@@ -17,9 +17,6 @@ _STATE_WORDS: dict[State, str] = {
 
 _FLOORS = {"f1": "F1 of at least", "mean_words": "words a caption of at least"}
 
-_CUTS_SHOWN = 6
-"""Cuts of the baseline that a terminal has room for; the files have them all."""
-
 
 def subject(summary: StudySummary) -> str:
     """What was tuned on what."""
@@ -102,25 +99,21 @@ def against_baseline(summary: StudySummary, number: int) -> list[str]:
     return [said, f"The same on {_count(summary.validation.subset['images'], 'held-out image')}: {held_out}"]
 
 
-def cut_baseline(summary: StudySummary) -> str | None:
-    """The baseline cut to its first sentences; None where nobody looked."""
-    if not summary.cut_baseline:
-        return None
-    shown = summary.cut_baseline[:_CUTS_SHOWN]
-    cuts = [f"{cut.sentences}: {cut.chair_s:.1f}, {cut.f1:.1f} ({cut.mean_words:.0f} words)" for cut in shown]
-    return f"Baseline cut to N sentences, N: CHAIR_S, F1: {'; '.join(cuts)}" + (
-        "; ..." if len(summary.cut_baseline) > _CUTS_SHOWN else ""
-    )
-
-
-def length_flags(summary: StudySummary, chosen: int | None = None) -> list[str]:
-    """Which of front, published preset and chosen trial do not beat the baseline cut to as many words, and why."""
-    named = [t for t in summary.trials if t.number in summary.front or t.published or t.number == chosen]
-    return [
-        f"Trial {trial.number} does not beat the cut baseline: {trial.length.flag}"
-        for trial in named
-        if trial.length is not None and trial.length.flag is not None
+def length_flags(summary: StudySummary, chosen: int | None = None) -> str | None:
+    """Which of front, published preset and chosen trial do not beat the baseline cut short; None for none."""
+    flagged = [
+        str(trial.number)
+        for trial in summary.trials
+        if (trial.number in summary.front or trial.published or trial.number == chosen)
+        and trial.length is not None
+        and trial.length.flag is not None
     ]
+    if not flagged:
+        return None
+    return (
+        f"Not better than the baseline's captions cut short: {'trial' if len(flagged) == 1 else 'trials'} "
+        f"{', '.join(flagged)}. --json and --html say how for each"
+    )
 
 
 def choice(summary: StudySummary, rule: str = KEEP_F1) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from kvtune.report import facts
+from kvtune.report.cut_table import cut_table
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.scatter import scatter
 from kvtune.report.table import number, shared_parameters, trials_table
@@ -46,8 +48,13 @@ def front_view(
         parts += [Text(), picture]
     if summary.baseline is not None or summary.trials:
         parts += [Text(), trials_table(summary, chosen["trial"], console, overlays, every=every)]
-    parts += [Text(), *(Text(note) for note in _notes(summary, chosen, overlays))]
-    return Group(*parts)
+    cuts = cut_table(summary, console)
+    if cuts is not None:
+        parts += [Text(), Text("The baseline's captions cut short, to compare with settings that say less"), cuts]
+    notes = Table.grid(padding=(0, 1, 0, 0))
+    for note in _notes(summary, chosen, overlays):
+        notes.add_row("-", Text(note))
+    return Group(*parts, Text(), notes)
 
 
 def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint]) -> list[str]:
@@ -68,9 +75,8 @@ def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[Ove
         facts.ties(summary, chosen["trial"]),
         facts.racing(summary),
         facts.floors(summary),
-        facts.cut_baseline(summary),
+        facts.length_flags(summary, chosen["trial"]),
     )
     notes += [note for note in sentences if note]
-    notes += facts.length_flags(summary, chosen["trial"])
     notes += sorted({f"Reported: {point.source}" for point in overlays if point.reported})
     return notes

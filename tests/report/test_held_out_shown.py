@@ -54,7 +54,7 @@ def test_what_is_left_of_the_choice_on_held_out_images_is_said(summary):
 def test_points_tied_with_the_chosen_one_are_marked(summary):
     text = shown(summary, 0)
     assert "1 front, tied" in text and "2 front, tied" not in text
-    assert "Tied on the front (paired 95 % intervals contain 0): 0 with 1\n" in text
+    assert "Tied on the front (paired 95 % intervals contain 0): 0 with 1 " in text
     figure = front_figure(summary, 0)
     level = line(figure, "front, tied with chosen")
     assert list(level.get_xdata()) == [41] and level.get_markerfacecolor() == "white"

@@ -1,15 +1,19 @@
 """No improvement is claimed that the data do not show, in presets and in what is printed."""
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from scored_studies import scored_study
 from synthetic_studies import study, trial
 
 from kvtune.cli.main import main
 from kvtune.presets import load_preset
 from kvtune.report import facts
+from kvtune.report.cut_table import cut_table
 from kvtune.search.claims import claim, claims, evidence, verdict
 from kvtune.search.summary import CutBaseline, Difference, Length, TrialSummary
 
@@ -58,11 +62,22 @@ def test_the_terminal_says_ties_flags_and_cuts() -> None:
     found = study([flagged(0, "too short"), flagged(1, None)])
     assert facts.ties(found, None) == "Tied on the front (paired 95 % intervals contain 0): 0 with 1"
     assert facts.ties(found, 1) == "Tied on the front (paired 95 % intervals contain 0): 1 with 0"
-    assert facts.length_flags(found) == ["Trial 0 does not beat the cut baseline: too short"]
-    assert facts.ties(study([trial(0, 40, 80)]), 0) is None and facts.cut_baseline(found) is None
+    assert facts.ties(study([trial(0, 40, 80)]), 0) is None
+    told = facts.length_flags(found)
+    assert told is not None and "cut short: trial 0." in told
+    assert facts.length_flags(study([flagged(0, None)])) is None
+
+
+@pytest.mark.parametrize(("width", "cuts"), [(36, 2), (60, 6), (80, 8)])
+def test_the_terminal_shows_as_many_cuts_as_fit(width: int, cuts: int) -> None:
     curve = [CutBaseline(n, 10.0 * n, 5.0 * n, 0, 0, 0, 50.0 + n) for n in range(1, 9)]
-    text = facts.cut_baseline(type(found)(**{**vars(found), "cut_baseline": curve}))
-    assert text is not None and "1: 5.0, 51.0 (10 words)" in text and text.endswith("...") and "7:" not in text
+    console = Console(file=io.StringIO(), width=width)
+    table = cut_table(replace(study([]), cut_baseline=curve), console)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= width and lines[0].split()[2:] == [str(n) for n in range(1, cuts + 1)]
+    assert lines[3].split()[2:] == [f"{5.0 * n:.1f}" for n in range(1, cuts + 1)]
+    assert cut_table(study([]), console) is None
 
 
 def test_a_preset_carries_its_evidence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,7 +106,7 @@ def test_pareto_shows_intervals_and_writes_the_cut_baseline(tmp_path: Path, caps
     with pytest.raises(SystemExit):
         main(["pareto", "mine", "--studies-dir", str(tmp_path / "studies")])
     shown = capsys.readouterr().out
-    assert "Baseline cut to N sentences" in shown and "less the luck of its front" in shown
+    assert "captions cut short" in shown and "less the luck of its front" in shown
     assert (folder.report / "cut_baseline.csv").read_text().startswith("sentences,mean_words,chair_s")
     header = (folder.report / "trials.csv").read_text().splitlines()[0]
     assert "chair_s_low" in header and "f1_p_adjusted" in header and "length_flag" in header
