@@ -1,13 +1,26 @@
 """The command line as a whole: quick, torch-free help, and one line for whatever is wrong."""
 
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import typer
 
-COMMANDS = ["search", "pareto", "export", "rescore", "studies", "compare", "dashboard", "doctor", "caption", "score"]
-GROUPS = {"data": ["subset", "ground-truth", "download"], "models": ["check", "convert"], "bench": ["engine", "score"]}
+from kvtune.cli.main import app
+
+ROOT = typer.main.get_command(app)
+COMMANDS = {
+    path: command
+    for name, found in ROOT.commands.items()
+    for path, command in {
+        (name,): found,
+        **{(name, sub): each for sub, each in getattr(found, "commands", {}).items()},
+    }.items()
+}
+"""Every command by its words."""
 
 
 def kvtune(*arguments, **settings):
@@ -26,18 +39,45 @@ def test_imports_no_torch(module):
 
 def test_help_names_every_command():
     help_text = kvtune("--help").stdout
-    for command in [*COMMANDS, *GROUPS]:
-        assert command in help_text
+    assert {("search",), ("pareto",), ("reproduce",), ("bench", "engine"), ("models", "convert")} <= COMMANDS.keys()
+    for name, *_ in COMMANDS:
+        assert name in help_text
 
 
-@pytest.mark.parametrize(
-    "command", [[c] for c in COMMANDS] + [[g, c] for g, cs in GROUPS.items() for c in cs], ids=" ".join
-)
-def test_every_command_explains_itself_with_an_example(command):
-    result = kvtune(*command, "--help", env={**os.environ, "COLUMNS": "200"})
-    assert result.returncode == 0
-    assert f"kvtune {' '.join(command)}" in result.stdout
-    assert "Example" in result.stdout
+RUN = {path: command for path, command in COMMANDS.items() if not getattr(command, "commands", None)}
+
+
+@pytest.mark.parametrize("path", RUN, ids=" ".join)
+def test_every_command_explains_itself_with_an_example_that_parses(path):
+    """The examples name no files that must be there, so parsing one tells whether its options exist."""
+    command = RUN[path]
+    paragraphs = [" ".join(paragraph.split()) for paragraph in command.help.split("\n\n")]
+    examples = [
+        text.removeprefix("Example: ") for text in paragraphs if text.startswith(("Example: kvtune", "kvtune "))
+    ]
+    assert examples and "Example" in command.help
+    for example in examples:
+        words = shlex.split(example)
+        assert tuple(words[1 : 1 + len(path)]) == path
+        command.make_context(" ".join(path), words[1 + len(path) :])
+    for parameter in command.params:
+        assert getattr(parameter, "help", None) or parameter.name == "help", f"{parameter.name} has no help"
+
+
+@pytest.mark.parametrize("path", [("search",), ("data", "subset"), ("bench", "engine")], ids=" ".join)
+def test_help_is_printed(path):
+    result = kvtune(*path, "--help", env={**os.environ, "COLUMNS": "200"})
+    assert result.returncode == 0 and f"kvtune {' '.join(path)}" in result.stdout and "Example" in result.stdout
+
+
+def test_a_shell_can_ask_for_completions():
+    """What Typer's completion script for bash runs at a press of Tab."""
+    asked = {"_KVTUNE_COMPLETE": "complete_bash", "COMP_WORDS": "kvtune par", "COMP_CWORD": "1"}
+    program = Path(sys.executable).with_name("kvtune")
+    if not program.exists():
+        pytest.skip("kvtune is not installed as a program")
+    result = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["pareto"]
 
 
 @pytest.mark.parametrize(
