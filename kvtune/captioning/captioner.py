@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 import torch
 
 from kvtune.captioning.grid import ATTENTION, Grid
-from kvtune.captioning.images import ImageKeys, open_image
+from kvtune.captioning.images import ImageKeys
 from kvtune.captioning.memory import GridPlan, Lanes, is_out_of_memory, plan_grid
 from kvtune.captioning.prefill import prefill
+from kvtune.captioning.prompts import Prompt, Prompts
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.captioning.scheduler import Placement, Scheduler
 from kvtune.errors import KvtuneError, RequestError
@@ -25,11 +26,15 @@ _PREFILL_BATCH = 8
 _LOOK_AHEAD = 512
 """Requests that wait for a lane at most: enough for those of one image to find each other."""
 
+_NO_ROOM = "out of device memory with a single caption on the grid; free memory or use a smaller dtype"
+
 log = logging.getLogger(__name__)
 
 
 class Captioner:
     """Writes captions greedily, many methods and images at once.
+
+    What a vision tower makes of an image is kept in host memory from run to run; image files must not change meanwhile.
 
     Parameters
     ----------
@@ -53,6 +58,8 @@ class Captioner:
         self.max_new_tokens = max_new_tokens
         self.lanes = lanes
         self._withdrawn: set[Hashable] = set()
+        self._keys = ImageKeys()
+        self._prompts = Prompts(vlm, prompt)
 
     def withdraw(self, tag: Hashable) -> None:
         """Give no captions for requests of ``tag`` any more; the lanes they hold are free."""
@@ -75,8 +82,7 @@ class Captioner:
             If the device's memory does not hold a single caption.
         """
         source = iter(requests)
-        keys = ImageKeys()
-        first = [(self._key(keys, request), request) for request in islice(source, _LOOK_AHEAD)]
+        first = [(self._key(request), request) for request in islice(source, _LOOK_AHEAD)]
         if not first:
             return
         plan = self._plan(first)
@@ -98,7 +104,7 @@ class Captioner:
                 exhausted = len(pulled) < room
                 for request in pulled:
                     if request.tag not in self._withdrawn:
-                        scheduler.add(self._key(keys, request), request)
+                        scheduler.add(self._key(request), request)
             if not scheduler.is_busy:
                 return
             done: list[Caption] = []
@@ -118,16 +124,26 @@ class Captioner:
 
     def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> GridPlan:
         """The grid for a run that begins with these requests."""
-        inputs = self.vlm.prepare([open_image(first[0][1].image)], self.prompt)
-        images = len({key for key, _ in first})
-        prompt_tokens = inputs["attention_mask"].shape[1]
-        return plan_grid(self.vlm, prompt_tokens, self.max_new_tokens, len(first), images, self.lanes)
+        of_image = dict(reversed(first))
+        some = list(of_image.values())[-_PREFILL_BATCH:]
+        try:
+            longest = max(self.prompts_of([request])[0].length for request in some)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise KvtuneError(_NO_ROOM) from error
+            raise
+        return plan_grid(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes)
 
-    def _key(self, keys: ImageKeys, request: CaptionRequest) -> Hashable:
+    def _key(self, request: CaptionRequest) -> Hashable:
         """What requests that can share a prefix have in common; refuses a method that does not fit the model."""
         if request.method is not None:
             request.method.check_layers(self.vlm.n_layers)
-        return keys.of(request)
+        return self._keys.of(request)
+
+    def prompts_of(self, requests: Sequence[CaptionRequest]) -> list[Prompt]:
+        """What the decoder takes for the images of ``requests``."""
+        images = [request.image for request in requests]
+        return self._prompts.of([self._keys.content(image) for image in images], images)
 
 
 class _Decoding:
@@ -190,8 +206,8 @@ class _Decoding:
         for begin in range(0, len(groups), _PREFILL_BATCH):
             batch = groups[begin : begin + _PREFILL_BATCH]
             requests = [request_of[group] for group in batch]
-            images = [open_image(request.image) for request in requests]
-            prefixes = prefill(self.vlm, images, self.captioner.prompt, [request.method for request in requests])
+            prompts = self.captioner.prompts_of(requests)
+            prefixes = prefill(self.vlm, prompts, [request.method for request in requests])
             for group, prefix in zip(batch, prefixes, strict=True):
                 self.grid.load(group, prefix)
 
@@ -220,7 +236,7 @@ def _halved(scheduler: Scheduler[CaptionRequest]) -> Scheduler[CaptionRequest]:
     """A scheduler of half the size for the same requests."""
     groups, lanes = len(scheduler.groups), len(scheduler.groups[0].lanes)
     if groups == lanes == 1:
-        raise KvtuneError("out of device memory with a single caption on the grid; free memory or use a smaller dtype")
+        raise KvtuneError(_NO_ROOM)
     smaller = (groups // 2, lanes) if groups > 1 else (1, lanes // 2)
     log.warning("out of device memory: going on with %d images by %d captions", *smaller)
     return scheduler.resized(*smaller)

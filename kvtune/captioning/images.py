@@ -29,9 +29,10 @@ class ImageKeys:
         """Key of the image's content and of the part of the method that touches the prompt."""
         touched = request.method.prefix_key if request.method is not None else None
         kind = type(request.method) if touched is not None else None
-        return self._content(request.image), kind, touched
+        return self.content(request.image), kind, touched
 
-    def _content(self, image: Image.Image | Path) -> str:
+    def content(self, image: Image.Image | Path) -> str:
+        """What tells images apart: a digest of the pixels, or of the file."""
         if isinstance(image, Image.Image):
             # Requests of one image usually come one after the other and hold the same object.
             if self._last is None or self._last[0] is not image:

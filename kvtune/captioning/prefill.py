@@ -1,52 +1,59 @@
-"""From images to prefixes: the prompt of each image, run through the model once."""
+"""From prompts to prefixes: the decoder run over the prompt of each image, once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from kvtune.captioning.grid import Prefix
+from kvtune.captioning.prompts import Prompt
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
 
 
-def prefill(
-    vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str | None, methods: Sequence[Method | None]
-) -> list[Prefix]:
-    """Prefixes of ``images``, computed as one batch.
+def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequence[Method | None]) -> Iterator[Prefix]:
+    """Prefixes of ``prompts``, computed as one batch and handed out one at a time, for each is a copy.
 
     Parameters
     ----------
     methods
-        One an image; those that touch the prompt do so here.
+        One a prompt; those that touch the prompt do so here.
     """
-    inputs = vlm.prepare(images, prompt)
+    longest = max(prompt.length for prompt in prompts)
+    missing = [longest - prompt.length for prompt in prompts]
+    embeddings = torch.stack([pad(prompt.embeddings, (0, 0, n, 0)) for prompt, n in zip(prompts, missing, strict=True)])
+    positions = torch.stack([pad(prompt.positions, (n, 0)) for prompt, n in zip(prompts, missing, strict=True)], dim=-2)
+    columns = torch.arange(longest, device=vlm.device)
+    mask = (columns >= torch.tensor(missing, device=vlm.device)[:, None]).long()
     cache: Any = DynamicCache(config=vlm.decoder.config)
     outputs: list[Tensor] = []
 
     def keep(projection: object, arguments: tuple[Tensor, ...]) -> None:
-        outputs.append(arguments[0][:, -1])
+        outputs.append(arguments[0][:, -1].clone())
 
     hooks = [layer.self_attn.o_proj.register_forward_pre_hook(keep) for layer in vlm.decoder.layers]
     try:
-        first_tokens = vlm.family.prefill(vlm, inputs, cache).argmax(-1).tolist()
+        hidden = vlm.decoder(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
     finally:
         for hook in hooks:
             hook.remove()
-    next_positions = vlm.family.next_positions(vlm, inputs).tolist()
-    lengths = inputs["attention_mask"].sum(1).tolist()
+    first_tokens = vlm.hf_model.get_output_embeddings()(hidden).argmax(-1).tolist()
     heads = vlm.decoder.config.num_attention_heads
-    last_outputs = torch.stack(outputs).view(len(outputs), len(images), heads, -1)
-    prefixes = []
-    for row, method in enumerate(methods):
-        keys = torch.stack([layer.keys[row, :, -lengths[row] :] for layer in cache.layers])
-        values = torch.stack([layer.values[row, :, -lengths[row] :] for layer in cache.layers])
+    last_outputs = torch.stack(outputs).view(len(outputs), len(prompts), heads, -1)
+    for row, (prompt, method) in enumerate(zip(prompts, methods, strict=True)):
+        keys = torch.stack([layer.keys[row, :, -prompt.length :] for layer in cache.layers])
+        values = torch.stack([layer.values[row, :, -prompt.length :] for layer in cache.layers])
         if method is not None and method.prefix_key is not None:
             method.edit_prefix(list(keys[:, None]), list(values[:, None]))
-        prefixes.append(Prefix(keys, values, last_outputs[:, row], first_tokens[row], next_positions[row]))
-    return prefixes
+        yield Prefix(keys, values, last_outputs[:, row], first_tokens[row], prompt.next_position)

@@ -109,7 +109,7 @@ def test_images_of_equal_content_share_a_prefill(monkeypatch, tmp_path):
     calls = []
     original = module.prefill
     monkeypatch.setattr(
-        module, "prefill", lambda vlm, images, *rest: calls.append(len(images)) or original(vlm, images, *rest)
+        module, "prefill", lambda vlm, prompts, *rest: calls.append(len(prompts)) or original(vlm, prompts, *rest)
     )
     path = tmp_path / "one.png"
     IMAGES[0].save(path)

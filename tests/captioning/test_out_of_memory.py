@@ -14,6 +14,7 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning import captioner as module
 from kvtune.captioning.grid import Grid
+from kvtune.captioning.memory import is_out_of_memory
 from kvtune.errors import KvtuneError
 
 IMAGES = random_images(4)
@@ -101,3 +102,10 @@ def test_refused_at_any_moment(limits, lanes, refused):
             assert sizes[-1] == 1
             return
     check(captions, limits)
+
+
+def test_what_a_processor_says_when_memory_is_out_is_understood():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**45)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))

@@ -1,0 +1,140 @@
+"""Prompts as they enter the decoder, images included, kept in host memory.
+
+Opening and resizing an image and the vision tower come to the same in every round of a search, so what they give is
+kept. A prompt's keys and values are not: those of a 7B model take sixty times as much, some 160 GB for 500 images, and
+one pass of the decoder over the prompt gives them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache
+
+from kvtune.captioning.images import open_image
+from kvtune.captioning.memory import free_host_memory
+from kvtune.models import VisionLanguageModel
+
+_SHARE = 0.25
+"""Share of the free host memory that kept prompts may take."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """One image's prompt, ready for the decoder.
+
+    Attributes
+    ----------
+    embeddings
+        [prompt tokens, width], visual ones included.
+    positions
+        Rotary positions, [prompt tokens], or [axes, prompt tokens].
+    next_position
+        The rotary position of the first token of a caption.
+    """
+
+    embeddings: Tensor
+    positions: Tensor
+    next_position: int
+
+    @property
+    def length(self) -> int:
+        return len(self.embeddings)
+
+    def to(self, device: torch.device, copy: bool = False) -> Prompt:
+        """The same on ``device``; with ``copy`` always in memory of its own."""
+        return Prompt(self.embeddings.to(device, copy=copy), self.positions.to(device, copy=copy), self.next_position)
+
+
+class Prompts:
+    """Prompts of one question about any images.
+
+    Prompts are kept until the memory for them is full, and from then on no new ones: images come round after round in
+    the same order, where throwing out the oldest would keep none that comes again.
+
+    Parameters
+    ----------
+    limit
+        Bytes of host memory to keep prompts in; None is a quarter of what is free.
+
+    Attributes
+    ----------
+    embedded
+        Images that went through the vision tower.
+    kept_bytes
+        Host memory in use.
+    """
+
+    def __init__(self, vlm: VisionLanguageModel, prompt: str | None = None, limit: int | None = None) -> None:
+        self.vlm, self.prompt = vlm, prompt
+        self.embedded = self.kept_bytes = 0
+        self._limit = int(_SHARE * free_host_memory()) if limit is None else limit
+        self._kept: dict[str, Prompt] = {}
+
+    @torch.inference_mode()
+    def of(self, contents: Sequence[str], images: Sequence[Image.Image | Path]) -> list[Prompt]:
+        """The prompts of some images, on the model's device.
+
+        Parameters
+        ----------
+        contents
+            What tells images apart: equal for images that are the same.
+
+        Raises
+        ------
+        RequestError
+            If an image cannot be read.
+        """
+        missing = {content: n for n, content in enumerate(contents) if content not in self._kept}
+        new: dict[str, Prompt] = {}
+        if missing:
+            new = dict(zip(missing, self._embed([open_image(images[n]) for n in missing.values()]), strict=True))
+        for content, prompt in new.items():
+            self._keep(content, prompt)
+        return [new[content] if content in new else self._kept[content].to(self.vlm.device) for content in contents]
+
+    def _keep(self, content: str, prompt: Prompt) -> None:
+        size = prompt.embeddings.nbytes + prompt.positions.nbytes
+        if self.kept_bytes + size <= self._limit:
+            self._kept[content] = prompt.to(torch.device("cpu"), copy=True)
+            self.kept_bytes += size
+        elif self._limit:
+            log.debug("no host memory to keep more than %d prompts", len(self._kept))
+
+    def _embed(self, images: Sequence[Image.Image]) -> list[Prompt]:
+        """Run everything that comes before the decoder, for images as one batch."""
+        inputs = self.vlm.prepare(images, self.prompt)
+        given: dict[str, Any] = {}
+
+        def stop(decoder: object, arguments: object, keywords: dict[str, Any]) -> None:
+            given.update(keywords)
+            raise _AtDecoder
+
+        hook = self.vlm.decoder.register_forward_pre_hook(stop, with_kwargs=True)
+        try:
+            self.vlm.family.prefill(self.vlm, inputs, DynamicCache(config=self.vlm.decoder.config))
+        except _AtDecoder:
+            pass
+        finally:
+            hook.remove()
+        self.embedded += len(images)
+        following = self.vlm.family.next_positions(self.vlm, inputs).tolist()
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        embeddings, positions = given["inputs_embeds"], given["position_ids"]
+        return [
+            Prompt(embeddings[row, -length:], positions[..., row, -length:], following[row])
+            for row, length in enumerate(lengths)
+        ]
+
+
+class _AtDecoder(Exception):  # noqa: N818, no error
+    """The model has come to its decoder, which is as far as it was to go."""

@@ -1,0 +1,87 @@
+"""Prompts kept in host memory: the vision tower runs once an image, and captions are the same with and without."""
+
+import pytest
+import torch
+from small_models import small_llava
+from small_vlms import random_images, reference_tokens, small_vlm
+
+from kvtune import KVSmooth
+from kvtune.captioning import Captioner, CaptionRequest, prompts
+from kvtune.captioning.prompts import Prompts
+
+IMAGES = random_images(5)
+METHOD = KVSmooth(0.5, 3, 0.5, 0, 3)
+MODEL = small_vlm(small_llava(0, kv_heads=2))
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Sizes of the batches that go through the vision tower, and of those that are prepared."""
+    seen = {"tower": [], "prepared": []}
+    tower, prepare = MODEL.hf_model.model.vision_tower, type(MODEL).prepare
+
+    def note_tower(module, arguments, keywords):
+        seen["tower"].append(len(arguments[0] if arguments else keywords["pixel_values"]))
+
+    def note_prepared(vlm, images, *prompt):
+        seen["prepared"].append(len(images))
+        return prepare(vlm, images, *prompt)
+
+    monkeypatch.setattr(type(MODEL), "prepare", note_prepared)
+    hook = tower.register_forward_pre_hook(note_tower, with_kwargs=True)
+    yield seen
+    hook.remove()
+
+
+def requests(methods=(None, METHOD)):
+    return [CaptionRequest(n, image, one, (n, one)) for n, image in enumerate(IMAGES) for one in methods]
+
+
+def test_later_rounds_see_no_image_again(seen):
+    captioner = Captioner(MODEL, max_new_tokens=12, lanes=4)
+    first = {caption.tag: caption for caption in captioner.run(requests())}
+    assert sum(seen["tower"]) == sum(seen["prepared"]) == len(IMAGES)
+    second = {caption.tag: caption for caption in captioner.run(requests())}
+    assert sum(seen["tower"]) == sum(seen["prepared"]) == len(IMAGES)
+    assert first == second
+    for (n, method), caption in second.items():
+        assert caption.token_ids == reference_tokens(MODEL, IMAGES[n], method, 12)[0]
+
+
+def test_without_room_captions_are_the_same(seen, monkeypatch):
+    monkeypatch.setattr(prompts, "free_host_memory", lambda: 0)
+    captioner = Captioner(MODEL, max_new_tokens=12, lanes=4)
+    runs = [{caption.tag: caption for caption in captioner.run(requests())} for _ in range(2)]
+    assert runs[0] == runs[1] == {one.tag: one for one in Captioner(MODEL, max_new_tokens=12).run(requests())}
+    assert sum(seen["tower"]) >= 3 * len(IMAGES)
+
+
+def test_what_is_kept_stays_within_the_limit_and_serves_every_round():
+    one = Prompts(MODEL).of(["0"], IMAGES[:1])[0]
+    size = one.embeddings.nbytes + one.positions.nbytes
+    kept = Prompts(MODEL, limit=int(2.5 * 1.2 * size))  # prompts are of somewhat different lengths
+    for _ in range(3):
+        for n, image in enumerate(IMAGES):
+            kept.of([str(n)], [image])
+    assert 0 < kept.kept_bytes <= 2.5 * 1.2 * size
+    assert kept.embedded in {15 - 2 * fits for fits in (2, 3)}
+
+
+def test_a_kept_prompt_holds_nothing_of_its_batch():
+    kept = Prompts(MODEL)
+    kept.of(list("01234"), IMAGES)
+    held = [tensor for prompt in kept._kept.values() for tensor in (prompt.embeddings, prompt.positions)]
+    assert sum(tensor.untyped_storage().nbytes() for tensor in held) == kept.kept_bytes
+
+
+def test_a_prompt_is_what_the_model_gives_its_decoder():
+    given = {}
+    hook = MODEL.decoder.register_forward_pre_hook(lambda _, a, keywords: given.update(keywords), with_kwargs=True)
+    alone = Prompts(MODEL).of(["0"], IMAGES[:1])[0]
+    inputs = MODEL.prepare(IMAGES[:1])
+    with torch.no_grad():
+        MODEL.hf_model(**inputs)
+    hook.remove()
+    torch.testing.assert_close(alone.embeddings, given["inputs_embeds"][0], rtol=0, atol=0)
+    assert alone.positions.tolist() == list(range(alone.length))
+    assert alone.next_position == alone.length
