@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
+from kvtune.search.constraints import RACE_CONFIDENCE
 from kvtune.search.samplers import SamplerName
 
 
@@ -38,13 +39,35 @@ def search(
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
     lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
+    race_confidence: Annotated[
+        float, typer.Option(help="Chance at least that a trial which no other dominates is not raced out.")
+    ] = RACE_CONFIDENCE,
+    race: Annotated[
+        bool, typer.Option("--race/--no-race", help="Stop trials that others have beaten beyond doubt.")
+    ] = True,
+    min_f1: Annotated[
+        str | None, typer.Option(help="Floor of F1 for the front and exports: 72, baseline or baseline-2.")
+    ] = None,
+    min_words: Annotated[str | None, typer.Option(help="Floor of words per caption: 60 or baseline-10.")] = None,
+    timeout: Annotated[
+        str | None, typer.Option(help="End after this time, 2h, 90m or 45s; the same command goes on.")
+    ] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", help="Try the front of another study first: its name or folder.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Search a method's parameters: hallucination (CHAIR_S) down, usefulness (F1) up.
 
     The same command again goes on where the last one stopped; more --trials extend the study.
 
-    Example: kvtune search --model demo --trials 12
+    Examples:
+
+    kvtune search --model demo --trials 12
+
+    kvtune search --model demo --trials 12 --study kept --min-f1 baseline-2 --min-words baseline-10
+
+    kvtune search --model demo --trials 12 --study next --from kept --timeout 90m
     """
     from kvtune.report import facts
     from kvtune.report.document import study_document
@@ -77,6 +100,11 @@ def search(
         load_in_4bit=load_in_4bit,
         load_in_8bit=load_in_8bit,
         lanes=lanes,
+        race_confidence=race_confidence if race else None,
+        min_f1=min_f1,
+        min_words=min_words,
+        timeout=timeout,
+        start_from=start_from,
     )
     try:
         with terminable():

@@ -12,6 +12,9 @@ from typing import Any
 from kvtune.errors import RequestError
 from kvtune.search.ledger import Trial
 
+RACE_CONFIDENCE = 0.95
+"""With which trials are raced unless another is asked for; see :mod:`kvtune.search.racing`."""
+
 FLOORS = {"f1": "min_f1", "mean_words": "min_words"}
 """Metrics that may have a floor, and the names of their constraints."""
 

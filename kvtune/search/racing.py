@@ -61,10 +61,11 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kvtune.search.constraints import RACE_CONFIDENCE
+
 COLUMNS = ("hallucinated_captions", "correct", "mentioned", "present")
 """Counts of a caption that a race needs, in this order; names as in :data:`kvtune.chair.COLUMNS`."""
 
-CONFIDENCE = 0.95
 LOOKS = 9
 """Looks at a trial: after each tenth of the images but the last, if a tenth has as many images as one look needs."""
 
@@ -97,7 +98,7 @@ class Race:
             raise ValueError(f"looks must rise between 0 and {self.images}, not {self.looks}")
 
     @classmethod
-    def of(cls, images: int, confidence: float = CONFIDENCE) -> "Race":
+    def of(cls, images: int, confidence: float = RACE_CONFIDENCE) -> "Race":
         """The race over so many images with the looks that kvtune takes; none where there are too few images."""
         block = max(FEWEST_IMAGES, math.ceil(images / (LOOKS + 1)))
         return cls(images, confidence, tuple(range(block, images, block)))

@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, Any
 from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
+from kvtune.search.budget import Deadline, parse_duration
+from kvtune.search.constraints import RACE_CONFIDENCE, check_floor
 from kvtune.search.data import DEMO, DEMO_IMAGES, IMAGES, Data, find_data
 from kvtune.search.layout import DEFAULT_STUDIES, StudyFolder, check_name, default_name
 from kvtune.search.lock import locked
 from kvtune.search.loop import Search
 from kvtune.search.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
 from kvtune.search.progress import View
+from kvtune.search.racing import Race
 from kvtune.search.samplers import SAMPLERS, SamplerName
 from kvtune.search.scoring import Scoring
 from kvtune.search.space import SearchSpace, load_space, space_for
 from kvtune.search.storage import check_storage
 from kvtune.search.summarize import summarize
 from kvtune.search.summary import StudySummary
+from kvtune.search.warm_start import other_front, start_from
 
 if TYPE_CHECKING:
     from kvtune.models import VisionLanguageModel
@@ -58,10 +62,17 @@ class Options:
     load_in_4bit: bool = False
     load_in_8bit: bool = False
     lanes: str = "auto"
+    race_confidence: float | None = RACE_CONFIDENCE
+    min_f1: str | None = None
+    min_words: str | None = None
+    timeout: str | None = None
+    start_from: str | None = None
 
 
 def search(options: Options, view: View) -> StudySummary:
     """Run a study until it holds ``options.trials`` finished trials; begin it, or go on where it stopped.
+
+    With ``options.timeout`` it may end before that, and the same call goes on.
 
     Parameters
     ----------
@@ -76,12 +87,17 @@ def search(options: Options, view: View) -> StudySummary:
         If it fails midway; the same call goes on from there.
     """
     folder = _check(options)
+    deadline = Deadline(None if options.timeout is None else parse_duration(options.timeout))
     with ExitStack() as stack:
         begun = None
         if folder.exists():
             stack.enter_context(locked(folder.path))
             begun = load_manifest(folder)
             refuse_difference(folder, begun.fingerprint, _known_fingerprint(options))
+            _refuse_other_start(options, folder, begun)
+        other = None
+        if options.start_from is not None and begun is None:
+            other = other_front(options.start_from, options.studies_dir.expanduser(), options.method)
         if options.storage is not None:
             check_storage(options.storage)
         revision = _revision(options, folder, begun)
@@ -104,11 +120,18 @@ def search(options: Options, view: View) -> StudySummary:
         manifest = _manifest(options, begun, fingerprint, vlm, data, scoring)
         if manifest.published is not None and not manifest.published.enqueued:
             view.note(f"the published preset {manifest.published.name} is not in the search space and is not trial 0")
+        if other is not None:
+            published = manifest.published.parameters if manifest.published is not None else None
+            start, notes = start_from(*other, fingerprint.space, vlm.n_layers, published)
+            manifest = manifest.model_copy(update={"start": start})
+            for note in notes:
+                view.note(note)
         manifest.save(folder)
         save_ground_truth(data.ground_truth(), folder.ground_truth)
         view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")
         captioner = _captioner(options, vlm, fingerprint)
-        Search(folder, manifest, captioner, tune_images, scoring, view, options.storage).run(options.trials)
+        search = Search(folder, manifest, captioner, tune_images, scoring, view, options.storage, deadline)
+        search.run(options.trials)
     return summarize(folder)
 
 
@@ -126,6 +149,9 @@ def _check(options: Options) -> StudyFolder:
             raise RequestError(f"{option} must be at least 1, not {value}")
     if options.subset is not None and options.images is not None:
         raise RequestError("--subset says which images to tune on and --images how many to draw; give one of the two")
+    if options.race_confidence is not None and not 0 < options.race_confidence < 1:
+        raise RequestError(f"--race-confidence must be between 0 and 1, not {options.race_confidence:g}")
+    _floors(options)
     if options.seed < 0:
         raise RequestError(f"--seed must be at least 0, not {options.seed}")
     if options.lanes != "auto" and not (options.lanes.isdigit() and int(options.lanes) > 0):
@@ -142,6 +168,8 @@ def _known_fingerprint(options: Options) -> dict[str, Any]:
     """What of the fingerprint is known before data and model are looked at."""
     known: dict[str, Any] = {name: getattr(options, name) for name in ("method", "seed", "sampler", "max_new_tokens")}
     known["parallel_trials"] = options.parallel_trials
+    known["race_confidence"] = options.race_confidence
+    known |= _floors(options)
     if options.prompt is not None:
         known["prompt"] = options.prompt
     return known
@@ -227,7 +255,26 @@ def _fingerprint(options: Options, vlm: "VisionLanguageModel", data: Data, space
         sampler=options.sampler,
         parallel_trials=options.parallel_trials,
         space=space,
+        race_confidence=options.race_confidence,
+        **_floors(options),
     )
+
+
+def _floors(options: Options) -> dict[str, str | None]:
+    given = {"min_f1": options.min_f1, "min_words": options.min_words}
+    return {name: None if text is None else check_floor(text) for name, text in given.items()}
+
+
+def _refuse_other_start(options: Options, folder: StudyFolder, begun: Manifest) -> None:
+    """Refuse a ``--from`` that the study was not begun with; what it was begun with is in its manifest."""
+    if options.start_from is None:
+        return
+    before = None if begun.start is None else begun.start.study
+    if Path(options.start_from).name != before:
+        raise RequestError(
+            f"study {folder.name} was begun " + ("without --from" if before is None else f"with --from {before}") + ", "
+            "and its first trials are fixed; leave --from as it was, or give another --study name"
+        )
 
 
 def _manifest(
@@ -255,7 +302,15 @@ def _manifest(
         lanes=options.lanes,
         scorer=scoring.version,
         reference_point=None if begun is None else begun.reference_point,
+        looks=_looks(fingerprint, data) if begun is None else begun.looks,
+        start=None if begun is None else begun.start,
     )
+
+
+def _looks(fingerprint: Fingerprint, data: Data) -> list[int]:
+    if fingerprint.race_confidence is None:
+        return []
+    return list(Race.of(len(data.tune.image_ids), fingerprint.race_confidence).looks)
 
 
 def _published(fingerprint: Fingerprint, vlm: "VisionLanguageModel") -> Published | None:

@@ -1,0 +1,98 @@
+"""``--from STUDY``: a search that begins with the front of another one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kvtune.errors import RequestError
+from kvtune.search.layout import find_study
+from kvtune.search.manifest import Manifest, Start, StartPoint, load_manifest
+from kvtune.search.space import SearchSpace
+from kvtune.search.summarize import summarize
+from kvtune.search.summary import StudySummary
+
+_LAYERS = ("start_layer", "end_layer")
+
+
+def other_front(study: str, studies: Path, method: str) -> tuple[Manifest, StudySummary]:
+    """The study that a search is to begin with.
+
+    Raises
+    ------
+    RequestError
+        If there is none of that name or path, it tuned another method, or it has no front yet.
+    """
+    folder = find_study(study, studies)
+    manifest, summary = load_manifest(folder), summarize(folder, statistics=False)
+    if manifest.fingerprint.method != method:
+        raise RequestError(f"--from {study}: that study tuned {manifest.fingerprint.method}, not {method}")
+    if not summary.front:
+        raise RequestError(f"--from {study}: that study has no complete trial yet")
+    return manifest, summary
+
+
+def start_from(
+    manifest: Manifest,
+    summary: StudySummary,
+    space: SearchSpace,
+    layers: int,
+    published: Mapping[str, Any] | None,
+) -> tuple[Start, list[str]]:
+    """The front of another study as points of this one's space.
+
+    Layers mean the same share of a model: in a model with another number of layers, first and last layer are scaled by
+    the numbers of layers and rounded. A value between two steps of a range goes to the nearest. A setting with a value
+    outside its range, or another value of a parameter that is fixed here, is left out.
+
+    Parameters
+    ----------
+    manifest, summary
+        The other study.
+    space, layers
+        This one's.
+    published
+        Parameters of trial 0, which is not repeated.
+
+    Returns
+    -------
+    (Start, list of str)
+        What to begin with, and what to tell about it.
+
+    Raises
+    ------
+    RequestError
+        If none of its settings is in the space.
+    """
+    name = summary.study
+    trials = {trial.number: trial for trial in summary.trials}
+    points: list[StartPoint] = []
+    left_out: list[str] = []
+    for number in summary.front:
+        found = _point(trials[number].params, space, layers / manifest.layers)
+        if isinstance(found, str):
+            left_out.append(f"trial {number} of {name} is left out: {found}")
+        elif found not in [each.point for each in points] and space.full(found) != published:
+            points.append(StartPoint(trial=number, point=found))
+    if len(left_out) == len(summary.front):
+        raise RequestError(f"--from {name}: no setting of its front is in the search space; {left_out[0]}")
+    notes = [f"{len(points)} of the {len(summary.front)} settings on the front of {name} come first"]
+    if manifest.layers != layers:
+        notes[0] += f", their layers scaled from {manifest.layers} to {layers}"
+    return Start(study=name, study_id=manifest.id, points=points), notes + left_out
+
+
+def _point(params: Mapping[str, Any], space: SearchSpace, scale: float) -> dict[str, int | float] | str:
+    """A setting as a point of the space; why it is none, else."""
+    point: dict[str, int | float] = {}
+    for name, searched in space.parameters.items():
+        value = params[name] * scale if name in _LAYERS else params[name]
+        if searched.step is not None:
+            value = searched.snapped(searched.low + round((value - searched.low) / searched.step) * searched.step)
+        value = round(value) if searched.whole else float(value)
+        if not searched.contains(value):
+            return f"its {name} of {value:g} is not between {searched.low:g} and {searched.high:g}"
+        point[name] = value
+    for name, value in space.full(point).items():
+        if name not in point and params.get(name) != value:
+            return f"its {name} is {params.get(name)}, which is {value} here"
+    return point
