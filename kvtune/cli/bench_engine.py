@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
 
 
 def engine(
@@ -20,6 +20,9 @@ def engine(
     lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    revision: Revision = None,
+    load_in_4bit: LoadIn4Bit = False,
+    load_in_8bit: LoadIn8Bit = False,
     seed: Annotated[int, typer.Option(help="Seed of images, settings and forced lengths.")] = 0,
     png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
     json: Json = False,
@@ -33,9 +36,22 @@ def engine(
     from kvtune.report.engine_bench import engine_figure, engine_ratios, engine_table
     from kvtune.search.engine_bench import BenchRequest, bench
 
-    result = bench(
-        BenchRequest(model, images, random_weights, coco, max_new_tokens, repeats, lanes, device, dtype, seed)
+    request = BenchRequest(
+        model=model,
+        images=images,
+        random_weights=random_weights,
+        coco=coco,
+        max_new_tokens=max_new_tokens,
+        repeats=repeats,
+        lanes=lanes,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+        revision=revision,
+        load_in_4bit=load_in_4bit,
+        load_in_8bit=load_in_8bit,
     )
+    result = bench(request)
     if png is not None:
         engine_figure(result, png)
         err.print(f"wrote {png}", soft_wrap=True, markup=False)

@@ -32,6 +32,9 @@ class BenchRequest:
     device: str
     dtype: str
     seed: int
+    revision: str | None = None
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
 
 
 def bench(request: BenchRequest) -> dict[str, Any]:
@@ -56,6 +59,8 @@ def bench(request: BenchRequest) -> dict[str, Any]:
     lengths = None
     if request.random_weights:
         device = resolve_device(request.device)
+        if request.revision is not None or request.load_in_4bit or request.load_in_8bit:
+            raise RequestError("--revision and quantization are for stored weights; leave them or --random-weights out")
         if request.model not in CONFIGS:
             raise RequestError(f"--random-weights builds {', '.join(CONFIGS)}, not {request.model!r}")
         dtype_name = request.dtype if request.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
@@ -68,7 +73,14 @@ def bench(request: BenchRequest) -> dict[str, Any]:
             return int(forced[image, trial])
 
     else:
-        vlm = load_model(request.model, request.device, request.dtype)
+        vlm = load_model(
+            request.model,
+            request.device,
+            request.dtype,
+            request.revision,
+            request.load_in_4bit,
+            request.load_in_8bit,
+        )
         folder = _folder(request)
         source = "val2014" if "val2014" in folder.sources else folder.sources[0]
         ids = folder.image_ids(source)

@@ -34,19 +34,33 @@ def coco(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """A model and a captioner that need no torch, in the place of the real ones."""
-    seen = SimpleNamespace(loaded=[], captioners=[], dtype="float32", fail=None)
+    seen = SimpleNamespace(loaded=[], captioners=[], dtype="float32", commits={}, fail=None)
 
-    def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Any:
+    def locate(name: str) -> tuple[None, str, str]:
         if name == "no-such-model":
             raise RequestError("unknown model 'no-such-model'; there is demo, quick")
-        seen.loaded.append((name, device, dtype))
+        return None, f"/models/{name}", name
+
+    def commit_of(name: str, revision: str | None = None) -> str | None:
+        return revision if revision in seen.commits.values() else seen.commits.get(revision)
+
+    def load_model(
+        name: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        load_in_4bit: bool = False,
+        load_in_8bit: bool = False,
+    ) -> Any:
+        seen.loaded.append((name, device, dtype, revision, load_in_4bit, load_in_8bit))
+        dtype = dtype if dtype != "auto" else seen.dtype
         return SimpleNamespace(
             name=name,
-            model_id=f"/models/{name}",
-            revision=None,
+            model_id=locate(name)[1],
+            revision=commit_of(name, revision),
             family=SimpleNamespace(name="quick"),
             n_layers=LAYERS,
-            dtype_name=seen.dtype,
+            dtype_name=dtype + "-4bit" * load_in_4bit + "-8bit" * load_in_8bit,
             device="cpu",
             default_prompt="Please describe this image in detail.",
             published_preset="demo" if name == "quick" else None,
@@ -64,7 +78,8 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
                 assert Path(request.image).is_file()
             yield from super().finish(batch)
 
-    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model, locate=str))
+    models = SimpleNamespace(load_model=load_model, locate=locate, commit_of=commit_of)
+    monkeypatch.setitem(sys.modules, "kvtune.models", models)
     captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner, Lanes=Any)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
     monkeypatch.setattr(os, "fsync", lambda file: None)
@@ -198,6 +213,45 @@ def test_what_is_known_before_the_model_is_refused_before_it_loads(search: Any, 
     quick_model.loaded.clear()
     refused(search("--seed", 5))
     assert quick_model.loaded == []
+
+
+ONE, TWO = "1" * 40, "2" * 40
+
+
+def test_a_study_goes_on_at_its_own_commit(search: Any, run: Any, coco: Path, quick_model: SimpleNamespace) -> None:
+    quick_model.commits = {None: ONE, "main": ONE, "v2": TWO}
+    assert search("--trials", 1)[0] == 0
+    manifest = Path("studies/quick-kvsmooth/study.json")
+    assert json.loads(manifest.read_text())["fingerprint"]["revision"] == ONE
+
+    quick_model.commits = {None: TWO, "main": TWO, "v1": ONE, "v2": TWO}  # the Hub's newest is another one now
+    quick_model.loaded.clear()
+    for arguments in ((), ("--revision", "v1"), ("--revision", ONE)):
+        code, _, err = search("--trials", 2, *arguments)
+        assert code == 0, err
+    assert [loaded[3] for loaded in quick_model.loaded] == [ONE, "v1", ONE]
+    for revision in ("v2", "main"):
+        message = refused(search("--trials", 3, "--revision", revision))
+        assert f'begun with revision "{ONE}", but this command has "{TWO}"' in message
+    assert len(quick_model.loaded) == 3, "no weights were loaded to find that out"
+    assert json.loads(manifest.read_text())["fingerprint"]["revision"] == ONE
+    code, _, err = run("validate", "--coco", coco)
+    assert code == 0, err
+    assert quick_model.loaded[-1][3] == ONE
+
+
+def test_a_study_of_quantized_weights_stays_one(
+    search: Any, run: Any, coco: Path, quick_model: SimpleNamespace
+) -> None:
+    assert search("--trials", 1, "--load-in-4bit")[0] == 0
+    assert quick_model.loaded[-1][4:] == (True, False)
+    assert 'dtype "float32-4bit", but this command has "float32"' in refused(search("--trials", 2))
+    assert '"float32-4bit", but this command has "float32-8bit"' in refused(search("--trials", 2, "--load-in-8bit"))
+    code, _, err = search("--trials", 2, "--load-in-4bit")
+    assert code == 0, err
+    code, _, err = run("validate", "--coco", coco)
+    assert code == 0, err
+    assert quick_model.loaded[-1][2] == "float32-4bit"
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ""])
@@ -350,7 +404,9 @@ class Captioner(FakeCaptioner):
 
 vlm = SimpleNamespace(name="quick", model_id="quick", revision=None, family=SimpleNamespace(name="quick"),
     n_layers=LAYERS, dtype_name="float32", device="cpu", default_prompt="?", published_preset="demo")
-sys.modules["kvtune.models"] = SimpleNamespace(load_model=lambda *arguments, **keywords: vlm, locate=str)
+sys.modules["kvtune.models"] = SimpleNamespace(
+    load_model=lambda *arguments: vlm, locate=lambda name: (None, vlm.model_id, name), commit_of=lambda *arguments: None
+)
 sys.modules["kvtune.captioning"] = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner, Lanes=None)
 from kvtune.cli.main import main
 main()

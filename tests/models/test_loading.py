@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kvtune.errors import RequestError
-from kvtune.models import families, load_model, loading
+from kvtune.models import commit_of, families, load_model, loading
 from kvtune.models.at_hand import at_hand
 from kvtune.models.hub import models_folder
 from kvtune.models.loading import resolve_device, resolve_dtype
@@ -332,6 +333,27 @@ def test_the_hub_cache_serves_without_a_network_and_the_commit_is_recorded(cache
         vlm = load_model(name, device="cpu", revision=revision)
         assert (vlm.name, vlm.model_id, vlm.revision) == ("llava-1.5", "llava-hf/llava-1.5-7b-hf", COMMIT)
         assert vlm.published_preset == "llava-1.5"
+
+
+def test_a_commit_stays_when_the_branch_moves_on(cache, use_hub):
+    repository = cache / "models--llava-hf--llava-1.5-7b-hf"
+    newer = "f" * 40
+    shutil.copytree(repository / "snapshots" / COMMIT, repository / "snapshots" / newer)
+    change_weights(repository / "snapshots" / newer, lambda tensors: tensors["lm_head.weight"].zero_())
+    (repository / "refs" / "main").write_text(newer)
+    use_hub(cache, offline=True)
+    assert commit_of("llava-1.5") == newer and commit_of("llava-1.5", COMMIT) == COMMIT
+    for revision, commit in ((None, newer), (COMMIT, COMMIT)):
+        vlm = load_model("llava-1.5", device="cpu", revision=revision)
+        assert vlm.revision == commit and bool(vlm.hf_model.lm_head.weight.any()) == (commit == COMMIT)
+
+
+def test_a_commit_is_found_out_without_weights(hub, folder, use_hub):
+    use_hub(endpoint=hub)
+    assert commit_of("real/model", "main") == COMMIT and commit_of(folder) is None
+    assert "config.json" in Hub.fetched and "model.safetensors" not in Hub.fetched
+    with pytest.raises(RequestError, match="has no revision 'v9'"):
+        commit_of("real/model", "v9")
 
 
 def test_a_half_downloaded_cache_is_named(cache, use_hub):

@@ -54,7 +54,7 @@ def test_every_held_out_number_follows_from_the_captions(
     assert numbers == [None, 0, *(number for number in summary.front if number != 0)]
     assert found.settings[0].roles == ["baseline"] and "published" in found.settings[1].roles
     assert {setting.number for setting in found.settings if "front" in setting.roles} == set(summary.front)
-    assert engine.loaded == [("fake", "auto", "float32")]
+    assert engine.loaded == [("fake", "auto", "float32", None)]
 
     scorer = ChairScorer(load_ground_truth(folder.ground_truth))
     tables = {}

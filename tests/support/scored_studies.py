@@ -35,8 +35,8 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands for model and captioner, and counts what they are asked for; stops where a test says so."""
     seen = SimpleNamespace(loaded=[], asked=[], revision=None, stop_after=None)
 
-    def load_model(name: str, device: str = "auto", dtype: str = "auto") -> Any:
-        seen.loaded.append((name, device, dtype))
+    def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: str | None = None) -> Any:
+        seen.loaded.append((name, device, dtype, revision))
         return SimpleNamespace(revision=seen.revision, dtype_name=dtype)
 
     class Captioner(FakeCaptioner):

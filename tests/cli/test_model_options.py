@@ -1,0 +1,53 @@
+"""--revision, --load-in-4bit and --load-in-8bit on every command that loads a model."""
+
+import pytest
+
+from kvtune.cli.main import main
+from kvtune.coco import CocoFolder
+from kvtune.demo import demo_coco
+from kvtune.models import loading
+
+
+@pytest.fixture(scope="module")
+def picture():
+    folder = CocoFolder(demo_coco())
+    return folder.image_path(folder.image_ids("val2014")[0])
+
+
+@pytest.fixture(params=["search", "caption", "models check", "bench engine"])
+def run(request, picture, tmp_path, monkeypatch, capsys):
+    """One of the commands on the demo, with more options."""
+    monkeypatch.chdir(tmp_path)
+    commands = {
+        "search": ["search", "--model", "demo", "--trials", "1", "--images", "2", "--holdout-images", "2"],
+        "caption": ["caption", str(picture), "--model", "demo"],
+        "models check": ["models", "check", "demo"],
+        "bench engine": ["bench", "engine", "--model", "demo", "--images", "1"],
+    }
+
+    def run(*options):
+        with pytest.raises(SystemExit) as ended:
+            main([*commands[request.param], *options])
+        said = capsys.readouterr()
+        assert ended.value.code == 2 and said.out == "" and "Traceback" not in said.err
+        return said.err.strip().splitlines()[-1]
+
+    return run
+
+
+def test_what_is_wrong_is_one_line_with_its_cure(run, monkeypatch):
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    for bits in ("4bit", "8bit"):
+        message = run(f"--load-in-{bits}")
+        assert message.startswith(
+            f"kvtune: --load-in-{bits} needs bitsandbytes and accelerate: pip install 'kvtune[qua"
+        )
+    assert "--load-in-4bit and --load-in-8bit exclude each other" in run("--load-in-4bit", "--load-in-8bit")
+    assert "a revision is for weights on the Hub" in run("--revision", "main")
+
+
+def test_random_weights_take_none_of_them(capsys):
+    for option in (["--revision", "main"], ["--load-in-4bit"], ["--load-in-8bit"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", "engine", "--model", "llava-1.5", "--random-weights", *option])
+        assert ended.value.code == 2 and "are for stored weights" in capsys.readouterr().err
