@@ -4,8 +4,10 @@ import typer
 
 from kvtune.cli.bench_engine import engine
 from kvtune.cli.bench_score import score
+from kvtune.cli.bench_search import search
 from kvtune.cli.common import command
 
 app = typer.Typer(help="Measure speed, memory and search cost, side by side.", no_args_is_help=True)
 command(app)(engine)
 command(app)(score)
+command(app)(search)

@@ -42,7 +42,7 @@ def made_up_table(images: int, axes=SMALL_AXES, seed: int = 0, settings: list[Se
         outcomes[:, place, 3] = correct
         outcomes[:, place, 4] = draw.integers(50, 100, images)
     recorded = Recorded(
-        kvtune="0", scorer=SCORER, weights="0" * 64, dtype="float32", prompt="", max_new_tokens=128, scenes_seed=0,
-        settings=settings, fixed={"target": "kv", "adaptive": True},
+        kvtune="0", scorer=SCORER, weights="0" * 64, device="cpu", dtype="float32", prompt="",
+        max_new_tokens=128, scenes_seed=0, settings=settings, fixed={"target": "kv", "adaptive": True},
     )  # fmt: skip
     return Table(recorded, truth, outcomes)

@@ -3,8 +3,13 @@
     python -m kvtune.search.bench.record --out grid.npz
 
 Scenes are rendered, captioned with every setting and scored one after the other. What is done is appended to
-``grid.npz.jsonl`` image by image, so the same command goes on where it stopped; at the end, or when ``--images`` are
-there, it is packed into ``grid.npz``. The scenes' ids are far from those that the demo model was trained on and its
+``grid.npz.jsonl`` image by image, so the same command goes on where it stopped, and ``--images`` says how many are
+there in the end; then they are packed into ``grid.npz``. The two files that ship are made by ::
+
+    python -m kvtune.search.bench.record --set grid --out kvtune/search/bench/grid.npz       # 608,400 captions
+    python -m kvtune.search.bench.record --set pool --out kvtune/search/bench/pool.npz       # 155,000 captions
+
+and read by ``kvtune bench search``. The scenes' ids are far from those that the demo model was trained on and its
 weights were chosen on (both in ``kvtune/demo/README.md``), and from those of the demo's data set.
 """
 
@@ -34,11 +39,11 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 128
 SCENES_SEED = 0
-LANES = 512
-"""On a CPU twice what the engine takes by itself: hundreds of settings share each scene here."""
+CPU_LANES = 512
+"""Twice what the engine takes by itself on a CPU: hundreds of settings share each scene here."""
 
-SCENES_AT_ONCE = 25
-"""Scenes that are rendered and streamed to the engine together."""
+CAPTIONS_AT_ONCE = 40_000
+"""Scenes with so many captions are rendered and streamed to the engine together."""
 
 
 def main() -> None:
@@ -46,13 +51,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file to write; what is done is kept beside it")
     parser.add_argument("--set", choices=list(SETS), default="grid", help="settings and scenes to record")
     parser.add_argument("--images", type=int, help="scenes in all; default: as many as the set has")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     arguments = parser.parse_args()
     chosen = SETS[arguments.set]
     images = len(chosen.scenes) if arguments.images is None else arguments.images
-    record(arguments.out, chosen.settings(), chosen.scenes[:images])
+    try:
+        record(arguments.out, chosen.settings, chosen.scenes[:images], arguments.device)
+    except KvtuneError as error:
+        parser.exit(error.exit_code, f"{error}\n")
 
 
-def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int]) -> Table:
+def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int], device: str = "auto") -> Table:
     """Record what is missing, then write the table.
 
     Parameters
@@ -62,16 +71,20 @@ def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int]) -> Tab
     settings
         See :func:`kvtune.search.bench.settings.methods_of`.
     scenes
-        Image ids.
+        Image ids, one or more.
+    device
+        Where the model runs; always in float32.
 
     Raises
     ------
     RequestError
-        If what was begun there was recorded in another way.
+        If what was begun there was recorded in another way, or no scene is asked for.
     """
     from kvtune.models import load_model
 
-    vlm = load_model("demo", device="cpu", dtype="float32")
+    if not scenes:
+        raise RequestError("--images must be at least 1")
+    vlm = load_model("demo", device=device, dtype="float32")
     recorded = _recorded(vlm, settings)
     lines = out.with_name(out.name + ".jsonl")
     done = _done(lines, recorded)
@@ -100,6 +113,7 @@ def _recorded(vlm: "VisionLanguageModel", settings: Sequence[Setting]) -> Record
         kvtune=kvtune.__version__,
         scorer=SCORER,
         weights=hashlib.sha256((demo_model_path() / "model.safetensors").read_bytes()).hexdigest(),
+        device=vlm.device.type,
         dtype=vlm.dtype_name,
         prompt=vlm.default_prompt,
         max_new_tokens=MAX_NEW_TOKENS,
@@ -118,13 +132,15 @@ def _done(lines: Path, recorded: Recorded) -> dict[int, dict[str, Any]]:
 
 def _outcomes(vlm: "VisionLanguageModel", recorded: Recorded, scenes: Sequence[int]) -> Iterator[dict[str, Any]]:
     """A line for each scene, as its last caption comes."""
-    from kvtune.captioning import Captioner
+    from kvtune.captioning import Captioner, Lanes
 
-    captioner = Captioner(vlm, recorded.prompt, recorded.max_new_tokens, LANES)
+    lanes: Lanes = CPU_LANES if vlm.device.type == "cpu" else "auto"
+    captioner = Captioner(vlm, recorded.prompt, recorded.max_new_tokens, lanes)
     methods = len(methods_of(recorded.settings)[0])
-    for begin in range(0, len(scenes), SCENES_AT_ONCE):
+    together = max(1, CAPTIONS_AT_ONCE // methods)
+    for begin in range(0, len(scenes), together):
         with tempfile.TemporaryDirectory() as folder:
-            paths, truth = _render(Path(folder), scenes[begin : begin + SCENES_AT_ONCE], recorded.scenes_seed)
+            paths, truth = _render(Path(folder), scenes[begin : begin + together], recorded.scenes_seed)
             scorer = ChairScorer(truth)
             waiting: dict[int, dict[int, Caption]] = {}
             for caption in captioner.run(_requests(paths, recorded)):

@@ -1,7 +1,7 @@
 """The settings of the demo that are recorded: a full grid over its search space, and which of them are one method."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ AXES: dict[str, tuple[float, ...]] = {
     "start_layer": (0, 1, 2, 3),
     "end_layer": (4, 5, 6, 7, 8),
 }
-"""Values of the grid, 1,980 settings: every pair of layers that the space has; the published-style preset (0.7, 15, 0.2,
-layers 1 to 7) is one of them."""
+"""Values of the grid, 1,980 settings: every pair of layers that the demo's space has, and among the points the
+published-style preset (0.7, 15, 0.2, layers 1 to 7)."""
 
 Setting = dict[str, Any]
 """The searched parameters of KVSmooth by name."""
@@ -50,13 +50,26 @@ def methods_of(settings: Sequence[Setting]) -> tuple[list[Setting | None], list[
     return methods, which
 
 
+POOL_AXES: dict[str, tuple[float, ...]] = {
+    "lambda_ref": (0.2, 0.4, 0.5, 0.6, 0.7, 0.9),
+    "queue_length": (15,),
+    "clip_width": (0.2,),
+    "start_layer": (0, 1, 3),
+    "end_layer": (7, 8),
+}
+"""36 settings ..."""
+
+
 @dataclass(frozen=True)
 class Recording:
     """Settings to be recorded, and the ids of the scenes."""
 
-    settings: Callable[[], list[Setting]]
+    settings: list[Setting]
     scenes: range
 
 
-SETS = {"grid": Recording(grid_settings, range(910_001, 910_401))}
+SETS = {
+    "grid": Recording(grid_settings(), range(910_001, 910_401)),
+    "pool": Recording(grid_settings(POOL_AXES), range(920_001, 925_001)),
+}
 """What :mod:`kvtune.search.bench.record` records."""

@@ -46,6 +46,7 @@ class Recorded(Document):
     scorer: str
     model: Literal["demo"] = "demo"
     weights: str
+    device: Literal["cpu", "cuda"]
     dtype: str
     prompt: str
     max_new_tokens: int

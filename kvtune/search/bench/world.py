@@ -33,6 +33,8 @@ class World:
         The grid's points.
     points
         (CHAIR_S, F1) of each on all images: the truth of a replay.
+    front
+        Indices of the points that none dominates; settings that come to the same are all in it.
     nadir
         The worst CHAIR_S and the worst F1 on the grid's front; hypervolumes are measured from there.
     images
@@ -53,7 +55,8 @@ class World:
         found = rates(self._counts.sum(axis=1))
         by_method: list[Point] = list(zip(found["chair_s"].tolist(), found["f1"].tolist(), strict=True))
         self.points = [by_method[method] for method in self._which]
-        best = [self.points[index] for index in front(self.points)]
+        self.front = front(self.points)
+        best = [self.points[index] for index in self.front]
         self.nadir: Point = (max(chair_s for chair_s, _ in best), min(f1 for _, f1 in best))
         if not self.volume > 0:
             raise RequestError("the front of the recorded settings is a single point; there is nothing to reach")

@@ -1,0 +1,40 @@
+"""``kvtune bench search``: what a search costs, replayed on recorded outcomes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kvtune.cli.common import Json, out, print_json
+from kvtune.cli.progress import progress
+
+
+def search(
+    table: Annotated[Path | None, typer.Option(help="Recorded outcomes; default: those that ship.")] = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="An arm such as tpe-8-race; repeat for more. Default: all but gp's.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Searches of each arm.", min=1)] = 20,
+    budget: Annotated[int, typer.Option(help="Captions of a search, in trials on all images.", min=1)] = 600,
+    jobs: Annotated[int | None, typer.Option(help="Processes; default: one a processor.", min=1)] = None,
+    json: Json = False,
+) -> None:
+    """Compare samplers by the captions they spend until they have found a recorded grid's front.
+
+    Outcomes of about 2,000 settings of the demo are recorded; a suggestion is judged as the nearest of them. Each arm
+    is sampler, trials in a round and, with -race, racing: random, optuna-tpe (Optuna's own settings), tpe, nsga2 or gp
+    (slow) as kvtune sets them.
+
+    Example: kvtune bench search --seeds 5 --arm tpe-8-race --arm optuna-tpe-8
+    """
+    from kvtune.report.search_bench import search_lines, search_table
+    from kvtune.search.bench.compare import Request, compare
+
+    with progress("searches") as on_progress:
+        result = compare(Request(table, arm or (), seeds, budget, jobs), on_progress)
+    if json:
+        print_json(result)
+        return
+    out.print(search_table(result))
+    for line in search_lines(result):
+        out.print(line, soft_wrap=True)
