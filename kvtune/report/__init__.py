@@ -1,5 +1,8 @@
 """Tables, pictures and the page of a study; here also the reference of kvtune's files and JSON outputs.
 
+All rates are percent, 0 to 100; what is not known is null. Objects that kvtune reads again have a ``"format"``, and an
+unknown key in them is refused by name.
+
 A study on disk
 ---------------
 ``studies/NAME/`` holds, in the order in which they matter:
@@ -21,14 +24,17 @@ A study on disk
 ``report/``
     What ``kvtune pareto`` wrote, and what follows below:
 
-    ============================  ==================================================================
-    ``front.png``, ``.svg``       trials and front, 3.5 inches wide
-    ``hypervolume.png``, ``.svg`` the front's hypervolume over trials
-    ``trials.csv``, ``.parquet``  a row a trial: :func:`kvtune.report.frames.trials_frame`
-    ``cut_baseline.csv``, ...     the baseline cut to 1, 2, ... sentences: :class:`kvtune.search.summary.CutBaseline`
-    ``outcomes.csv``, ``.parquet``  a row a caption: :func:`kvtune.report.captions.outcomes_frame`
-    ``pareto.html``               the page, one file without a network
-    ============================  ==================================================================
+    =================================  =============================================================
+    ``front.png``, ``.svg``            trials and front; all pictures are 3.5 inches wide
+    ``precision-recall.png``, ...      precision over recall, with the cut baseline
+    ``hypervolume.png``, ...           the front's hypervolume over trials
+    ``held-out.png``, ...              what is left on held-out images, after ``kvtune validate``
+    ``trials.csv``, ``.parquet``       a row a trial: :func:`kvtune.report.frames.trials_frame`
+    ``cut_baseline.csv``, ...          the baseline cut to 1, 2, ... sentences:
+                                       :class:`kvtune.search.summary.CutBaseline`
+    ``outcomes.csv``, ``.parquet``     a row a caption: :func:`kvtune.report.captions.outcomes_frame`
+    ``pareto.html``                    the page, one file without a network
+    =================================  =============================================================
 
     ``counts.npz`` there is a cache of what captions came to (:mod:`kvtune.search.outcomes`) and may be deleted.
 ``captions/holdout/``, ``report/validation.json``
@@ -36,12 +42,7 @@ A study on disk
 ``captions/sensitivity/``, ``report/sensitivity.json``, ``.csv``, ``.png``, ``.svg``
     What ``kvtune sensitivity`` captioned and found: :class:`kvtune.search.sensitivity.Sensitivity`.
 
-A trace
--------
-``kvtune caption --trace FOLDER`` writes, for all images together, ``layers.parquet``
-(:func:`kvtune.report.trace.layers_frame`) and ``objects.parquet`` (:func:`kvtune.report.trace.objects_frame`), and a
-picture of each image by the image's name, ``.png`` and ``.svg``
-(:func:`kvtune.report.figures.trace.trace_figure`).
+``.lock`` keeps a second process out while one works.
 
 A preset
 --------
@@ -55,9 +56,23 @@ In ``metrics``, ``tune`` and ``holdout`` hold the scores, ``intervals`` (95 %), 
 come before, also ``shrinkage``, its ``subset`` and the ``baseline`` on it, and a ``note`` where the preset was selected
 on these very images.
 
+Other files
+-----------
+subset
+    ``{"format": "kvtune-subset/1", "name", "source": "val2014", "seed", "image_ids": [...], "sha256"}``:
+    :class:`kvtune.coco.Subset`, written by ``kvtune data subset``, taken by ``--subset``.
+search space
+    YAML, ``method``, ``parameters`` and ``fixed``: :class:`kvtune.search.space.SearchSpace`, taken by ``--space``.
+captions to score
+    A list of ``{"image_id", "caption"}``, as JSON or a line each: taken by ``kvtune score`` and ``--overlay``.
+details of ``kvtune score --details``
+    ``{"image_id", "mentioned", "hallucinated", "correct", "missed", "words"}``, a caption a line.
+a reproduced table
+    ``kvtune reproduce`` keeps a folder a model: :class:`kvtune.search.reproduce.documents.ModelFolder`.
+
 JSON outputs
 ------------
-Each is one document on stdout. All rates are percent, 0 to 100; what is not known is null.
+With ``--json``, a command prints one document on stdout and nothing else.
 
 ``kvtune pareto``, ``kvtune search``
     :func:`kvtune.report.document.study_document`; ``kvtune rescore`` the same and ``changed``, the number of settings
@@ -70,10 +85,23 @@ Each is one document on stdout. All rates are percent, 0 to 100; what is not kno
     :class:`kvtune.search.held_out.Validation`, as ``report/validation.json``.
 ``kvtune sensitivity``
     :class:`kvtune.search.sensitivity.Sensitivity`, as ``report/sensitivity.json``.
+``kvtune reproduce``
+    :func:`kvtune.report.reproduction.reproduction_document`.
 ``kvtune studies``
     A list of :class:`kvtune.search.overview.Overview`.
 ``kvtune caption``
     :func:`kvtune.report.marked.captions_document`, and ``trace``, the files that ``--trace`` wrote.
 ``kvtune score``
     ``{"chair_s", "chair_i", "precision", "recall", "f1", "captions", "mean_words", "scorer"}``.
+``kvtune data subset``, ``kvtune data ground-truth``, ``kvtune data download``
+    The subset without its ids, ``out`` and ``images``; ``{"out", "images", "objects"}``; ``{"coco", "annotations",
+    "downloaded", "present"}``.
+``kvtune models``, ``kvtune models check``, ``kvtune models convert``
+    A list of :class:`kvtune.models.presence.Presence`; :class:`kvtune.models.check.ModelCheck`; ``{"out", "tensors",
+    "parameters"}``.
+``kvtune bench engine``, ``kvtune bench score``, ``kvtune bench search``
+    :func:`kvtune.search.engine_bench.bench`; :class:`kvtune.chair.bench.ScoreBench`;
+    :func:`kvtune.search.bench.compare.compare`.
+``kvtune doctor``
+    ``{"ok", "checks"}``, the checks as :class:`kvtune.doctor.Check`.
 """
