@@ -213,29 +213,25 @@ def _coco(path: Path | None) -> Check:
 
 def _models() -> Iterator[Check]:
     try:
-        from huggingface_hub import try_to_load_from_cache
-
-        from kvtune.demo import demo_model_path
-        from kvtune.models import families
-        from kvtune.models.loading import models_folder
+        from kvtune.models.hub import models_folder
+        from kvtune.models.presence import presences
     except Exception as error:  # as for torch
         yield Check("models", "failed", f"transformers cannot be imported: {_line(error)}", "install transformers anew")
         return
-    demo = demo_model_path()
-    if (demo / "model.safetensors").is_file():
-        yield Check("model demo", "ok", str(demo))
+    demo, *others = presences()
+    if demo.state == "here":
+        yield Check("model demo", "ok", str(demo.path))
     else:
-        yield Check("model demo", "failed", f"no weights in {demo}", "install kvtune anew")
-    here = []
-    for name, hub_id in ((name, hub_id) for family in families() for name, hub_id in family.hub_ids.items()):
-        if (models_folder() / name).is_dir():
-            here.append(f"{name} ({models_folder() / name})")
-        elif hub_id and isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
-            here.append(f"{name} (Hub cache)")
+        yield Check("model demo", "failed", f"{demo.path}: {demo.problem}", "install kvtune anew")
+    for each in others:
+        if each.state == "incomplete":
+            cure = f"{each.command}, or copy what is missing there"
+            yield Check(f"model {each.name}", "warning", f"{each.path}: {each.problem}", cure)
+    here = [f"{each.name} ({each.path})" for each in others if each.state == "here"]
     if here:
         yield Check("models", "ok", ", ".join(here))
     else:
-        cure = f"kvtune search --model NAME fetches one from the Hub, or put it into {models_folder()}/NAME"
+        cure = "see kvtune models for the command that gets each"
         yield Check("models", "warning", f"none but the demo, neither in {models_folder()} nor in the Hub cache", cure)
 
 

@@ -155,10 +155,22 @@ def test_writable(tmp_path):
 
 def test_models(tmp_path, monkeypatch):
     monkeypatch.setenv("KVTUNE_MODELS", str(tmp_path))
-    (tmp_path / "llava-1.5").mkdir()
-    models = {check.name: check for check in doctor._models()}["models"]
-    assert models.state == "ok"
-    assert f"llava-1.5 ({tmp_path}/llava-1.5)" in models.found
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    demo, models = doctor._models()
+    assert (demo.name, demo.state) == ("model demo", "ok")
+    assert (models.state, models.cure) == ("warning", "see kvtune models for the command that gets each")
+    assert models.found == f"none but the demo, neither in {tmp_path} nor in the Hub cache"
+
+    # MiniGPT-4 as convert writes it, and another that somebody began to copy.
+    for name in ("minigpt4", "llava-1.5"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "minigpt4" / "model.safetensors").write_bytes(b"weights")
+    _, llava, models = doctor._models()
+    assert (llava.name, llava.state) == ("model llava-1.5", "warning")
+    assert llava.found == f"{tmp_path}/llava-1.5: 1 of 1 weight files are missing: model.safetensors"
+    assert llava.cure.startswith("hf download llava-hf/llava-1.5-7b-hf")
+    assert (models.state, models.found) == ("ok", f"minigpt4 ({tmp_path}/minigpt4)")
 
 
 def test_gpu_that_torch_does_not_see(tmp_path, monkeypatch):

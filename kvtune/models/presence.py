@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from huggingface_hub import try_to_load_from_cache
 
+from kvtune.errors import RequestError
 from kvtune.models.base import Family
 from kvtune.models.hub import missing_weights, models_folder
 from kvtune.models.registry import get_family, model_names
@@ -60,7 +61,7 @@ def presences() -> list[Presence]:
 
 def _presence(name: str, family: Family) -> Presence:
     path, hub_id = _folder(name, family), family.hub_ids.get(name)
-    problem = missing_weights(path) if path is not None else None
+    problem = _problem(path) if path is not None else None
     return Presence(
         name=name,
         family=family.name,
@@ -74,6 +75,13 @@ def _presence(name: str, family: Family) -> Presence:
         problem=problem,
         published_preset=family.published_presets.get(name),
     )
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        return missing_weights(path)
+    except RequestError as error:  # a damaged index
+        return str(error)
 
 
 def _folder(name: str, family: Family) -> Path | None:

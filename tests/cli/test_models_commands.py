@@ -59,6 +59,15 @@ def test_the_list_says_what_is_here_and_how_to_get_the_rest(run, models_folder):
     assert rows["llava-1.5-13b"]["gpu_gib"] == 24.9 and rows["llava-1.5-13b"]["hub_id"] == "llava-hf/llava-1.5-13b-hf"
 
 
+def test_a_damaged_index_does_not_hide_the_other_models(run, models_folder):
+    (models_folder / "minigpt4").mkdir(parents=True)
+    (models_folder / "minigpt4" / "model.safetensors.index.json").write_text('{"weight')
+    code, out, _ = run("--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and rows["minigpt4"]["state"] == "incomplete" and rows["demo"]["state"] == "here"
+    assert "index.json is damaged" in rows["minigpt4"]["problem"]
+
+
 def test_a_model_is_checked_on_an_image(run, tmp_path):
     folder = save_llava_next(tmp_path / "my-fine-tune")
     image = tmp_path / "picture.png"
