@@ -53,7 +53,7 @@ def sensitivity(
     from kvtune.report.files import write_frame
     from kvtune.report.sensitivity import sensitivity_frame, sensitivity_view
 
-    out.print(sensitivity_view(found))
+    out.print(sensitivity_view(found, out))
     stem = folder.report / "sensitivity"
     written = [stem.with_suffix(".json"), *write_frame(stem, sensitivity_frame(found))]
     written += save_pictures(sensitivity_figure(found), stem, f"{found.study}: sensitivity")

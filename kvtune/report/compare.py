@@ -13,7 +13,7 @@ from rich.text import Text
 from kvtune.report.document import trial_document, validation_document
 from kvtune.report.frames import trials_frame
 from kvtune.report.roles import LOOKS, roles
-from kvtune.report.table import OBJECTIVES, RATES, fitting, rate, with_interval
+from kvtune.report.table import OBJECTIVES, RATES, fitting, listed, rate, with_interval
 from kvtune.search.held_out import Result
 from kvtune.search.summary import StudySummary, TrialSummary
 
@@ -62,7 +62,7 @@ def comparison_table(studies: Sequence[Compared], console: Console) -> Renderabl
         draw.table(OBJECTIVES, held_out, intervals=OBJECTIVES),
         Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), *apart),
     ]
-    return Group(fitting(layouts, console), Text(), *(Text(note) for note in _notes(studies)))
+    return Group(fitting(layouts, console), Text(), listed(_notes(studies)))
 
 
 def _notes(studies: Sequence[Compared]) -> list[str]:

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.report.table import number, rate
+from kvtune.report.table import fitting, number, rate
 from kvtune.search.claims import LABELS
 from kvtune.search.sensitivity import Sensitivity, Sweep
 
@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def sensitivity_view(found: Sensitivity) -> RenderableType:
-    """Return a table for each parameter and what matters most."""
+def sensitivity_view(found: Sensitivity, console: Console) -> RenderableType:
+    """Return a table for each parameter and what matters most; on a narrow console, intervals under their rates."""
     held = ", ".join(f"{name} {number(value)}" for name, value in found.around.items())
     parts: list[RenderableType] = [
         Text(f"{found.study}: one parameter varied around trial {found.trial} ({found.rule}): {held}"),
     ]
     for sweep in found.sweeps:
-        parts += [Text(), _table(sweep)]
+        parts += [
+            Text(),
+            fitting([_table(sweep, "{} ({:.1f} to {:.1f})"), _table(sweep, "{}\n{:.1f}–{:.1f}")], console),
+        ]
     parts.append(Text())
     if found.importance is None:
         parts.append(Text("Importance: too few trials"))
@@ -47,7 +50,8 @@ def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":
     return pd.DataFrame(rows).astype({"trial": "Int64"})
 
 
-def _table(sweep: Sweep) -> Table:
+def _table(sweep: Sweep, cell: str) -> Table:
+    """``cell`` formats a rate with the ends of its interval."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(sweep.parameter, justify="right", no_wrap=True)
     for heading in (*LABELS.values(), "words"):
@@ -57,7 +61,7 @@ def _table(sweep: Sweep) -> Table:
         cells = [number(point.value)]
         for metric in LABELS:
             low, high = point.intervals[metric]
-            cells.append(f"{rate(point.metrics[metric])} ({low:.1f} to {high:.1f})")
+            cells.append(cell.format(rate(point.metrics[metric]), low, high))
         cells.append(rate(point.metrics["mean_words"]))
         cells.append("held" if point.value == sweep.held else "" if point.trial is None else f"trial {point.trial}")
         table.add_row(*cells)

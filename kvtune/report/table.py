@@ -42,7 +42,7 @@ def trials_table(
         Show all trials in the order of their numbers instead of the front by rising CHAIR_S.
     """
     names = varying_parameters(summary)
-    draw = _Drawing(summary, chosen, console, _rows(summary, chosen, every), overlays)
+    draw = _Drawing(summary, chosen, console, rows(summary, chosen, every), overlays)
     all_rates = tuple(RATES)
     layouts: list[RenderableType] = [
         draw.table(all_rates, names, intervals=all_rates),
@@ -57,6 +57,14 @@ def trials_table(
 def fitting(layouts: Sequence[RenderableType], console: Console) -> RenderableType:
     """Return the first layout that ``console`` is wide enough for, or the last."""
     return next((layout for layout in layouts if _width(layout, console) <= console.width), layouts[-1])
+
+
+def listed(sentences: Sequence[str]) -> RenderableType:
+    """Return sentences as a list that wraps behind its dashes."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in sentences:
+        grid.add_row("-", Text(sentence))
+    return grid
 
 
 def varying_parameters(summary: StudySummary) -> list[str]:
@@ -167,7 +175,8 @@ class _Drawing:
         return text.replace("–", "-") if self.ascii_only else text
 
 
-def _rows(summary: StudySummary, chosen: int | None, every: bool) -> list[TrialSummary]:
+def rows(summary: StudySummary, chosen: int | None, every: bool) -> list[TrialSummary]:
+    """Return the trials that :func:`trials_table` shows, the baseline first."""
     first = [summary.baseline] if summary.baseline else []
     if every:
         return first + summary.trials

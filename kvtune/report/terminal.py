@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from kvtune.report import facts
 from kvtune.report.cut_table import cut_table
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.scatter import scatter
-from kvtune.report.table import number, shared_parameters, trials_table
+from kvtune.report.table import listed, number, rows, shared_parameters, trials_table
 from kvtune.search.summary import StudySummary
 
 _WIDEST_PICTURE = 100
@@ -46,15 +45,12 @@ def front_view(
     )
     if picture:
         parts += [Text(), picture]
-    if summary.baseline is not None or summary.trials:
+    if rows(summary, chosen["trial"], every):
         parts += [Text(), trials_table(summary, chosen["trial"], console, overlays, every=every)]
     cuts = cut_table(summary, console)
     if cuts is not None:
         parts += [Text(), Text("The baseline's captions cut short, to compare with settings that say less"), cuts]
-    notes = Table.grid(padding=(0, 1, 0, 0))
-    for note in _notes(summary, chosen, overlays):
-        notes.add_row("-", Text(note))
-    return Group(*parts, Text(), notes)
+    return Group(*parts, Text(), listed(_notes(summary, chosen, overlays)))
 
 
 def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint]) -> list[str]:

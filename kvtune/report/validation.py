@@ -7,7 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.report.table import fitting, rate
+from kvtune.report.table import fitting, listed, rate
 from kvtune.search.claims import LABELS, claim
 from kvtune.search.held_out import Validated, Validation
 
@@ -20,10 +20,12 @@ def validation_view(found: Validation, console: Console) -> RenderableType:
     both = tuple(LABELS)
     scores = _table(found, both, scores=True, differences=False)
     apart = [_table(found, (metric,), scores=False, differences=True) for metric in both]
+    each = [_table(found, (metric,), scores=True, differences=False) for metric in both]
     layouts: list[RenderableType] = [
         _table(found, both, scores=True, differences=True),
         Group(scores, "", _table(found, both, scores=False, differences=True)),
-        Group(scores, "", apart[0], "", *apart[1:]),
+        Group(scores, "", apart[0], "", apart[1]),
+        Group(each[0], "", each[1], "", apart[0], "", apart[1]),
     ]
     head = (
         f"{found.study}: {found.subset['images']} held-out images ({found.subset['name']}), "
@@ -33,8 +35,7 @@ def validation_view(found: Validation, console: Console) -> RenderableType:
         "Under scores and differences: 95 % intervals. p: McNemar for CHAIR_S, paired bootstrap for F1, Holm-adjusted "
         "over these settings. Shrinkage: difference on held-out minus difference on tune images."
     )
-    parts: list[RenderableType] = [Text(head, style="bold"), Text(), fitting(layouts, console), Text(), Text(note)]
-    return Group(*parts, *(Text(sentence) for sentence in sentences(found)))
+    return Group(Text(head, style="bold"), Text(), fitting(layouts, console), Text(), listed([note, *sentences(found)]))
 
 
 def sentences(found: Validation) -> list[str]:

@@ -56,7 +56,7 @@ def sweep(parameter, values, held):
         SweepPoint(
             value=value,
             trial=None,
-            metrics={"chair_s": 50.0 - index, "f1": 70.0 + index},
+            metrics={"chair_s": 50.0 - index, "f1": 70.0 + index, "mean_words": 90.0},
             intervals={"chair_s": (45.0 - index, 55.0 - index), "f1": (68.0, 75.0)},
         )
         for index, value in enumerate(values)

@@ -1,0 +1,75 @@
+"""Tables of several commands at every width: nothing cut, nothing lost."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from synthetic_studies import random_study, study, trial, validation
+from test_curves import sweep
+
+from kvtune.report.overviews import overviews_view
+from kvtune.report.sensitivity import sensitivity_view
+from kvtune.report.terminal import front_view
+from kvtune.report.validation import validation_view
+from kvtune.search.overview import Overview
+from kvtune.search.sensitivity import FORMAT, Sensitivity
+
+WIDTHS = pytest.mark.parametrize("width", [60, 80, 140])
+
+
+def shown(view, width, *arguments, **options):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(view(*arguments, console, **options))
+    text = console.file.getvalue()
+    assert max(map(len, text.split("\n"))) <= width and "…" not in text
+    return text
+
+
+@WIDTHS
+def test_studies(width):
+    states = {"complete": 480, "failed": 3, "raced": 9, "running": 8}
+    long = Overview(
+        "llava-1.5-13b-kvsmooth-of-the-long-name", "x", "2026-11-21T14:12:00+00:00", None,
+        "llava-hf/llava-1.5-13b-hf", "kvsmooth", 500, states, 1, 12, 11.04, None,
+    )  # fmt: skip
+    begun = Overview("begun", "x", "2026-11-20T14:12:00+00:00", None, "demo", "kvsmooth", 100, {}, 0, 0, None, None)
+    broken = Overview("broken", "x", "2026-11-20T14:12:00+00:00", problem="the key 'id' is missing")
+    text = shown(overviews_view, width, [long, begun, broken])
+    for words in ("480 complete", "9 raced", "8 running", "11.0", "none yet", "broken: the key 'id' is missing"):
+        assert words in text
+    assert "unreadable" in text and ("2026-11-21 14:12" in text) == (width >= 80)
+    assert ("llava-hf" in text) == (width == 140)
+
+
+@WIDTHS
+def test_validation(width):
+    summary = random_study(20, width=2.0)
+    found = validation(summary, [None, 0, *summary.front[:2]], chair_s=44.0, f1=71.0, width=3.0)
+    text = shown(validation_view, width, found)
+    assert text.count("41.0 to 47.0") == text.count("68.0 to 74.0") == len(found.settings)
+    assert text.count("-6.0 to -2.0\n") + len(re.findall("-6.0 to -2.0 ", text)) >= 2 * (len(found.settings) - 1)
+    assert f"- trial {summary.front[0]} (front)" in text
+
+
+@WIDTHS
+def test_sensitivity(width):
+    found = Sensitivity(
+        format=FORMAT, study="mine", study_id="0", scoring="test", trial=3, rule="knee", around={"lambda_ref": 0.5},
+        baseline={"chair_s": 60.0, "f1": 72.0}, sweeps=[sweep("lambda_ref", [0.0, 0.5, 1.0], 0.5)],
+        importance={"chair_s": {"lambda_ref": 0.7, "clip_width": 0.3}, "f1": {"lambda_ref": 0.1, "clip_width": 0.9}},
+    )  # fmt: skip
+    text = shown(sensitivity_view, width, found)
+    assert ("45.0–55.0" if width == 60 else "50.0 (45.0 to 55.0)") in text
+    assert "held" in text and "clip_width 90 %, lambda_ref 10 %" in " ".join(text.split())
+
+
+@WIDTHS
+def test_a_study_of_which_nothing_is_known_yet_has_no_empty_table(width):
+    choice = {"trial": None, "rule": "keep-f1", "reason": "nothing yet"}
+    begun = study([trial(0, None, None, "running", lambda_ref=0.5)], None)
+    console = Console(file=io.StringIO(), width=width)
+    console.print(front_view(begun, choice, console))
+    assert "CHAIR_S" not in console.file.getvalue()
+    console.print(front_view(begun, choice, console, every=True))
+    assert "0 running" in console.file.getvalue()
