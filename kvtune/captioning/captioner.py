@@ -9,22 +9,24 @@ from itertools import islice
 import numpy as np
 import torch
 
-from kvtune.captioning.grid import ATTENTION, Grid
+from kvtune.captioning.grid import SLOTS, Grid
 from kvtune.captioning.images import ImageKeys
-from kvtune.captioning.memory import GridPlan, Lanes, is_out_of_memory, plan_grid
+from kvtune.captioning.late import HostCopy, Unread
+from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompt, Prompts
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.captioning.scheduler import Placement, Scheduler
+from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods.attach import attention_implementation
 from kvtune.models import VisionLanguageModel
 
-_PREFILL_BATCH = 8
-"""Images whose prompts are run together."""
-
 _LOOK_AHEAD = 512
 """Requests that wait for a lane at most: enough for those of one image to find each other."""
+
+_LATE = {"cuda": 1}
+"""Steps that are launched before a step's tokens are looked at, so that the device need not wait for the host."""
 
 _NO_ROOM = "out of device memory with a single caption on the grid; free memory or use a smaller dtype"
 
@@ -46,10 +48,17 @@ class Captioner:
         Longest caption in tokens, at least 1; 512 in the CHAIR evaluations.
     lanes
         Captions decoded at once; ``auto`` takes what fits into the device's memory.
+    cuda_graphs
+        Whether a CUDA device replays decode steps from graphs; the captions are the same.
     """
 
     def __init__(
-        self, vlm: VisionLanguageModel, prompt: str | None = None, max_new_tokens: int = 512, lanes: Lanes = "auto"
+        self,
+        vlm: VisionLanguageModel,
+        prompt: str | None = None,
+        max_new_tokens: int = 512,
+        lanes: Lanes = "auto",
+        cuda_graphs: bool = True,
     ) -> None:
         if max_new_tokens < 1:
             raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
@@ -57,6 +66,7 @@ class Captioner:
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.lanes = lanes
+        self.cuda_graphs = cuda_graphs
         self._withdrawn: set[Hashable] = set()
         self._keys = ImageKeys()
         self._prompts = Prompts(vlm, prompt)
@@ -110,9 +120,10 @@ class Captioner:
             done: list[Caption] = []
             try:
                 if decoding is None:
-                    decoding = _Decoding(self, scheduler)
+                    decoding = _Decoding(self, scheduler, plan.slots)
                 if exhausted and not scheduler.waiting:
-                    decoding.shrink()
+                    decoding.shrink(done)
+                    scheduler = decoding.scheduler
                 decoding.advance(done)
                 scheduler = decoding.scheduler
             except RuntimeError as error:
@@ -125,7 +136,7 @@ class Captioner:
     def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> GridPlan:
         """The grid for a run that begins with these requests."""
         of_image = dict(reversed(first))
-        some = list(of_image.values())[-_PREFILL_BATCH:]
+        some = list(of_image.values())[-PREFILL_BATCH:]
         try:
             longest = max(self.prompts_of([request])[0].length for request in some)
         except RuntimeError as error:
@@ -149,10 +160,10 @@ class Captioner:
 class _Decoding:
     """A grid, who is on it, and what they have written."""
 
-    def __init__(self, captioner: Captioner, scheduler: Scheduler[CaptionRequest]) -> None:
+    def __init__(self, captioner: Captioner, scheduler: Scheduler[CaptionRequest], slots: int = SLOTS) -> None:
         self.captioner, self.scheduler = captioner, scheduler
         self.vlm = captioner.vlm
-        self.grid = Grid(self.vlm, len(scheduler.groups), len(scheduler.groups[0].lanes))
+        self.grid = Grid(self.vlm, len(scheduler.groups), len(scheduler.groups[0].lanes), captioner.cuda_graphs, slots)
         self.stops = self.vlm.family.stop_sequences(self.vlm)
         self.ends = np.array(self.vlm.eos_token_ids + [stop[-1] for stop in self.stops], dtype=int)
         self.requests: dict[int, CaptionRequest] = {}
@@ -160,6 +171,11 @@ class _Decoding:
         self.written = np.zeros((self.grid.rows, captioner.max_new_tokens), dtype=int)
         self.lengths = np.zeros(self.grid.rows, dtype=int)
         self.limits = np.zeros(self.grid.rows, dtype=int)
+        self.turns = np.zeros(self.grid.rows, dtype=int)
+        """Captions that each row has begun."""
+        self.late = _LATE.get(self.vlm.device.type, 0)
+        self.unread: list[Unread] = []
+        """Steps whose tokens have not been looked at, oldest first."""
 
     @torch.inference_mode()
     def advance(self, done: list[Caption]) -> None:
@@ -168,18 +184,24 @@ class _Decoding:
             self._begin(done)
             if self.requests:
                 rows = np.fromiter(self.requests, dtype=int)
-                done += self._take(rows, self.grid.step(rows).cpu().numpy()[rows])
+                self.unread.append(Unread(rows, self.turns[rows], HostCopy(self.grid.step(rows))))
+                self._read(done, self.late)
 
-    def shrink(self) -> None:
+    def shrink(self, done: list[Caption]) -> None:
         """When few captions are left and nobody waits, go on with a grid of their rows alone."""
+        fewest = min(self.grid.rows // 2, len(self.scheduler.groups))
+        if len(self.requests) > fewest:
+            return
+        self._read(done, 0)
         rows = sorted(self.requests)
-        if not rows or len(rows) > min(self.grid.rows // 2, len(self.scheduler.groups)):
+        if not rows:
             return
         with torch.inference_mode():
             self.grid = self.grid.shrunk(rows)
         self.scheduler = self.scheduler.shrunk()
         self.requests = {place: self.requests[row] for place, row in enumerate(rows)}
         self.written, self.lengths, self.limits = self.written[rows], self.lengths[rows], self.limits[rows]
+        self.turns = self.turns[rows]
 
     def forget_withdrawn(self) -> None:
         """Drop the rows whose requests the scheduler no longer holds."""
@@ -195,6 +217,7 @@ class _Decoding:
             self._load(loads, starts)
             rows = [self._row(placement) for placement in starts]
             self.lengths[rows] = 0
+            self.turns[rows] += 1
             most = self.captioner.max_new_tokens
             self.limits[rows] = [min(most, placement.request.max_new_tokens or most) for placement in starts]
             self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
@@ -203,13 +226,22 @@ class _Decoding:
 
     def _load(self, groups: list[int], starts: list[Placement[CaptionRequest]]) -> None:
         request_of = {placement.group: placement.request for placement in starts}
-        for begin in range(0, len(groups), _PREFILL_BATCH):
-            batch = groups[begin : begin + _PREFILL_BATCH]
+        for begin in range(0, len(groups), PREFILL_BATCH):
+            batch = groups[begin : begin + PREFILL_BATCH]
             requests = [request_of[group] for group in batch]
             prompts = self.captioner.prompts_of(requests)
             prefixes = prefill(self.vlm, prompts, [request.method for request in requests])
             for group, prefix in zip(batch, prefixes, strict=True):
                 self.grid.load(group, prefix)
+
+    def _read(self, done: list[Caption], late: int) -> None:
+        """Look at the tokens of all steps but the last ``late``; drop what a row wrote after its caption ended."""
+        while len(self.unread) > late:
+            step = self.unread.pop(0)
+            tokens = step.tokens.read()
+            goes_on = self.turns[step.rows] == step.turns
+            rows = np.array([row for row in step.rows[goes_on].tolist() if row in self.requests], dtype=int)
+            done += self._take(rows, tokens[rows])
 
     def _take(self, rows: np.ndarray, tokens: np.ndarray) -> list[Caption]:
         """Note one more token of each of ``rows``; captions that it ends leave the grid."""

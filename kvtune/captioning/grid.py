@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.cache_utils import Cache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
+from kvtune.captioning.graphs import StepGraphs
+from kvtune.captioning.step import GridStep, KeysOnly, Span
 from kvtune.methods import Method, RowState
-from kvtune.methods.smoothing import lerp_, row_entropy, row_entropy_from_scores
+from kvtune.methods.smoothing import lerp_
 from kvtune.models import VisionLanguageModel
 
-ATTENTION = "kvtune_grid"
-"""The name under which the grid's attention function is registered with transformers."""
+SLOTS = 128
+"""Suffix slots that a grid starts with unless told; they are doubled when a caption grows beyond."""
 
-_SLOTS = 128
-"""Suffix slots that a grid starts with; they are doubled when a caption grows beyond."""
+_BUCKET = 32
+"""Where every suffix is read to the same length, that length is a multiple of this, so that few graphs are captured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +59,13 @@ class Grid:
     """Tensors of ``groups`` images by ``lanes`` captions each, and the decode step.
 
     Prefix tensors are [layers, groups, kv_heads, prompt tokens, head_dim], suffix tensors
-    [layers, rows, kv_heads, slots, head_dim]; both grow when a longer prompt or caption comes.
+    [layers, rows, kv_heads, slots, head_dim]; both grow when a longer prompt or caption comes. A step changes tensors
+    in place, so that it can be replayed as a CUDA graph.
     """
 
-    def __init__(self, vlm: VisionLanguageModel, groups: int, lanes: int) -> None:
+    def __init__(
+        self, vlm: VisionLanguageModel, groups: int, lanes: int, cuda_graphs: bool = True, slots: int = SLOTS
+    ) -> None:
         self.vlm, self.groups, self.lanes = vlm, groups, lanes
         self.rows = groups * lanes
         config, device = vlm.decoder.config, vlm.device
@@ -79,22 +79,33 @@ class Grid:
 
         kv_heads = config.num_key_value_heads
         self.prefix_keys, self.prefix_values = (zeros(groups, kv_heads, 0) for _ in range(2))
-        self.suffix_keys, self.suffix_values = (zeros(self.rows, kv_heads, _SLOTS) for _ in range(2))
+        self.suffix_keys, self.suffix_values = (zeros(self.rows, kv_heads, slots) for _ in range(2))
+        self.new_keys, self.new_values = (zeros(self.rows, kv_heads) for _ in range(2))
+        """The step's own keys and values, as computed and then smoothed."""
         self.last_keys, self.last_values = (zeros(self.rows, kv_heads) for _ in range(2))
-        """What stands in the suffix slot before :attr:`slots`, smoothed."""
+        """Those of the step before, smoothed."""
         self.prefix_outputs = zeros(groups, heads)
         self.prefix_lengths = torch.ones(groups, dtype=torch.long, device=device)
         """Prompt tokens that are read as prefix: all but the last, which opens the suffix of each row."""
-        self.prefix_width = 1
-        self._first_tokens = torch.zeros(groups, dtype=torch.long, device=device)
-        self._next_positions = torch.zeros(groups, dtype=torch.long, device=device)
-        self.all_rows = torch.arange(self.rows, device=device)
+        self.prefix_hidden: Tensor | None = None
+        """Added to scores where groups differ in length, [groups, 1, 1, prefix_width]."""
+        self._host_prefix_lengths = np.zeros(groups, dtype=int)
+        self._first_tokens = np.zeros(groups, dtype=int)
+        self._next_positions = np.zeros(groups, dtype=int)
         self.slots = torch.ones(self.rows, dtype=torch.long, device=device)
         """The suffix slot that each row's next token takes."""
         self._host_slots = np.ones(self.rows, dtype=int)
         self._tokens = torch.zeros_like(self.slots)
         self._positions = torch.zeros_like(self.slots)
         self.states: dict[type[Method], RowState] = {}
+        self._fixed_shapes = device.type != "cpu"
+        """Whether a step had better have the shape of the last one than read a little less."""
+        self._graphs = StepGraphs(device) if cuda_graphs and device.type == "cuda" else None
+
+    @property
+    def prefix_width(self) -> int:
+        """Prefix positions that are read: those of the longest group."""
+        return self.prefix_keys.shape[3] if self._fixed_shapes else max(1, int(self._host_prefix_lengths.max()))
 
     def load(self, group: int, prefix: Prefix) -> None:
         """Put another image into ``group``; its lanes must be free."""
@@ -103,10 +114,10 @@ class Grid:
         self.prefix_keys[:, group, :, : prefix.length] = prefix.keys
         self.prefix_values[:, group, :, : prefix.length] = prefix.values
         self.prefix_outputs[:, group] = prefix.outputs
-        self.prefix_lengths[group] = prefix.length - 1
-        self.prefix_width = int(self.prefix_lengths.max())
+        self.prefix_lengths[group] = self._host_prefix_lengths[group] = prefix.length - 1
         self._first_tokens[group] = prefix.first_token
         self._next_positions[group] = prefix.next_position
+        self._hide_missing_positions()
 
     def start(self, rows: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
         """Begin a caption in each of ``rows``, each with its method.
@@ -116,17 +127,21 @@ class Grid:
         list of int
             The first token of each, which the prefill has given.
         """
-        index = torch.tensor(list(rows), device=self.vlm.device)
+        host_rows = np.array(rows)
+        host_group = host_rows // self.lanes
+        index = self._to_device(host_rows)
         group = index // self.lanes
         last = self.prefix_lengths[group]
-        self.last_keys[:, index] = self.prefix_keys[:, group, :, last].transpose(0, 1)
-        self.last_values[:, index] = self.prefix_values[:, group, :, last].transpose(0, 1)
-        self.suffix_keys[:, index, :, 0] = self.last_keys[:, index]
-        self.suffix_values[:, index, :, 0] = self.last_values[:, index]
-        self._tokens[index] = self._first_tokens[group]
-        self._positions[index] = self._next_positions[group]
+        for prefix, suffix, before in (
+            (self.prefix_keys, self.suffix_keys, self.last_keys),
+            (self.prefix_values, self.suffix_values, self.last_values),
+        ):
+            before[:, index] = prefix[:, group, :, last].transpose(0, 1)
+            suffix[:, index, :, 0] = before[:, index]
+        self._tokens[index] = self._to_device(self._first_tokens[host_group])
+        self._positions[index] = self._to_device(self._next_positions[host_group])
         self.slots[index] = 1
-        self._host_slots[list(rows)] = 1
+        self._host_slots[host_rows] = 1
         for kind in {type(method) for method in methods if method is not None} - set(self.states):
             self.states[kind] = kind.row_state(self.rows, self.n_layers, self.vlm.device)
         for kind, state in self.states.items():
@@ -134,27 +149,31 @@ class Grid:
             if state.smooths_output:
                 for layer in range(self.n_layers):
                     state.start_outputs(rows, layer, self.prefix_outputs[layer, group])
-        return self._tokens[index].tolist()
+        return self._first_tokens[host_group].tolist()
 
     def shrunk(self, rows: Sequence[int]) -> Grid:
         """A grid of these rows alone, each a group of one lane: for the end of a run, when few captions are left."""
-        index = torch.tensor(list(rows), device=self.vlm.device)
+        host_rows = np.array(rows)
+        host_group = host_rows // self.lanes
+        index = self._to_device(host_rows)
         group = index // self.lanes
         other = copy.copy(self)
         other.groups = other.rows = len(rows)
         other.lanes = 1
         for name in ("prefix_keys", "prefix_values", "prefix_outputs"):
             setattr(other, name, getattr(self, name)[:, group])
-        for name in ("suffix_keys", "suffix_values", "last_keys", "last_values"):
+        for name in ("suffix_keys", "suffix_values", "new_keys", "new_values", "last_keys", "last_values"):
             setattr(other, name, getattr(self, name)[:, index])
-        for name in ("prefix_lengths", "_first_tokens", "_next_positions"):
-            setattr(other, name, getattr(self, name)[group])
         for name in ("slots", "_tokens", "_positions"):
             setattr(other, name, getattr(self, name)[index])
-        other.all_rows = torch.arange(len(rows), device=self.vlm.device)
-        other._host_slots = self._host_slots[list(rows)]
+        other.prefix_lengths = self.prefix_lengths[group]
+        for name in ("_host_prefix_lengths", "_first_tokens", "_next_positions"):
+            setattr(other, name, getattr(self, name)[host_group])
+        other._host_slots = self._host_slots[host_rows]
+        other._hide_missing_positions()
         for state in self.states.values():
             state.reorder(index)
+        other._graphs = None if self._graphs is None else StepGraphs(self.vlm.device)
         return other
 
     def step(self, running: np.ndarray) -> Tensor:
@@ -163,200 +182,98 @@ class Grid:
         Returns
         -------
         Tensor
-            [rows], the tokens that come next.
+            [rows], the tokens that come next; the next step overwrites them.
         """
         spans = self._spans(running)
-        if spans.live == self.suffix_keys.shape[3]:
-            self.suffix_keys = _grown(self.suffix_keys, 2 * spans.live)
-            self.suffix_values = _grown(self.suffix_values, 2 * spans.live)
-        step = _GridStep(self, spans)
-        hidden = self.vlm.decoder(
-            inputs_embeds=self._embed(self._tokens)[:, None],
-            position_ids=self._positions[:, None],
-            past_key_values=_PassThrough(),
-            use_cache=True,
-            kvtune_grid=step,
-        ).last_hidden_state
-        self._tokens = self._head(hidden[:, 0]).argmax(-1)
-        self._append(step)
-        self._positions += 1
+        longest = max(span.slots for span in spans)
+        if longest > self.suffix_keys.shape[3]:
+            self.suffix_keys = _grown(self.suffix_keys, 2 * longest)
+            self.suffix_values = _grown(self.suffix_values, 2 * longest)
+        if self._graphs is None:
+            self._decode(spans)
+        else:
+            self._graphs.run(self._shape(spans), lambda: self._decode(spans))
         self._host_slots[running] += 1
         return self._tokens
 
-    def _spans(self, running: np.ndarray) -> _Spans:
-        """Which suffix slots to read: of each group as many as its longest running row has filled.
-
-        Neighbours of similar length are read together. On a GPU everything is, for there many small products cost more
-        than reading too much.
-        """
-        filled = np.zeros((self.groups, self.lanes), dtype=int)
-        filled.flat[running] = self._host_slots[running]
-        longest = filled.max(axis=1)
-        live = int(longest.max())
-        if self.vlm.device.type != "cpu":
-            return _Spans(live, [(0, self.rows, live)])
-        spans: list[tuple[int, int, int]] = []
-        for group, length in enumerate(longest.tolist()):
-            first, last = group * self.lanes, (group + 1) * self.lanes
-            if spans and min(spans[-1][2], length) >= 0.8 * max(spans[-1][2], length):
-                spans[-1] = spans[-1][0], last, max(spans[-1][2], length)
-            else:
-                spans.append((first, last, length))
-        return _Spans(live, [span for span in spans if span[2]])
-
-    def _append(self, step: _GridStep) -> None:
-        """Smooth the step's keys and values, in all layers at once, and put them into the suffix."""
-        keys, values = torch.stack(step.keys), torch.stack(step.values)  # [layers, rows, kv_heads, head_dim]
-        for state in self.states.values():
-            if state.layers:
-                layers = slice(state.layers.start, state.layers.stop)
-                on_keys, on_values = state.factors(torch.stack([step.entropies[layer] for layer in state.layers]))
-                lerp_(keys[layers], self.last_keys[layers], on_keys[..., None, None])
-                lerp_(values[layers], self.last_values[layers], on_values[..., None, None])
-        self.last_keys, self.last_values = keys, values
-        # Rows that are not running may have come to the end of the suffix; they stay in its last slot.
-        slots = self.slots.clamp(max=self.suffix_keys.shape[3] - 1)[:, None, None, None]
-        slots = slots.expand(self.n_layers, *keys.shape[1:3], 1, keys.shape[3])
-        self.suffix_keys.scatter_(3, slots, keys[..., None, :])
-        self.suffix_values.scatter_(3, slots, values[..., None, :])
+    def _decode(self, spans: list[Span]) -> None:
+        """The step on the device: no shape, and nothing that Python decides, depends on what the tensors hold."""
+        step = GridStep(self, spans)
+        hidden = self.vlm.decoder(
+            inputs_embeds=self._embed(self._tokens)[:, None],
+            position_ids=self._positions[:, None],
+            past_key_values=KeysOnly(),
+            use_cache=True,
+            kvtune_grid=step,
+        ).last_hidden_state
+        self._tokens.copy_(self._head(hidden[:, 0]).argmax(-1))
+        self._smooth(step)
+        self._positions += 1
         self.slots += 1
 
+    def _smooth(self, step: GridStep) -> None:
+        """Smooth the step's keys and values, in all layers at once, where they stand in the suffix."""
+        for state in self.states.values():
+            if not state.layers:
+                continue
+            layers = slice(state.layers.start, state.layers.stop)
+            on_keys, on_values = state.factors(torch.stack([step.entropies[layer] for layer in state.layers]))
+            lerp_(self.new_keys[layers], self.last_keys[layers], on_keys[..., None, None])
+            lerp_(self.new_values[layers], self.last_values[layers], on_values[..., None, None])
+            for layer in state.layers:
+                step.put(layer, self.new_keys[layer], self.new_values[layer])
+        self.last_keys.copy_(self.new_keys)
+        self.last_values.copy_(self.new_values)
 
-@dataclasses.dataclass(frozen=True)
-class _Spans:
-    """What of the suffix is read.
+    def _spans(self, running: np.ndarray) -> list[Span]:
+        """Which suffix slots to read: of each group as many as its longest running row needs.
 
-    Attributes
-    ----------
-    live
-        Slots of the longest span.
-    spans
-        (first row, last row + 1, slots), rows outside any span read nothing.
-    """
-
-    live: int
-    spans: list[tuple[int, int, int]]
-
-
-class _GridStep:
-    """One decode step, as the attention function of each layer sees it."""
-
-    def __init__(self, grid: Grid, spans: _Spans) -> None:
-        self.grid, self.spans = grid, spans
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.entropies: dict[int, Tensor] = {}
-        self.looked_at = {layer for state in grid.states.values() for layer in state.layers}
-        self.on_output = [state for state in grid.states.values() if state.smooths_output]
-        # [rows, 1, 1, prefix + live + 1], added to scores: prefix positions, suffix slots, the new token itself
-        device, never = grid.slots.device, torch.finfo(grid.vlm.dtype).min / 2
-        prefix = torch.arange(grid.prefix_width, device=device) >= grid.prefix_lengths[:, None]
-        suffix = torch.arange(spans.live, device=device) >= grid.slots[:, None]
-        hidden = torch.cat([prefix.repeat_interleave(grid.lanes, 0), suffix, suffix.new_zeros(grid.rows, 1)], dim=1)
-        self.mask = hidden.to(grid.vlm.dtype)[:, None, None] * never
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one layer over prefix and suffix, joined by one softmax.
-
-        Parameters
-        ----------
-        query
-            [rows, heads, 1, head_dim].
-        key, value
-            [rows, kv_heads, 1, head_dim], of the new token.
-
-        Returns
-        -------
-        Tensor
-            [rows, 1, heads, head_dim].
+        Neighbours of similar length are read together. On a GPU everything is, for there many small products cost more
+        than reading too much, and a graph needs few shapes.
         """
-        grid = self.grid
-        rows, heads, _, head_dim = query.shape
-        kv_heads, width = key.shape[1], grid.prefix_width
-        share = heads // kv_heads
-        self.keys.append(key[:, :, 0])
-        self.values.append(value[:, :, 0])
-        query = query.view(rows, kv_heads, share, head_dim) * scaling
-        suffix_keys, suffix_values = grid.suffix_keys[layer], grid.suffix_values[layer]
+        needed = np.ones((self.groups, self.lanes), dtype=int)
+        needed.flat[running] = self._host_slots[running] + 1
+        longest = needed.max(axis=1)
+        if self._fixed_shapes:
+            return [Span(0, self.rows, -(-int(longest.max()) // _BUCKET) * _BUCKET)]
+        spans: list[Span] = []
+        for group, slots in enumerate(longest.tolist()):
+            first, last = group * self.lanes, (group + 1) * self.lanes
+            if spans and min(spans[-1].slots, slots) >= 0.8 * max(spans[-1].slots, slots):
+                spans[-1] = Span(spans[-1].first, last, max(spans[-1].slots, slots))
+            else:
+                spans.append(Span(first, last, slots))
+        return spans
 
-        scores = self.mask.expand(rows, kv_heads, share, -1).contiguous()
-        to_prefix = torch.matmul(self._by_group(query), grid.prefix_keys[layer, :, :, :width].transpose(2, 3))
-        scores[..., :width] += self._by_row(to_prefix)
-        for first, last, slots in self.spans.spans:
-            to_suffix = torch.matmul(query[first:last], suffix_keys[first:last, :, :slots].transpose(2, 3))
-            scores[first:last, ..., width : width + slots] += to_suffix
-        scores[..., -1] = torch.linalg.vecdot(query, key)
+    def _shape(self, spans: list[Span]) -> Hashable:
+        """What a captured step depends on: a graph reads the tensors that stood there when it was captured."""
+        tensors = [self.prefix_keys, self.prefix_values, self.suffix_keys, self.suffix_values]
+        states = [state.captured_with() for state in self.states.values()]
+        return *spans, *((tensor.data_ptr(), tensor.shape) for tensor in tensors), *states
 
-        weights = torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        if layer in self.looked_at:
-            literal = weights.dtype == torch.float64
-            self.entropies[layer] = row_entropy(weights) if literal else row_entropy_from_scores(scores, weights)
-        weights = weights.to(query.dtype)
+    def _hide_missing_positions(self) -> None:
+        """Keep the scores of positions that a shorter prefix does not have out of the softmax."""
+        width = self.prefix_width
+        loaded = self._host_prefix_lengths[self._host_prefix_lengths > 0]
+        if not self._fixed_shapes and (loaded == width).all():
+            self.prefix_hidden = None
+            return
+        positions = torch.arange(width, device=self.vlm.device)
+        hidden = self.hides(positions >= self.prefix_lengths[:, None])[:, None, None]
+        if self.prefix_hidden is not None and self.prefix_hidden.shape == hidden.shape:
+            self.prefix_hidden.copy_(hidden)
+        else:
+            self.prefix_hidden = hidden
 
-        output = weights[..., -1:] * value
-        output += self._by_row(
-            torch.matmul(self._by_group(weights[..., :width]), grid.prefix_values[layer, :, :, :width])
-        )
-        for first, last, slots in self.spans.spans:
-            on_suffix = weights[first:last, ..., width : width + slots]
-            output[first:last] += torch.matmul(on_suffix, suffix_values[first:last, :, :slots])
-        output = output.view(rows, heads, head_dim)
-        for state in self.on_output:
-            if layer in state.layers:
-                output = state.smooth_output(layer, self.entropies[layer], output)
-        return output[:, None]
+    def hides(self, hidden: Tensor) -> Tensor:
+        """What is added to scores so that positions where ``hidden`` is true are not seen."""
+        return hidden.to(self.vlm.dtype) * (torch.finfo(self.vlm.dtype).min / 2)
 
-    def _by_group(self, rows: Tensor) -> Tensor:
-        """[rows, kv_heads, share, n] as [groups, kv_heads, lanes * share, n]: one product a group."""
-        _, kv_heads, share, size = rows.shape
-        grid = self.grid
-        grouped = rows.reshape(grid.groups, grid.lanes, kv_heads, share, size).transpose(1, 2)
-        return grouped.reshape(grid.groups, kv_heads, grid.lanes * share, size)
-
-    def _by_row(self, groups: Tensor) -> Tensor:
-        """The way back from :meth:`_by_group`."""
-        _, kv_heads, _, size = groups.shape
-        grid = self.grid
-        rows = groups.view(grid.groups, kv_heads, grid.lanes, -1, size).transpose(1, 2)
-        return rows.reshape(grid.rows, kv_heads, -1, size)
+    def _to_device(self, numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers).to(self.vlm.device)
 
 
 def _grown(cache: Tensor, positions: int) -> Tensor:
     """``cache`` with room for at least ``positions`` on its last axis but one."""
     missing = positions - cache.shape[-2]
     return torch.nn.functional.pad(cache, (0, 0, 0, missing)) if missing > 0 else cache
-
-
-class _PassThrough(Cache):
-    """Stands in for a cache in a grid step: the grid keeps keys and values itself."""
-
-    def __init__(self) -> None:
-        super().__init__(layers=[])
-
-    def update(self, key_states: Tensor, value_states: Tensor, *arguments: Any, **keywords: Any) -> Any:
-        return key_states, value_states
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return query_length, 0
-
-
-def _attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    kvtune_grid: _GridStep | None = None,
-    **keywords: Any,
-) -> tuple[Tensor, Tensor | None]:
-    if kvtune_grid is None:  # a prefill
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
-    return kvtune_grid.attend(module.layer_idx, query, key, value, scaling), None
-
-
-AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -153,6 +153,10 @@ class RowState(ABC):
         """
 
     @abstractmethod
+    def captured_with(self) -> Hashable:
+        """What a CUDA graph of :meth:`factors` and :meth:`smooth_output` has fixed; when it changes, capture again."""
+
+    @abstractmethod
     def reorder(self, index: Tensor) -> None:
         """Row ``i`` becomes what row ``index[i]`` was, as beam search does with the cache."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -147,6 +147,9 @@ class KVSmoothRows(RowState):
     def smoothing(self, entropy: Tensor) -> Tensor:
         layers = slice(self.layers.start, self.layers.stop)
         return self._factor(entropy, layers).masked_fill(~self._in_layers[layers], torch.nan)
+
+    def captured_with(self) -> Hashable:
+        return self.layers, self._smooths_output, self._queue.entries.data_ptr(), self._queue.entries.shape
 
     def reorder(self, index: Tensor) -> None:
         index = index.to(self._low.device)

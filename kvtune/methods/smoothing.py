@@ -24,21 +24,6 @@ def row_entropy(weights: Tensor) -> Tensor:
     return (weights * (weights + ENTROPY_EPSILON).log()).flatten(1).sum(1) / -heads
 
 
-def row_entropy_from_scores(scores: Tensor, weights: Tensor) -> Tensor:
-    """:func:`row_entropy` without a logarithm of every weight: log of a softmax is the score less its log-sum-exp.
-
-    Leaves the epsilon out, which is worth at most 1e-10 a position: below what float32 resolves, not below float64.
-
-    Parameters
-    ----------
-    scores, weights
-        Before and after softmax, [rows, ..., positions]; scores must be finite, also where they are masked.
-    """
-    highest = scores.amax(-1, keepdim=True)
-    below = torch.linalg.vecdot(weights, scores.to(weights.dtype) - highest)
-    return -(weights.amax(-1).log() + below).flatten(1).mean(1)
-
-
 def lerp_(new: Tensor, before: Tensor, factor: Tensor) -> Tensor:
     """``new <- (1 - factor) * new + factor * before`` in place, computed in at least float32."""
     if new.dtype in (torch.float32, torch.float64):

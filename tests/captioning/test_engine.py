@@ -203,8 +203,8 @@ def test_suffix_keys_and_entropies_equal_the_naive_reference():
             scheduler.add(image, CaptionRequest(image, IMAGES[image], one))
     decoding = _Decoding(captioner, scheduler)
     entropies = []
-    original = decoding.grid._append
-    decoding.grid._append = lambda step: (entropies.append(dict(step.entropies)), original(step))
+    original = decoding.grid._smooth
+    decoding.grid._smooth = lambda step: (entropies.append(dict(step.entropies)), original(step))
     for _ in range(13):
         decoding.advance([])
     for group in (0, 1):

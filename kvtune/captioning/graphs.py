@@ -1,0 +1,61 @@
+"""CUDA graphs of the decode step: a step's hundreds of kernels launched as one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+
+import torch
+
+log = logging.getLogger(__name__)
+
+_MOST_GRAPHS = 16
+"""Graphs kept at most; a caption that outgrows the suffix makes those before it useless."""
+
+
+class StepGraphs:
+    """Runs a step that changes tensors in place, and replays it from a graph when it comes again in the same shape.
+
+    A shape is run once as it is, which warms up libraries and compiles kernels, and captured when it comes again.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._seen: set[Hashable] = set()
+        self._pool = torch.cuda.graph_pool_handle()
+        self._off = False
+
+    def run(self, shape: Hashable, step: Callable[[], None]) -> None:
+        """Do one step.
+
+        Parameters
+        ----------
+        shape
+            Equal only if a graph captured for one such step is right for the other.
+        """
+        if self._off or shape not in self._seen:
+            self._seen.add(shape)
+            step()
+            return
+        if shape not in self._graphs and not self._capture(shape, step):
+            step()
+            return
+        self._graphs[shape].replay()
+
+    def _capture(self, shape: Hashable, step: Callable[[], None]) -> bool:
+        if len(self._graphs) == _MOST_GRAPHS:
+            self._graphs.clear()
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize(self._device)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                step()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning("decoding without CUDA graphs, for this model's step cannot be captured: %s", error)
+            self._off = True
+            return False
+        self._graphs[shape] = graph
+        return True

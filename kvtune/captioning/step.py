@@ -1,0 +1,164 @@
+"""One decode step of the grid, as the attention function of each layer sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from kvtune.captioning.attention import Positions, attention, join, stacked
+
+if TYPE_CHECKING:
+    from kvtune.captioning.grid import Grid
+
+ATTENTION = "kvtune_grid"
+"""The name under which the grid's attention function is registered with transformers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Groups that lie side by side and whose suffixes are read together.
+
+    Attributes
+    ----------
+    first, last
+        Rows ``first <= row < last``.
+    slots
+        Suffix slots that are read, the new token's included.
+    """
+
+    first: int
+    last: int
+    slots: int
+
+
+class GridStep:
+    """What the layers of one step share; each leaves its new keys and values in the grid and its entropies here.
+
+    Attributes
+    ----------
+    entropies
+        Layer to the entropy of each row's attention weights, [rows]; the layers in which a method looks at it.
+    """
+
+    def __init__(self, grid: Grid, spans: list[Span]) -> None:
+        self.grid = grid
+        self.entropies: dict[int, Tensor] = {}
+        self._looked_at = {layer for state in grid.states.values() for layer in state.layers}
+        self._on_output = [state for state in grid.states.values() if state.smooths_output]
+        self._attend = attention(grid.vlm.device, grid.vlm.dtype)
+        self._prefix = Positions(grid.prefix_lengths, grid.prefix_hidden)
+        self._spans = [(span, self._written(span)) for span in spans]
+        _, kv_heads, capacity, _ = grid.suffix_keys.shape[1:]
+        heads = torch.arange(grid.rows * kv_heads, device=grid.vlm.device).view(grid.rows, kv_heads)
+        # Rows that are not running may be beyond the end of the suffix; they write into its last slot.
+        slots = grid.slots.clamp(max=capacity - 1)
+        self._places = (heads * capacity + slots[:, None]).flatten()
+
+    def _written(self, span: Span) -> Positions:
+        """The suffix slots that rows have come to, the new token's included."""
+        at = self.grid.slots[span.first : span.last]
+        ahead = torch.arange(span.slots, device=at.device) > at[:, None]
+        return Positions(at + 1, self.grid.hides(ahead)[:, None, None])
+
+    def put(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Write the new token's keys and values, [rows, kv_heads, head_dim], into one layer of the suffix."""
+        for suffix, new in ((self.grid.suffix_keys[layer], keys), (self.grid.suffix_values[layer], values)):
+            size = suffix.shape[-1]
+            suffix.view(-1, size).index_copy_(0, self._places, new.reshape(-1, size))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer over prefix and suffix, joined by one softmax.
+
+        Parameters
+        ----------
+        query
+            [rows, heads, 1, head_dim].
+        key, value
+            [rows, kv_heads, 1, head_dim], of the new token.
+
+        Returns
+        -------
+        Tensor
+            [rows, 1, heads, head_dim].
+        """
+        grid = self.grid
+        rows, heads, _, head_dim = query.shape
+        kv_heads, width = key.shape[1], grid.prefix_width
+        looked_at = layer in self._looked_at
+        grid.new_keys[layer], grid.new_values[layer] = key[:, :, 0], value[:, :, 0]
+        self.put(layer, key, value)
+
+        query = query.view(rows, kv_heads, heads // kv_heads, head_dim) * scaling
+        keys, values = grid.prefix_keys[layer, :, :, :width], grid.prefix_values[layer, :, :, :width]
+        on_prefix = self._attend(self._by_group(query), keys, values, self._prefix, looked_at)
+        on_suffix = []
+        for span, written in self._spans:
+            part = slice(span.first, span.last)
+            keys, values = grid.suffix_keys[layer, part], grid.suffix_values[layer, part]
+            keys, values = keys[:, :, : span.slots], values[:, :, : span.slots]
+            on_suffix.append(self._attend(query[part], keys, values, written, looked_at))
+        output, entropy = join(on_prefix.map(self._by_row), stacked(on_suffix))
+
+        output = output.to(query.dtype).reshape(rows, heads, head_dim)
+        if entropy is not None:
+            self.entropies[layer] = entropy
+            for state in self._on_output:
+                if layer in state.layers:
+                    output = state.smooth_output(layer, entropy, output)
+        return output[:, None]
+
+    def _by_group(self, rows: Tensor) -> Tensor:
+        """[rows, kv_heads, share, n] as [groups, kv_heads, lanes * share, n]: one product a group."""
+        _, kv_heads, share, size = rows.shape
+        grid = self.grid
+        grouped = rows.view(grid.groups, grid.lanes, kv_heads, share, size).transpose(1, 2)
+        return grouped.reshape(grid.groups, kv_heads, grid.lanes * share, size)
+
+    def _by_row(self, groups: Tensor) -> Tensor:
+        """The way back from :meth:`_by_group`."""
+        _, kv_heads, _, size = groups.shape
+        grid = self.grid
+        rows = groups.view(grid.groups, kv_heads, grid.lanes, -1, size).transpose(1, 2)
+        return rows.reshape(grid.rows, kv_heads, -1, size)
+
+
+class KeysOnly(Cache):
+    """Stands in for a cache in a step: hands the new keys and values back, for the grid keeps them itself."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(self, key_states: Tensor, value_states: Tensor, *arguments: Any, **keywords: Any) -> Any:
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return query_length, 0
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    kvtune_grid: GridStep | None = None,
+    **keywords: Any,
+) -> tuple[Tensor, Tensor | None]:
+    if kvtune_grid is None:  # a prefill
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
+    return kvtune_grid.attend(module.layer_idx, query, key, value, scaling), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
