@@ -20,7 +20,7 @@ def overviews_view(found: Sequence[Overview], console: Console) -> RenderableTyp
 
 def _table(found: Sequence[Overview], model: bool, updated: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("study", overflow="fold", max_width=26)
+    table.add_column("study", overflow="fold", max_width=24)
     table.add_column("trials", no_wrap=True)
     for name in ("images", "front", "hyper-\nvolume"):
         table.add_column(name, justify="right", no_wrap=True)
