@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, err, out, print_json
 from kvtune.cli.progress import progress
 
 
@@ -31,6 +31,8 @@ def reproduce(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of captions and results.")] = Path("reproductions"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    load_in_4bit: LoadIn4Bit = False,
+    load_in_8bit: LoadIn8Bit = False,
     lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
     json: Json = False,
 ) -> None:
@@ -49,7 +51,7 @@ def reproduce(
     from kvtune.search.reproduce import reproduce as run
 
     named = [name.strip() for each in models or PAPER_MODELS for name in each.split(",")]
-    request = Request(table, named, images, coco, out_dir, device, dtype, lanes)
+    request = Request(table, named, images, coco, out_dir, device, dtype, load_in_4bit, load_in_8bit, lanes)
     results = []
     try:
         with terminable():

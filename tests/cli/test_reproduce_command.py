@@ -154,6 +154,7 @@ def test_the_papers_three_models_one_after_another(
         (["table1", "--models", "qwen2.5-vl"], "hf download"),
         (["table1", "--models", "demo,demo"], "demo and demo would both be kept"),
         (["table1", "--models", "demo", "--images", "101"], "--images must be from 1 to 100, the images of demo100"),
+        (["table1", "--models", "demo", "--device", "cuda:77"], "--device cuda:77"),
         (["table1", "--models", "demo", "--coco", "no-coco"], "COCO folder no-coco does not exist"),
     ],
 )

@@ -83,15 +83,20 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise RequestError(f"the weights of {name} are not on this machine; fetch them: hf download hub/{name}")
         return SimpleNamespace(family=FAMILIES[name.removesuffix("-13b")])
 
-    def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: str | None = None) -> Any:
+    def load_model(name: str, device: str, dtype: str, revision: str | None, in_4bit: bool, in_8bit: bool) -> Any:
         seen.loaded.append((name, device, dtype, revision))
+        dtype = seen.dtype if dtype == "auto" else dtype
         return SimpleNamespace(
             revision=seen.revision,
-            dtype_name=seen.dtype if dtype == "auto" else dtype,
+            dtype_name=f"{dtype}-4bit" if in_4bit and "-" not in dtype else dtype,
             n_layers=LAYERS[name],
             family=FAMILIES[name.removesuffix("-13b")],
             device="cpu",
         )
+
+    def resolve_device(device: str) -> None:
+        if device != "auto":
+            raise RequestError(f"--device {device}: PyTorch sees no CUDA GPU")
 
     class Captioner(FakeCaptioner):
         def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any) -> None:
@@ -112,6 +117,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     models = SimpleNamespace(load_model=load_model, locate=locate, get_family=FAMILIES.__getitem__)
     monkeypatch.setitem(sys.modules, "kvtune.models", models)
     monkeypatch.setitem(sys.modules, "kvtune.models.at_hand", SimpleNamespace(at_hand=at_hand))
+    monkeypatch.setitem(sys.modules, "kvtune.models.loading", SimpleNamespace(resolve_device=resolve_device))
     monkeypatch.setitem(sys.modules, "kvtune.models.base", SimpleNamespace(OPERA_PROMPT=OPERA))
     captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
@@ -269,6 +275,7 @@ def test_everything_is_looked_for_before_anything_is_done(tmp_path: Path, engine
         (r"--images must be from 1 to 500, the images of opera500, not 501", {"images": 501}),
         ("--images must be", {"images": 0}),
         ("--lanes must be auto", {"lanes": "0"}),
+        ("--device cuda:7: PyTorch sees no", {"device": "cuda:7"}),
         (
             r"COCO folder .* does not exist.*"
             r"kvtune data download --to \S+/no-coco --subset opera500 --holdout-images 12 --seed 0$",
@@ -303,6 +310,15 @@ def test_captions_of_other_weights_dtype_or_images_are_not_mixed(
     asked = len(engine.asked)
     with pytest.raises(RequestError, match='was begun with dtype "float16", but this command has "bfloat16"'):
         run("table1", tmp_path, coco, dtype="bfloat16")
+    with pytest.raises(RequestError, match='begun with dtype "float16", but this command has "float16-4bit"'):
+        run("table1", tmp_path, coco, load_in_4bit=True)
+    run("table1", tmp_path / "quantized", coco, images=4, load_in_4bit=True)
+    with pytest.raises(RequestError, match='begun with dtype "float16-4bit", but this command has "float16"'):
+        run("table1", tmp_path / "quantized", coco, images=4, dtype="float16")
+    run("table4", tmp_path / "quantized", coco, images=4)
+    run("table4", tmp_path / "quantized", coco, images=5, load_in_4bit=True)
+    assert [dtype for _, _, dtype, _ in engine.loaded] == ["auto", "auto", "float16-4bit", "float16-4bit"]
+    asked = len(engine.asked)
     other = write_coco(tmp_path / "other", "val2014", [*OPERA_IDS, *OTHERS[1::2]])
     with pytest.raises(RequestError, match="was begun with other tune images than val2014-6-seed0"):
         run("table1", tmp_path, other, images=6)

@@ -76,6 +76,8 @@ class Request:
     out: Path = DEFAULT_OUT
     device: str = "auto"
     dtype: str = "auto"
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
     lanes: str = "auto"
 
 
@@ -148,6 +150,9 @@ def _plans(request: Request) -> list[_Plan]:
     """Check everything that can be refused, without writing anything."""
     if request.lanes != "auto" and not (request.lanes.isdigit() and int(request.lanes) > 0):
         raise RequestError(f"--lanes must be auto or a whole number above 0, not {request.lanes!r}")
+    from kvtune.models.loading import resolve_device
+
+    resolve_device(request.device)
     if not request.models:
         raise RequestError(f"--models names no model; leave it out for {', '.join(PAPER_MODELS)}")
     folders: dict[Path, str] = {}
@@ -174,8 +179,7 @@ def _plan(request: Request, model: str, folder: ModelFolder, data: dict[bool, Im
     begun = load_manifest(folder)
     if begun is not None:
         now = {"model": source, "reporting": reporting.sha256}
-        now |= {} if request.dtype == "auto" else {"dtype": request.dtype}
-        _refuse_difference(folder, begun, now)
+        _refuse_difference(folder, begun, now | _asked_dtype(request, begun.fingerprint.dtype))
         preset = published_preset(get_family(begun.family))
         if _is_complete(request.table, folder, begun, reporting, count):
             return _Plan(request, model, name, source, preset, folder, begun, reporting, count, None)
@@ -195,6 +199,14 @@ def _refuse_difference(folder: ModelFolder, begun: Manifest, now: Mapping[str, A
     before = begun.fingerprint.model_dump(mode="json", include=set(now))
     if (found := first_difference(before, dict(now))) is not None:
         raise RequestError(f"reproduction {folder.path} was begun with {found}; give another --out folder")
+
+
+def _asked_dtype(request: Request, begun: str) -> dict[str, str]:
+    """What the request says of the dtype, as a fingerprint has it; empty where it leaves it to what was begun."""
+    bits = "-4bit" if request.load_in_4bit else "-8bit" if request.load_in_8bit else ""
+    if request.dtype == "auto" and not bits:
+        return {}
+    return {"dtype": (begun.partition("-")[0] if request.dtype == "auto" else request.dtype) + bits}
 
 
 def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset) -> None:
@@ -289,7 +301,8 @@ class _Engine:
         dtype, revision = plan.request.dtype, None
         if begun is not None:
             dtype, revision = begun.fingerprint.dtype, begun.fingerprint.revision
-        vlm = load_model(plan.model, device=plan.request.device, dtype=dtype, revision=revision)
+        quantization = plan.request.load_in_4bit, plan.request.load_in_8bit
+        vlm = load_model(plan.model, plan.request.device, dtype, revision, *quantization)
         if begun is not None:
             _refuse_difference(plan.folder, begun, _fingerprint(plan, vlm).model_dump(mode="json"))
         return vlm
