@@ -39,6 +39,9 @@ def search(
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
     lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
+    cuda_graphs: Annotated[
+        bool, typer.Option("--cuda-graphs/--no-cuda-graphs", help="Replay decode steps from CUDA graphs, on a GPU.")
+    ] = True,
     race_confidence: Annotated[
         float, typer.Option(help="Chance at least that a trial which no other dominates is not raced out.")
     ] = RACE_CONFIDENCE,
@@ -100,6 +103,7 @@ def search(
         load_in_4bit=load_in_4bit,
         load_in_8bit=load_in_8bit,
         lanes=lanes,
+        cuda_graphs=cuda_graphs,
         race_confidence=race_confidence if race else None,
         min_f1=min_f1,
         min_words=min_words,

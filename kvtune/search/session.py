@@ -62,6 +62,7 @@ class Options:
     load_in_4bit: bool = False
     load_in_8bit: bool = False
     lanes: str = "auto"
+    cuda_graphs: bool = True
     race_confidence: float | None = RACE_CONFIDENCE
     min_f1: str | None = None
     min_words: str | None = None
@@ -340,4 +341,4 @@ def _captioner(options: Options, vlm: "VisionLanguageModel", fingerprint: Finger
     from kvtune.captioning import Captioner, Lanes
 
     lanes: Lanes = "auto" if options.lanes == "auto" else int(options.lanes)
-    return Captioner(vlm, prompt=fingerprint.prompt, max_new_tokens=fingerprint.max_new_tokens, lanes=lanes)
+    return Captioner(vlm, fingerprint.prompt, fingerprint.max_new_tokens, lanes, options.cuda_graphs)
