@@ -68,7 +68,13 @@ captions to score
 details of ``kvtune score --details``
     ``{"image_id", "mentioned", "hallucinated", "correct", "missed", "words"}``, a caption a line.
 a reproduced table
-    ``kvtune reproduce`` keeps a folder a model: :class:`kvtune.search.reproduce.documents.ModelFolder`.
+    ``kvtune reproduce`` keeps a folder a model, ``reproductions/MODEL/``
+    (:class:`kvtune.search.reproduce.documents.ModelFolder`): ``reproduction.json``, what its captions depend on
+    (``kvtune-reproduction/1``, :class:`kvtune.search.reproduce.documents.Manifest`); ``ground_truth.json`` as in a study;
+    ``captions/baseline.jsonl``, ``opera``, ``constant-0.5``, ``adaptive``, ``keys``, ``attention-output``, and
+    ``captions/tune/constant-0.1.jsonl``, ..., caption lines as in a study, shared by both tables; ``table1.json``,
+    ``table4.json``, what ``--json`` prints for this model alone, ``.csv``
+    (:func:`kvtune.report.reproduction.reproduction_frame`) and ``.md``.
 
 JSON outputs
 ------------
