@@ -338,6 +338,9 @@ def test_captions_of_other_weights_dtype_or_images_are_not_mixed(
     manifest.write_text(json.dumps(begun | {"colour": 1}))
     with pytest.raises(RequestError, match="unknown key 'colour'"):
         run("table1", tmp_path, coco, images=4)
+    manifest.unlink()
+    with pytest.raises(RequestError, match=r"has captions but no reproduction.json; restore it"):
+        run("table1", tmp_path, coco, images=4)
     manifest.write_text(json.dumps(begun))
     captions = tmp_path / "llava-1.5" / "captions" / "baseline.jsonl"
     captions.write_text(captions.read_text() + json.dumps(json.loads(captions.read_text().split("\n")[0])) + "\n")

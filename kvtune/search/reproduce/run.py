@@ -135,6 +135,9 @@ def reproduce(
     with ExitStack() as stack:
         for plan in plans:
             stack.enter_context(locked(plan.folder.path, "reproduction", "--out folder"))
+        for plan in plans:
+            if load_manifest(plan.folder) != plan.begun:
+                raise RequestError(f"{plan.folder.path} was just begun by another process; give the command again")
         for images in {id(plan.images): plan.images for plan in plans if plan.images is not None}.values():
             with show("images checked") as on_progress:
                 images.check(on_progress)
@@ -150,33 +153,38 @@ def _plans(request: Request) -> list[_Plan]:
     """Check everything that can be refused, without writing anything."""
     if request.lanes != "auto" and not (request.lanes.isdigit() and int(request.lanes) > 0):
         raise RequestError(f"--lanes must be auto or a whole number above 0, not {request.lanes!r}")
+    if not request.models:
+        raise RequestError(f"--models names no model; leave it out for {', '.join(PAPER_MODELS)}")
+    from kvtune.models import locate
     from kvtune.models.loading import resolve_device
 
     resolve_device(request.device)
-    if not request.models:
-        raise RequestError(f"--models names no model; leave it out for {', '.join(PAPER_MODELS)}")
-    folders: dict[Path, str] = {}
+    located: dict[ModelFolder, tuple[str, str, str]] = {}
     for model in request.models:
-        path = request.out.expanduser() / plain_name(Path(model).expanduser().resolve().name or "model")
-        if path in folders:
+        _, source, name = locate(model)
+        folder = ModelFolder(request.out.expanduser() / plain_name(name))
+        if folder in located:
             raise RequestError(
-                f"--models {folders[path]} and {model} would both be kept in {path}; run one of them with another --out"
+                f"--models {located[folder][0]} and {model} would both be kept in {folder.path}; run one of them with "
+                "another --out"
             )
-        folders[path] = model
+        located[folder] = model, DEMO if name == DEMO else source, name
     data: dict[bool, Images] = {}
-    return [_plan(request, model, ModelFolder(path), data) for path, model in folders.items()]
+    return [_plan(request, *place, folder, data) for folder, place in located.items()]
 
 
-def _plan(request: Request, model: str, folder: ModelFolder, data: dict[bool, Images]) -> _Plan:
-    from kvtune.models import get_family, locate
+def _plan(request: Request, model: str, source: str, name: str, folder: ModelFolder, data: dict[bool, Images]) -> _Plan:
+    from kvtune.models import get_family
     from kvtune.models.at_hand import at_hand
 
-    _, source, name = locate(model)
     demo = name == DEMO
     reporting = reporting_subset(demo)
     count = check_count(request.images, reporting)
-    source = DEMO if demo else source
     begun = load_manifest(folder)
+    if begun is None and (folder.path / "captions").exists():
+        raise RequestError(
+            f"{folder.path} has captions but no {folder.manifest.name}; restore it, or give another --out"
+        )
     if begun is not None:
         now = {"model": source, "reporting": reporting.sha256}
         _refuse_difference(folder, begun, now | _asked_dtype(request, begun.fingerprint.dtype))
@@ -277,9 +285,11 @@ def _reproduce(plan: _Plan, on_progress: Callable[[int, int], None]) -> ModelRes
         for name in names
     }
     # The baseline's number is None, so that its failure is known as the model's own.
-    numbered = dict(
-        zip([None, *range(len(names))], (settings[name] for name in names if name != "opera"), strict=False)
-    )
+    numbered: dict[Number, Setting] = {
+        None if name == "baseline" else index: setting
+        for index, (name, setting) in enumerate(settings.items())
+        if name != "opera"
+    }
     caption(numbered, plan.image_ids, plan.preset.generation.prompt, done)
     if "opera" in settings:
         caption({None: settings["opera"]}, plan.image_ids, _opera_prompt(), done + len(numbered) * plan.count)
