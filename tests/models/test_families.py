@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import LAYERS, SAVERS
+from graph_like import like_a_gpu
 from naive_kvsmooth import naive_decode
 from PIL import Image
 from transformers import DynamicCache
@@ -136,9 +137,11 @@ def test_kvsmooth_equals_the_naive_reference(loaded, name):
     assert changed > 1
 
 
+@pytest.mark.parametrize("replayed", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_captions_equal_generate(loaded, name):
-    """Several images and methods in flight, through the captioner."""
+def test_captions_equal_generate(loaded, name, replayed, monkeypatch):
+    """Several images and methods in flight, through the captioner; also in the way in which it works on a GPU."""
+    made = like_a_gpu(monkeypatch) if replayed else []
     vlm = loaded(name)
     captioner = Captioner(vlm, max_new_tokens=STEPS)
     wanted = [(index, method) for index in range(len(SIZES)) for method in (None, *METHODS[:2])]
@@ -155,6 +158,7 @@ def test_captions_equal_generate(loaded, name):
         ends = vlm.eos_token_ids
         assert list(caption.token_ids) == [token for token in expected if token not in ends]
         assert caption.text == vlm.decode(caption.token_ids)
+    assert (sum(steps.replays for steps in made) > 0) == replayed
 
 
 @pytest.mark.parametrize("name", FAMILIES)
