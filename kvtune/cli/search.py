@@ -74,9 +74,9 @@ def search(
     """
     from kvtune.report import facts
     from kvtune.report.document import study_document
+    from kvtune.report.live import view_for
     from kvtune.report.table import trials_table
     from kvtune.search.interrupt import terminable
-    from kvtune.search.progress import view_for
     from kvtune.search.session import Options
     from kvtune.search.session import search as run
 

@@ -25,9 +25,9 @@ def trials_table(
     console: Console,
     overlays: Sequence[OverlayPoint] = (),
     *,
-    every: bool = False,
+    rows: Sequence[TrialSummary] | None = None,
 ) -> RenderableType:
-    """Return baseline, published preset and front (or every trial) with parameters and scores.
+    """Return trials with their parameters and scores.
 
     On a console too narrow for one table the parameters move to a second one; where that is still too wide, CHAIR_I,
     precision and recall are left out.
@@ -38,11 +38,11 @@ def trials_table(
         Number of the trial that ``kvtune export`` would take, if any.
     overlays
         Results of other methods, shown last.
-    every
-        Show all trials in the order of their numbers instead of the front by rising CHAIR_S.
+    rows
+        What to show, :func:`front_rows` when left out.
     """
     names = varying_parameters(summary)
-    draw = _Drawing(summary, chosen, console, rows(summary, chosen, every), overlays)
+    draw = _Drawing(summary, chosen, console, front_rows(summary, chosen) if rows is None else rows, overlays)
     all_rates = tuple(RATES)
     layouts: list[RenderableType] = [
         draw.table(all_rates, names, intervals=all_rates),
@@ -175,14 +175,17 @@ class _Drawing:
         return text.replace("–", "-") if self.ascii_only else text
 
 
-def rows(summary: StudySummary, chosen: int | None, every: bool) -> list[TrialSummary]:
-    """Return the trials that :func:`trials_table` shows, the baseline first."""
-    first = [summary.baseline] if summary.baseline else []
-    if every:
-        return first + summary.trials
+def front_rows(summary: StudySummary, chosen: int | None) -> list[TrialSummary]:
+    """Return baseline, published preset, chosen trial and front by rising CHAIR_S, those of them that there are."""
+    baseline = [summary.baseline] if summary.baseline else []
     by_number = {trial.number: trial for trial in summary.trials}
     named = [t for t in summary.trials if (t.published or t.number == chosen) and t.number not in summary.front]
-    return [*first, *named, *(by_number[index] for index in summary.front)]
+    return [*baseline, *named, *(by_number[number] for number in summary.front)]
+
+
+def every_row(summary: StudySummary) -> list[TrialSummary]:
+    """Return the baseline, if it is judged, and all trials by number."""
+    return [*([summary.baseline] if summary.baseline else []), *summary.trials]
 
 
 def _heading(parameter: str) -> str:

@@ -10,7 +10,7 @@ from kvtune.report import facts
 from kvtune.report.cut_table import cut_table
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.scatter import scatter
-from kvtune.report.table import listed, number, rows, shared_parameters, trials_table
+from kvtune.report.table import every_row, front_rows, listed, number, shared_parameters, trials_table
 from kvtune.search.summary import StudySummary
 
 _WIDEST_PICTURE = 100
@@ -45,8 +45,9 @@ def front_view(
     )
     if picture:
         parts += [Text(), picture]
-    if rows(summary, chosen["trial"], every):
-        parts += [Text(), trials_table(summary, chosen["trial"], console, overlays, every=every)]
+    rows = every_row(summary) if every else front_rows(summary, chosen["trial"])
+    if rows:
+        parts += [Text(), trials_table(summary, chosen["trial"], console, overlays, rows=rows)]
     cuts = cut_table(summary, console)
     if cuts is not None:
         parts += [Text(), Text("The baseline's captions cut short, to compare with settings that say less"), cuts]

@@ -9,22 +9,17 @@ from rich.console import Console
 
 from kvtune.search import progress
 from kvtune.search.overview import overviews
-from kvtune.search.progress import LiveView, PlainView, View, view_for
+from kvtune.search.progress import PlainView, View
 from kvtune.search.summarize import summarize
 
 
-def console(terminal: bool = False, width: int = 120) -> Console:
-    return Console(file=io.StringIO(), force_terminal=terminal, width=width, color_system=None)
+def console(width: int = 120) -> Console:
+    return Console(file=io.StringIO(), width=width, color_system=None)
 
 
 def shown(used: Console) -> str:
     assert isinstance(used.file, io.StringIO)
     return used.file.getvalue()
-
-
-def test_the_console_decides() -> None:
-    assert isinstance(view_for(console(terminal=True)), LiveView)
-    assert isinstance(view_for(console()), PlainView)
 
 
 def test_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,42 +48,12 @@ def test_the_rest_of_a_search_is_what_remains_to_be_written(tmp_path: Path) -> N
     assert shown(used).splitlines()[0] == "20 captions to write, 3 trials finished"
 
 
-def test_the_live_display_has_progress_front_baseline_and_the_latest_trials(tmp_path: Path) -> None:
-    folder, manifest = new_study(tmp_path / "s", images=5)
-    used = console(terminal=True)
-    run_search(folder, manifest, 6, view=LiveView(used))
-    summary = summarize(folder)
-    last = shown(used).rsplit("kvsmooth on fake, 5 images", 1)[1]
-    assert "35/35" in last
-    assert "trials finished: 6" in last
-    rows = {line.split("  ")[0].strip(): line for line in last.splitlines()}
-    assert summary.baseline is not None
-    for trial in [summary.baseline, *summary.trials]:
-        label = "baseline" if trial.number is None else str(trial.number)
-        label += " front" if trial.number in summary.front else ""
-        label += ", published" if trial.published else ""
-        assert rows[label].split()[-3:] == [f"{trial.chair_s:.1f}", f"{trial.f1:.1f}", f"{trial.mean_words:.1f}"]
-
-
-def test_long_lists_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "FRONT_ROWS", 1)
-    folder, manifest = new_study(tmp_path / "s", images=20)
-    used = console(terminal=True)
-    run_search(folder, manifest, 16, view=LiveView(used))
-    front = summarize(folder).front
-    assert len(front) > 1
-    last = shown(used).rsplit("kvsmooth on fake", 1)[1]
-    assert f"and {len(front) - 1} more on the front" in last
-    assert f"and {16 - len(front) - progress.LATEST_ROWS} before" in last
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_images_being_checked(terminal: bool) -> None:
-    used = console(terminal)
-    with view_for(used).checking() as show:
+def test_images_being_checked() -> None:
+    used = console()
+    with PlainView(used).checking() as show:
         for done in range(1, 8):
             show(done, 7)
-    assert "7/7" in shown(used) and "images checked" in shown(used)
+    assert "7/7 images checked" in shown(used)
 
 
 def test_no_view_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
