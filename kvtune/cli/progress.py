@@ -39,19 +39,21 @@ def progress(what: str, in_bytes: bool = False) -> Iterator[Callable[[int, int],
 
 
 def _plain_lines(what: str, in_bytes: bool) -> Callable[[int, int], None]:
-    start = time.monotonic()
-    last = start
+    first: tuple[float, int] | None = None
+    last = time.monotonic()
 
     def show(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
+        # What an earlier run has done says nothing of how quick this one is.
+        began, before = first = first or (now, done)
         if done != total and now - last < _SECONDS_BETWEEN_LINES:
             return
         last = now
         unit, divisor = (" MB", 1e6) if in_bytes else ("", 1)
         line = f"{what}: {done / divisor:.0f}" + (f" of {total / divisor:.0f}" if total else "") + unit
-        if 0 < done < total:
-            line += f", {(now - start) * (total - done) / done:.0f} s left"
+        if before < done < total:
+            line += f", {(now - began) * (total - done) / (done - before):.0f} s left"
         err.print(line, soft_wrap=True, markup=False)
 
     return show
