@@ -61,7 +61,7 @@ def pareto(
         return
 
     from kvtune.report import files
-    from kvtune.report.captions import outcomes_frame
+    from kvtune.report.outcomes import outcomes_frame
 
     if parquet:
         files.check_parquet()

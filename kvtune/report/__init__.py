@@ -32,7 +32,7 @@ A study on disk
     ``trials.csv``, ``.parquet``       a row a trial: :func:`kvtune.report.frames.trials_frame`
     ``cut_baseline.csv``, ...          the baseline cut to 1, 2, ... sentences:
                                        :class:`kvtune.search.summary.CutBaseline`
-    ``outcomes.csv``, ``.parquet``     a row a caption: :func:`kvtune.report.captions.outcomes_frame`
+    ``outcomes.csv``, ``.parquet``     a row a caption: :func:`kvtune.report.outcomes.outcomes_frame`
     ``pareto.html``                    the page, one file without a network
     =================================  =============================================================
 

@@ -10,7 +10,8 @@ from synthetic_studies import study, trial
 
 from kvtune.chair import ChairScorer
 from kvtune.errors import RequestError
-from kvtune.report.captions import caption_sets, outcomes_frame, packed_captions
+from kvtune.report.captions import caption_sets, packed_captions
+from kvtune.report.outcomes import outcomes_frame
 from kvtune.report.overlay import captions_point, overlay_points
 from kvtune.report.thumbnails import SIDE, thumbnail
 
