@@ -18,6 +18,7 @@ from killing import child, die_at
 from small_coco import write_coco
 
 from kvtune.chair import ChairScorer, build_ground_truth
+from kvtune.cli.main import main
 from kvtune.coco import OPERA500, CocoFolder, Subset, holdout_beside
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import KVSmooth, get_method
@@ -347,6 +348,32 @@ def test_captions_of_other_weights_dtype_or_images_are_not_mixed(
     with pytest.raises(KvtuneError, match="has a caption already"):
         run("table1", tmp_path, coco, images=4)
     assert len(engine.asked) == asked
+
+
+def test_the_command_is_stopped_and_goes_on(
+    tmp_path: Path, engine: SimpleNamespace, coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reproduce", "table1", "--models", "llava-1.5,minigpt4", "--coco", str(coco)]
+    arguments += ["--images", "3", "--out", str(tmp_path)]
+
+    def command(*more: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, *more])
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    engine.stop_after = 3 * 13 + 5  # five captions of the second model
+    code, out, err = command()
+    assert code == 130 and "stopped; no caption is lost. Go on with: kvtune" in err
+    assert "KVSmooth, table 1 with llava-1.5 (hub/llava-1.5, aaaaaaaaaaaa, float16): the first 3" in " ".join(
+        out.split()
+    )
+    assert "minigpt4" not in out and (tmp_path / "llava-1.5" / "table1.md").exists()
+    engine.stop_after = None
+    code, out, err = command("--json", "-q")
+    assert (code, err) == (0, "") and len(engine.asked) == len(set(engine.asked)) == 2 * 3 * 13
+    models = json.loads(out)["models"]
+    assert [model["model"] for model in models] == ["llava-1.5", "minigpt4"]
+    assert models[1]["settings"][1]["reported"]["scores"] == {"chair_s": 31.8, "f1": 69.9}
 
 
 def test_a_larger_model_takes_its_familys_parameters_and_no_reported_numbers(
