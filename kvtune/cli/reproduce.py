@@ -19,11 +19,11 @@ def reproduce(
             "--models",
             "-m",
             help="Models, repeatable or separated by commas: short names, folders, Hub ids.  "
-            "[default: llava-1.5,minigpt4,instructblip]",
+            "\\[default: llava-1.5,minigpt4,instructblip]",
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="Only the first so many images, to try it.  [default: 500; demo: 100]")
+        int | None, typer.Option(help="Only the first so many images, to try it.  \\[default: 500; demo: 100]")
     ] = None,
     coco: Annotated[
         Path | None, typer.Option(help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
@@ -38,10 +38,11 @@ def reproduce(
 ) -> None:
     """Caption opera500 as the KVSmooth paper does, and print our numbers beside the reported ones.
 
-    table1: greedy decoding, one constant factor (the best of 0.1 to 0.9 on other images), KVSmooth with the published
-    parameters, and greedy decoding with OPERA's question, whose published captions are a check. table4: keys alone and
-    the attention output instead of keys and values, and no adaptivity. Captions are kept and shared by both tables; the
-    same command goes on after an interruption.
+    table1: greedy decoding, the best constant factor, KVSmooth; greedy with OPERA's question as a check.
+
+    table4: keys alone, the attention output, a constant factor, and KVSmooth.
+
+    Captions are kept, and shared by both tables; the same command goes on after an interruption.
 
     Example: kvtune reproduce table1 --models llava-1.5
     """
