@@ -121,6 +121,6 @@ def search(
         print_json(study_document(summary, chosen))
         return
     out.print(trials_table(summary, chosen["trial"], out))
-    out.print(f"\n{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)
+    out.print(f"\n{facts.progress(summary)}; {facts.volume(summary)}")
     out.print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
     out.print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)

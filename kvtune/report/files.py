@@ -16,7 +16,7 @@ from kvtune.report.frames import cut_baseline_frame, trials_frame
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.page import html_page
 from kvtune.report.page_captions import Progress
-from kvtune.search.layout import StudyFolder
+from kvtune.search.layout import DEFAULT_STUDIES, StudyFolder
 from kvtune.search.summary import StudySummary
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def write_page(
         folder, summary, chosen["trial"], with_images=with_images, coco=coco, on_progress=on_progress
     )
     path = out / "pareto.html"
-    write_text(path, html_page(summary, chosen, captions, overlays))
+    here = folder.path.resolve().parent == DEFAULT_STUDIES.resolve()
+    argument = folder.name if here else str(folder.path)
+    write_text(path, html_page(summary, chosen, captions, overlays, study_argument=argument))
     return [path]
 
 

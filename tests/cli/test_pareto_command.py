@@ -110,7 +110,11 @@ def test_page_outcomes_and_overlay_of_a_study_with_captions(tmp_path, capsys):
     page = (report / "pareto.html").read_text()
     assert "A </script> dog" not in page and '"label":"other"' in page
 
+    assert f"kvtune export {summary.study} --select" in page
+
     studies = ("--studies-dir", tmp_path / "studies")
+    run_here(capsys, "pareto", "--html", *studies)
+    assert f"kvtune export {report.parent} --select" in (report / "pareto.html").read_text()
     code, out, _ = run_here(capsys, "pareto", "--json", "--html", *studies)
     assert code == 0 and json.loads(out)["chosen"]["trial"] == 0
     other.write_text(json.dumps([{"image_id": 11, "caption": "A dog."}]))
