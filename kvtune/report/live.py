@@ -102,7 +102,7 @@ class LiveView(View):
             parts.append(f"and {len(others) - LATEST_ROWS} trials before")
         height = self._console.height - self._lines(parts) - _LEGEND - 4
         picture = Text()
-        if height >= _SMALLEST_PICTURE:
+        if summary.front and height >= _SMALLEST_PICTURE:
             picture = scatter(
                 summary,
                 None,
