@@ -37,6 +37,7 @@ def die_at(step: int) -> None:
         "set_study_user_attr",
         "set_study_system_attr",
         "set_trial_user_attr",
+        "set_trial_system_attr",
         "set_trial_state_values",
     ):
         setattr(RDBStorage, name, counted(getattr(RDBStorage, name)))
