@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from kvtune.captioning.grid import SLOTS, Grid
+from kvtune.captioning.grid import Grid
 from kvtune.captioning.images import ImageKeys
 from kvtune.captioning.late import HostCopy, Unread
 from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
@@ -120,7 +120,7 @@ class Captioner:
             done: list[Caption] = []
             try:
                 if decoding is None:
-                    decoding = _Decoding(self, scheduler, plan.slots)
+                    decoding = _Decoding(self, scheduler, plan)
                 if exhausted and not scheduler.waiting:
                     decoding.shrink(done)
                     scheduler = decoding.scheduler
@@ -160,10 +160,11 @@ class Captioner:
 class _Decoding:
     """A grid, who is on it, and what they have written."""
 
-    def __init__(self, captioner: Captioner, scheduler: Scheduler[CaptionRequest], slots: int = SLOTS) -> None:
+    def __init__(self, captioner: Captioner, scheduler: Scheduler[CaptionRequest], plan: GridPlan) -> None:
         self.captioner, self.scheduler = captioner, scheduler
         self.vlm = captioner.vlm
-        self.grid = Grid(self.vlm, len(scheduler.groups), len(scheduler.groups[0].lanes), captioner.cuda_graphs, slots)
+        groups, lanes = len(scheduler.groups), len(scheduler.groups[0].lanes)
+        self.grid = Grid(self.vlm, groups, lanes, captioner.cuda_graphs, plan.prompt_tokens, plan.slots)
         self.stops = self.vlm.family.stop_sequences(self.vlm)
         self.ends = np.array(self.vlm.eos_token_ids + [stop[-1] for stop in self.stops], dtype=int)
         self.requests: dict[int, CaptionRequest] = {}

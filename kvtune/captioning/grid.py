@@ -64,7 +64,13 @@ class Grid:
     """
 
     def __init__(
-        self, vlm: VisionLanguageModel, groups: int, lanes: int, cuda_graphs: bool = True, slots: int = SLOTS
+        self,
+        vlm: VisionLanguageModel,
+        groups: int,
+        lanes: int,
+        cuda_graphs: bool = True,
+        prompt_tokens: int = 0,
+        slots: int = SLOTS,
     ) -> None:
         self.vlm, self.groups, self.lanes = vlm, groups, lanes
         self.rows = groups * lanes
@@ -78,7 +84,7 @@ class Grid:
             return torch.zeros(self.n_layers, *shape, vlm.head_dim, dtype=vlm.dtype, device=device)
 
         kv_heads = config.num_key_value_heads
-        self.prefix_keys, self.prefix_values = (zeros(groups, kv_heads, 0) for _ in range(2))
+        self.prefix_keys, self.prefix_values = (zeros(groups, kv_heads, prompt_tokens) for _ in range(2))
         self.suffix_keys, self.suffix_values = (zeros(self.rows, kv_heads, slots) for _ in range(2))
         self.new_keys, self.new_values = (zeros(self.rows, kv_heads) for _ in range(2))
         """The step's own keys and values, as computed and then smoothed."""

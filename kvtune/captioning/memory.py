@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -14,14 +14,22 @@ from kvtune.models import VisionLanguageModel
 
 Lanes = int | Literal["auto"]
 
+PREFILL_BATCH = 8
+"""Images whose prompts are run together."""
+
 _MOST_ROWS = {"cpu": 256, "cuda": 1024}
 """Rows above which a step takes as much longer as it has more rows, and larger grids bring nothing."""
 
-_PLANNED_TOKENS = 256
-"""Caption length that the plan allows for; CHAIR captions run to some 100 tokens, and a rare long one makes it grow."""
+_PLANNED_SLOTS = 256
+"""Positions of a caption that the plan allows for; CHAIR captions run to some 100 tokens, a rare longer one makes the
+cache grow."""
 
-_USABLE = 0.85
-"""Share of the free memory that the grid may take; the rest is for activations of a prefill and for fragments."""
+_SLOTS_STEP = 32
+"""Slots come in steps of so many, as they are read on a GPU."""
+
+_USABLE = {"cpu": 0.6, "cuda": 0.9}
+"""Share of the free memory that the grid may take. On a GPU the rest is for fragments and what libraries take; on a CPU
+a quarter of the free memory is for kept prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,21 +40,46 @@ class GridPlan:
     ----------
     groups, lanes
         Images on the grid, and captions decoded at once for each.
-    weights, prefixes, suffixes
-        Bytes of the model, of all prompts' keys and values, and of all captions' keys and values as planned.
+    prompt_tokens, slots
+        Positions of a prompt and of a caption that there is room for before their caches must grow.
+    weights
+        Bytes of the model.
+    prefixes, suffixes
+        Bytes of all prompts' keys and values, and of all captions' keys and values.
+    step, prefill
+        Bytes that a decode step, or the prefill of a batch of images, takes for a moment beside those.
+    growth
+        Bytes on top of all these while the caches grow, should a caption run on to the limit.
     """
 
     groups: int
     lanes: int
+    prompt_tokens: int
+    slots: int
     weights: int
     prefixes: int
     suffixes: int
+    step: int
+    prefill: int
+    growth: int
+
+    @property
+    def peak(self) -> int:
+        """Most bytes that are held at once as long as no caption outgrows its slots."""
+        return self.weights + self.prefixes + self.suffixes + max(self.step, self.prefill)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"peak": self.peak}
 
     def __str__(self) -> str:
-        return (
-            f"{self.groups} images by {self.lanes} captions: weights {_megabytes(self.weights)}, "
-            f"prompts {_megabytes(self.prefixes)}, captions {_megabytes(self.suffixes)}"
+        text = (
+            f"{self.groups} images by {self.lanes} captions: at most {_megabytes(self.peak)} (weights "
+            f"{_megabytes(self.weights)}, prompts {_megabytes(self.prefixes)}, captions {_megabytes(self.suffixes)}, "
+            f"activations {_megabytes(max(self.step, self.prefill))})"
         )
+        if self.growth:
+            text += f", {_megabytes(self.growth)} more if captions outgrow {self.slots - 1} tokens"
+        return text
 
 
 def plan_grid(
@@ -60,23 +93,50 @@ def plan_grid(
     Parameters
     ----------
     prompt_tokens
-        Length of a prompt, visual tokens included.
+        Length of the longest prompt, visual tokens included.
     lanes
-        Captions decoded at once over the whole grid; ``auto`` takes what fits into the free memory.
+        Captions decoded at once over the whole grid; ``auto`` takes what fits into the free memory: on a GPU with
+        captions of the planned length, for one that runs out of memory goes on with a smaller grid; on a CPU with
+        captions as long as they may get, for there nobody says in time that memory is out.
     """
     if lanes != "auto" and lanes < 1:
         raise RequestError(f"lanes must be auto or at least 1, not {lanes}")
-    position = bytes_per_position(vlm)
-    slots = min(max_new_tokens, _PLANNED_TOKENS) + 1
     most = _MOST_ROWS.get(vlm.device.type, _MOST_ROWS["cpu"]) if lanes == "auto" else lanes
     per_group = min(most, -(-requests // (2 * images)))
     groups = max(1, min(most // per_group, -(-requests // per_group)))
-    if lanes == "auto":
-        group_bytes = prompt_tokens * position + per_group * (slots * position + _step_bytes(vlm))
-        groups = max(1, min(groups, int(_USABLE * free_memory(vlm.device) / group_bytes)))
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in vlm.hf_model.parameters())
+    plan = predict(vlm, groups, per_group, prompt_tokens, max_new_tokens)
+    if lanes != "auto":
+        return plan
+    kind = vlm.device.type if vlm.device.type in _USABLE else "cpu"
+    usable = int(_USABLE[kind] * free_memory(vlm.device))
+    while plan.groups * plan.lanes > 1 and plan.peak - plan.weights + (kind == "cpu") * plan.growth > usable:
+        smaller = (plan.groups - 1, plan.lanes) if plan.groups > 1 else (1, plan.lanes - 1)
+        plan = predict(vlm, *smaller, prompt_tokens, max_new_tokens)
+    return plan
+
+
+def predict(vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: int, max_new_tokens: int) -> GridPlan:
+    """What a grid of ``groups`` images by ``lanes`` captions takes."""
+    config, position, rows = vlm.decoder.config, bytes_per_position(vlm), groups * lanes
+    slots = -(-min(max_new_tokens + 1, _PLANNED_SLOTS) // _SLOTS_STEP) * _SLOTS_STEP
+    # Beside its suffix a row has the keys and values of this step and of the step before.
+    suffixes = rows * (slots + 2) * position
+    outputs = vlm.n_layers * groups * config.num_attention_heads * vlm.head_dim * vlm.dtype.itemsize
+    growth = 0
+    if max_new_tokens >= _PLANNED_SLOTS:
+        # Keys have grown to twice the slots, and values are copied into as many.
+        growth = rows * (2 * (slots + 1) * position - slots * position // 2)
     return GridPlan(
-        groups, per_group, weights, groups * prompt_tokens * position, groups * per_group * slots * position
+        groups,
+        lanes,
+        prompt_tokens,
+        slots,
+        weights=sum(parameter.numel() * parameter.element_size() for parameter in vlm.hf_model.parameters()),
+        prefixes=groups * prompt_tokens * position + outputs,
+        suffixes=suffixes,
+        step=rows * _step_bytes(vlm, prompt_tokens, slots),
+        prefill=_prefill_bytes(vlm, min(groups, PREFILL_BATCH), prompt_tokens),
+        growth=growth,
     )
 
 
@@ -108,10 +168,24 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def _step_bytes(vlm: VisionLanguageModel) -> int:
-    """Bytes a row's activations take at the peak of a decode step: its logits, and the widest layer's."""
-    config = vlm.decoder.config
-    return config.vocab_size * vlm.dtype.itemsize + 4 * (config.intermediate_size + config.hidden_size) * 4
+def _step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int:
+    """Bytes a row's activations take at the peak of a decode step: in attention, in the MLP, or for the logits."""
+    config, size = vlm.decoder.config, vlm.dtype.itemsize
+    heads, hidden = config.num_attention_heads, config.hidden_size
+    scores = 0
+    if vlm.device.type != "cuda":  # there a kernel keeps them on the chip
+        # Scores and their exponentials in at least float32, and these again in the model's type.
+        scores = 2 * max(4, size) + (size if size < 4 else 0)
+    attention = heads * (max(prompt_tokens, slots) * scores + 6 * vlm.head_dim * size)
+    return max(attention, 3 * config.intermediate_size * size, config.vocab_size * size) + 3 * hidden * size
+
+
+def _prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int) -> int:
+    """Bytes that a batch of prompts takes in the decoder: keys, values and the widest layer, or one prompt's copy."""
+    config, size, position = vlm.decoder.config, vlm.dtype.itemsize, bytes_per_position(vlm)
+    tokens = images * prompt_tokens
+    layer = tokens * (3 * config.intermediate_size + 7 * config.hidden_size) * size + tokens * prompt_tokens
+    return tokens * position + max(layer, prompt_tokens * position)
 
 
 def _megabytes(count: int) -> str:

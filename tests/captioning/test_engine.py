@@ -192,6 +192,7 @@ def test_suffix_keys_and_entropies_equal_the_naive_reference():
     from naive_kvsmooth import naive_decode
 
     from kvtune.captioning.captioner import _Decoding
+    from kvtune.captioning.memory import predict
     from kvtune.captioning.scheduler import Scheduler
 
     model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32), eos=())
@@ -201,7 +202,7 @@ def test_suffix_keys_and_entropies_equal_the_naive_reference():
     for image in (0, 1):
         for one in (method, None):
             scheduler.add(image, CaptionRequest(image, IMAGES[image], one))
-    decoding = _Decoding(captioner, scheduler)
+    decoding = _Decoding(captioner, scheduler, predict(model, 2, 2, 20, 14))
     entropies = []
     original = decoding.grid._smooth
     decoding.grid._smooth = lambda step: (entropies.append(dict(step.entropies)), original(step))

@@ -1,15 +1,22 @@
 """The plan of the grid: what it promises, and what a grid really takes."""
 
+import numpy as np
 import pytest
 import torch
+from limited_memory import LimitedMemory
+from PIL import Image
 from small_models import small_llava
 from small_vlms import random_images, small_vlm
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest, memory
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.grid import Grid
-from kvtune.captioning.memory import bytes_per_position, plan_grid
+from kvtune.captioning.memory import bytes_per_position, plan_grid, predict
+from kvtune.captioning.peak import measured_peak
 from kvtune.errors import RequestError
+from kvtune.models.llava import Llava
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +47,121 @@ def test_shape_follows_the_stream_of_requests(vlm, requests, images, lanes, grou
     assert (plan.groups, plan.lanes) == (groups, per_group)
 
 
-def test_shape_follows_the_free_memory(vlm, monkeypatch):
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+def test_shape_follows_the_free_memory(vlm, monkeypatch, share):
     ample = plan_grid(vlm, 20, 64, 512, 32)
-    monkeypatch.setattr(memory, "free_memory", lambda device: (ample.prefixes + ample.suffixes) // 4)
+    free = int(share * (ample.peak - ample.weights))
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
     tight = plan_grid(vlm, 20, 64, 512, 32)
-    assert 1 <= tight.groups < ample.groups
-    assert tight.prefixes + tight.suffixes <= (ample.prefixes + ample.suffixes) // 4
+    assert 1 <= tight.groups * tight.lanes < ample.groups * ample.lanes
+    assert tight.peak - tight.weights <= free
+    if tight.groups > 1:
+        larger = predict(vlm, tight.groups + 1, tight.lanes, 20, 64)
+        assert larger.peak - larger.weights > 0.6 * free  # no smaller than it had to be
+
+
+def test_on_a_cpu_the_longest_captions_must_fit_too(vlm, monkeypatch):
+    free = 2 * (plan_grid(vlm, 20, 255, 512, 32).peak - plan_grid(vlm, 20, 255, 512, 32).weights)
+    monkeypatch.setattr(memory, "free_memory", lambda device: free)
+    short, long = plan_grid(vlm, 20, 255, 512, 32), plan_grid(vlm, 20, 512, 512, 32)
+    assert (short.growth, short.slots) == (0, long.slots)
+    assert long.growth > 0 and long.groups < short.groups
+    assert long.peak - long.weights + long.growth <= free
+
+
+def big_enough(width=64, inner=172, heads=4, kv_heads=4, vocabulary=600, visual=16, dtype=torch.float32):
+    """A model in which caches and activations of every kind can be the most, with its images' side in pixels."""
+    torch.manual_seed(0)
+    side = 4 * int(visual**0.5)
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=side,
+            patch_size=4,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=inner,
+            num_hidden_layers=4,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            max_position_embeddings=1024,
+        ),
+        image_token_id=5,
+        image_seq_length=visual,
+    )
+    return small_vlm(LlavaForConditionalGeneration(config).to(dtype).eval(), LongPrompts(), eos=()), side
+
+
+class LongPrompts(Llava):
+    """All prompts of one length, that of the image and six tokens."""
+
+    def prepare(self, vlm, images, prompt):
+        ids = torch.tensor([[1] + [5] * vlm.hf_model.config.image_seq_length + [7] * 5] * len(images))
+        pixels = torch.stack([torch.tensor(np.asarray(image)).permute(2, 0, 1) / 64.0 - 2.0 for image in images])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels.to(vlm.dtype)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "images", "lanes", "max_new_tokens"),
+    [
+        ({}, 20, 40, 20),
+        ({"kv_heads": 2}, 20, 40, 20),
+        ({"kv_heads": 1}, 20, "auto", 20),
+        ({"visual": 4}, 20, 40, 20),
+        ({"visual": 400}, 20, 40, 20),
+        ({"visual": 400, "kv_heads": 1}, 20, 40, 20),
+        ({"visual": 100, "dtype": torch.bfloat16}, 20, 40, 20),
+        ({"vocabulary": 20000}, 20, 40, 20),
+        ({"inner": 3000}, 20, 40, 20),
+        ({"width": 256, "heads": 8, "inner": 700}, 20, 40, 20),
+        ({}, 4, 8, 250),
+        ({"kv_heads": 2}, 1, 2, 250),
+    ],
+)
+def test_prediction_is_within_a_tenth_of_what_the_allocator_saw(monkeypatch, settings, images, lanes, max_new_tokens):
+    """Weights left out, which anybody can count. The room for captions is taken whether they fill it or not."""
+    model, side = big_enough(**settings)
+    random = np.random.default_rng(0)
+    pictures = [Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)) for _ in range(images)]
+    methods = [None, KVSmooth(0.9, 15, 0.2, 0, 2), KVSmooth(0.4, 3, 0.2, 0, 2), KVSmooth(0.5, 3, 0.2, 1, 2)]
+    requests = [CaptionRequest(n, one, each, (n, each), 4) for n, one in enumerate(pictures) for each in methods]
+    plans = []
+    monkeypatch.setattr(captioner_module, "plan_grid", lambda *given: plans.append(plan_grid(*given)) or plans[-1])
+    captioner = Captioner(model, max_new_tokens=max_new_tokens, lanes=lanes)
+    peak = measured_peak(model, lambda: list(captioner.run(requests)))
+    assert plans[0].weights == sum(parameter.nbytes for parameter in model.hf_model.parameters())
+    assert (plans[0].peak - plans[0].weights) / (peak - plans[0].weights) == pytest.approx(1, abs=0.1)
+
+
+def test_growth_is_what_a_long_caption_takes_on_top(monkeypatch):
+    monkeypatch.setattr(memory, "_PLANNED_SLOTS", 32)
+    model, side = big_enough()
+    picture = Image.fromarray(np.zeros((side, side, 3), dtype=np.uint8))
+    requests = [CaptionRequest(n, picture, None, n) for n in range(12)]
+    captioner = Captioner(model, max_new_tokens=50, lanes=12)
+    peak = measured_peak(model, lambda: list(captioner.run(requests)))
+    plan = predict(model, 1, 12, 22, 50)
+    assert plan.growth > 0.4 * plan.peak
+    assert plan.weights + plan.prefixes + plan.suffixes + plan.growth == pytest.approx(peak, rel=0.1)
+
+
+def test_the_allocator_s_account_is_the_sum_of_live_tensors(vlm):
+    def work():
+        one = torch.ones(1000, 1000)
+        two = one + 1
+        three = two @ one
+        del one, two
+        return three.to(torch.float64)
+
+    weights = sum(parameter.nbytes for parameter in vlm.hf_model.parameters())
+    with LimitedMemory() as counted:
+        work()
+    assert measured_peak(vlm, work) - weights == pytest.approx(counted.peak, rel=1e-3) == pytest.approx(12e6, rel=1e-3)
 
 
 def test_no_lanes_are_refused(vlm):
@@ -56,4 +172,4 @@ def test_no_lanes_are_refused(vlm):
 def test_the_plan_is_said(vlm, caplog):
     with caplog.at_level("INFO", logger=captioner_module.__name__):
         list(Captioner(vlm, max_new_tokens=2, lanes=2).run([CaptionRequest(0, random_images(1)[0])]))
-    assert "decoding 1 images by 1 captions: weights" in caplog.text
+    assert "decoding 1 images by 1 captions: at most 0 MiB (weights 0 MiB, prompts 0 MiB" in caplog.text

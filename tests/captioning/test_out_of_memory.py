@@ -52,7 +52,7 @@ def test_a_smaller_grid_is_made_only_when_the_larger_one_is_gone(caplog):
     assert caplog.text.count("out of device memory: going on with") == 1
 
 
-@pytest.mark.parametrize("share", [0.9, 0.3, 0.12])
+@pytest.mark.parametrize("share", [0.9, 0.4, 0.2])
 def test_every_size_of_device_that_holds_a_caption_will_do(share):
     limits = [20] * 24
     with LimitedMemory() as ample:
