@@ -67,6 +67,8 @@ class Captioner:
         self.max_new_tokens = max_new_tokens
         self.lanes = lanes
         self.cuda_graphs = cuda_graphs
+        self.plan: GridPlan | None = None
+        """The grid of the latest run."""
         self._withdrawn: set[Hashable] = set()
         self._keys = ImageKeys()
         self._prompts = Prompts(vlm, prompt)
@@ -95,7 +97,7 @@ class Captioner:
         first = [(self._key(request), request) for request in islice(source, _LOOK_AHEAD)]
         if not first:
             return
-        plan = self._plan(first)
+        plan = self.plan = self._plan(first)
         log.info("decoding %s", plan)
         scheduler: Scheduler[CaptionRequest] = Scheduler(plan.groups, plan.lanes)
         for key, request in first:
