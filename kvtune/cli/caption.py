@@ -60,7 +60,8 @@ def caption(
     truth = truth_of_files(images, ground_truth, coco)
     vlm = load_model(model, device, dtype, revision, load_in_4bit, load_in_8bit)
     if chosen is None and vlm.published_preset is not None:
-        chosen = load_preset(vlm.published_preset)
+        published = load_preset(vlm.published_preset)
+        chosen = published if published.model.layers == vlm.n_layers else None  # a folder may have any name
     method = chosen.method() if chosen else None
     prompt = prompt if prompt is not None or chosen is None else chosen.generation.prompt
     longest = max_new_tokens or (chosen.generation.max_new_tokens if chosen else 512)

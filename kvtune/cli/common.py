@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -88,6 +89,8 @@ def _configure(quiet: bool, verbose: bool, debug: bool) -> None:
     global _debug
     _debug = debug
     err.quiet = quiet
+    # Pillow's, about images that it opens all the same; those too large for it are an error.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToStderr()], force=True)
     logging.getLogger("kvtune").setLevel(level)

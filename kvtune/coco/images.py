@@ -79,4 +79,4 @@ def _reason(error: Exception) -> str:
         return "not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from checkpoints import save_llava
 
 from kvtune.coco import CocoFolder
 from kvtune.demo import demo_coco
@@ -102,3 +103,12 @@ def test_objects_may_be_named(coco, tmp_path):
     for arguments, said in (((*trace, "--object", "zebra"), "no word 'zebra'"), (("--object", "dog"), "give --trace")):
         result = kvtune(*picture, *arguments)
         assert result.returncode == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_published_preset_is_not_for_a_folder_that_has_the_models_name_alone(coco, tmp_path):
+    save_llava(tmp_path / "llava-1.5")
+    (image_id,) = coco.image_ids("val2014")[:1]
+    result = kvtune(coco.image_path(image_id), "--model", tmp_path / "llava-1.5", "--max-new-tokens", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["preset"] is None and list(document["images"][0]["captions"]) == ["baseline"]

@@ -93,3 +93,16 @@ def test_real_images(shared_data):
     paths = sorted((shared_data / "coco-mini" / "val2017").glob("*.jpg"))
     assert len(paths) == 79
     check_images(paths)
+
+
+def test_a_huge_image_is_loaded_and_one_beyond_pillows_limit_is_one_line(tmp_path, photo, monkeypatch):
+    photo.save(tmp_path / "huge.png")
+    pixels = photo.width * photo.height
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels - 1)  # Pillow warns from here and refuses from twice as many
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert load_image(tmp_path / "huge.png").size == photo.size
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels // 2 - 1)
+    with pytest.raises(
+        RequestError, match=rf"huge.png cannot be read: Image size \({pixels} pixels\) .*attack; replace"
+    ):
+        load_image(tmp_path / "huge.png")

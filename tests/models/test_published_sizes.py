@@ -12,6 +12,7 @@ from transformers import (
     Qwen2_5_VLConfig,
 )
 
+from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.methods.attach import text_decoder
 from kvtune.models import get_family, loading
@@ -103,3 +104,17 @@ def test_a_gpu_too_small_says_what_is_needed(monkeypatch):
     with pytest.raises(RequestError, match=r"about 8 GiB .* in float16, 8bit, .*take --load-in-4bit instead"):
         loading._check_memory(*check, "8bit")
     loading._check_memory(*check, "4bit")
+
+
+def test_a_gpu_too_small_is_refused_before_weights_are_read(monkeypatch, checkpoint, capsys):
+    folder = checkpoint("llava-1.5")
+    capsys.readouterr()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**29, 2**33))
+    monkeypatch.setattr(loading, "_load_weights", lambda *arguments: pytest.fail("weights were read"))
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "check", str(folder)])
+    said = capsys.readouterr().err.strip()
+    assert ended.value.code == 2 and len(said.splitlines()) == 1
+    assert "needs about 1 GiB of GPU memory" in said and "has 0 of its 8 GiB free; add --load-in-4bit" in said
