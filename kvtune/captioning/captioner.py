@@ -68,7 +68,9 @@ class Captioner:
         self.lanes = lanes
         self.cuda_graphs = cuda_graphs
         self.plan: GridPlan | None = None
-        """The grid of the latest run."""
+        """The grid that the latest run began with."""
+        self.steps = 0
+        """Decode steps of the latest run."""
         self._withdrawn: set[Hashable] = set()
         self._keys = ImageKeys()
         self._prompts = Prompts(vlm, prompt)
@@ -98,6 +100,7 @@ class Captioner:
         if not first:
             return
         plan = self.plan = self._plan(first)
+        self.steps = 0
         log.info("decoding %s", plan)
         scheduler: Scheduler[CaptionRequest] = Scheduler(plan.groups, plan.lanes)
         for key, request in first:
@@ -186,6 +189,7 @@ class _Decoding:
         with attention_implementation(self.vlm.hf_model, ATTENTION):
             self._begin(done)
             if self.requests:
+                self.captioner.steps += 1
                 rows = np.fromiter(self.requests, dtype=int)
                 self.unread.append(Unread(rows, self.turns[rows], HostCopy(self.grid.step(rows))))
                 self._read(done, self.late)
