@@ -23,9 +23,9 @@ def search(
         Path | None, typer.Option(help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
     ] = None,
     subset: Annotated[str | None, typer.Option(help="Tune images: a shipped subset or a file, else drawn.")] = None,
-    images: Annotated[int | None, typer.Option(help="Tune images to draw.  [default: 500; demo: 100]", min=1)] = None,
+    images: Annotated[int | None, typer.Option(help="Tune images to draw.  \\[default: 500; demo: 100]", min=1)] = None,
     holdout_images: Annotated[
-        int | None, typer.Option(help="Held-out images to keep back.  [default: 500; demo: 100]", min=1)
+        int | None, typer.Option(help="Held-out images to keep back.  \\[default: 500; demo: 100]", min=1)
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="Question; the family's when left out.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.")] = 512,
