@@ -20,7 +20,9 @@ def caption(
     ] = None,
     coco: Annotated[Path | None, typer.Option(help="COCO folder to take the ground truth from instead.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Question; the preset's when left out.")] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Longest caption; the preset's when left out.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest caption; the preset's when left out.", min=1)
+    ] = None,
     revision: Revision = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",

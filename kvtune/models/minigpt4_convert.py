@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pickle
 import re
 import shutil
@@ -27,6 +26,7 @@ from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.hub import missing_weights, weight_files
+from kvtune.models.loading import read_config
 from kvtune.models.minigpt4_model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
 
 VISION: Any = Blip2VisionConfig()
@@ -108,19 +108,22 @@ def _read_vicuna(folder: Path) -> tuple[LlamaConfig, LlamaTokenizer]:
     The copies of Vicuna v0 that are about inherit wrong ones from the first conversions of LLaMA (end of text 1, empty
     special tokens), so they are not taken from there.
     """
-    path = folder / "config.json"
-    if not path.is_file():
+    if not (folder / "config.json").is_file():
         raise RequestError(f"--vicuna {folder} is no folder with a Hugging Face model: it has no config.json")
-    stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if stored.get("model_type") != "llama":
-        raise RequestError(f"--vicuna {folder} is a {stored.get('model_type')!r} model; Vicuna-7B v0 is a 'llama'")
+    stored = read_config(folder, f"--vicuna {folder}")
+    if stored["model_type"] != "llama":
+        raise RequestError(f"--vicuna {folder} is a {stored['model_type']!r} model; Vicuna-7B v0 is a 'llama'")
     if (missing := missing_weights(folder)) is not None:
         raise RequestError(f"--vicuna {folder}: {missing}")
     if not any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
         raise RequestError(f"--vicuna {folder} has no tokenizer; copy Vicuna's tokenizer.model there")
     if not (folder / "tokenizer.json").is_file():
         _need_sentencepiece(folder)
-    tokenizer = LlamaTokenizer.from_pretrained(folder, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    try:
+        tokenizer = LlamaTokenizer.from_pretrained(folder, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    except Exception as error:  # sentencepiece and tokenizers raise kinds of their own
+        reason = " ".join(str(error).split())[:200]
+        raise RequestError(f"--vicuna {folder}: its tokenizer cannot be read: {reason}; copy it again") from error
     pieces = tokenizer.vocab_size
     if tokenizer.convert_tokens_to_ids(["<unk>", "<s>", "</s>"]) != [0, 1, 2]:
         raise RequestError(f"--vicuna {folder}: its tokenizer is not Vicuna's, whose ids 0, 1, 2 are <unk>, <s>, </s>")

@@ -293,6 +293,24 @@ def test_another_vicuna_is_named(files, tmp_path):
         convert_minigpt4(**files | {"vicuna": other}, out=tmp_path / "minigpt4")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "{", "config.json is not a model's configuration"),
+        ("config.json", "{}", "config.json is not a model's configuration"),
+        ("tokenizer.json", "{", "its tokenizer cannot be read"),
+        ("tokenizer.model", "not a vocabulary", "its tokenizer cannot be read"),
+    ],
+)
+def test_a_damaged_vicuna_is_named(files, tmp_path, name, content, message):
+    other = write_files(tmp_path)["vicuna"]
+    for tokenizer in other.glob("tokenizer.*"):
+        tokenizer.unlink() if name.startswith("tokenizer") else None
+    (other / name).write_text(content)
+    with pytest.raises(RequestError, match=f"--vicuna {other}.*{message}"):
+        convert_minigpt4(**files | {"vicuna": other}, out=tmp_path / "minigpt4")
+
+
 def len_of(vicuna):
     from transformers import LlamaTokenizer
 
