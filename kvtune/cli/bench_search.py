@@ -1,4 +1,4 @@
-"""``kvtune bench search``: what a search costs, replayed on recorded outcomes."""
+"""``kvtune bench search``: what a search costs and how far its numbers hold, replayed on recorded outcomes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,24 +17,38 @@ def search(
     seeds: Annotated[int, typer.Option(help="Searches of each arm.", min=1)] = 20,
     budget: Annotated[int, typer.Option(help="Captions of a search, in trials on all images.", min=1)] = 600,
     jobs: Annotated[int | None, typer.Option(help="Processes; default: one a processor.", min=1)] = None,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Simulate studies instead: how often their intervals hold the truth.")
+    ] = False,
+    studies: Annotated[int, typer.Option(help="Studies of --coverage.", min=1)] = 1000,
+    images: Annotated[int, typer.Option(help="Tune images of each, and held-out images.", min=1)] = 500,
     json: Json = False,
 ) -> None:
     """Compare samplers by the captions they spend until they have found a recorded grid's front.
 
-    Outcomes of about 2,000 settings of the demo are recorded; a suggestion is judged as the nearest of them. Each arm
-    is sampler, trials in a round and, with -race, racing: random, optuna-tpe (Optuna's own settings), tpe, nsga2 or gp
+    Outcomes of a grid of about 2,000 settings of the demo are recorded, and searches replayed on them. Each arm is a
+    sampler, trials in a round and, with -race, racing: random, optuna-tpe (Optuna's own settings), tpe, nsga2 or gp
     (slow) as kvtune sets them.
 
     Example: kvtune bench search --seeds 5 --arm tpe-8-race --arm optuna-tpe-8
     """
-    from kvtune.report.search_bench import search_lines, search_table
-    from kvtune.search.bench.compare import Request, compare
+    from kvtune.report.search_bench import coverage_lines, coverage_table, search_lines, search_table
 
-    with progress("searches") as on_progress:
-        result = compare(Request(table, arm or (), seeds, budget, jobs), on_progress)
+    if coverage:
+        from kvtune.search.bench.coverage import Simulation, simulate
+
+        with progress("studies") as on_progress:
+            result = simulate(Simulation(table, studies, images), on_progress)
+        shown, lines = coverage_table(result), coverage_lines(result)
+    else:
+        from kvtune.search.bench.compare import Request, compare
+
+        with progress("searches") as on_progress:
+            result = compare(Request(table, arm or (), seeds, budget, jobs), on_progress)
+        shown, lines = search_table(result), search_lines(result)
     if json:
         print_json(result)
         return
-    out.print(search_table(result))
-    for line in search_lines(result):
+    out.print(shown)
+    for line in lines:
         out.print(line, soft_wrap=True)

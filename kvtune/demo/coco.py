@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def _move(temporary: Path, root: Path) -> None:
             raise
 
 
-def write_coco(root: Path, image_ids: range, seed: int) -> None:
+def write_coco(root: Path, image_ids: Sequence[int], seed: int) -> None:
     """Render the scenes of ``image_ids`` into ``root`` with their annotations."""
     pictures = root / _SPLIT
     pictures.mkdir(parents=True)

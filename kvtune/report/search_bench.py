@@ -6,27 +6,27 @@ from rich.table import Table
 
 
 def search_table(result: dict[str, Any]) -> Table:
-    """One line an arm: median captions (quartiles) until each share of the hypervolume is reached."""
+    """One line an arm: thousand captions, median (quartiles), until each share of the hypervolume is reached."""
     recorded = result["table"]
     table = Table(
         title=f"{recorded['settings']:,} settings of the {recorded['model']} on {recorded['images']} images, "
         f"{result['seeds']} seeds, budget {result['budget']:,} captions",
         title_justify="left",
     )
-    table.add_column("arm")
+    table.add_column("arm", no_wrap=True)
     for share in result["arms"][0]["captions"]:
-        table.add_column(f"captions to {share}", justify="right")
+        table.add_column(f"k captions to {share}", justify="right")
         table.add_column("reached", justify="right")
     table.add_column("raced", justify="right")
-    table.add_column("front lost", justify="right")
+    table.add_column("lost", justify="right")
     for arm in result["arms"]:
         cells = [arm["arm"]]
         for share, captions in arm["captions"].items():
-            low, high = captions["quartiles"]
-            cells += [f"{captions['median']:,.0f} ({low:,.0f} - {high:,.0f})", f"{arm['reached'][share]}"]
-        sampled, lost = arm["front_points_sampled"], arm["front_points_lost"]
+            median, low, high = (one / 1000 for one in (captions["median"], *captions["quartiles"]))
+            cells += [f"{median:,.1f} ({low:,.1f}-{high:,.1f})", f"{arm['reached'][share]}"]
         raced = f"{100 * arm['raced']:.0f} %" if arm["race"] else ""
-        table.add_row(*cells, raced, f"{lost} of {sampled}" if arm["race"] else "")
+        lost = f"{arm['front_points_lost']} of {arm['front_points_sampled']}" if arm["race"] else ""
+        table.add_row(*cells, raced, lost)
     return table
 
 
@@ -34,9 +34,9 @@ def search_lines(result: dict[str, Any]) -> list[str]:
     """What the table's columns mean, and the default beside what it is measured against."""
     point = result["table"]["reference_point"]
     lines = [
-        "captions: median over seeds (quartiles) until that share of the grid's hypervolume from CHAIR_S "
-        f"{point['chair_s']:.1f}, F1 {point['f1']:.1f}; {result['not_reached']:,} where the budget does not reach it",
-        "front lost: of the sampled settings that no other sampled one dominates on all images, those raced out",
+        "k captions: thousands, median over seeds (quartiles), until that share of the grid's hypervolume from CHAIR_S "
+        f"{point['chair_s']:.1f}, F1 {point['f1']:.1f}; {result['not_reached'] / 1000:,g} where it is not reached",
+        "lost: of the sampled points that no other sampled one dominates on all images, those raced out",
     ]
     ratio = result["default_over_yardstick"]
     if ratio is not None:
@@ -45,4 +45,32 @@ def search_lines(result: dict[str, Any]) -> list[str]:
             f"{result['default']} spends {100 * ratio['ratio']:.0f} % ({100 * low:.0f} to {100 * high:.0f} %) of the "
             f"captions of {result['yardstick']} until {ratio['share']:.0%}"
         )
+    return lines
+
+
+def coverage_table(result: dict[str, Any]) -> Table:
+    """One line a metric: how often the intervals of the chosen setting hold the truth, held out and on tune images."""
+    pool = result["pool"]
+    table = Table(
+        title=f"{result['studies']:,} simulated studies of {result['images']} tune and {result['images']} held-out "
+        f"images, truth: {pool['settings']} settings on {pool['images']:,} images",
+        title_justify="left",
+    )
+    table.add_column("metric")
+    for column in ("held out", "its difference", "tune", "its difference", "tune error"):
+        table.add_column(column, justify="right")
+    for metric, found in result["coverage"].items():
+        covered = [found[images][key] for images in ("held_out", "tune") for key in ("covered", "difference_covered")]
+        table.add_row(metric, *(f"{share:.1f} %" for share in covered), f"{found['tune']['mean_error']:+.2f}")
+    return table
+
+
+def coverage_lines(result: dict[str, Any]) -> list[str]:
+    """What the table's columns mean."""
+    lines = [
+        "studies whose 95 % interval of the chosen setting holds its rate in the pool, on held-out and on tune images, "
+        "and the same of its difference to the baseline; tune error: mean of estimate minus truth",
+    ]
+    if result["none"]:
+        lines.append(f"{result['none']} studies found no setting by the rule {result['rule']} and are left out")
     return lines

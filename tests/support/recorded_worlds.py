@@ -7,16 +7,17 @@ from kvtune.search.bench.settings import Setting, grid_settings, methods_of
 from kvtune.search.bench.table import Recorded, Table
 
 SMALL_AXES = {
-    "lambda_ref": (0.0, 0.2, 0.4, 0.6, 0.8, 1.0),
-    "queue_length": (4, 30),
+    "lambda_ref": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "queue_length": (4, 15),
     "clip_width": (0.0, 0.2),
-    "start_layer": (0, 2),
-    "end_layer": (4, 6, 8),
+    "start_layer": (1, 3),
+    "end_layer": (4, 7),
 }
+"""A grid of KVSmooth's parameters, the published-style preset of the demo among them."""
 
 
 def made_up_table(images: int, axes=SMALL_AXES, seed: int = 0, settings: list[Setting] | None = None) -> Table:
-    """Smoothing of about 0.5 in most layers hallucinates least, and the more of it, the less is named at all."""
+    """Smoothing of about 0.5 in all layers hallucinates least, and the more of it, the less is named at all."""
     settings = grid_settings(axes) if settings is None else settings
     methods, _ = methods_of(settings)
     draw = np.random.default_rng(seed)
@@ -34,7 +35,7 @@ def made_up_table(images: int, axes=SMALL_AXES, seed: int = 0, settings: list[Se
             depth = (setting["end_layer"] - setting["start_layer"]) / 8
         ease = depth * (1 - 4 * (strength - 0.5) ** 2)
         wrong = draw.random(images) < 1 / (1 + np.exp(-(0.6 - 1.6 * ease + 1.2 * hard)))
-        correct = draw.binomial(present, 0.85 - 0.25 * strength * depth + 0.05 * ease)
+        correct = draw.binomial(present, 0.92 - 0.4 * strength * depth)
         false = wrong * (1 + draw.binomial(2, 0.3, images))
         outcomes[:, place, 0] = correct + false
         outcomes[:, place, 1] = false

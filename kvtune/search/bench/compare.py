@@ -15,7 +15,6 @@ from kvtune.search.bench.arms import ARMS, DEFAULT, YARDSTICK, Arm
 from kvtune.search.bench.replay import NOT_REACHED, Replay, replay
 from kvtune.search.bench.table import load_table
 from kvtune.search.bench.world import World
-from kvtune.search.space import load_space, spaces_folder
 
 GRID = Path(__file__).parent / "grid.npz"
 """The table that ships."""
@@ -70,14 +69,14 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
     if DEFAULT in arms and YARDSTICK not in arms:
         arms.append(YARDSTICK)
     path = request.table or GRID
-    world = world_of(path)
+    table = load_table(path)
+    world = World(table)
     budget = request.budget * world.images
     tasks = [(arm, seed, budget) for arm in sorted(arms, key=_cost) for seed in range(request.seeds)]
     found: dict[Arm, list[Replay]] = {arm: [] for arm in arms}
     for done, (task, one) in enumerate(zip(tasks, _all(path, tasks, request.jobs), strict=True), 1):
         found[task[0]].append(one)
         on_progress(done, len(tasks))
-    table = load_table(path)
     return {
         "table": {
             "settings": len(world.settings),
@@ -96,18 +95,6 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
     }
 
 
-def world_of(path: Path) -> World:
-    """The world that a recorded grid of the demo is.
-
-    Raises
-    ------
-    RequestError
-        If the table is missing, damaged or no full grid over the demo's search space.
-    """
-    space = load_space(spaces_folder() / "demo.yaml")
-    return World(load_table(path), space.fitted(int(space.parameters["end_layer"].high)))
-
-
 def _arm(name: str) -> Arm:
     if name not in ARMS:
         raise RequestError(f"unknown arm {name!r}; choose from {', '.join(ARMS)}")
@@ -122,7 +109,7 @@ def _cost(arm: Arm) -> tuple[bool, bool]:
 def _all(path: Path, tasks: Sequence[tuple[Arm, int, int]], jobs: int | None) -> Iterator[Replay]:
     workers = min(jobs or os.cpu_count() or 1, len(tasks))
     if workers == 1:
-        world = world_of(path)
+        world = World(load_table(path))
         yield from (_one(world, *task) for task in tasks)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (path,)) as pool:
@@ -134,7 +121,7 @@ def _begin(path: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    _world = world_of(path)
+    _world = World(load_table(path))
 
 
 def _work(task: tuple[Arm, int, int]) -> Replay:

@@ -21,7 +21,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def _recorded(vlm: "VisionLanguageModel", settings: Sequence[Setting]) -> Record
         kvtune=kvtune.__version__,
         scorer=SCORER,
         weights=hashlib.sha256((demo_model_path() / "model.safetensors").read_bytes()).hexdigest(),
-        device=vlm.device.type,
+        device=str(vlm.device.type),
         dtype=vlm.dtype_name,
         prompt=vlm.default_prompt,
         max_new_tokens=MAX_NEW_TOKENS,
@@ -145,7 +145,7 @@ def _outcomes(vlm: "VisionLanguageModel", recorded: Recorded, scenes: Sequence[i
             waiting: dict[int, dict[int, Caption]] = {}
             for caption in captioner.run(_requests(paths, recorded)):
                 written = waiting.setdefault(caption.image_id, {})
-                written[caption.tag] = caption
+                written[cast(int, caption.tag)] = caption
                 if len(written) == methods:
                     del waiting[caption.image_id]
                     yield _line(scorer, truth, [written[method] for method in range(methods)])

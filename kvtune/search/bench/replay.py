@@ -62,7 +62,7 @@ def replay(
 ) -> Replay:
     """Search until the budget is spent or enough is reached.
 
-    A suggestion is judged as the nearest point of the grid. Every trial is paid for, also one that repeats another.
+    Every trial is paid for, also one that repeats another.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def replay(
         members = {complete[place] for place in front([world.points[setting] for setting in complete])}
         known = [race_counts(world.counts(setting, images)) for setting in sorted(members)]
         for trial in plan.trials(history, len(history), len(history) + arm.round_size):
-            setting = world.nearest(trial.params)
+            setting = world.index(trial.params)
             judged = world.images
             if race is not None and known:
                 runner = race_counts(world.counts(setting, images))

@@ -7,13 +7,13 @@ from typing import Any
 
 AXES: dict[str, tuple[float, ...]] = {
     "lambda_ref": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-    "queue_length": (4, 15, 48),
+    "queue_length": (4, 15, 26),
     "clip_width": (0.0, 0.2, 0.4),
     "start_layer": (0, 1, 2, 3),
     "end_layer": (4, 5, 6, 7, 8),
 }
-"""Values of the grid, 1,980 settings: every pair of layers that the demo's space has, and among the points the
-published-style preset (0.7, 15, 0.2, layers 1 to 7)."""
+"""Values of the grid, 1,980 settings within the demo's search space: evenly spaced, so that the grid is a search space
+itself, with every pair of layers, and among the points the published-style preset (0.7, 15, 0.2, layers 1 to 7)."""
 
 Setting = dict[str, Any]
 """The searched parameters of KVSmooth by name."""
@@ -51,13 +51,13 @@ def methods_of(settings: Sequence[Setting]) -> tuple[list[Setting | None], list[
 
 
 POOL_AXES: dict[str, tuple[float, ...]] = {
-    "lambda_ref": (0.2, 0.4, 0.5, 0.6, 0.7, 0.9),
+    "lambda_ref": (0.3, 0.4, 0.5, 0.6, 0.7),
     "queue_length": (15,),
     "clip_width": (0.2,),
     "start_layer": (0, 1, 3),
-    "end_layer": (7, 8),
+    "end_layer": (5, 7),
 }
-"""36 settings ..."""
+"""30 settings from the region of the demo's front, among them the published-style preset."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ class Recorded(Document):
         What was captioned with.
     weights
         sha256 of its ``model.safetensors``.
+    device
+        Where it ran: ``cpu`` or ``cuda``.
     scenes_seed
         Seed of the demo's scenes; with it an image id gives the scene.
     settings
@@ -46,7 +48,7 @@ class Recorded(Document):
     scorer: str
     model: Literal["demo"] = "demo"
     weights: str
-    device: Literal["cpu", "cuda"]
+    device: str
     dtype: str
     prompt: str
     max_new_tokens: int

@@ -1,7 +1,5 @@
-"""A recorded grid as a world to search in: which of its points a suggestion stands for, and what that comes to."""
+"""A recorded grid as a world to search in: its space, and what each of its points comes to."""
 
-import math
-from bisect import bisect_left
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -14,7 +12,7 @@ from kvtune.errors import RequestError
 from kvtune.search.bench.settings import grid_settings
 from kvtune.search.bench.table import Table
 from kvtune.search.front import Point, front, hypervolume
-from kvtune.search.space import SearchSpace
+from kvtune.search.space import Range, SearchSpace
 
 
 class World:
@@ -24,11 +22,11 @@ class World:
     ----------
     table
         The recorded grid.
-    space
-        The search space that it stands for, fitted to the model.
 
     Attributes
     ----------
+    space
+        The search space that has the grid's points and no others.
     settings
         The grid's points.
     points
@@ -43,14 +41,18 @@ class World:
     Raises
     ------
     RequestError
-        If the settings are not a full grid over the parameters that ``space`` searches, or its front is one point.
+        If the settings are not a full grid of even steps, or its front is one point.
     """
 
-    def __init__(self, table: Table, space: SearchSpace) -> None:
-        self.space, self.settings, self.images = space, table.recorded.settings, len(table.truth)
+    def __init__(self, table: Table) -> None:
+        self.settings, self.images = table.recorded.settings, len(table.truth)
         self._axes = {name: sorted({setting[name] for setting in self.settings}) for name in self.settings[0]}
-        if list(self._axes) != list(space.parameters) or grid_settings(self._axes) != self.settings:
-            raise RequestError("the recorded settings are not a full grid over the search space")
+        ranges = {name: _range(values) for name, values in self._axes.items()}
+        if grid_settings(self._axes) != self.settings or any(
+            ranges[name].grid() != values for name, values in self._axes.items()
+        ):
+            raise RequestError("the recorded settings are not a full grid of even steps")
+        self.space = SearchSpace(method="kvsmooth", parameters=ranges, fixed=table.recorded.fixed)
         self._counts, self._which = table.counts(), table.which
         found = rates(self._counts.sum(axis=1))
         by_method: list[Point] = list(zip(found["chair_s"].tolist(), found["f1"].tolist(), strict=True))
@@ -70,12 +72,12 @@ class World:
         """Hypervolume of some points, as a share of the whole grid's."""
         return hypervolume(points, self.nadir) / self.volume
 
-    def nearest(self, params: Mapping[str, Any]) -> int:
-        """The grid's point that a suggestion stands for; halfway between two it is the lower."""
+    def index(self, params: Mapping[str, Any]) -> int:
+        """The grid's point that has these parameters, which may be off by what adding steps up loses."""
         index = 0
         for name, values in self._axes.items():
-            scale = math.log if self.space.parameters[name].log else float
-            index = index * len(values) + _nearest([scale(value) for value in values], scale(params[name]))
+            place = min(range(len(values)), key=lambda place: abs(values[place] - params[name]))
+            index = index * len(values) + place
         return index
 
     def counts(self, setting: int, images: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -88,8 +90,8 @@ class World:
         return {name: float(value) for name, value in rates(totals).items()} | {"images": len(images)}
 
 
-def _nearest(values: list[float], value: float) -> int:
-    above = bisect_left(values, value)
-    if above == 0 or above == len(values):
-        return min(above, len(values) - 1)
-    return above if values[above] - value < value - values[above - 1] - 1e-9 else above - 1
+def _range(values: list[float]) -> Range:
+    steps = (values[-1] - values[0]) / (len(values) - 1) if len(values) > 1 else None
+    whole = all(isinstance(value, int) for value in values)
+    step = steps if steps is None else round(steps) if whole else round(steps, 10)
+    return Range(low=values[0], high=values[-1], step=step or None)

@@ -1,0 +1,82 @@
+"""The comparison as a whole, and as the command prints it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kvtune.errors import RequestError
+from kvtune.presets import load_preset
+from kvtune.search.bench.arms import ARMS
+from kvtune.search.bench.compare import Request, compare
+from kvtune.search.bench.replay import NOT_REACHED, replay
+
+
+def kvtune(*arguments):
+    command = [sys.executable, "-m", "kvtune.cli.main", "bench", "search", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_json_is_made_of_the_replays(world, table_file):
+    found = kvtune(
+        "--table", table_file, "--arm", "tpe-8-race", "--arm", "random-8", "--seeds", 2, "--budget", 14, "--json"
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout)
+    assert "6 of 6" in found.stderr
+    budget = 14 * world.images
+    published = load_preset("demo").method().parameters()
+    assert [arm["arm"] for arm in result["arms"]] == ["tpe-8-race", "random-8", "optuna-tpe-8"]
+    medians = {}
+    for arm in result["arms"]:
+        replays = [replay(world, ARMS[arm["arm"]], seed, budget, 0.99, published) for seed in range(2)]
+        for share in (0.95, 0.99):
+            spent = []
+            for one in replays:
+                reached = [c for c, s in zip(one.captions, one.share, strict=True) if s >= share and c <= budget]
+                spent.append(min(reached, default=NOT_REACHED * budget))
+            assert arm["captions"][f"{share:.0%}"]["median"] == np.median(spent)
+            assert arm["reached"][f"{share:.0%}"] == sum(one <= budget for one in spent)
+            medians[arm["arm"], share] = np.median(spent)
+        lost = [one.lost(world.points) for one in replays]
+        assert [arm["front_points_lost"], arm["front_points_sampled"]] == np.sum(lost, axis=0).tolist()
+    ratio = result["default_over_yardstick"]
+    assert ratio["ratio"] == medians["tpe-8-race", 0.99] / medians["optuna-tpe-8", 0.99]
+    assert ratio["interval"][0] <= ratio["ratio"] <= ratio["interval"][1]
+    assert result["table"]["front"] == len({world.points[index] for index in world.front})
+
+
+def test_processes_change_nothing(table_file):
+    alone, together = (compare(Request(table_file, ["random-8-race", "nsga2-8"], 2, 10, jobs)) for jobs in (1, 2))
+    assert alone == together
+
+
+def test_the_table_names_every_arm(world, table_file):
+    found = kvtune("--table", table_file, "--arm", "random-8-race", "--seeds", 2, "--budget", 10, "--jobs", 1)
+    assert found.returncode == 0, found.stderr
+    assert "random-8-race" in found.stdout
+    assert f"{len(world.settings)} settings of the demo on 120 images" in " ".join(found.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--arm", "tpe-3"), "tpe-3"), (("--table", "none.npz"), "none.npz does not exist")],
+)
+def test_wrong_requests_are_one_line(table_file, arguments, message):
+    found = kvtune("--table", table_file, *arguments)
+    assert found.returncode == 2 and found.stdout == ""
+    (line,) = found.stderr.splitlines()
+    assert message in line
+
+
+def test_a_table_that_is_no_grid_is_refused(tmp_path):
+    from recorded_worlds import SMALL_AXES, made_up_table
+
+    from kvtune.search.bench.settings import grid_settings
+
+    path = tmp_path / "some.npz"
+    made_up_table(10, settings=grid_settings(SMALL_AXES)[:-1]).save(path)
+    with pytest.raises(RequestError, match="not a full grid"):
+        compare(Request(path, ["random-1"], 1, 10, 1))
