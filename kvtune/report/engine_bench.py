@@ -19,31 +19,66 @@ def engine_table(result: dict[str, Any]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("arm")
     table.add_column("what")
-    for column in ("captions", "captions/s", "tokens/s", "ms a step", "peak memory", "of roofline"):
+    for column in (
+        "captions",
+        "tokens each",
+        "captions/s",
+        "tokens/s",
+        "ms a step",
+        "peak memory",
+        "of matmul",
+        "of copy",
+    ):
         table.add_column(column, justify="right")
     for arm in result["arms"]:
         table.add_row(
             arm["name"],
             arm["what"],
             str(arm["captions"]),
+            f"{arm['tokens'] / arm['captions']:.0f}",
             f"{arm['captions_per_second']:,.1f}",
             f"{arm['tokens_per_second']:,.0f}",
-            "" if arm["ms_per_step"] is None else f"{arm['ms_per_step']:.2f}",
+            f"{arm['ms_per_step']:.2f}",
             "" if arm["peak_bytes"] is None else f"{arm['peak_bytes'] / 2**30:.1f} GiB",
-            f"{100 * arm['roofline']:.0f} %",
+            f"{100 * arm['of_matmul']:.0f} %",
+            f"{100 * arm['of_copy']:.0f} %",
         )
     return table
 
 
-def engine_ratios(result: dict[str, Any]) -> list[str]:
-    """The ratios and the noise, a line each."""
+def engine_lines(result: dict[str, Any]) -> list[str]:
+    """Ratios, sweep, memory and noise, as far as they are measured, a line each."""
     lines = []
     for name, value in result["ratios"].items():
-        what = _RATIOS.get(name) or "captions/s, " + name.replace("_", " ")
+        what = _RATIOS.get(name) or _ratio_words(name)
         lines.append(f"{what}: {value:.2f}")
-    noise = result["noise"]
-    lines.append(f"captions that batch shape alone changes: {noise['changed']} of {noise['captions']}")
+    if sweep := result["sweep"]:
+        lines.append(
+            f"extrapolated, not measured: {sweep['trials']} trials on {sweep['images']} images in "
+            f"{sweep['seconds'] / 60:.1f} minutes ({sweep['arithmetic']})"
+        )
+        if not sweep["steady"]:
+            lines.append("  from a whole run, too short to have a steady slice; more --images give one")
+    if memory := result["memory"]:
+        lines.append(
+            f"memory: {memory['plan']['peak'] / 2**20:,.0f} MiB predicted, {memory['measured_peak'] / 2**20:,.0f} MiB "
+            f"measured, ratio {memory['predicted_over_measured']:.2f}"
+        )
+    if noise := result["noise"]:
+        change = noise["chair_s_change"]
+        lines.append(
+            f"one lane against the full grid: {noise['changed']} of {noise['captions']} captions change, CHAIR_S "
+            + ("n/a, nobody knows what the images show" if change is None else f"by {change:+.1f} points")
+        )
+    if not result["complete"]:
+        lines.append("stopped early: what is missing was not measured")
     return lines
+
+
+def _ratio_words(name: str) -> str:
+    """``e16_over_a0_tokens`` in words."""
+    arms, tokens = name.removesuffix("_tokens"), name.endswith("_tokens")
+    return f"{'tokens' if tokens else 'captions'}/s, {arms.replace('_', ' ')}"
 
 
 def engine_figure(result: dict[str, Any], path: Path) -> None:

@@ -1,21 +1,34 @@
 """What ``kvtune bench engine`` measures on: a model, images, and settings drawn from the model's search space."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from kvtune.chair import ChairScorer, build_ground_truth
 from kvtune.coco import CocoFolder, find_coco, load_image
 from kvtune.errors import RequestError
 from kvtune.search.data import DEMO
 from kvtune.search.rounds import Plan
 from kvtune.search.space import space_for
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from kvtune.methods import Method
+    from kvtune.models import VisionLanguageModel
+
+    _Subject: TypeAlias = tuple[VisionLanguageModel, list[Image.Image], Callable[[dict[int, str]], float] | None]
+
 FORCED_TOKENS = (60, 160)
 """Caption lengths with random weights: the spread of LLaVA-1.5's own captions, about 97 words."""
 
 TRIALS = (8, 16)
+
+MOST_SMOOTHING = 0.5
+"""Largest lambda_ref of the drawn settings."""
 
 
 @dataclass(frozen=True)
@@ -37,71 +50,100 @@ class BenchRequest:
     load_in_8bit: bool = False
 
 
-def bench(request: BenchRequest) -> dict[str, Any]:
+def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None:
     """Measure the engine; see :func:`kvtune.captioning.bench.bench_engine`.
+
+    Parameters
+    ----------
+    keep
+        Called with the result so far whenever something was measured.
 
     Raises
     ------
     RequestError
         If the model or the images are missing.
     """
-    from PIL import Image
-
     from kvtune.captioning.bench import bench_engine
-    from kvtune.methods import get_method
-    from kvtune.models import load_model
-    from kvtune.models.loading import resolve_device, resolve_dtype
-    from kvtune.models.random_weights import CONFIGS, random_model
 
     if request.lanes != "auto" and not (request.lanes.isdigit() and int(request.lanes) > 0):
         raise RequestError(f"--lanes must be auto or a whole number above 0, not {request.lanes!r}")
     draw = np.random.default_rng(request.seed)
+    vlm, images, chair_s = _without_weights(request, draw) if request.random_weights else _with_weights(request, draw)
     lengths = None
     if request.random_weights:
-        device = resolve_device(request.device)
-        if request.revision is not None or request.load_in_4bit or request.load_in_8bit:
-            raise RequestError("--revision and quantization are for stored weights; leave them or --random-weights out")
-        if request.model not in CONFIGS:
-            raise RequestError(f"--random-weights builds {', '.join(CONFIGS)}, not {request.model!r}")
-        dtype_name = request.dtype if request.dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32"
-        vlm = random_model(request.model, device, resolve_dtype(dtype_name, device, CONFIGS[request.model]()))
-        pixels = draw.integers(0, 256, (request.images, 64, 64, 3), dtype=np.uint8)
-        images = [Image.fromarray(one) for one in pixels]
         forced = draw.integers(*FORCED_TOKENS, (request.images, TRIALS[-1]), endpoint=True)
 
         def lengths(image: int, trial: int) -> int:
             return int(forced[image, trial])
 
-    else:
-        vlm = load_model(
-            request.model,
-            request.device,
-            request.dtype,
-            request.revision,
-            request.load_in_4bit,
-            request.load_in_8bit,
-        )
-        folder = _folder(request)
-        source = "val2014" if "val2014" in folder.sources else folder.sources[0]
-        ids = folder.image_ids(source)
-        if len(ids) < request.images:
-            raise RequestError(f"{source} has {len(ids)} images; give --images {len(ids)} or fewer")
-        chosen = sorted(draw.choice(len(ids), request.images, replace=False).tolist())
-        images = [load_image(path) for path in folder.image_paths([ids[index] for index in chosen])]
-    method = get_method("kvsmooth")
-    space = space_for("kvsmooth", (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
-    settings = Plan(space, "random", request.seed, TRIALS[-1]).trials([], 0, TRIALS[-1])
-    methods = [method.from_parameters(setting.params) for setting in settings]
-    return bench_engine(
+    bench_engine(
         vlm,
         images,
-        methods,
+        bench_settings(vlm, request.seed),
         max_new_tokens=request.max_new_tokens,
         lengths=lengths,
         lanes="auto" if request.lanes == "auto" else int(request.lanes),
         repeats=request.repeats,
         trials=TRIALS,
+        chair_s=chair_s,
+        keep=keep,
     )
+
+
+def bench_settings(vlm: "VisionLanguageModel", seed: int) -> "list[Method]":
+    """As many settings as the most trials: the published preset, if the model has one, and draws from its space.
+
+    The draws have lambda_ref at most :data:`MOST_SMOOTHING`: stronger smoothing makes some captions run on to the
+    limit, and captions a second would then compare lengths.
+    """
+    from kvtune.methods import get_method
+    from kvtune.presets import load_preset
+
+    space = space_for("kvsmooth", (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
+    smoothing = space.parameters["lambda_ref"].model_copy(update={"high": MOST_SMOOTHING})
+    space = space.model_copy(update={"parameters": {**space.parameters, "lambda_ref": smoothing}})
+    drawn = Plan(space, "random", seed, TRIALS[-1]).trials([], 0, TRIALS[-1])
+    methods = [get_method("kvsmooth").from_parameters(setting.params) for setting in drawn]
+    if vlm.published_preset is not None:
+        preset = load_preset(vlm.published_preset)
+        if preset.model.layers == vlm.n_layers:
+            methods = [preset.method(), *methods[:-1]]
+    return methods
+
+
+def _without_weights(request: BenchRequest, draw: np.random.Generator) -> "_Subject":
+    from PIL import Image
+
+    from kvtune.models.loading import resolve_device
+    from kvtune.models.random_weights import random_model
+
+    if request.revision is not None or request.load_in_4bit or request.load_in_8bit:
+        raise RequestError("--revision and quantization are for stored weights; leave them or --random-weights out")
+    vlm = random_model(request.model, resolve_device(request.device), request.dtype)
+    pixels = draw.integers(0, 256, (request.images, 64, 64, 3), dtype=np.uint8)
+    return vlm, [Image.fromarray(one) for one in pixels], None
+
+
+def _with_weights(request: BenchRequest, draw: np.random.Generator) -> "_Subject":
+    from kvtune.models import load_model
+
+    folder = _folder(request)
+    source = "val2014" if "val2014" in folder.sources else folder.sources[0]
+    there = folder.image_ids(source)
+    if len(there) < request.images:
+        raise RequestError(f"{source} has {len(there)} images; give --images {len(there)} or fewer")
+    ids = [there[index] for index in sorted(draw.choice(len(there), request.images, replace=False).tolist())]
+    images = [load_image(path) for path in folder.image_paths(ids)]
+    truth = build_ground_truth(folder.categories(ids), folder.captions(ids))
+    scorer = ChairScorer(truth)
+
+    def chair_s(captions: dict[int, str]) -> float:
+        return scorer.score([{"image_id": ids[n], "caption": text} for n, text in captions.items()]).chair_s
+
+    vlm = load_model(
+        request.model, request.device, request.dtype, request.revision, request.load_in_4bit, request.load_in_8bit
+    )
+    return vlm, images, chair_s
 
 
 def _folder(request: BenchRequest) -> CocoFolder:
