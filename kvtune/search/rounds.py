@@ -14,12 +14,15 @@ import optuna
 
 from kvtune.search.constraints import Constraints
 from kvtune.search.ledger import Trial
-from kvtune.search.optuna_trials import STATES, frozen_trial
+from kvtune.search.optuna_trials import frozen_trial
 from kvtune.search.samplers import SamplerName, grid_points, make_sampler, round_seed
 from kvtune.search.space import SearchSpace
 
-ASKS_FOR_SOMETHING_NEW = 20
-"""How often a sampler that repeats an earlier setting is asked again before the repetition is accepted."""
+ASKS_FOR_SOMETHING_NEW = 5
+"""How often a sampler that repeats an earlier setting is asked again before a new one is drawn at random."""
+
+DRAWS_OF_SOMETHING_NEW = 100
+"""How often is drawn before a repetition is accepted, because the space has hardly anything else."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,32 @@ class Plan:
         return planned
 
     def _ask(self, study: optuna.Study, seen: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Ask the sampler for a setting, if it can for one that no earlier trial has."""
+        """Ask the sampler for a setting that no earlier trial has; the setting, and what the sampler notes of it."""
         for _ in range(ASKS_FOR_SOMETHING_NEW):
             asked = study.ask(self.space.distributions())
             # An enqueued trial has its parameters already; asking all the same lets NSGA-II give it a generation,
             # without which it would never be a parent.
             _ = asked.relative_params
-            point = {name: found.snapped(asked.params[name]) for name, found in self.space.parameters.items()}
+            point = self._snapped(asked.params)
             attributes = study.get_trials(deepcopy=False)[asked.number].system_attrs
             if self.space.full(point) not in seen:
                 break
-            study.tell(asked, state=STATES["failed"])
+            # A repetition stays running, so that TPE keeps away from it when it is asked again.
+        else:
+            point = self._drawn(seen) or point
         return point, {key: value for key, value in attributes.items() if key != "fixed_params"}
+
+    def _drawn(self, seen: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """A random setting that no earlier trial has, if one is found."""
+        study = optuna.create_study(sampler=make_sampler("random", round_seed(self.seed, -1 - len(seen))))
+        for _ in range(DRAWS_OF_SOMETHING_NEW):
+            point = self._snapped(study.ask(self.space.distributions()).params)
+            if self.space.full(point) not in seen:
+                return point
+        return None
+
+    def _snapped(self, params: dict[str, Any]) -> dict[str, Any]:
+        return {name: searched.snapped(params[name]) for name, searched in self.space.parameters.items()}
 
     def _given_points(self) -> list[dict[str, Any]]:
         """Points that no sampler chooses, from trial 0 on."""

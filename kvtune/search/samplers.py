@@ -39,8 +39,9 @@ def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
     from optuna import samplers
 
     if name == "tpe":
-        # constant_liar: the trials of a round see each other as running and keep apart.
-        return samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, constant_liar=True, multivariate=False, seed=seed)
+        # constant_liar: the trials of a round see each other as running and keep apart. multivariate: the best settings
+        # are a region, not the product of what each parameter is best at.
+        return samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, constant_liar=True, multivariate=True, seed=seed)
     if name == "nsga2":
         return samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
     if name == "gp":

@@ -204,3 +204,23 @@ def test_a_huge_grid_is_not_built() -> None:
     ranges = {f"p{index}": Range(low=1, high=10**4) for index in range(5)}
     points = grid_points(SearchSpace(method="any", parameters=ranges), 0)
     assert len({tuple(next(points).values()) for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_nothing_is_tried_twice_while_there_is_something_new(sampler: str) -> None:
+    """Samplers that learn come back to the best settings, most of all in a small space."""
+    space = SPACE.model_copy(
+        update={
+            "parameters": SPACE.parameters
+            | {
+                "lambda_ref": Range(low=0.0, high=0.4, step=0.2),
+                "queue_length": Range(low=15, high=15),
+                "clip_width": Range(low=0.0, high=0.5, step=0.5),
+                "start_layer": Range(low=0, high=1),
+                "end_layer": Range(low=7, high=8),
+            }
+        }
+    )
+    trials = searched(plan(sampler, published=False, space=space), 30)
+    tried = [tuple(trial.params.items()) for trial in trials]
+    assert len(set(tried[:24])) == len(set(tried)) == 3 * 2 * 2 * 2
