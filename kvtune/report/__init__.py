@@ -8,7 +8,8 @@ A study on disk
 ``studies/NAME/`` holds, in the order in which they matter:
 
 ``study.json``
-    ``kvtune-study/1``: fingerprint, subsets with their image ids, search space, versions, reference point.
+    ``kvtune-study/1``: fingerprint (the race and the floors in it), subsets with their image ids, search space, looks
+    of the race, settings to start from, versions, reference point.
     :class:`kvtune.search.manifest.Manifest`.
 ``captions/baseline.jsonl``, ``captions/trial-0007.jsonl``
     A caption a line, appended as it is made:
@@ -19,6 +20,7 @@ A study on disk
     ``{"42": ["dog", "person"], ...}``: categories in each tune and held-out image; ``kvtune score`` takes it too.
 ``study.db``
     The same trials as an Optuna study with the metric names ``chair_s`` and ``f1``; ``kvtune rescore`` builds it anew.
+    Raced trials and those below a floor are complete there and do not meet a constraint.
 ``presets/``
     What ``kvtune export`` wrote.
 ``report/``

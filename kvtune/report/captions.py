@@ -17,7 +17,8 @@ def caption_sets(
 ) -> Iterator[tuple[int | None, dict[int, dict[str, Any]]]]:
     """Yield (trial number, or None for the baseline; image id -> caption line), the most wanted first.
 
-    That is the baseline, the chosen trial, the published preset, the front, then all others that have captions.
+    That is the baseline, the chosen trial, the published preset, the front, then all others that have captions; of a
+    raced trial, those that it was judged by, since how many more were in flight is chance.
     """
 
     def rank(trial: TrialSummary) -> tuple[int, int]:
@@ -28,6 +29,9 @@ def caption_sets(
     everything = [*([summary.baseline] if summary.baseline else []), *summary.trials]
     for trial in sorted(everything, key=rank):
         lines = read_captions(folder.trial_captions(trial.number))
+        if trial.state == "raced":
+            judged = load_manifest(folder).image_order[: trial.images]
+            lines = {image_id: lines[image_id] for image_id in judged if image_id in lines}
         if lines:
             yield trial.number, lines
 

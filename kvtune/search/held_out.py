@@ -153,12 +153,13 @@ def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
         raise RequestError(
             f"nothing of {summary.study} was validated as it is now; run kvtune validate {summary.study}"
         )
-    points = [(trial.chair_s or 0.0, trial.f1 or 0.0) for trial in trials]
+    kept = [trial for trial in trials if not trial.below_floor]
+    points = [(trial.chair_s or 0.0, trial.f1 or 0.0) for trial in kept]
     return replace(
         summary,
         baseline=baseline,
         trials=trials,
-        front=[trials[index].number or 0 for index in front(points)],
+        front=[kept[index].number or 0 for index in front(points)],
         subset=validation.subset,
         hypervolume=None,
         hypervolume_estimate=None,

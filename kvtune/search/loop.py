@@ -1,6 +1,5 @@
 """The search itself: the baseline, then rounds of trials until enough are finished."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -19,7 +18,7 @@ from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import LedgerWriter, Trial
 from kvtune.search.manifest import Manifest
 from kvtune.search.progress import View
-from kvtune.search.racing import LOOKS, race_counts
+from kvtune.search.racing import Race, race_counts
 from kvtune.search.rescore import put_scores, scores_again, with_reference_point
 from kvtune.search.rounds import Plan
 from kvtune.search.scoring import Scoring
@@ -264,7 +263,7 @@ class _Meter:
 
     def __init__(self, to_come: int, images: int, raced: bool) -> None:
         self.to_come = to_come
-        self._block = min(images, math.ceil(images / (LOOKS + 1)))
+        self._block = next(iter(Race.of(images).looks), images)
         self._raced, self._told = raced, False
         self._written, self._begun = 0, 0.0
 

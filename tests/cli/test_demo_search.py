@@ -14,8 +14,10 @@ import optuna
 import pytest
 
 from kvtune.demo import demo_model_path
-from kvtune.search.captions import read_captions
+from kvtune.search.captions import captions_of, read_captions
 from kvtune.search.layout import StudyFolder
+from kvtune.search.ledger import Ledger
+from kvtune.search.manifest import load_manifest
 from kvtune.search.summarize import summarize
 
 pytestmark = pytest.mark.skipif(
@@ -25,6 +27,15 @@ pytestmark = pytest.mark.skipif(
 
 TRIALS = 5
 
+SPACE = """
+method: kvsmooth
+parameters:
+  lambda_ref: {low: 0.4, high: 0.5, step: 0.05}
+  start_layer: {low: 1, high: 2}
+fixed: {queue_length: 10, clip_width: 0.35, end_layer: 7, target: kv, adaptive: true}
+"""
+"""A space of good and bad settings, so that few trials of few images have some that are raced out."""
+
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,14 +43,17 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("scenes") / "coco"
     root.mkdir()
-    write_coco(root, range(FIRST_ID, FIRST_ID + 16), 0)
+    write_coco(root, range(FIRST_ID, FIRST_ID + 30), 0)
     return root
 
 
 def command(coco: Path, studies: Path) -> list[str]:
-    counts = ["--images", "10", "--holdout-images", "4", "--trials", str(TRIALS), "--parallel-trials", "3"]
-    data = ["--coco", str(coco), "--studies-dir", str(studies), "--max-new-tokens", "48", "--sampler", "nsga2"]
-    return [sys.executable, "-m", "kvtune.cli.main", "search", "--model", "demo", *counts, *data, "--json"]
+    counts = ["--images", "24", "--holdout-images", "4", "--trials", str(TRIALS), "--parallel-trials", "2"]
+    data = ["--coco", str(coco), "--studies-dir", str(studies), "--max-new-tokens", "96"]
+    space = coco.parent / "space.yaml"
+    space.write_text(SPACE)
+    how = ["--sampler", "random", "--seed", "1", "--space", str(space), "--race-confidence", "0.9"]
+    return [sys.executable, "-m", "kvtune.cli.main", "search", "--model", "demo", *counts, *data, *how, "--json"]
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +69,27 @@ def found(folder: StudyFolder) -> tuple[Any, ...]:
     summary = summarize(folder)
     study = optuna.load_study(study_name="demo-kvsmooth", storage=f"sqlite:///{folder.database}")
     trials = [(trial.number, trial.params, trial.chair_s, trial.f1, trial.state) for trial in summary.trials]
-    captions = {path.name: read_captions(path) for path in sorted(folder.captions.glob("*.jsonl"))}
+    manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
+    captions = [
+        captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial))
+        for trial in [ledger.baseline, *ledger.trials]
+    ]
     return trials, summary.front, summary.reference_point, captions, [trial.values for trial in study.trials]
 
 
-def test_killed_and_continued(coco: Path, undisturbed: StudyFolder, tmp_path: Path) -> None:
+def test_a_trial_is_raced_out(undisturbed: StudyFolder) -> None:
+    raced = [trial for trial in summarize(undisturbed).trials if trial.state == "raced"]
+    assert raced and all(trial.images == 20 for trial in raced)
+    assert all(set(trial.intervals) >= {"chair_s", "f1"} and trial.raced_out_by is not None for trial in raced)
+
+
+def test_killed_and_continued_with_other_lanes(coco: Path, undisturbed: StudyFolder, tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "demo-kvsmooth")
     draw = random.Random(0)
     kills = 0
     while kills < 2:
         process = subprocess.Popen(
-            command(coco, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*command(coco, tmp_path), "--lanes", "7"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         before = written(folder)
         while process.poll() is None and written(folder) == before:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
         )
 
     class Captioner(FakeCaptioner):
-        def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any) -> None:
+        def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any, *_: Any) -> None:
             super().__init__()
             seen.captioners.append((prompt, max_new_tokens, lanes))
 
@@ -191,6 +192,11 @@ def test_the_same_command_continues_and_more_trials_extend(search: Any, quick_mo
         (["--parallel-trials", 3], "parallel_trials 8, but this command has 3"),
         (["--prompt", "Look."], "prompt"),
         (["--max-new-tokens", 99], "max_new_tokens 512, but this command has 99"),
+        (["--no-race"], "race_confidence 0.95, but this command has none"),
+        (["--race-confidence", 0.9], "race_confidence 0.95, but this command has 0.9"),
+        (["--min-f1", "baseline - 2.0"], 'min_f1 none, but this command has "baseline-2"'),
+        (["--min-words", 30], 'min_words none, but this command has "30"'),
+        (["--from", "another"], "was begun without --from, and its first trials are fixed"),
         (["--images", 7], "subset"),
         (["--holdout-images", 5], "4 held-out images, not 5"),
     ],
@@ -216,6 +222,66 @@ def test_what_is_known_before_the_model_is_refused_before_it_loads(search: Any, 
 
 
 ONE, TWO = "1" * 40, "2" * 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--race-confidence", 1], "--race-confidence must be between 0 and 1, not 1"),
+        (["--min-f1", "high"], "'high' is no floor; write a number (72), baseline, or baseline-2"),
+        (["--min-words=-5"], "'-5' is no floor"),
+        (["--timeout", "soon"], "--timeout takes a time like 2h, 90m, 1h30m or 45s, not 'soon'"),
+        (["--from", "nothing"], "there is no study 'nothing'"),
+    ],
+)
+def test_what_a_search_cannot_be_asked(
+    search: Any, options: list[Any], message: str, quick_model: SimpleNamespace, tmp_path: Path
+) -> None:
+    assert message in refused(search("--trials", 1, *options))
+    assert quick_model.loaded == [] and not (tmp_path / "studies").exists()
+
+
+def test_floors_keep_trials_off_the_front(search: Any, run: Any) -> None:
+    plain = json.loads(search("--trials", 8, "--study", "plain", "--json")[1])
+    floor = sorted(trial["mean_words"] for trial in plain["trials"])[4]
+    document = json.loads(search("--trials", 8, "--min-words", f"{floor:.6f}", "--min-f1", "baseline-100", "--json")[1])
+    assert document["floors"] == {"f1": document["baseline"]["f1"] - 100, "mean_words": pytest.approx(floor)}
+    below = [trial["number"] for trial in document["trials"] if trial["mean_words"] < document["floors"]["mean_words"]]
+    assert [trial["number"] for trial in document["trials"] if trial["below_floor"] == ["mean_words"]] == below != []
+    assert document["front"] and not set(document["front"]) & set(below)
+    message = refused(run("export", "--select", f"trial:{below[0]}", "--out", "preset.json"))
+    assert f"trial {below[0]} of quick-kvsmooth is below its floor of F1 " in message
+    assert f"and {floor:.1f} words; choose one that is not" in message
+    assert "On the front only with" in " ".join(run("pareto")[1].split())
+
+
+def test_a_search_ends_when_its_time_is_up_and_the_same_command_goes_on(
+    search: Any, tmp_path: Path, quick_model: SimpleNamespace
+) -> None:
+    code, out, err = search("--trials", 3, "--timeout", "0.001s", "--json")
+    assert code == 0
+    assert "time is up after 0 of 3 finished trials; no caption is lost, and the same command goes on from here" in err
+    assert json.loads(out)["trials"] == [] and json.loads(out)["baseline"] is None
+    assert search("--trials", 3, "--timeout", "0.001s")[0] == 0
+    code, out, err = search("--trials", 3, "--timeout", "1h", "--json")
+    assert code == 0 and "time is up" not in err
+    other = json.loads(search("--trials", 3, "--study", "straight", "--json")[1])
+    assert json.loads(out)["trials"] == other["trials"]
+
+
+def test_a_search_begins_with_the_front_of_another(search: Any, tmp_path: Path) -> None:
+    first = json.loads(search("--trials", 5, "--study", "first", "--seed", 3, "--json")[1])
+    code, out, err = search("--trials", 4, "--study", "second", "--from", "first", "--json")
+    assert code == 0
+    params = [trial["params"] for trial in first["trials"]]
+    wanted = [params[number] for number in first["front"] if number != 0]
+    assert f"{len(wanted)} of the {len(first['front'])} settings on the front of first come first" in err
+    asked = [trial["params"] for trial in json.loads(out)["trials"]]
+    assert asked[1 : 1 + len(wanted)] == wanted[:3]
+    shutil.rmtree(tmp_path / "studies" / "first")
+    assert search("--trials", 5, "--study", "second", "--from", "first")[0] == 0
+    assert search("--trials", 6, "--study", "second")[0] == 0
+    assert "begun with --from first" in refused(search("--trials", 7, "--study", "second", "--from", "third"))
 
 
 def test_a_study_goes_on_at_its_own_commit(search: Any, run: Any, coco: Path, quick_model: SimpleNamespace) -> None:

@@ -256,3 +256,15 @@ def test_too_few_images_for_a_look_are_not_raced(tmp_path: Path) -> None:
     assert manifest.race is None
     run_search(folder, manifest, 8)
     assert {trial.state for trial in Ledger(folder.ledger).trials} == {"complete"}
+
+
+def test_reports_show_the_captions_that_a_trial_was_judged_by(raced: StudyFolder) -> None:
+    from kvtune.report.captions import caption_sets
+
+    summary, order = summarize(raced, statistics=False), load_manifest(raced).image_order
+    shown = {number: list(lines) for number, lines in caption_sets(raced, summary)}
+    for trial in summary.trials:
+        if trial.state == "raced":
+            assert shown[trial.number] == order[: trial.images]
+        else:
+            assert sorted(shown[trial.number]) == sorted(order)
