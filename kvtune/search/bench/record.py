@@ -42,7 +42,7 @@ SCENES_SEED = 0
 CPU_LANES = 512
 """Twice what the engine takes by itself on a CPU: hundreds of settings share each scene here."""
 
-CAPTIONS_AT_ONCE = 40_000
+CAPTIONS_AT_ONCE = 10_000
 """Scenes with so many captions are rendered and streamed to the engine together."""
 
 

@@ -17,3 +17,8 @@ def table_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def world(table_file):
     return World(load_table(table_file))
+
+
+@pytest.fixture(autouse=True)
+def _quick_requests() -> None:
+    """The recorder's tests run the engine itself, not the stand-in that other tests of searches take."""

@@ -1,7 +1,6 @@
 """The recorder, with the engine and the demo model."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -98,19 +97,38 @@ def test_goes_on_where_it_stopped(recorded, tmp_path, monkeypatch):
 def test_a_killed_recording_keeps_whole_images(tmp_path):
     path = tmp_path / "table.npz"
     lines = path.with_name("table.npz.jsonl")
-    command = [sys.executable, "-m", "kvtune.search.bench.record", "--set", "pool", "--out", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    until = time.monotonic() + 120
-    while not (lines.exists() and lines.read_bytes().count(b"\n") > 2) and time.monotonic() < until:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    program = (
+        "import sys; from pathlib import Path; from kvtune.search.bench.record import record\n"
+        "from kvtune.search.bench.settings import POOL_AXES, grid_settings\n"
+        "record(Path(sys.argv[1]), grid_settings(POOL_AXES)[:3], range(920_001, 920_001 + int(sys.argv[2])), 'cpu')"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    with subprocess.Popen([*command, "60"], stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 120
+        while not (lines.exists() and lines.read_bytes().count(b"\n") > 2) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
     first, *done = [json.loads(line) for line in lines.read_bytes().split(b"\n")[:-1]]
-    assert first["format"] == "kvtune-outcomes/1" and len(done) > 1 and not path.exists()
-    again = subprocess.run([*command, "--images", "3"], capture_output=True, text=True, timeout=120)
+    assert first["format"] == "kvtune-outcomes/1" and 1 < len(done) < 60 and not path.exists()
+    again = subprocess.run([*command, "3"], capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert list(load_table(path).truth) == [920_001, 920_002, 920_003]
     assert [json.loads(line) for line in lines.read_text().splitlines()][: 1 + len(done)] == [first, *done]
+
+
+def test_command(tmp_path):
+    command = [sys.executable, "-m", "kvtune.search.bench.record", "--set", "pool", "--images"]
+    found = subprocess.run(
+        [*command, "1", "--out", str(tmp_path / "pool.npz")], capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 0, found.stderr
+    assert "1 of 1 scenes" in found.stdout
+    table = load_table(tmp_path / "pool.npz")
+    assert table.outcomes.shape == (1, 31, len(KEPT)) and list(table.truth) == [920_001]
+    refused = subprocess.run(
+        [*command, "0", "--out", str(tmp_path / "pool.npz")], capture_output=True, text=True, timeout=120
+    )
+    assert refused.returncode == 2 and refused.stderr.splitlines() == ["--images must be at least 1"]
 
 
 def test_what_was_begun_otherwise_is_refused(recorded, tmp_path):
