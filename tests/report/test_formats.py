@@ -24,6 +24,11 @@ def commands(group, words=()):
             yield from commands(command, (*words, name))
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda file: None)
+
+
 def run(*arguments):
     with pytest.raises(SystemExit) as ended:
         main([*map(str, arguments)])

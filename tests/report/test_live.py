@@ -16,7 +16,8 @@ from kvtune.search.summarize import summarize
 
 
 @pytest.fixture(autouse=True)
-def fake_requests(monkeypatch):
+def quick_searches(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda file: None)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", SimpleNamespace(CaptionRequest=FakeRequest))
 
 
