@@ -72,8 +72,8 @@ details of ``kvtune score --details``
 a reproduced table
     ``kvtune reproduce`` keeps a folder a model, ``reproductions/MODEL/``
     (:class:`kvtune.search.reproduce.documents.ModelFolder`): ``reproduction.json``, what its captions depend on
-    (``kvtune-reproduction/1``, :class:`kvtune.search.reproduce.documents.Manifest`); ``ground_truth.json`` as in a study;
-    ``captions/baseline.jsonl``, ``opera``, ``constant-0.5``, ``adaptive``, ``keys``, ``attention-output``, and
+    (``kvtune-reproduction/1``, :class:`kvtune.search.reproduce.documents.Manifest`); ``ground_truth.json`` as in a
+    study; ``captions/baseline.jsonl``, ``opera``, ``constant-0.5``, ``adaptive``, ``keys``, ``attention-output``, and
     ``captions/tune/constant-0.1.jsonl``, ..., caption lines as in a study, shared by both tables; ``table1.json``,
     ``table4.json``, what ``--json`` prints for this model alone, ``.csv``
     (:func:`kvtune.report.reproduction.reproduction_frame`) and ``.md``.

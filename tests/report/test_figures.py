@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic_studies import random_study, study, trial
 
-from kvtune.report.figures import COLUMN_WIDTH, save_figure
+from kvtune.report.figures import COLUMN_WIDTH, column_figure, save_figure
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.hypervolume import hypervolumes
+from kvtune.report.figures.points import number_points
 from kvtune.report.files import write_pictures
 from kvtune.report.overlay import OverlayPoint
 from kvtune.search.front import hypervolume
@@ -61,6 +62,19 @@ def test_labels_never_overlap():
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert 10 < len(boxes) < 60
     assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+
+
+@given(st.lists(st.tuples(st.integers(30, 40), st.integers(60, 70)), min_size=1, max_size=12, unique=True))
+@settings(deadline=None, max_examples=15)
+def test_a_number_covers_no_point(places):
+    figure, axes = column_figure()
+    axes.plot(*zip(*places, strict=True), "o", markersize=4.5)
+    number_points(figure, axes, [(index, x, y) for index, (x, y) in enumerate(places)])
+    centres = dict(enumerate(axes.transData.transform(places)))
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert not any(box.contains(*centre) for centre in centres.values())
+    assert axes.texts
 
 
 def test_error_bars_span_the_intervals():

@@ -98,7 +98,8 @@ def error_bars(
 
 
 def number_points(figure: "Figure", axes: "Axes", points: Sequence[tuple[int, float, float]]) -> None:
-    """Write trial numbers up and left of points, as far as they do not overlap.
+    """Write trial numbers beside points, up and left of them if possible, where they cover neither each other nor one
+    of the points.
 
     Parameters
     ----------
@@ -109,15 +110,36 @@ def number_points(figure: "Figure", axes: "Axes", points: Sequence[tuple[int, fl
     for number, x, y in points:
         places[x, y].append(number)
     figure.draw_without_rendering()
-    taken: list[Any] = []
+    taken = {place: _around(axes, place) for place in places}
+    labels: list[Any] = []
     for place, numbers in places.items():
         text = ", ".join(map(str, numbers[:_LABELS_AT_MOST]))
         if len(numbers) > _LABELS_AT_MOST:
             text += f", +{len(numbers) - _LABELS_AT_MOST}"
-        label = axes.annotate(text, place, (-3, 2), textcoords="offset points", ha="right", va="bottom", fontsize=6)
-        label.set(color="#004C7A", path_effects=halo(), zorder=25)
-        box = label.get_window_extent()
-        if any(box.overlaps(other) for other in taken):
+        others = [box for other, box in taken.items() if other != place] + labels
+        for offset, across, up in _BESIDE:
+            label = axes.annotate(text, place, offset, textcoords="offset points", ha=across, va=up, fontsize=6)
+            label.set(color="#004C7A", path_effects=halo(), zorder=25)
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in others):
+                labels.append(box)
+                break
             label.remove()
-        else:
-            taken.append(box)
+
+
+_BESIDE = (
+    ((-3, 2), "right", "bottom"),
+    ((3, 2), "left", "bottom"),
+    ((3, -2), "left", "top"),
+    ((-3, -2), "right", "top"),
+)
+"""Where a number may stand: offset from its point in points, and which corner of it is there."""
+
+
+def _around(axes: "Axes", place: tuple[float, float]) -> Any:
+    """The box of a point's marker in the picture's pixels."""
+    from matplotlib.transforms import Bbox
+
+    x, y = axes.transData.transform(place)
+    half = SIZES["front"] / 2 * axes.figure.dpi / 72
+    return Bbox.from_extents(x - half, y - half, x + half, y + half)
