@@ -80,10 +80,10 @@ def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int], device
     RequestError
         If what was begun there was recorded in another way, or no scene is asked for.
     """
-    from kvtune.models import load_model
-
     if not scenes:
         raise RequestError("--images must be at least 1")
+    from kvtune.models import load_model
+
     vlm = load_model("demo", device=device, dtype="float32")
     recorded = _recorded(vlm, settings)
     lines = out.with_name(out.name + ".jsonl")

@@ -16,7 +16,7 @@ from kvtune.chair import COLUMNS
 from kvtune.errors import RequestError
 from kvtune.files import write_bytes
 from kvtune.schema import Document, validated
-from kvtune.search.bench.settings import Setting, methods_of
+from kvtune.search.bench.settings import SETS, Setting, methods_of
 
 KEPT = ("mentions", "hallucinated_mentions", "mentioned", "correct", "words", "at_limit")
 """What is kept of each caption: columns of :data:`kvtune.chair.COLUMNS`, and whether it hit the token limit."""
@@ -147,7 +147,9 @@ def load_table(path: Path) -> Table:
             metadata, outcomes = file["metadata"], file["outcomes"]
         document = json.loads(metadata.tobytes())
     except FileNotFoundError:
-        raise RequestError(f"table {path} does not exist; python -m kvtune.search.bench.record records one") from None
+        record = "python -m kvtune.search.bench.record"
+        name = f"--set {path.stem} " if path.stem in SETS else ""
+        raise RequestError(f"table {path} does not exist; record it: {record} {name}--out {path}") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         raise RequestError(f"table {path} is no table of outcomes, or is damaged") from None
     if not isinstance(document, dict):
