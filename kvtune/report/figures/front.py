@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, give_room, halo, legend_below, style
 from kvtune.report.figures.points import draw_points, number_points
 from kvtune.report.overlay import OverlayPoint
-from kvtune.report.roles import LOOKS, OVERLAY_LOOK, front_line
+from kvtune.report.roles import LOOKS, OVERLAY_LOOK, front_line, marks
 from kvtune.search.summary import StudySummary
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         members = sorted(
             (trial for trial in summary.trials if trial.number in summary.front), key=lambda t: t.number != chosen
         )  # the chosen one's number is never left out
-        number_points(figure, axes, [(t.number or 0, t.chair_s or 0.0, t.f1 or 0.0) for t in members])
+        others = [(mark.x, mark.y) for mark in marks(summary, chosen)]
+        number_points(figure, axes, [(t.number or 0, t.chair_s or 0.0, t.f1 or 0.0) for t in members], others)
         return figure
 
 

@@ -97,31 +97,38 @@ def error_bars(
         axes.errorbar(*place, **bars, fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.5, zorder=1.5)
 
 
-def number_points(figure: "Figure", axes: "Axes", points: Sequence[tuple[int, float, float]]) -> None:
-    """Write trial numbers beside points, up and left of them if possible, where they cover neither each other nor one
-    of the points.
+def number_points(
+    figure: "Figure",
+    axes: "Axes",
+    points: Sequence[tuple[int, float, float]],
+    others: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Write trial numbers beside points, up and left of them if possible, where they cover neither each other nor a
+    point.
 
     Parameters
     ----------
     points
         (trial number, across, up); points at one place share a label.
+    others
+        Further points, which have no number.
     """
     places: dict[tuple[float, float], list[int]] = defaultdict(list)
     for number, x, y in points:
         places[x, y].append(number)
     figure.draw_without_rendering()
-    taken = {place: _around(axes, place) for place in places}
+    taken = {place: _around(axes, place) for place in {*places, *others}}
     labels: list[Any] = []
     for place, numbers in places.items():
         text = ", ".join(map(str, numbers[:_LABELS_AT_MOST]))
         if len(numbers) > _LABELS_AT_MOST:
             text += f", +{len(numbers) - _LABELS_AT_MOST}"
-        others = [box for other, box in taken.items() if other != place] + labels
+        obstacles = [box for other, box in taken.items() if other != place] + labels
         for offset, across, up in _BESIDE:
             label = axes.annotate(text, place, offset, textcoords="offset points", ha=across, va=up, fontsize=6)
             label.set(color="#004C7A", path_effects=halo(), zorder=25)
             box = label.get_window_extent()
-            if not any(box.overlaps(other) for other in others):
+            if not any(box.overlaps(other) for other in obstacles):
                 labels.append(box)
                 break
             label.remove()
