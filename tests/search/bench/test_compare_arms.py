@@ -62,10 +62,15 @@ def test_the_table_names_every_arm(world, table_file):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--arm", "tpe-3"), "tpe-3"), (("--table", "none.npz"), "none.npz does not exist")],
+    [
+        (("--arm", "tpe-3"), "tpe-3"),
+        (("--table", "no.npz"), "no.npz does not exist; record it: python -m kvtune.search.bench.record --out no.npz"),
+        (("--coverage", "--table", "pool.npz"), "python -m kvtune.search.bench.record --set pool --out pool.npz"),
+    ],
 )
 def test_wrong_requests_are_one_line(table_file, arguments, message):
-    found = kvtune("--table", table_file, *arguments)
+    given = () if "--table" in arguments else ("--table", table_file)
+    found = kvtune(*given, *arguments)
     assert found.returncode == 2 and found.stdout == ""
     (line,) = found.stderr.splitlines()
     assert message in line
