@@ -103,7 +103,7 @@ class Made:
 
 def measure_device(device: torch.device, dtype: torch.dtype) -> Device:
     """Time a large matrix product and a large copy, best of several."""
-    size = 8192 if device.type == "cuda" else 1024
+    size = 8192 if device.type == "cuda" else 512
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     block = torch.randn(2**28 if device.type == "cuda" else 2**24, device=device)
     target = torch.empty_like(block)

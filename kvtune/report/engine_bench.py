@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from kvtune.report.figures import PALETTE, column_figure, save_figure, style
@@ -16,28 +17,16 @@ _RATIOS = {
 def engine_table(result: dict[str, Any]) -> Table:
     """One line an arm."""
     title = f"{result['model']}, {result['dtype']}, {result['images']} images, {device_name(result)}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("arm")
-    table.add_column("what")
-    for column in (
-        "captions",
-        "tokens each",
-        "captions/s",
-        "tokens/s",
-        "ms a step",
-        "peak memory",
-        "of matmul",
-        "of copy",
-    ):
+    for column in ("captions/s", "tokens/s", "tokens each", "ms/step", "memory", "of matmul", "of copy"):
         table.add_column(column, justify="right")
     for arm in result["arms"]:
         table.add_row(
             arm["name"],
-            arm["what"],
-            str(arm["captions"]),
-            f"{arm['tokens'] / arm['captions']:.0f}",
             f"{arm['captions_per_second']:,.1f}",
             f"{arm['tokens_per_second']:,.0f}",
+            f"{arm['tokens'] / arm['captions']:.0f}",
             f"{arm['ms_per_step']:.2f}",
             "" if arm["peak_bytes"] is None else f"{arm['peak_bytes'] / 2**30:.1f} GiB",
             f"{100 * arm['of_matmul']:.0f} %",
@@ -47,8 +36,8 @@ def engine_table(result: dict[str, Any]) -> Table:
 
 
 def engine_lines(result: dict[str, Any]) -> list[str]:
-    """Ratios, sweep, memory and noise, as far as they are measured, a line each."""
-    lines = []
+    """What the arms are; ratios, sweep, memory and noise, as far as they are measured: a line each."""
+    lines = [f"{arm['name']:4}{arm['what']}, {arm['captions']} captions" for arm in result["arms"]]
     for name, value in result["ratios"].items():
         what = _RATIOS.get(name) or _ratio_words(name)
         lines.append(f"{what}: {value:.2f}")

@@ -96,9 +96,12 @@ def bench_settings(vlm: "VisionLanguageModel", seed: int) -> "list[Method]":
     The draws have lambda_ref at most :data:`MOST_SMOOTHING`: stronger smoothing makes some captions run on to the
     limit, and captions a second would then compare lengths.
     """
+    import optuna
+
     from kvtune.methods import get_method
     from kvtune.presets import load_preset
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = space_for("kvsmooth", (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
     smoothing = space.parameters["lambda_ref"].model_copy(update={"high": MOST_SMOOTHING})
     space = space.model_copy(update={"parameters": {**space.parameters, "lambda_ref": smoothing}})
