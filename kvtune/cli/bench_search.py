@@ -15,7 +15,7 @@ def search(
         list[str] | None, typer.Option(help="An arm such as tpe-8-race; repeat for more. Default: all but gp's.")
     ] = None,
     seeds: Annotated[int, typer.Option(help="Searches of each arm.", min=1)] = 20,
-    budget: Annotated[int, typer.Option(help="Captions of a search, in trials on all images.", min=1)] = 600,
+    budget: Annotated[int, typer.Option(help="Captions of a search, in trials on all images.", min=1)] = 200,
     jobs: Annotated[int | None, typer.Option(help="Processes; default: one a processor.", min=1)] = None,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Simulate studies instead: how often their intervals hold the truth.")

@@ -23,7 +23,7 @@ SHARES = (0.95, 0.99)
 TARGET = 0.99
 """The share at which the default is compared with the yardstick."""
 
-BUDGET_TRIALS = 600
+BUDGET_TRIALS = 200
 """Captions that a search may spend, in trials on all images."""
 
 
