@@ -2,19 +2,24 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 from fake_search import FakeRequest
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _no_waiting_for_the_disk() -> Iterator[None]:
     """Killed processes lose nothing that was written, synced or not; only a power cut would."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
-@pytest.fixture(autouse=True)
-def _quick_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _quick_requests() -> Iterator[None]:
     """Searches with a fake captioner need no engine, whose import takes seconds."""
-    monkeypatch.setitem(sys.modules, "kvtune.captioning", SimpleNamespace(CaptionRequest=FakeRequest))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "kvtune.captioning", SimpleNamespace(CaptionRequest=FakeRequest))
+        yield
