@@ -1,11 +1,18 @@
 """What tests of every package share."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from family_table import family_table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start hear Ctrl-C: a shell that runs pytest in the background has it ignored by all."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

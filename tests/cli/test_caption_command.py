@@ -8,6 +8,7 @@ import sys
 import pytest
 from checkpoints import save_llava
 
+from kvtune.cli.main import main
 from kvtune.coco import CocoFolder
 from kvtune.demo import demo_coco
 
@@ -25,6 +26,19 @@ def kvtune(*arguments, columns="120"):
         timeout=120,
         env={**os.environ, "COLUMNS": columns, "NO_COLOR": "1"},
     )
+
+
+@pytest.fixture
+def kvtune_here(capsys):
+    """The same in this process, where all is imported already."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["caption", *map(str, arguments)])
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, ended.value.code or 0, said.out, said.err)
+
+    return run
 
 
 def test_both_captions_and_what_is_in_the_picture(coco):
@@ -62,22 +76,22 @@ def test_marks_are_signs_where_there_is_no_colour(coco, columns):
         (["nameless.png", "--model", "demo", "--preset", "nothing"], "'nothing'"),
     ],
 )
-def test_a_wrong_request_is_one_line(tmp_path, monkeypatch, arguments, said):
+def test_a_wrong_request_is_one_line(kvtune_here, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "picture.txt").write_text("no image")
     (tmp_path / "truth.json").write_text('{"1": ["dog"]}')
-    result = kvtune(*arguments)
+    result = kvtune_here(*arguments)
     assert result.returncode == 2
     assert said in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_trace_is_of_the_same_captions(coco, tmp_path):
+def test_a_trace_is_of_the_same_captions(kvtune_here, coco, tmp_path):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
     ids = coco.image_ids("val2014")[:2]
     arguments = (*coco.image_paths(ids), "--model", "demo", "--coco", coco.root, "--json")
-    plain, traced = kvtune(*arguments), kvtune(*arguments, "--trace", tmp_path / "trace")
+    plain, traced = kvtune_here(*arguments), kvtune_here(*arguments, "--trace", tmp_path / "trace")
     assert traced.returncode == 0, traced.stderr
     document = json.loads(traced.stdout)
     assert document["images"] == json.loads(plain.stdout)["images"]
@@ -92,23 +106,23 @@ def test_a_trace_is_of_the_same_captions(coco, tmp_path):
             assert "".join(rows.token[:-1]).replace("▁", " ").strip() == caption["caption"]
 
 
-def test_objects_may_be_named(coco, tmp_path):
+def test_objects_may_be_named(kvtune_here, coco, tmp_path):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
     (image_id,) = coco.image_ids("val2014")[:1]
     picture = (coco.image_path(image_id), "--model", "demo")
     trace = ("--trace", tmp_path)
-    assert kvtune(*picture, *trace, "--object", "dog", "--object", "window").returncode == 0
+    assert kvtune_here(*picture, *trace, "--object", "dog", "--object", "window").returncode == 0
     assert set(pd.read_parquet(tmp_path / "objects.parquet").word) == {"dog", "window"}
     for arguments, said in (((*trace, "--object", "zebra"), "no word 'zebra'"), (("--object", "dog"), "give --trace")):
-        result = kvtune(*picture, *arguments)
+        result = kvtune_here(*picture, *arguments)
         assert result.returncode == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_published_preset_is_not_for_a_folder_that_has_the_models_name_alone(coco, tmp_path):
+def test_a_published_preset_is_not_for_a_folder_that_has_the_models_name_alone(kvtune_here, coco, tmp_path):
     save_llava(tmp_path / "llava-1.5")
     (image_id,) = coco.image_ids("val2014")[:1]
-    result = kvtune(coco.image_path(image_id), "--model", tmp_path / "llava-1.5", "--max-new-tokens", "2", "--json")
+    result = kvtune_here(coco.image_path(image_id), "--model", tmp_path / "llava-1.5", "--max-new-tokens", "2", "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["preset"] is None and list(document["images"][0]["captions"]) == ["baseline"]
