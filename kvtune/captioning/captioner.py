@@ -200,12 +200,13 @@ class _Decoding:
         if len(self.requests) > fewest:
             return
         self._read(done, 0)
-        rows = sorted(self.requests)
+        # Side by side with those of their length, rows are read together, and no further than need be.
+        rows = sorted(self.requests, key=lambda row: int(self.lengths[row]))
         if not rows:
             return
+        self.scheduler = self.scheduler.shrunk([divmod(row, self.grid.lanes) for row in rows])
         with torch.inference_mode():
             self.grid = self.grid.shrunk(rows)
-        self.scheduler = self.scheduler.shrunk()
         self.requests = {place: self.requests[row] for place, row in enumerate(rows)}
         self.written, self.lengths, self.limits = self.written[rows], self.lengths[rows], self.limits[rows]
         self.turns = self.turns[rows]

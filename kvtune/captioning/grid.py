@@ -237,7 +237,7 @@ class Grid:
         Neighbours of similar length are read together. On a GPU everything is, for there many small products cost more
         than reading too much, and a graph needs few shapes.
         """
-        needed = np.ones((self.groups, self.lanes), dtype=int)
+        needed = np.zeros((self.groups, self.lanes), dtype=int)
         needed.flat[running] = self._host_slots[running] + 1
         longest = needed.max(axis=1)
         if self._fixed_shapes:
@@ -245,10 +245,11 @@ class Grid:
         spans: list[Span] = []
         for group, slots in enumerate(longest.tolist()):
             first, last = group * self.lanes, (group + 1) * self.lanes
-            if spans and min(spans[-1].slots, slots) >= 0.8 * max(spans[-1].slots, slots):
+            # A group of which nobody is running may be read as far as its neighbours are.
+            if spans and (slots == 0 or min(spans[-1].slots, slots) >= 0.8 * max(spans[-1].slots, slots)):
                 spans[-1] = Span(spans[-1].first, last, max(spans[-1].slots, slots))
             else:
-                spans.append(Span(first, last, slots))
+                spans.append(Span(first, last, max(1, slots)))
         return spans
 
     def _shape(self, spans: list[Span]) -> Hashable:

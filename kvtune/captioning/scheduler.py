@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 R = TypeVar("R")
@@ -133,10 +133,10 @@ class Scheduler(Generic[R]):
                 other.add(key, request)
         return other
 
-    def shrunk(self) -> Scheduler[R]:
-        """A scheduler with a group of one lane for each request that runs, in the order of :attr:`running`."""
+    def shrunk(self, places: Sequence[tuple[int, int]]) -> Scheduler[R]:
+        """A scheduler with a group of one lane for each of ``places`` (group, lane), in their order."""
         other: Scheduler[R] = Scheduler(0, 1)
-        other.groups = [Group([one.request], self.groups[one.group].key) for one in self.running]
+        other.groups = [Group([self.groups[group].lanes[lane]], self.groups[group].key) for group, lane in places]
         return other
 
     def _fill(self, index: int, group: Group[R]) -> list[Placement[R]]:

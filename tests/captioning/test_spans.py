@@ -1,0 +1,59 @@
+"""Which suffix slots a step reads together: all that are needed, of few rows more, and little for nobody."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import small_llava
+from small_vlms import random_images, small_vlm
+
+from kvtune import KVSmooth
+from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.captioning.grid import Grid
+
+MODEL = small_vlm(small_llava(0, kv_heads=2), eos=())
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    slots=st.lists(st.lists(st.none() | st.integers(1, 90), min_size=3, max_size=3), min_size=1, max_size=12).filter(
+        lambda groups: any(lane is not None for group in groups for lane in group)
+    )
+)
+def test_every_running_row_is_read_to_its_end(slots):
+    """``slots`` has for each group and lane how much is written, None where nobody runs."""
+    grid = Grid(MODEL, len(slots), 3)
+    running = np.array([row for row in range(grid.rows) if slots[row // 3][row % 3] is not None])
+    grid._host_slots[running] = [slots[row // 3][row % 3] for row in running]
+    spans = grid._spans(running)
+    assert [span.first for span in spans] == [0, *(span.last for span in spans[:-1])]
+    assert spans[-1].last == grid.rows
+    for span in spans:
+        longest = max((grid._host_slots[row] + 1 for row in running if span.first <= row < span.last), default=1)
+        assert span.slots == longest
+    assert len(spans) <= 1 + sum(any(lane is not None for lane in group) for group in slots)
+
+
+def test_groups_of_which_nobody_runs_split_nothing():
+    grid = Grid(MODEL, 9, 1)
+    grid._host_slots[:] = 50
+    assert len(grid._spans(np.array([0, 2, 5, 8]))) == 1
+
+
+def test_the_last_captions_of_a_run_stand_in_the_order_of_their_lengths(monkeypatch):
+    """Captions that began at different times are left: neighbours are read as far as each other, not to and fro."""
+    spans = []
+    original = Grid.step
+
+    def step(grid, running):
+        if grid.lanes == 1:
+            lengths = grid._host_slots[running]
+            assert (np.diff(lengths) >= 0).all()
+            spans.append(len(set(lengths.tolist())))
+        return original(grid, running)
+
+    monkeypatch.setattr(Grid, "step", step)
+    images = random_images(4)
+    method = KVSmooth(0.5, 3, 0.5, 0, 3)
+    requests = [CaptionRequest(n % 4, images[n % 4], method, n, 3 + 7 * n % 37) for n in range(32)]
+    assert len(list(Captioner(MODEL, max_new_tokens=40, lanes=12).run(requests))) == 32
+    assert spans and max(spans) > 1
