@@ -122,6 +122,7 @@ def bench_engine(
     max_new_tokens: int = 512,
     lengths: Lengths | None = None,
     lanes: Lanes = "auto",
+    cuda_graphs: bool = True,
     repeats: int = 2,
     single: int = 4,
     batch_sizes: Iterable[int] = (16, 32, 64, 128),
@@ -152,12 +153,13 @@ def bench_engine(
         JSON-ready. ``arms`` and ``ratios`` hold what is measured; ``noise``, ``memory`` and ``sweep`` are None until
         they are, and ``complete`` is true at the end.
     """
-    bench = _Bench(vlm, images, prompt, max_new_tokens, lengths, lanes)
+    bench = _Bench(vlm, images, prompt, max_new_tokens, lengths, lanes, cuda_graphs)
     result: dict[str, Any] = {
         "model": vlm.name,
         "dtype": vlm.dtype_name,
         "images": len(images),
         "lanes": lanes,
+        "cuda_graphs": cuda_graphs and vlm.device.type == "cuda",
         "max_new_tokens": max_new_tokens,
         "forced_lengths": lengths is not None,
         "settings": [method.parameters() for method in methods],
@@ -230,9 +232,11 @@ class _Bench:
         max_new_tokens: int,
         lengths: Lengths | None,
         lanes: Lanes,
+        cuda_graphs: bool,
     ) -> None:
         self.vlm, self.images, self.prompt = vlm, images, prompt
         self.max_new_tokens, self.lengths, self.lanes = max_new_tokens, lengths, lanes
+        self.cuda_graphs = cuda_graphs
         self.all = list(range(len(images)))
         self.prompt_tokens = int(vlm.prepare(images[:1], prompt)["attention_mask"].shape[1])
         self.most_tokens: int | None = None
@@ -280,9 +284,12 @@ class _Bench:
                 tokens += sum(map(self._useful, written, limits))
         return Made(len(chosen), tokens, steps[0])
 
+    def captioner(self, lanes: Lanes) -> Captioner:
+        return Captioner(self.vlm, self.prompt, self.max_new_tokens, lanes, self.cuda_graphs)
+
     def engine(self, methods: Sequence[Method | None]) -> Made:
         """Captions of all images under each of ``methods`` by the engine."""
-        captioner = Captioner(self.vlm, self.prompt, self.max_new_tokens, self.lanes)
+        captioner = self.captioner(self.lanes)
         finished: list[float] = []
         captions = self.captions(captioner, methods, self.all, finished)
         # What ended a caption was decoded too, and counts as it does for generate().
@@ -398,10 +405,8 @@ class _Bench:
         """What batch shape alone changes: captions of the first method, in one lane and amid those of all methods."""
         chosen = self.all[:_NOISE_IMAGES]
         log.info("noise floor: %d captions in one lane and on the full grid", len(chosen))
-        one_lane = Captioner(self.vlm, self.prompt, self.max_new_tokens, lanes=1)
-        alone = self.captions(one_lane, methods[:1], chosen, [])
-        full_grid = Captioner(self.vlm, self.prompt, self.max_new_tokens, self.lanes)
-        together = self.captions(full_grid, methods, chosen, [])
+        alone = self.captions(self.captioner(1), methods[:1], chosen, [])
+        together = self.captions(self.captioner(self.lanes), methods, chosen, [])
         changed = sum(alone[image, 0].token_ids != together[image, 0].token_ids for image in chosen)
         scores: list[float | None] = [None, None]
         if chair_s is not None:

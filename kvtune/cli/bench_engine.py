@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
+from kvtune.cli.common import CudaGraphs, Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
 
 
 def engine(
@@ -23,6 +23,7 @@ def engine(
     revision: Revision = None,
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
+    cuda_graphs: CudaGraphs = True,
     seed: Annotated[int, typer.Option(help="Seed of images, settings and forced lengths.")] = 0,
     png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
     json: Json = False,
@@ -56,6 +57,7 @@ def engine(
         revision=revision,
         load_in_4bit=load_in_4bit,
         load_in_8bit=load_in_8bit,
+        cuda_graphs=cuda_graphs,
     )
     result: dict[str, Any] = {}
 

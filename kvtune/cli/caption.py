@@ -44,6 +44,10 @@ def caption(
 
     Example: kvtune caption COCO_val2014_000000000042.jpg --model llava-1.5 --preset preset.json --coco ~/coco
     """
+    from kvtune.coco import load_image
+
+    for image in images:  # before anything heavy is loaded
+        load_image(image)
     from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
     from kvtune.captioning.trace import spellable, spelt
     from kvtune.chair.spans import MentionFinder

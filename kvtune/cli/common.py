@@ -28,6 +28,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of weights on the Hub.")]
 LoadIn4Bit = Annotated[bool, typer.Option("--load-in-4bit", help="Quantize the language model's weights.")]
 LoadIn8Bit = Annotated[bool, typer.Option("--load-in-8bit", help="The same, in 8 bits.")]
+CudaGraphs = Annotated[
+    bool, typer.Option("--cuda-graphs/--no-cuda-graphs", help="Replay decode steps from CUDA graphs, on a GPU.")
+]
 
 _COMMON = {"quiet": Quiet, "verbose": Verbose, "debug": Debug}
 _debug = False

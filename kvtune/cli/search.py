@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
+from kvtune.cli.common import CudaGraphs, Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
 from kvtune.search.constraints import RACE_CONFIDENCE
 from kvtune.search.samplers import SamplerName
 
@@ -39,9 +39,7 @@ def search(
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
     lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
-    cuda_graphs: Annotated[
-        bool, typer.Option("--cuda-graphs/--no-cuda-graphs", help="Replay decode steps from CUDA graphs, on a GPU.")
-    ] = True,
+    cuda_graphs: CudaGraphs = True,
     race_confidence: Annotated[
         float, typer.Option(help="Chance at least that a trial which no other dominates is not raced out.")
     ] = RACE_CONFIDENCE,
@@ -123,4 +121,7 @@ def search(
     out.print(trials_table(summary, chosen["trial"], out))
     out.print(f"\n{facts.progress(summary)}; {facts.volume(summary)}")
     out.print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
-    out.print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)
+    if chosen["trial"] is None:
+        out.print(f"No point to take: {chosen['reason']}", soft_wrap=True, markup=False)
+    else:
+        out.print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)

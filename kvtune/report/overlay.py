@@ -1,5 +1,6 @@
 """Points of other methods, set beside a study's: numbers a paper reports, or captions scored here."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -63,8 +64,7 @@ def paper_points(model: str) -> list[OverlayPoint]:
         The study's model by name, path or hub id.
     """
     table = reported_table()
-    plain = model.lower().replace("-", "")
-    rows = [row for row in table["points"] if row["family"] in plain] or table["points"]
+    rows = [row for row in table["points"] if re.search(row["named"], model, re.IGNORECASE)] or table["points"]
     return [
         OverlayPoint(
             row["label"],

@@ -48,6 +48,7 @@ class BenchRequest:
     revision: str | None = None
     load_in_4bit: bool = False
     load_in_8bit: bool = False
+    cuda_graphs: bool = True
 
 
 def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None:
@@ -83,6 +84,7 @@ def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None
         max_new_tokens=request.max_new_tokens,
         lengths=lengths,
         lanes="auto" if request.lanes == "auto" else int(request.lanes),
+        cuda_graphs=request.cuda_graphs,
         repeats=request.repeats,
         trials=TRIALS,
         chair_s=chair_s,

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from checkpoints import save_llava
+from PIL import Image
 
 from kvtune.cli.main import main
 from kvtune.coco import CocoFolder
@@ -79,6 +80,7 @@ def test_marks_are_signs_where_there_is_no_colour(coco, columns):
 def test_a_wrong_request_is_one_line(kvtune_here, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "picture.txt").write_text("no image")
+    Image.new("RGB", (8, 8)).save(tmp_path / "nameless.png")
     (tmp_path / "truth.json").write_text('{"1": ["dog"]}')
     result = kvtune_here(*arguments)
     assert result.returncode == 2
@@ -120,9 +122,10 @@ def test_objects_may_be_named(kvtune_here, coco, tmp_path):
 
 
 def test_a_published_preset_is_not_for_a_folder_that_has_the_models_name_alone(kvtune_here, coco, tmp_path):
-    save_llava(tmp_path / "llava-1.5")
+    folder = tmp_path / "llava-1.5"
+    save_llava(folder)
     (image_id,) = coco.image_ids("val2014")[:1]
-    result = kvtune_here(coco.image_path(image_id), "--model", tmp_path / "llava-1.5", "--max-new-tokens", "2", "--json")
+    result = kvtune_here(coco.image_path(image_id), "--model", folder, "--max-new-tokens", "2", "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["preset"] is None and list(document["images"][0]["captions"]) == ["baseline"]

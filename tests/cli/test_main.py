@@ -90,6 +90,7 @@ def test_a_shell_can_ask_for_completions():
         (["search", "--model", "no-such-model"], "unknown model 'no-such-model'"),
         (["search", "--model", "demo", "--study", "../up"], "../up"),
         (["search", "--model", "demo", "--device", "cuda:77"], "cuda"),
+        (["caption", "missing.jpg", "--model", "demo"], "missing.jpg"),
         (["pareto", "no-such-study"], "no-such-study"),
         (["export", "no-such-study", "--out", "x.json"], "no-such-study"),
     ],

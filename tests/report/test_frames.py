@@ -84,11 +84,22 @@ def test_parameters_that_vary_and_those_all_share():
     assert varying_parameters(alone) == ["a", "b"] and shared_parameters(alone) == {}
 
 
-def test_reported_numbers_are_those_of_the_studys_model():
-    llava = paper_points("llava-hf/llava-1.5-7b-hf")
-    assert [point.label for point in llava] == ["LLaVA-1.5, greedy", "LLaVA-1.5, KVSmooth"]
-    assert [point.x for point in paper_points("minigpt4")] == [31.8, 17.0]
-    assert len(paper_points("demo")) == 6 and all(point.reported for point in paper_points("demo"))
+@pytest.mark.parametrize(
+    ("label", "models"),
+    [
+        ("LLaVA-1.5", ["llava-1.5", "llava-hf/llava-1.5-7b-hf", "liuhaotian/llava-v1.5-7b", "/models/LLaVA-1.5"]),
+        ("MiniGPT-4", ["minigpt4", "MiniGPT-4"]),
+        ("InstructBLIP", ["instructblip", "Salesforce/instructblip-vicuna-7b"]),
+    ],
+)
+def test_reported_numbers_are_those_of_the_studys_model(label, models):
+    for model in models:
+        assert [point.label for point in paper_points(model)] == [f"{label}, greedy", f"{label}, KVSmooth"]
+
+
+@pytest.mark.parametrize("model", ["demo", "llava-next", "llava-hf/llava-v1.6-vicuna-7b-hf", "llava-1.5-13b"])
+def test_a_model_that_the_paper_has_not_is_shown_all_that_it_has(model):
+    assert len(paper_points(model)) == 6 and all(point.reported for point in paper_points(model))
 
 
 def test_csv_is_plain_text():
