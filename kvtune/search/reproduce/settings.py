@@ -84,3 +84,10 @@ def parameters_of(name: SettingName, published: Mapping[str, Any], factor: float
 def choose_factor(scores: Mapping[float, Mapping[str, Any]]) -> float:
     """The constant factor with the highest F1; of equal ones that with the lower CHAIR_S, then the smaller factor."""
     return max(scores, key=lambda factor: (scores[factor]["f1"], -scores[factor]["chair_s"], -factor))
+
+
+def opera_prompt() -> str:
+    """The question of OPERA's evaluation."""
+    from kvtune.models.base import OPERA_PROMPT
+
+    return OPERA_PROMPT
