@@ -4,7 +4,8 @@
 
 Scenes are rendered, captioned with every setting and scored one after the other. What is done is appended to
 ``grid.npz.jsonl`` image by image, so the same command goes on where it stopped, and ``--images`` says how many are
-there in the end; then they are packed into ``grid.npz``. The two files that ship are made by ::
+there in the end; then they are packed into ``grid.npz``. A table that is there already is gone on with as well. The two
+files that ship are made by ::
 
     python -m kvtune.search.bench.record --set grid --out kvtune/search/bench/grid.npz       # 608,400 captions
     python -m kvtune.search.bench.record --set pool --out kvtune/search/bench/pool.npz       # 155,000 captions
@@ -24,12 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 import kvtune
 from kvtune.chair import COLUMNS, SCORER, ChairScorer, build_ground_truth
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.search.bench.settings import SETS, Setting, methods_of
-from kvtune.search.bench.table import KEPT, Recorded, Table
+from kvtune.search.bench.table import KEPT, Recorded, Table, load_table
 from kvtune.search.lines import LineWriter, read_lines
 from kvtune.search.space import load_space, spaces_folder
 
@@ -87,11 +89,13 @@ def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int], device
     vlm = load_model("demo", device=device, dtype="float32")
     recorded = _recorded(vlm, settings)
     lines = out.with_name(out.name + ".jsonl")
-    done = _done(lines, recorded)
+    begun = _begun(lines, out, recorded)
+    done = {line["image_id"]: line for line in begun[1:]}
     missing = [scene for scene in scenes if scene not in done]
     writer = LineWriter(lines)
     if not lines.stat().st_size:
-        writer.append(recorded.model_dump(mode="json"))
+        for line in begun:
+            writer.append(line)
     begin, captions = time.monotonic(), 0
     for line in _outcomes(vlm, recorded, missing):
         writer.append(line)
@@ -123,11 +127,18 @@ def _recorded(vlm: "VisionLanguageModel", settings: Sequence[Setting]) -> Record
     )
 
 
-def _done(lines: Path, recorded: Recorded) -> dict[int, dict[str, Any]]:
-    found = read_lines(lines)
-    if found and found[0] != recorded.model_dump(mode="json"):
-        raise RequestError(f"{lines} was begun with other settings, weights or versions; name another --out")
-    return {line["image_id"]: line for line in found[1:]}
+def _begun(lines: Path, out: Path, recorded: Recorded) -> list[dict[str, Any]]:
+    """How it is recorded, and the images that are: of the lines or, where there are none, of the table."""
+    header = recorded.model_dump(mode="json")
+    found, place = read_lines(lines), lines
+    if not found and out.exists():
+        table, place = load_table(out), out
+        found = [table.recorded.model_dump(mode="json")]
+        for (image_id, truth), outcomes in zip(table.truth.items(), table.outcomes, strict=True):
+            found.append({"image_id": image_id, "truth": truth, "outcomes": _packed(outcomes)})
+    if found and found[0] != header:
+        raise RequestError(f"{place} was begun with other settings, weights or versions; name another --out")
+    return found or [header]
 
 
 def _outcomes(vlm: "VisionLanguageModel", recorded: Recorded, scenes: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -184,8 +195,11 @@ def _line(scorer: ChairScorer, truth: dict[int, set[str]], captions: "Sequence[C
     outcomes = np.stack(kept, axis=-1)
     if outcomes.max() > np.iinfo(np.uint8).max:
         raise KvtuneError(f"image {image_id} has a count of {outcomes.max()}, more than the table has room for")
-    packed = base64.b64encode(zlib.compress(outcomes.astype(np.uint8).tobytes(), 9)).decode()
-    return {"image_id": image_id, "truth": sorted(truth[image_id]), "outcomes": packed}
+    return {"image_id": image_id, "truth": sorted(truth[image_id]), "outcomes": _packed(outcomes.astype(np.uint8))}
+
+
+def _packed(outcomes: NDArray[np.uint8]) -> str:
+    return base64.b64encode(zlib.compress(outcomes.tobytes(), 9)).decode()
 
 
 def _table(recorded: Recorded, lines: Sequence[dict[str, Any]]) -> Table:

@@ -14,7 +14,7 @@ from kvtune.errors import RequestError
 from kvtune.search.bench import record as recorder
 from kvtune.search.bench.record import record
 from kvtune.search.bench.settings import grid_settings, methods_of
-from kvtune.search.bench.table import KEPT, load_table
+from kvtune.search.bench.table import KEPT, first_images, load_table
 
 SETTINGS = grid_settings(
     {
@@ -92,6 +92,24 @@ def test_goes_on_where_it_stopped(recorded, tmp_path, monkeypatch):
     assert table.truth == recorded[1].truth and load_table(path).recorded == recorded[1].recorded
     record(path, SETTINGS, SCENES[:1], "cpu")
     assert asked == SCENES[1:] and list(load_table(path).truth) == SCENES[:1]
+
+
+def test_a_table_without_its_lines_is_gone_on_with(recorded, tmp_path, monkeypatch):
+    path = tmp_path / "table.npz"
+    first_images(recorded[1], [0]).save(path)
+    asked = []
+    outcomes = recorder._outcomes
+    monkeypatch.setattr(
+        recorder, "_outcomes", lambda vlm, made, scenes: asked.extend(scenes) or outcomes(vlm, made, scenes)
+    )
+    table = record(path, SETTINGS, SCENES, "cpu")
+    assert asked == SCENES[1:]
+    np.testing.assert_array_equal(table.outcomes, recorded[1].outcomes)
+    assert table.truth == recorded[1].truth
+    other = tmp_path / "other.npz"
+    recorded[1].save(other)
+    with pytest.raises(RequestError, match="begun with other settings"):
+        record(other, SETTINGS[:2], SCENES, "cpu")
 
 
 def test_a_killed_recording_keeps_whole_images(tmp_path):
