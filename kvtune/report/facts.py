@@ -38,6 +38,8 @@ def volume(summary: StudySummary) -> str:
     """The hypervolume with its reference point."""
     if summary.baseline is None or summary.reference_point is None or summary.hypervolume is None:
         return "no hypervolume before the baseline is judged"
+    if not summary.front:
+        return "no hypervolume without a front"
     reference, estimate = summary.reference_point, summary.hypervolume_estimate
     text = (
         f"hypervolume {summary.hypervolume:.1f} % of the box between (CHAIR_S {reference['chair_s']:.1f}, "

@@ -102,6 +102,13 @@ def test_a_model_that_the_paper_has_not_is_shown_all_that_it_has(model):
     assert len(paper_points(model)) == 6 and all(point.reported for point in paper_points(model))
 
 
+def test_no_share_of_a_box_is_claimed_before_there_is_a_front():
+    running = trial(0, None, None, "running", a=1)
+    assert facts.volume(study([], baseline=None)) == "no hypervolume before the baseline is judged"
+    assert facts.volume(study([running])) == "no hypervolume without a front"
+    assert facts.volume(study([running, trial(1, 40, 78, a=2)])).startswith("hypervolume 7.6 %")
+
+
 def test_csv_is_plain_text():
     assert (
         io.StringIO(trials_frame(random_study(3)).to_csv(index=False)).readline().startswith("study,kind,number,state")
