@@ -2,21 +2,21 @@
 
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 
 def search_table(result: dict[str, Any]) -> Table:
     """One line an arm: thousand captions, median (quartiles), until each share of the hypervolume is reached."""
     recorded = result["table"]
-    table = Table(
-        title=f"{recorded['settings']:,} settings of the {recorded['model']} on {recorded['images']} images, "
-        f"{result['seeds']} seeds, budget {result['budget']:,} captions",
-        title_justify="left",
+    table = _table(
+        f"{recorded['settings']:,} settings of the {recorded['model']} on {recorded['images']} images, "
+        f"{result['seeds']} seeds, budget {result['budget']:,} captions"
     )
     table.add_column("arm", no_wrap=True)
     for share in result["arms"][0]["captions"]:
-        table.add_column(f"k captions to {share}", justify="right")
-        table.add_column("reached", justify="right")
+        table.add_column(f"captions to {share}", justify="right")
+        table.add_column("seeds", justify="right")
     table.add_column("raced", justify="right")
     table.add_column("lost", justify="right")
     for arm in result["arms"]:
@@ -34,8 +34,9 @@ def search_lines(result: dict[str, Any]) -> list[str]:
     """What the table's columns mean, and the default beside what it is measured against."""
     point = result["table"]["reference_point"]
     lines = [
-        "k captions: thousands, median over seeds (quartiles), until that share of the grid's hypervolume from CHAIR_S "
+        "captions: thousands, median over seeds (quartiles), until that share of the grid's hypervolume from CHAIR_S "
         f"{point['chair_s']:.1f}, F1 {point['f1']:.1f}; {result['not_reached'] / 1000:,g} where it is not reached",
+        "seeds: how many reached it; raced: share of trials that were stopped early",
         "lost: of the sampled points that no other sampled one dominates on all images, those raced out",
     ]
     ratio = result["default_over_yardstick"]
@@ -51,10 +52,9 @@ def search_lines(result: dict[str, Any]) -> list[str]:
 def coverage_table(result: dict[str, Any]) -> Table:
     """One line a metric: how often the intervals of the chosen setting hold the truth, held out and on tune images."""
     pool = result["pool"]
-    table = Table(
-        title=f"{result['studies']:,} simulated studies of {result['images']} tune and {result['images']} held-out "
-        f"images, truth: {pool['settings']} settings on {pool['images']:,} images",
-        title_justify="left",
+    table = _table(
+        f"{result['studies']:,} simulated studies of {result['images']} tune and {result['images']} held-out images, "
+        f"truth: {pool['settings']} settings on {pool['images']:,} images"
     )
     table.add_column("metric")
     for column in ("held out", "its difference", "tune", "its difference", "tune error"):
@@ -63,6 +63,18 @@ def coverage_table(result: dict[str, Any]) -> Table:
         covered = [found[images][key] for images in ("held_out", "tune") for key in ("covered", "difference_covered")]
         table.add_row(metric, *(f"{share:.1f} %" for share in covered), f"{found['tune']['mean_error']:+.2f}")
     return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
 
 
 def coverage_lines(result: dict[str, Any]) -> list[str]:
