@@ -226,8 +226,7 @@ class Grid:
             on_keys, on_values = state.factors(torch.stack([step.entropies[layer] for layer in state.layers]))
             lerp_(self.new_keys[layers], self.last_keys[layers], on_keys[..., None, None])
             lerp_(self.new_values[layers], self.last_values[layers], on_values[..., None, None])
-            for layer in state.layers:
-                step.put(layer, self.new_keys[layer], self.new_values[layer])
+            step.put(layers, self.new_keys[layers], self.new_values[layers])
         self.last_keys.copy_(self.new_keys)
         self.last_values.copy_(self.new_values)
 

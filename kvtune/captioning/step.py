@@ -59,7 +59,8 @@ class GridStep:
         heads = torch.arange(grid.rows * kv_heads, device=grid.vlm.device).view(grid.rows, kv_heads)
         # Rows that are not running may be beyond the end of the suffix; they write into its last slot.
         slots = grid.slots.clamp(max=capacity - 1)
-        self._places = (heads * capacity + slots[:, None]).flatten()
+        places = (heads * capacity + slots[:, None]).flatten()
+        self._places = torch.arange(grid.n_layers, device=places.device)[:, None] * (len(places) * capacity) + places
 
     def _written(self, span: Span) -> Positions:
         """The suffix slots that rows have come to, the new token's included."""
@@ -67,11 +68,12 @@ class GridStep:
         ahead = torch.arange(span.slots, device=at.device) > at[:, None]
         return Positions(at + 1, self.grid.hides(ahead)[:, None, None])
 
-    def put(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Write the new token's keys and values, [rows, kv_heads, head_dim], into one layer of the suffix."""
-        for suffix, new in ((self.grid.suffix_keys[layer], keys), (self.grid.suffix_values[layer], values)):
+    def put(self, layers: slice, keys: Tensor, values: Tensor) -> None:
+        """Write the new token's keys and values, [layers, rows, kv_heads, head_dim], into layers of the suffix."""
+        places = self._places[layers].flatten()
+        for suffix, new in ((self.grid.suffix_keys, keys), (self.grid.suffix_values, values)):
             size = suffix.shape[-1]
-            suffix.view(-1, size).index_copy_(0, self._places, new.reshape(-1, size))
+            suffix.view(-1, size)[places] = new.reshape(-1, size)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one layer over prefix and suffix, joined by one softmax.
@@ -93,7 +95,7 @@ class GridStep:
         kv_heads, width = key.shape[1], grid.prefix_width
         looked_at = layer in self._looked_at
         grid.new_keys[layer], grid.new_values[layer] = key[:, :, 0], value[:, :, 0]
-        self.put(layer, key, value)
+        self.put(slice(layer, layer + 1), key, value)
 
         query = query.view(rows, kv_heads, heads // kv_heads, head_dim) * scaling
         keys, values = grid.prefix_keys[layer, :, :, :width], grid.prefix_values[layer, :, :, :width]
