@@ -22,12 +22,16 @@ def search_table(result: dict[str, Any]) -> Table:
     for arm in result["arms"]:
         cells = [arm["arm"]]
         for share, captions in arm["captions"].items():
-            median, low, high = (one / 1000 for one in (captions["median"], *captions["quartiles"]))
-            cells += [f"{median:,.1f} ({low:,.1f}-{high:,.1f})", f"{arm['reached'][share]}"]
+            median, low, high = map(_thousands, (captions["median"], *captions["quartiles"]))
+            cells += [f"{median} ({low}-{high})", f"{arm['reached'][share]}"]
         raced = f"{100 * arm['raced']:.0f} %" if arm["race"] else ""
         lost = f"{arm['front_points_lost']} of {arm['front_points_sampled']}" if arm["race"] else ""
         table.add_row(*cells, raced, lost)
     return table
+
+
+def _thousands(captions: float) -> str:
+    return f"{captions / 1000:,.{0 if captions >= 10_000 else 1}f}"
 
 
 def search_lines(result: dict[str, Any]) -> list[str]:

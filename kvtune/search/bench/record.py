@@ -4,14 +4,14 @@
 
 Scenes are rendered, captioned with every setting and scored one after the other. What is done is appended to
 ``grid.npz.jsonl`` image by image, so the same command goes on where it stopped, and ``--images`` says how many are
-there in the end; then they are packed into ``grid.npz``. A table that is there already is gone on with as well. The two
-files that ship are made by ::
+there in the end; then they are packed into ``grid.npz``. A table that is there already is gone on with as well. The
+tables that ``kvtune bench search`` reads unless told otherwise are made by ::
 
     python -m kvtune.search.bench.record --set grid --out kvtune/search/bench/grid.npz       # 608,400 captions
     python -m kvtune.search.bench.record --set pool --out kvtune/search/bench/pool.npz       # 155,000 captions
 
-and read by ``kvtune bench search``. The scenes' ids are far from those that the demo model was trained on and its
-weights were chosen on (both in ``kvtune/demo/README.md``), and from those of the demo's data set.
+Of the first, 119 scenes ship; of the second, none. The scenes' ids are far from those that the demo model was trained
+on and its weights were chosen on (both in ``kvtune/demo/README.md``), and from those of the demo's data set.
 """
 
 import argparse
