@@ -24,7 +24,7 @@ from kvtune.search.statistics import METRICS, RESAMPLES, Bootstrap
 from kvtune.search.summary import StudySummary, TrialSummary
 
 POOL = Path(__file__).parent / "pool.npz"
-"""The pool that ships."""
+"""The pool that is read unless another is named; it is recorded, not shipped."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Simulation:
     Attributes
     ----------
     pool
-        A recorded pool; None for the one that ships.
+        A recorded pool; None for :data:`POOL`.
     studies
         Number of studies.
     images

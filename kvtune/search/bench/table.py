@@ -3,7 +3,6 @@
 import io
 import json
 import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -166,9 +165,3 @@ def load_table(path: Path) -> Table:
         )
     except ValueError as error:
         raise RequestError(f"table {path}: {error}") from None
-
-
-def first_images(table: Table, images: Sequence[int]) -> Table:
-    """The table of some of its images, by place."""
-    ids = list(table.truth)
-    return Table(table.recorded, {ids[place]: table.truth[ids[place]] for place in images}, table.outcomes[images])

@@ -14,7 +14,7 @@ from kvtune.errors import RequestError
 from kvtune.search.bench import record as recorder
 from kvtune.search.bench.record import record
 from kvtune.search.bench.settings import grid_settings, methods_of
-from kvtune.search.bench.table import KEPT, first_images, load_table
+from kvtune.search.bench.table import KEPT, Table, load_table
 
 SETTINGS = grid_settings(
     {
@@ -75,17 +75,24 @@ def test_outcomes_are_those_of_generate(recorded):
             assert dict(zip(KEPT, table.outcomes[place, method].tolist(), strict=True)) == expected
 
 
-def test_goes_on_where_it_stopped(recorded, tmp_path, monkeypatch):
+@pytest.fixture
+def asked(monkeypatch):
+    """The scenes that are captioned."""
+    scenes_asked = []
+    outcomes = recorder._outcomes
+    monkeypatch.setattr(
+        recorder, "_outcomes", lambda vlm, made, scenes: scenes_asked.extend(scenes) or outcomes(vlm, made, scenes)
+    )
+    return scenes_asked
+
+
+def test_goes_on_where_it_stopped(recorded, tmp_path, asked):
     path = tmp_path / "table.npz"
     record(path, SETTINGS, SCENES[:1], "cpu")
     lines = path.with_name("table.npz.jsonl")
     with lines.open("a") as file:
         file.write('{"image_id": 910007, "tru')  # a write cut short
-    asked = []
-    outcomes = recorder._outcomes
-    monkeypatch.setattr(
-        recorder, "_outcomes", lambda vlm, made, scenes: asked.extend(scenes) or outcomes(vlm, made, scenes)
-    )
+    asked.clear()
     table = record(path, SETTINGS, SCENES, "cpu")
     assert asked == SCENES[1:]
     np.testing.assert_array_equal(table.outcomes, recorded[1].outcomes)
@@ -94,14 +101,10 @@ def test_goes_on_where_it_stopped(recorded, tmp_path, monkeypatch):
     assert asked == SCENES[1:] and list(load_table(path).truth) == SCENES[:1]
 
 
-def test_a_table_without_its_lines_is_gone_on_with(recorded, tmp_path, monkeypatch):
+def test_a_table_without_its_lines_is_gone_on_with(recorded, tmp_path, asked):
     path = tmp_path / "table.npz"
-    first_images(recorded[1], [0]).save(path)
-    asked = []
-    outcomes = recorder._outcomes
-    monkeypatch.setattr(
-        recorder, "_outcomes", lambda vlm, made, scenes: asked.extend(scenes) or outcomes(vlm, made, scenes)
-    )
+    whole = recorded[1]
+    Table(whole.recorded, {SCENES[0]: whole.truth[SCENES[0]]}, whole.outcomes[:1]).save(path)
     table = record(path, SETTINGS, SCENES, "cpu")
     assert asked == SCENES[1:]
     np.testing.assert_array_equal(table.outcomes, recorded[1].outcomes)
