@@ -12,7 +12,7 @@ from small_vlms import random_images, small_vlm
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner
 from kvtune.captioning.bench import bench_engine
-from kvtune.captioning.sweep import extrapolated_sweep
+from kvtune.captioning.bench.sweep import extrapolated_sweep
 
 METHODS = [KVSmooth(0.1 * n, 5, 0.3, 0, 3) for n in range(1, 5)]
 

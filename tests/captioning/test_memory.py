@@ -12,9 +12,9 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest, memory
 from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning.bench.peak import measured_peak
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.memory import bytes_per_position, plan_grid, predict
-from kvtune.captioning.peak import measured_peak
 from kvtune.errors import RequestError
 from kvtune.models.llava import Llava
 
