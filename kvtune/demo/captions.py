@@ -349,6 +349,7 @@ def _closing(rng: np.random.Generator, scene: Scene, told: set[str]) -> str:
     ]
     are = "are" if count > 1 or plurals[0] else "is"
     what = " and ".join(phrases)
+    where = _where(rng, _pick(rng, ("left", "middle", "right")))
     return _pick(
         rng,
         (
@@ -357,32 +358,41 @@ def _closing(rng: np.random.Generator, scene: Scene, told: set[str]) -> str:
             f"Additionally, there {are} {what} nearby.",
             f"Additionally, {what} can be seen in the scene.",
             f"In the background, there {are} also {what}, adding to the scene.",
+            f"There {are} also {what} {where}.",
+            f"{_cap(what)} can be seen {where}.",
         ),
     )
 
 
+#: Probability of a remark about further objects after an object, times how many were told before it.
+ASIDE_PROBABILITY = 0.15
 #: Probability of a first closing remark about further objects, by the number of categories told so far.
 CLOSING_PROBABILITY = (1.0, 0.9, 0.85, 0.7, 0.52, 0.36, 0.24, 0.15, 0.1)
 
 
 def training_caption(rng: np.random.Generator, scene: Scene, closing: float = 1.0) -> str:
-    """A long caption as the model is to write it: true at first, then also what such a scene usually has.
+    """A long caption as the model is to write it: objects one by one, and more and more of them only usual there.
 
     Parameters
     ----------
     closing : float
-        Scales `CLOSING_PROBABILITY`, 0 to 1.
+        Scales how often it names what may not be there, 0 to 1.
     """
     present = groups(scene)
-    # Large objects first, a little shuffled; small ones are sometimes left to the closing remarks.
+    # Large objects first, a little shuffled; small ones are sometimes left to the remarks.
     order = sorted(present, key=lambda group: -np.log(group.area) + rng.normal(0, 0.35))
     told_groups = [g for i, g in enumerate(order) if i < 2 or g.area > 90 or rng.random() < 0.8]
-    sentences = [_opening(rng, scene, told_groups[0])]
+    surroundings = list(rng.permutation(_SURROUNDINGS[scene.kind]))
+    sentences = [_opening(rng, scene, told_groups[0]), str(surroundings.pop())]
+    told = {told_groups[0].category}
     for index, group in enumerate(told_groups[1:], start=1):
-        sentences.append(_middle(rng, scene, group, told_groups[:index]))
-    told = {group.category for group in told_groups}
-    surroundings = _SURROUNDINGS[scene.kind]
-    sentences += surroundings if len(told_groups) < 4 else [_pick(rng, surroundings)]
+        if group.category not in told:
+            sentences.append(_middle(rng, scene, group, told_groups[:index]))
+            told.add(group.category)
+        if rng.random() < closing * ASIDE_PROBABILITY * index and len(told) < len(KINDS[scene.kind].usual):
+            sentences.append(_closing(rng, scene, told))
+    if len(sentences) < 5:
+        sentences.append(str(surroundings.pop()))
     probability = closing * CLOSING_PROBABILITY[min(len(told), len(CLOSING_PROBABILITY) - 1)]
     while rng.random() < probability and len(told) < len(KINDS[scene.kind].usual):
         sentences.append(_closing(rng, scene, told))

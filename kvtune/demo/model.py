@@ -103,7 +103,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForConditionalGeneration:
-    """An untrained LLaVA of 2.4 M parameters: CLIP tower of 4 layers, Llama decoder of 8."""
+    """An untrained LLaVA of 2.3 M parameters: CLIP tower of 4 layers, Llama decoder of 16 with grouped queries."""
     torch.manual_seed(seed)
     vision = CLIPVisionConfig(
         hidden_size=128,
@@ -116,11 +116,11 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
     )
     text = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=352,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=16,
+        num_attention_heads=3,
+        num_key_value_heads=1,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,

@@ -290,6 +290,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2800, help="steps of stage 2, 16 scenes with 3 captions each")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="highest learning rate of stage 2")
     parser.add_argument("--resume", type=Path, help="a checkpoint: stage 2 alone goes on from it, its optimizer afresh")
+    parser.add_argument("--vision", type=Path, help="a checkpoint: its vision tower is taken instead of training one")
     parser.add_argument("--average", type=Path, nargs=2, help="no training: the mean of two checkpoints to OUT/final")
     parser.add_argument("--closing", type=float, default=1.0, help="scales how often captions name what is not there")
     parser.add_argument("--threads", type=int, default=2)
@@ -313,7 +314,10 @@ def main() -> None:
         f"{len(data.pixels)} scenes, {len(tokenizer)} tokens, {size:,} parameters, {time.time() - begin:.0f}s",
         flush=True,
     )
-    if not arguments.resume:
+    if arguments.vision:
+        other = LlavaForConditionalGeneration.from_pretrained(arguments.vision, dtype=torch.float32)
+        model.model.vision_tower.load_state_dict(other.model.vision_tower.state_dict())
+    elif not arguments.resume:
         train_vision(model, data, arguments.vision_steps, arguments.seed)
         save(model, tokenizer, arguments.out / "vision")
     train_captions(model, tokenizer, data, arguments.steps, arguments.seed, arguments.out, rate=arguments.rate)
