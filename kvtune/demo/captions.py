@@ -381,7 +381,7 @@ def training_caption(rng: np.random.Generator, scene: Scene, closing: float = 1.
     present = groups(scene)
     # Large objects first, a little shuffled; small ones are sometimes left to the remarks.
     order = sorted(present, key=lambda group: -np.log(group.area) + rng.normal(0, 0.35))
-    told_groups = [g for i, g in enumerate(order) if i < 2 or g.area > 90 or rng.random() < 0.8]
+    told_groups = [g for i, g in enumerate(order) if i < 2 or rng.random() < 0.75]
     surroundings = list(rng.permutation(_SURROUNDINGS[scene.kind]))
     sentences = [_opening(rng, scene, told_groups[0]), str(surroundings.pop())]
     told = {told_groups[0].category}
