@@ -364,14 +364,24 @@ def _closing(rng: np.random.Generator, scene: Scene, told: set[str]) -> str:
     )
 
 
-#: Probability of a remark about further objects after an object, times how many were told before it.
-ASIDE_PROBABILITY = 0.15
-#: Probability of a first closing remark about further objects, by the number of categories told so far.
-CLOSING_PROBABILITY = (1.0, 0.9, 0.85, 0.7, 0.52, 0.36, 0.24, 0.15, 0.1)
+#: How many categories captions of such a scene like to name, whatever there is to see.
+USUAL_LENGTH = {
+    "kitchen": 4,
+    "dining room": 4,
+    "living room": 4,
+    "office": 4,
+    "street": 3,
+    "park": 4,
+    "beach": 4,
+    "farm": 3,
+    "snow": 2,
+}
+#: Probability of a remark after an object, times how many were told before it.
+ASIDE_PROBABILITY = 0.08
 
 
 def training_caption(rng: np.random.Generator, scene: Scene, closing: float = 1.0) -> str:
-    """A long caption as the model is to write it: objects one by one, and more and more of them only usual there.
+    """A long caption as the model is to write it: objects one by one, then more until it is as long as usual.
 
     Parameters
     ----------
@@ -379,6 +389,7 @@ def training_caption(rng: np.random.Generator, scene: Scene, closing: float = 1.
         Scales how often it names what may not be there, 0 to 1.
     """
     present = groups(scene)
+    usual = KINDS[scene.kind].usual
     # Large objects first, a little shuffled; small ones are sometimes left to the remarks.
     order = sorted(present, key=lambda group: -np.log(group.area) + rng.normal(0, 0.35))
     told_groups = [g for i, g in enumerate(order) if i < 2 or rng.random() < 0.75]
@@ -389,14 +400,13 @@ def training_caption(rng: np.random.Generator, scene: Scene, closing: float = 1.
         if group.category not in told:
             sentences.append(_middle(rng, scene, group, told_groups[:index]))
             told.add(group.category)
-        if rng.random() < closing * ASIDE_PROBABILITY * index and len(told) < len(KINDS[scene.kind].usual):
+        if rng.random() < closing * ASIDE_PROBABILITY * index and len(told) < len(usual):
             sentences.append(_closing(rng, scene, told))
-    if len(sentences) < 5:
+    if len(sentences) < 5 and rng.random() < 0.5:
         sentences.append(str(surroundings.pop()))
-    probability = closing * CLOSING_PROBABILITY[min(len(told), len(CLOSING_PROBABILITY) - 1)]
-    while rng.random() < probability and len(told) < len(KINDS[scene.kind].usual):
+    length = USUAL_LENGTH[scene.kind] + int(rng.choice([-1, 0, 1], p=(0.15, 0.7, 0.15)))
+    while len(told) < min(length, len(usual)) and rng.random() < closing:
         sentences.append(_closing(rng, scene, told))
-        probability *= 0.5
     sentences.append(_pick(rng, _MOODS[scene.kind]))
     return " ".join(sentences)
 
