@@ -24,6 +24,9 @@ from kvtune.models import VisionLanguageModel
 SLOTS = 128
 """Suffix slots that a grid starts with unless told; they are doubled when a caption grows beyond."""
 
+_SPAN_BYTES = 2**19
+"""Keys and values that a CPU reads in the time that reading them in two products rather than one costs, roughly."""
+
 _BUCKET = 32
 """Where every suffix is read to the same length, that length is a multiple of this, so that few graphs are captured."""
 
@@ -233,22 +236,27 @@ class Grid:
     def _spans(self, running: np.ndarray) -> list[Span]:
         """Which suffix slots to read: of each group as many as its longest running row needs.
 
-        Neighbours of similar length are read together. On a GPU everything is, for there many small products cost more
-        than reading too much, and a graph needs few shapes.
+        Neighbours are read together, the shorter as far as the longer, where that costs less than one more product. On
+        a GPU everything is, for a graph needs few shapes.
         """
         needed = np.zeros((self.groups, self.lanes), dtype=int)
         needed.flat[running] = self._host_slots[running] + 1
         longest = needed.max(axis=1)
         if self._fixed_shapes:
             return [Span(0, self.rows, -(-int(longest.max()) // _BUCKET) * _BUCKET)]
+        slot_bytes = 2 * self.suffix_keys[0, 0, :, 0].nbytes
         spans: list[Span] = []
         for group, slots in enumerate(longest.tolist()):
             first, last = group * self.lanes, (group + 1) * self.lanes
-            # A group of which nobody is running may be read as far as its neighbours are.
-            if spans and (slots == 0 or min(spans[-1].slots, slots) >= 0.8 * max(spans[-1].slots, slots)):
-                spans[-1] = Span(spans[-1].first, last, max(spans[-1].slots, slots))
-            else:
-                spans.append(Span(first, last, max(1, slots)))
+            if spans:
+                before = spans[-1]
+                together = Span(before.first, last, max(before.slots, slots))
+                # A group of which nobody is running may be read as far as its neighbours are, or not at all.
+                more = together.size - before.size - self.lanes * slots
+                if slots == 0 or more * slot_bytes < _SPAN_BYTES:
+                    spans[-1] = together
+                    continue
+            spans.append(Span(first, last, max(1, slots)))
         return spans
 
     def _shape(self, spans: list[Span]) -> Hashable:

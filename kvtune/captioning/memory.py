@@ -17,7 +17,7 @@ Lanes = int | Literal["auto"]
 PREFILL_BATCH = 8
 """Images whose prompts are run together."""
 
-_MOST_ROWS = {"cpu": 256, "cuda": 1024}
+_MOST_ROWS = {"cpu": 512, "cuda": 1024}
 """Rows above which a step takes as much longer as it has more rows, and larger grids bring nothing."""
 
 _PLANNED_SLOTS = 256

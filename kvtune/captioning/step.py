@@ -37,6 +37,11 @@ class Span:
     last: int
     slots: int
 
+    @property
+    def size(self) -> int:
+        """Slots that are read, of all rows."""
+        return (self.last - self.first) * self.slots
+
 
 class GridStep:
     """What the layers of one step share; each leaves its new keys and values in the grid and its entropies here.
