@@ -62,7 +62,7 @@ def test_the_demo_killed_and_continued(scenes: Path, tmp_path: Path, capsys: pyt
     assert model["subset"]["name"] == "demo100" and not model["whole"] and not model["paper_model"]
     assert [setting["name"] for setting in model["settings"]] == ["opera", "baseline", "constant", "adaptive"]
     assert all(setting["reported"] is None for setting in model["settings"])
-    assert model["settings"][3]["params"]["end_layer"] == 7
+    assert model["settings"][3]["params"]["end_layer"] == 15
     assert json.loads((out / "demo" / "table1.json").read_text()) == document
     assert "demo: captions are kept in" in ran.stderr and "captions: 26 of 26" in ran.stderr
     # The other table only adds its two settings, and nothing is left to do for a third call, which needs no COCO.

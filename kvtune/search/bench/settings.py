@@ -7,13 +7,13 @@ from typing import Any
 
 AXES: dict[str, tuple[float, ...]] = {
     "lambda_ref": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
-    "queue_length": (4, 15, 26),
+    "queue_length": (4, 15, 26, 37),
     "clip_width": (0.0, 0.2, 0.4),
-    "start_layer": (0, 1, 2, 3),
-    "end_layer": (4, 5, 6, 7, 8),
+    "start_layer": (1, 3, 5, 7),
+    "end_layer": (9, 11, 13, 15),
 }
-"""Values of the grid, 1,980 settings within the demo's search space: evenly spaced, so that the grid is a search space
-itself, with every pair of layers, and among the points the published-style preset (0.7, 15, 0.2, layers 1 to 7)."""
+"""Values of the grid, 2,112 settings within the demo's search space: evenly spaced, so that the grid is a search space
+itself, and among the points the published-style preset (0.7, 15, 0.2, layers 1 to 15)."""
 
 Setting = dict[str, Any]
 """The searched parameters of KVSmooth by name."""
@@ -51,11 +51,11 @@ def methods_of(settings: Sequence[Setting]) -> tuple[list[Setting | None], list[
 
 
 POOL_AXES: dict[str, tuple[float, ...]] = {
-    "lambda_ref": (0.3, 0.4, 0.5, 0.6, 0.7),
+    "lambda_ref": (0.1, 0.3, 0.5, 0.7, 0.9),
     "queue_length": (15,),
     "clip_width": (0.2,),
-    "start_layer": (0, 1, 3),
-    "end_layer": (5, 7),
+    "start_layer": (1, 3, 5),
+    "end_layer": (11, 15),
 }
 """30 settings from the region of the demo's front, among them the published-style preset."""
 

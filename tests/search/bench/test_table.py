@@ -16,10 +16,10 @@ from kvtune.search.space import load_space, spaces_folder
 
 
 def test_grid_covers_the_demo_space():
-    space = load_space(spaces_folder() / "demo.yaml").fitted(8)
+    space = load_space(spaces_folder() / "demo.yaml").fitted(16)
     settings = grid_settings()
     assert list(AXES) == list(space.parameters)
-    assert len(settings) == len({tuple(setting.items()) for setting in settings}) == 1980
+    assert len(settings) == len({tuple(setting.items()) for setting in settings}) == 2112
     for setting in settings:
         assert space.point(space.full(setting)) == setting
 
