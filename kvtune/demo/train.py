@@ -228,7 +228,8 @@ def caption_loss(
     length = segments.shape[1]
     seen = (segments[:, None, :] == 0) | (segments[:, None, :] == segments[:, :, None])
     seen &= torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    seen &= ~_forgotten(segments)
+    if model.training:
+        seen &= ~_forgotten(segments)
     hidden = model.model.language_model(
         inputs_embeds=inputs,
         attention_mask=seen[:, None],

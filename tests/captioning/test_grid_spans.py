@@ -1,5 +1,7 @@
 """Which suffix slots a step reads together: all that are needed, of few rows more, and little for nobody."""
 
+from unittest import mock
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,19 +10,26 @@ from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.captioning import grid as grid_module
 from kvtune.captioning.grid import Grid
 
 MODEL = small_vlm(small_llava(0, kv_heads=2), eos=())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
+    product=st.sampled_from([0, 1000, 20_000, 10**9]),
     slots=st.lists(st.lists(st.none() | st.integers(1, 90), min_size=3, max_size=3), min_size=1, max_size=12).filter(
         lambda groups: any(lane is not None for group in groups for lane in group)
-    )
+    ),
 )
-def test_every_running_row_is_read_to_its_end(slots):
-    """``slots`` has for each group and lane how much is written, None where nobody runs."""
+def test_every_running_row_is_read_to_its_end_and_not_much_more(slots, product):
+    """``slots`` has for each group and lane how much is written, None where nobody runs; a product costs ``product``."""
+    with mock.patch.object(grid_module, "_SPAN_BYTES", product):
+        check_spans(slots, product)
+
+
+def check_spans(slots, product):
     grid = Grid(MODEL, len(slots), 3)
     running = np.array([row for row in range(grid.rows) if slots[row // 3][row % 3] is not None])
     grid._host_slots[running] = [slots[row // 3][row % 3] for row in running]
@@ -31,6 +40,16 @@ def test_every_running_row_is_read_to_its_end(slots):
         longest = max((grid._host_slots[row] + 1 for row in running if span.first <= row < span.last), default=1)
         assert span.slots == longest
     assert len(spans) <= 1 + sum(any(lane is not None for lane in group) for group in slots)
+    if product == 10**9:
+        assert len(spans) == 1
+    needed = [max((slot + 1 for slot in group if slot is not None), default=0) for group in slots]
+    if all(needed):
+        bytes_per_slot = 2 * 2 * MODEL.head_dim * MODEL.dtype.itemsize  # keys and values of two heads
+        read = sum((span.last - span.first) * span.slots for span in spans)
+        saved = len(slots) - len(spans)
+        assert (read - 3 * sum(needed)) * bytes_per_slot <= saved * product
+        if product == 0:  # then only groups that are as long as each other
+            assert read == 3 * sum(needed)
 
 
 def test_groups_of_which_nobody_runs_split_nothing():

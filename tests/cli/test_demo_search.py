@@ -30,9 +30,10 @@ TRIALS = 5
 SPACE = """
 method: kvsmooth
 parameters:
-  lambda_ref: {low: 0.4, high: 0.5, step: 0.05}
-  start_layer: {low: 1, high: 2}
-fixed: {queue_length: 10, clip_width: 0.35, end_layer: 7, target: kv, adaptive: true}
+  start_layer: {low: 1, high: 7, step: 6}
+  end_layer: {low: 8, high: 16, step: 8}
+  lambda_ref: {low: 0.9, high: 0.95, step: 0.05}
+fixed: {queue_length: 34, clip_width: 0.4, target: kv, adaptive: true}
 """
 """A space of good and bad settings, so that few trials of few images have some that are raced out."""
 
@@ -52,7 +53,7 @@ def command(coco: Path, studies: Path) -> list[str]:
     data = ["--coco", str(coco), "--studies-dir", str(studies), "--max-new-tokens", "96"]
     space = coco.parent / "space.yaml"
     space.write_text(SPACE)
-    how = ["--sampler", "random", "--seed", "1", "--space", str(space), "--race-confidence", "0.9"]
+    how = ["--sampler", "random", "--seed", "4", "--space", str(space), "--race-confidence", "0.9"]
     return [sys.executable, "-m", "kvtune.cli.main", "search", "--model", "demo", *counts, *data, *how, "--json"]
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
-from fake_search import LAYERS, FakeCaptioner, FakeRequest
+from fake_search import FakeCaptioner, FakeRequest
 from small_coco import file_name, write_coco
 
 from kvtune.cli.main import main
@@ -60,7 +60,7 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
             model_id=locate(name)[1],
             revision=commit_of(name, revision),
             family=SimpleNamespace(name="quick"),
-            n_layers=LAYERS,
+            n_layers=16,
             dtype_name=dtype + "-4bit" * load_in_4bit + "-8bit" * load_in_8bit,
             device="cpu",
             default_prompt="Please describe this image in detail.",
@@ -456,7 +456,7 @@ def test_tune_images_given_by_a_file(search: Any, run: Any, tmp_path: Path, coco
 PROCESS = """
 import time
 from types import SimpleNamespace
-from fake_search import LAYERS, FakeCaptioner, FakeRequest
+from fake_search import FakeCaptioner, FakeRequest
 
 pause = float(sys.argv.pop(1))
 
@@ -469,7 +469,7 @@ class Captioner(FakeCaptioner):
         yield from super().finish(batch)
 
 vlm = SimpleNamespace(name="quick", model_id="quick", revision=None, family=SimpleNamespace(name="quick"),
-    n_layers=LAYERS, dtype_name="float32", device="cpu", default_prompt="?", published_preset="demo")
+    n_layers=16, dtype_name="float32", device="cpu", default_prompt="?", published_preset="demo")
 sys.modules["kvtune.models"] = SimpleNamespace(
     load_model=lambda *arguments: vlm, locate=lambda name: (None, vlm.model_id, name), commit_of=lambda *arguments: None
 )

@@ -54,6 +54,17 @@ def test_packed_loss_equals_captions_taken_one_by_one(data_and_tokenizer, prompt
     assert packed.item() == pytest.approx(total / count, rel=1e-5)
 
 
+def test_words_are_forgotten_of_captions_alone_and_in_half_of_the_rows():
+    torch.manual_seed(0)
+    segments = torch.tensor([0] * 5 + [1] * 30 + [2] * 30 + [-1] * 3).expand(400, -1)
+    forgotten = train._forgotten(segments)
+    assert not forgotten[:, :, :5].any() and not forgotten[:, :, -3:].any()
+    assert not forgotten.diagonal(dim1=1, dim2=2).any()
+    share = forgotten[:, :, 5:65].float().mean(dim=(1, 2))
+    assert 0.4 < (share == 0).float().mean() < 0.6 and 0.8 < share.max() < 0.9
+    assert 0.3 < share[share > 0].mean() < 0.6
+
+
 def test_a_short_training_learns_and_saves(data_and_tokenizer, prompt_ids, tmp_path):
     data, tokenizer = data_and_tokenizer
     model = build_model(tokenizer, seed=0)

@@ -19,7 +19,7 @@ from kvtune.methods import KVSmooth
 from kvtune.search.space import Range, SearchSpace, default_space, load_space, space_for, spaces_folder
 
 FAMILIES = {
-    "demo": 8,
+    "demo": 16,
     "llava-1.5": 32,
     "llava-1.5-13b": 40,
     "instructblip": 32,

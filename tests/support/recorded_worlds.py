@@ -11,7 +11,7 @@ SMALL_AXES = {
     "queue_length": (4, 15),
     "clip_width": (0.0, 0.2),
     "start_layer": (1, 3),
-    "end_layer": (4, 7),
+    "end_layer": (8, 15),
 }
 """A grid of KVSmooth's parameters, the published-style preset of the demo among them."""
 
@@ -32,7 +32,7 @@ def made_up_table(images: int, axes=SMALL_AXES, seed: int = 0, settings: list[Se
         strength = depth = 0.0
         if setting is not None:
             strength = setting["lambda_ref"] + 0.1 * setting["clip_width"]
-            depth = (setting["end_layer"] - setting["start_layer"]) / 8
+            depth = (setting["end_layer"] - setting["start_layer"]) / 16
         ease = depth * (1 - 4 * (strength - 0.5) ** 2)
         wrong = draw.random(images) < 1 / (1 + np.exp(-(0.6 - 1.6 * ease + 1.2 * hard)))
         correct = draw.binomial(present, 0.92 - 0.4 * strength * depth)

@@ -69,7 +69,7 @@ def test_space_has_the_points_of_the_grid_and_no_others(world):
     for place, setting in enumerate(world.settings):
         assert world.index(world.space.full(setting)) == place
         assert world.index(setting | {"lambda_ref": setting["lambda_ref"] + 1e-12}) == place
-    assert world.space == world.space.fitted(8)
+    assert world.space == world.space.fitted(16)
 
 
 @pytest.mark.parametrize(
