@@ -24,7 +24,7 @@ MODEL = small_vlm(small_llava(0, kv_heads=2), eos=())
     ),
 )
 def test_every_running_row_is_read_to_its_end_and_not_much_more(slots, product):
-    """``slots`` has for each group and lane how much is written, None where nobody runs; a product costs ``product``."""
+    """``slots``: how much each lane of each group has written, None where nobody runs; ``product``: what one costs."""
     with mock.patch.object(grid_module, "_SPAN_BYTES", product):
         check_spans(slots, product)
 
