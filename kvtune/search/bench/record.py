@@ -7,7 +7,7 @@ Scenes are rendered, captioned with every setting and scored one after the other
 there in the end; then they are packed into ``grid.npz``. A table that is there already is gone on with as well. The
 tables that ``kvtune bench search`` reads unless told otherwise are made by ::
 
-    python -m kvtune.search.bench.record --set grid --out kvtune/search/bench/grid.npz       # 608,400 captions
+    python -m kvtune.search.bench.record --set grid --out kvtune/search/bench/grid.npz       # 627,600 captions
     python -m kvtune.search.bench.record --set pool --out kvtune/search/bench/pool.npz       # 155,000 captions
 
 Of the first, 119 scenes ship; of the second, none. The scenes' ids are far from those that the demo model was trained
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 MAX_NEW_TOKENS = 128
 SCENES_SEED = 0
-CPU_LANES = 512
-"""Twice what the engine takes by itself on a CPU: hundreds of settings share each scene here."""
-
 CAPTIONS_AT_ONCE = 10_000
 """Scenes with so many captions are rendered and streamed to the engine together."""
 
@@ -143,10 +140,9 @@ def _begun(lines: Path, out: Path, recorded: Recorded) -> list[dict[str, Any]]:
 
 def _outcomes(vlm: "VisionLanguageModel", recorded: Recorded, scenes: Sequence[int]) -> Iterator[dict[str, Any]]:
     """A line for each scene, as its last caption comes."""
-    from kvtune.captioning import Captioner, Lanes
+    from kvtune.captioning import Captioner
 
-    lanes: Lanes = CPU_LANES if vlm.device.type == "cpu" else "auto"
-    captioner = Captioner(vlm, recorded.prompt, recorded.max_new_tokens, lanes)
+    captioner = Captioner(vlm, recorded.prompt, recorded.max_new_tokens)
     methods = len(methods_of(recorded.settings)[0])
     together = max(1, CAPTIONS_AT_ONCE // methods)
     for begin in range(0, len(scenes), together):
