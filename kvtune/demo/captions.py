@@ -1,8 +1,8 @@
 """What is said about the demo scenes: short true reference captions, and the long captions the model learns from.
 
 The long captions are written as large vision-language models write: the scene, then its objects one by one, then
-closing remarks. The closing remarks name objects that usually go with such a scene, whether they are there or not,
-and the more so the less there is to tell. A model trained on them has the co-occurrence prior that real models have.
+remarks until the caption is as long as captions of such a scene are. The remarks name objects that usually go with such
+a scene, whether they are there or not. A model trained on them has the co-occurrence prior that real models have.
 """
 
 from __future__ import annotations
@@ -364,7 +364,7 @@ def _closing(rng: np.random.Generator, scene: Scene, told: set[str]) -> str:
     )
 
 
-#: How many categories captions of such a scene like to name, whatever there is to see.
+#: How many categories a caption names as a rule, whatever there is to see.
 USUAL_LENGTH = {
     "kitchen": 4,
     "dining room": 4,
