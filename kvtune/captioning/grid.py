@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from kvtune.captioning.graphs import StepGraphs
+from kvtune.captioning.memory import bytes_per_position
 from kvtune.captioning.step import GridStep, KeysOnly, Span
 from kvtune.methods import Method, RowState
+from kvtune.methods.cache_name import CACHE
 from kvtune.methods.smoothing import lerp_
 from kvtune.models import VisionLanguageModel
 
@@ -211,7 +213,7 @@ class Grid:
         hidden = self.vlm.decoder(
             inputs_embeds=self._embed(self._tokens)[:, None],
             position_ids=self._positions[:, None],
-            past_key_values=KeysOnly(),
+            **{CACHE: KeysOnly()},
             use_cache=True,
             kvtune_grid=step,
         ).last_hidden_state
@@ -244,7 +246,7 @@ class Grid:
         longest = needed.max(axis=1)
         if self._fixed_shapes:
             return [Span(0, self.rows, -(-int(longest.max()) // _BUCKET) * _BUCKET)]
-        slot_bytes = 2 * self.suffix_keys[0, 0, :, 0].nbytes
+        slot_bytes = bytes_per_position(self.vlm) // self.n_layers
         spans: list[Span] = []
         for group, slots in enumerate(longest.tolist()):
             first, last = group * self.lanes, (group + 1) * self.lanes

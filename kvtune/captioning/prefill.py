@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from kvtune.captioning.grid import Prefix
 from kvtune.captioning.prompts import Prompt
 from kvtune.methods import Method
+from kvtune.methods.cache_name import CACHE
 from kvtune.models import VisionLanguageModel
 
 
@@ -42,7 +43,7 @@ def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequen
             inputs_embeds=embeddings,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
         ).last_hidden_state[:, -1]
     finally:

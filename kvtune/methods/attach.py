@@ -25,6 +25,7 @@ from transformers.masking_utils import sdpa_mask
 
 from kvtune.errors import RequestError
 from kvtune.methods.base import Method, RowState
+from kvtune.methods.cache_name import CACHE, CACHE_NAMES, given_cache
 from kvtune.methods.smoothing import lerp_, row_entropy
 
 Observer = Callable[[Tensor, Tensor], None]
@@ -151,7 +152,7 @@ class _Session:
         tokens = keywords.get("inputs_embeds")
         if tokens is None:
             tokens = arguments[0] if arguments else keywords["input_ids"]
-        cache: Any = keywords.get("past_key_values")
+        cache = given_cache(keywords)
         if cache is None:
             if self.prompt_length is not None:
                 raise RequestError("the method works on the KV cache: call generate() without use_cache=False")
@@ -169,13 +170,14 @@ class _Session:
         step = _Step(cache.kvtune_state, is_prompt)
         if self.observer is not None and not is_prompt:
             step.observed = []
-        return arguments, keywords | {"past_key_values": cache, "kvtune_step": step}
+        others = {name: value for name, value in keywords.items() if name not in CACHE_NAMES}
+        return arguments, others | {CACHE: cache, "kvtune_step": step}
 
     @torch.compiler.disable
     def after(self, decoder: Any, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
         """After a decode step, move the new token's keys and values in every layer of the cache."""
         step: _Step = keywords["kvtune_step"]
-        cache: Any = keywords.get("past_key_values")
+        cache = given_cache(keywords)
         if step.is_prompt and cache is not None:
             self._edit_prefix(cache, keywords.get("attention_mask"))
         if step.observed:
@@ -325,7 +327,7 @@ def _prompt_length(*arguments: Any, **keywords: Any) -> int | None:
     lengths = [tensor.shape[1] for tensor in inputs if isinstance(tensor, Tensor) and tensor.ndim in (2, 3)]
     if not lengths:
         return None
-    cache = keywords.get("past_key_values")
+    cache = given_cache(keywords)
     past = int(cache.get_seq_length()) if isinstance(cache, Cache) else 0
     # With only the new tokens given, the cache comes on top; the whole conversation, or its mask, is longer than it.
     return max(lengths) if max(lengths) > past else max(lengths) + past

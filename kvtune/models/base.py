@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kvtune.errors import RequestError
 from kvtune.methods.attach import text_decoder
+from kvtune.methods.cache_name import CACHE
 
 MAX_ASPECT = 1000
 """How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""
@@ -78,7 +79,7 @@ class Family(ABC):
         output = vlm.hf_model(
             **inputs,
             position_ids=self.positions(vlm, inputs),
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
             logits_to_keep=1,
         )

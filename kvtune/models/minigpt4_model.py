@@ -20,6 +20,8 @@ from transformers import (
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from kvtune.methods.cache_name import CACHE
+
 LN_VISION_EPS = 1e-5
 """Of LAVIS's ``ln_vision``, PyTorch's default there; the tower's other layer norms have 1e-6."""
 
@@ -79,7 +81,7 @@ class MiniGpt4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _no_split_modules = ["LlamaDecoderLayer", "Blip2EncoderLayer", "Blip2QFormerLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = [CACHE]  # noqa: RUF012
     _keep_in_fp32_modules_strict = ["vision_model", "query_tokens", "qformer", "language_projection"]  # noqa: RUF012
 
     def __init__(self, config: MiniGpt4Config) -> None:
@@ -135,7 +137,6 @@ class MiniGpt4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: Any,
@@ -169,23 +170,23 @@ class MiniGpt4ForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(output.last_hidden_state[:, kept])
         return CausalLMOutputWithPast(
             logits=logits,
-            past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
+            **{CACHE: getattr(output, CACHE)},
         )
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, *arguments: Any, pixel_values: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Images go in with the prompt, and are in the cache afterwards."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *arguments, **kwargs)  # type: ignore[misc, arg-type]
+        parent: Any = super()
+        inputs: dict[str, Any] = parent.prepare_inputs_for_generation(input_ids, *arguments, **kwargs)
         if kwargs.get("is_first_iteration") or not kwargs.get("use_cache", True):
             inputs["pixel_values"] = pixel_values
         return inputs

@@ -12,7 +12,8 @@ from transformers import DynamicCache, LlamaForCausalLM, QuantizedCache, StaticC
 
 from kvtune import KVSmooth
 from kvtune.errors import RequestError
-from kvtune.methods.attach import attach
+from kvtune.methods.attach import attach, text_decoder
+from kvtune.methods.cache_name import CACHE
 
 CASES = [
     {"lambda_ref": 0.9},
@@ -69,7 +70,7 @@ def test_equals_the_naive_reference(case, kv_heads):
     with method(model):
         result = generate(model, inputs)
     assert result.sequences[0, inputs["input_ids"].shape[1] :].tolist() == expected.tokens
-    for layer, cached in enumerate(result.past_key_values.layers):
+    for layer, cached in enumerate(result[CACHE].layers):
         seen = cached.keys.shape[2]  # the naive loop feeds one token more
         torch.testing.assert_close(cached.keys, expected.keys[layer][:, :, :seen], rtol=0, atol=1e-5)
         torch.testing.assert_close(cached.values, expected.values[layer][:, :, :seen], rtol=0, atol=1e-5)
@@ -103,7 +104,7 @@ def test_an_observer_changes_nothing_and_sees_models_without_a_method(llava):
         with attach(llava, methods, lambda *step, seen=seen: seen.append(step)):
             found = generate(llava, inputs)
         assert torch.equal(found.sequences, expected.sequences)
-        for one, other in zip(found.past_key_values.layers, expected.past_key_values.layers, strict=True):
+        for one, other in zip(found[CACHE].layers, expected[CACHE].layers, strict=True):
             assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
         entropy, smoothing = map(torch.stack, zip(*seen, strict=True))
         assert entropy.shape == smoothing.shape == (STEPS - 1, 3, 2) and (entropy > 0).all()
@@ -216,7 +217,7 @@ def test_sampling_smooths_along_the_sampled_tokens(llava):
         result = generate(llava, inputs, do_sample=True, temperature=2.0)
         forced = result.sequences[0, inputs["input_ids"].shape[1] :].tolist()
         keys = replay(llava, inputs, forced[:-1])
-    torch.testing.assert_close(result.past_key_values.layers[2].keys, keys, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result[CACHE].layers[2].keys, keys, rtol=0, atol=1e-9)
 
 
 def replay(model, inputs, tokens):
@@ -230,9 +231,9 @@ def replay(model, inputs, tokens):
                 input_ids=torch.tensor([[token]]),
                 attention_mask=mask,
                 position_ids=mask.sum(1, keepdim=True) - 1,
-                past_key_values=out.past_key_values,
+                **{CACHE: out[CACHE]},
             )
-    return out.past_key_values.layers[2].keys
+    return out[CACHE].layers[2].keys
 
 
 def test_beams_take_their_state_along(llava):
@@ -259,9 +260,29 @@ def score_of(model, inputs, tokens):
             input_ids=torch.tensor([[token]]),
             attention_mask=mask,
             position_ids=mask.sum(1, keepdim=True) - 1,
-            past_key_values=out.past_key_values,
+            **{CACHE: out[CACHE]},
         )
     return total
+
+
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated")
+@pytest.mark.parametrize("name", [CACHE, "past_key_values"])
+def test_the_cache_is_found_under_either_name(llava, name):
+    """transformers 5.24 renamed the argument and still takes the old name."""
+    inputs = llava_inputs(llava, [4])
+    start = inputs["input_ids"].shape[1]
+    with METHOD(llava), torch.no_grad():
+        expected = generate(llava, inputs, max_new_tokens=6).sequences[0, start:].tolist()
+        cache, tokens = DynamicCache(config=llava.config.text_config), []
+        out = llava(**inputs, **{name: cache})
+        for _ in range(6):
+            tokens.append(int(out.logits[0, -1].argmax()))
+            embedded = llava.get_input_embeddings()(torch.tensor([tokens[-1:]]))
+            place = torch.tensor([[start + len(tokens) - 1]])
+            decoder = text_decoder(llava)
+            hidden = decoder(inputs_embeds=embedded, position_ids=place, **{name: cache}).last_hidden_state
+            out.logits = llava.get_output_embeddings()(hidden)
+    assert tokens == expected
 
 
 @pytest.mark.parametrize("case", [CASES[1], CASES[6]], ids=str)
@@ -278,7 +299,7 @@ def test_compiled_decoding_gives_the_same_tokens(llava):
     with METHOD(llava), torch.no_grad():
         expected = generate(llava, inputs, max_new_tokens=6).sequences[0, start:].tolist()
         cache = StaticCache(config=llava.config.text_config, max_cache_len=40)
-        out = llava(**inputs, past_key_values=cache)
+        out = llava(**inputs, **{CACHE: cache})
         compiled = torch.compile(llava.forward, backend="eager")
         mask, tokens = inputs["attention_mask"], []
         for _ in range(6):
@@ -288,7 +309,7 @@ def test_compiled_decoding_gives_the_same_tokens(llava):
                 input_ids=torch.tensor([tokens[-1:]]),
                 attention_mask=mask,
                 position_ids=mask.sum(1, keepdim=True) - 1,
-                past_key_values=cache,
+                **{CACHE: cache},
             )
     torch._dynamo.reset()
     assert tokens == expected
@@ -311,7 +332,7 @@ def test_several_tokens_on_a_filled_cache_are_refused_outside_generate(llava):
     with METHOD(llava), torch.no_grad():
         out = llava(**inputs, use_cache=True)
         with pytest.raises(RequestError, match="whole prompt in one"):
-            llava(input_ids=torch.tensor([[7, 8]]), past_key_values=out.past_key_values)
+            llava(input_ids=torch.tensor([[7, 8]]), **{CACHE: out[CACHE]})
 
 
 @pytest.mark.parametrize("implementation", ["quantized", "offloaded"])
@@ -323,7 +344,7 @@ def test_caches_that_cannot_be_smoothed_are_refused(llava, implementation):
         cache.__class__ = QuantizedCache
         cache.layers = [type("QuantizedLayer", (), {})()]
     with METHOD(llava), torch.no_grad(), pytest.raises(RequestError, match="cannot smooth the cache"):
-        llava(**llava_inputs(llava, [4]), past_key_values=cache)
+        llava(**llava_inputs(llava, [4]), **{CACHE: cache})
 
 
 def test_chunked_prefill_gives_the_same_tokens():
@@ -346,17 +367,17 @@ def test_a_follow_up_turn_keeps_the_old_cache_and_starts_an_empty_queue(llava):
         first = generate(llava, inputs, max_new_tokens=8)
         ids = torch.cat([first.sequences, torch.tensor([[20, 21, 22]])], dim=1)
         follow_up = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        before = first.past_key_values.layers[1].keys.clone()
-        result = generate(llava, follow_up, past_key_values=first.past_key_values, max_new_tokens=8)
+        before = first[CACHE].layers[1].keys.clone()
+        result = generate(llava, follow_up, **{CACHE: first[CACHE]}, max_new_tokens=8)
     kept = before.shape[2]
-    keys = result.past_key_values.layers[1].keys
+    keys = result[CACHE].layers[1].keys
     assert torch.equal(keys[:, :, :kept], before)
     # The new turn's prompt is as the model computes it on the smoothed cache of the first turn, untouched.
     with METHOD(llava):
         first = generate(llava, inputs, max_new_tokens=8)
     with torch.no_grad():
-        llava(input_ids=ids[:, kept:], past_key_values=first.past_key_values)
-    torch.testing.assert_close(first.past_key_values.layers[1].keys, keys[:, :, : ids.shape[1]], rtol=0, atol=1e-9)
+        llava(input_ids=ids[:, kept:], **{CACHE: first[CACHE]})
+    torch.testing.assert_close(first[CACHE].layers[1].keys, keys[:, :, : ids.shape[1]], rtol=0, atol=1e-9)
 
 
 def test_two_caches_never_mix(llava):
@@ -372,20 +393,20 @@ def test_two_caches_never_mix(llava):
                     input_ids=torch.tensor([[token]]),
                     attention_mask=stream[1],
                     position_ids=stream[1].sum(1, keepdim=True) - 1,
-                    past_key_values=stream[0].past_key_values,
+                    **{CACHE: stream[0][CACHE]},
                 )
     for stream, keys in zip(streams, expected, strict=True):
-        assert torch.equal(stream[0].past_key_values.layers[2].keys, keys)
+        assert torch.equal(stream[0][CACHE].layers[2].keys, keys)
 
 
 def test_a_copy_of_a_cache_takes_a_copy_of_the_state(llava):
     inputs = llava_inputs(llava, [4])
     with METHOD(llava), torch.no_grad():
         first = generate(llava, inputs, max_new_tokens=6)
-        copied = copy.deepcopy(first.past_key_values)
+        copied = copy.deepcopy(first[CACHE])
         copied.reorder_cache(torch.tensor([0]))
-        assert copied.kvtune_state is not first.past_key_values.kvtune_state
-        assert copied.kvtune_session is first.past_key_values.kvtune_session
+        assert copied.kvtune_state is not first[CACHE].kvtune_state
+        assert copied.kvtune_session is first[CACHE].kvtune_session
 
 
 def test_end_of_text_stops_a_row_as_without_the_method(llava):

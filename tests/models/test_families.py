@@ -13,6 +13,7 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.trace import spelt, trace_caption
 from kvtune.errors import RequestError
+from kvtune.methods.cache_name import CACHE
 from kvtune.models import family_of, get_family
 
 FAMILIES = list(SAVERS)
@@ -98,7 +99,7 @@ def test_decoding_by_hand_equals_generate(loaded, name):
                 inputs_embeds=vlm.hf_model.get_input_embeddings()(tokens[:, None]),
                 attention_mask=mask,
                 position_ids=positions[:, None] + step,
-                past_key_values=cache,
+                **{CACHE: cache},
             ).last_hidden_state
             tokens = vlm.hf_model.get_output_embeddings()(hidden[:, -1]).argmax(-1)
     assert torch.stack(written, dim=1).tolist() == expected
@@ -130,7 +131,7 @@ def test_kvsmooth_equals_the_naive_reference(loaded, name):
             result = model.generate(**inputs, max_new_tokens=STEPS, eos_token_id=None, return_dict_in_generate=True)
         tokens = result.sequences[0, inputs["input_ids"].shape[1] :].tolist()
         assert tokens == expected.tokens
-        for layer, cached in enumerate(result.past_key_values.layers):
+        for layer, cached in enumerate(result[CACHE].layers):
             known = cached.keys.shape[2]
             torch.testing.assert_close(cached.keys, expected.keys[layer][:, :, :known], rtol=0, atol=1e-5)
             torch.testing.assert_close(cached.values, expected.values[layer][:, :, :known], rtol=0, atol=1e-5)

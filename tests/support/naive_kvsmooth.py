@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from transformers import DynamicCache
 
+from kvtune.methods.cache_name import CACHE
+
 
 @dataclass
 class NaiveRun:
@@ -37,7 +39,7 @@ def naive_decode(model, inputs, parameters, steps, eos=None, first_position=None
     try:
         with torch.no_grad(), o_hooks or contextlib.nullcontext():
             cache = DynamicCache(config=text)
-            out = model(**inputs, past_key_values=cache, use_cache=True)
+            out = model(**inputs, **{CACHE: cache}, use_cache=True)
             layers = len(decoder.layers)
             queues = [deque(maxlen=parameters["queue_length"]) if parameters else None for _ in range(layers)]
             run = NaiveRun([], [], [])
@@ -59,7 +61,7 @@ def naive_decode(model, inputs, parameters, steps, eos=None, first_position=None
                     inputs_embeds=model.get_input_embeddings()(torch.tensor([[token]])),
                     attention_mask=mask,
                     position_ids=position,
-                    past_key_values=cache,
+                    **{CACHE: cache},
                     use_cache=True,
                     output_attentions=True,
                 )
@@ -134,7 +136,7 @@ class _OutputSmoothing:
         def hook(module, args, kwargs, output):
             # Undo nothing: recompute the per-head output from the weights and the cache, smooth it, project again.
             weights = output[1]
-            values = kwargs["past_key_values"].layers[index].values
+            values = kwargs[CACHE].layers[index].values
             groups = weights.shape[1] // values.shape[1]
             per_head = torch.stack(
                 [weights[0, head] @ values[0, head // groups] for head in range(weights.shape[1])], dim=1
