@@ -30,7 +30,7 @@ class Arm:
     seconds
         Median over repeats.
     captions_per_second, tokens_per_second, ms_per_step
-        ``ms_per_step`` is per forward pass of the decoder; None where passes were not counted.
+        ``ms_per_step`` is per forward pass of the decoder.
     repeats
         Runs that the median is of.
     peak_bytes
