@@ -1,14 +1,12 @@
-"""Attention over part of the positions, and how two parts are joined as one softmax.
+"""Attention of one new token a row over its image's prompt, which all rows of the image share, and over its own text.
 
-A row attends to its image's prompt, which all rows of the image share, and to what it has written itself. Each part is
-computed for itself, relative to its own highest score, and the two are joined exactly: a softmax is a ratio of sums,
-and so is the entropy of its weights (with e = exp(s - m): log Σe - Σ e (s - m) / Σe).
+Scores over the prompt are one matrix product a group of rows, those over the text one a row; one softmax joins them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,52 +15,26 @@ from kvtune.methods.smoothing import row_entropy
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """Attention over some of the positions, [groups, kv_heads, queries, .], at least float32 but for the output.
+class Cached:
+    """Keys and values of some positions, for ``n`` groups or rows.
 
     Attributes
     ----------
-    highest
-        m, the highest score, [..., 1].
-    total
-        Σ exp(s - m), [..., 1].
-    weighted
-        Σ exp(s - m) (s - m), [..., 1]; None where nobody asks for entropy.
-    output
-        Σ exp(s - m) v, [..., head_dim].
-    terms
-        exp(s - m) itself, [..., positions]; kept in float64 alone, where the entropy's epsilon shows.
-    """
-
-    highest: Tensor
-    total: Tensor
-    weighted: Tensor | None
-    output: Tensor
-    terms: Tensor | None
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Part:
-        """The same part with every tensor put through ``change``."""
-        changed = {name: change(one) for name, one in vars(self).items() if one is not None}
-        return dataclasses.replace(self, **changed)
-
-
-@dataclasses.dataclass(frozen=True)
-class Positions:
-    """Which positions are there, the same for all heads of a group.
-
-    Attributes
-    ----------
+    keys, values
+        [n, kv_heads, positions, head_dim].
     lengths
-        [groups], at least 1; the positions from there on hold nothing.
+        [n], at least 1; the positions from there on hold nothing.
     hidden
-        The same as numbers to add to scores, [groups, 1, 1, positions]; None if all are as long as the tensors.
+        The same as numbers to add to scores, [n, 1, 1, positions]; None if all are as long as the tensors.
     """
 
+    keys: Tensor
+    values: Tensor
     lengths: Tensor
     hidden: Tensor | None
 
 
-Attend = Callable[[Tensor, Tensor, Tensor, Positions, bool], Part]
+Attend = Callable[[Tensor, Cached, Cached, bool], tuple[Tensor, Tensor | None]]
 """The signature of :func:`attend`."""
 
 
@@ -80,72 +52,57 @@ def attention(device: torch.device, dtype: torch.dtype) -> Attend:
     return attend
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, positions: Positions, with_entropy: bool) -> Part:
-    """Attention of ``query`` over ``keys`` and ``values`` alone.
+def attend(query: Tensor, prefix: Cached, suffix: Cached, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
+    """Attention of ``query`` over what its group has cached and what its row has.
 
     Parameters
     ----------
     query
-        [groups, kv_heads, queries, head_dim], scaled.
-    keys, values
-        [groups, kv_heads, positions, head_dim].
-    """
-    scores = torch.matmul(query, keys.transpose(-1, -2))
-    if positions.hidden is not None:
-        scores += positions.hidden
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    highest = scores.amax(-1, keepdim=True)
-    scores -= highest
-    terms = scores.exp()
-    weighted = (scores.mul_(terms)).sum(-1, keepdim=True) if with_entropy else None
-    literal = terms if with_entropy and terms.dtype == torch.float64 else None
-    output = torch.matmul(terms.to(values.dtype), values)
-    return Part(highest, terms.sum(-1, keepdim=True), weighted, output, literal)
-
-
-def stacked(parts: Sequence[Part]) -> Part:
-    """Parts of different rows as one; their positions are others, so that ``terms`` are padded."""
-    if len(parts) == 1:
-        return parts[0]
-    weighted = [part.weighted for part in parts if part.weighted is not None]
-    terms = [part.terms for part in parts if part.terms is not None]
-    longest = max((term.shape[-1] for term in terms), default=0)
-    padded = [torch.nn.functional.pad(term, (0, longest - term.shape[-1])) for term in terms]
-    return Part(
-        torch.cat([part.highest for part in parts]),
-        torch.cat([part.total for part in parts]),
-        torch.cat(weighted) if weighted else None,
-        torch.cat([part.output for part in parts]),
-        torch.cat(padded) if padded else None,
-    )
-
-
-def join(one: Part, other: Part) -> tuple[Tensor, Tensor | None]:
-    """What one softmax over both parts' positions gives.
-
-    Parameters
-    ----------
-    one, other
-        Of [rows, kv_heads, queries, .].
+        [rows, kv_heads, share, head_dim], scaled; ``share`` heads read the same keys and values.
+    prefix
+        Of groups; ``rows / groups`` rows that stand side by side are one group.
+    suffix
+        Of rows.
 
     Returns
     -------
     tuple
-        The attention output, and the entropy of each row's weights, [rows], natural log, mean over heads; None where
-        the parts were computed without.
+        The output, [rows, kv_heads, share, head_dim], and the entropy of each row's weights, [rows], natural log, mean
+        over heads; None unless ``with_entropy``.
     """
-    highest = torch.maximum(one.highest, other.highest)
-    down_one, down_other = one.highest - highest, other.highest - highest
-    share_one, share_other = down_one.exp(), down_other.exp()
-    total = share_one * one.total + share_other * other.total
-    share_one, share_other = share_one / total, share_other / total
-    dtype = one.output.dtype
-    output = one.output * share_one.to(dtype) + other.output * share_other.to(dtype)
-    if one.weighted is None or other.weighted is None:
+    rows, groups, width = len(query), len(prefix.keys), prefix.keys.shape[2]
+    scores = torch.cat([by_row(_scores(by_group(query, groups), prefix), rows), _scores(query, suffix)], dim=-1)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores -= scores.amax(-1, keepdim=True)
+    terms = scores.exp()
+    total = terms.sum(-1, keepdim=True)
+
+    weights = terms.to(query.dtype)  # but for the division by their sum, which the output makes up for
+    output = by_row(torch.matmul(by_group(weights[..., :width], groups), prefix.values), rows)
+    output = (output + torch.matmul(weights[..., width:], suffix.values)) / total.to(query.dtype)
+    if not with_entropy:
         return output, None
-    if one.terms is not None and other.terms is not None:
-        return output, row_entropy(one.terms * share_one) + row_entropy(other.terms * share_other)
-    below = share_one * (one.weighted + one.total * down_one) + share_other * (
-        other.weighted + other.total * down_other
-    )
+    if terms.dtype == torch.float64:  # where the entropy's epsilon shows
+        return output, row_entropy(terms / total)
+    below = scores.mul_(terms).sum(-1, keepdim=True) / total
     return output, (total.log() - below).flatten(1).mean(1)
+
+
+def by_group(rows: Tensor, groups: int) -> Tensor:
+    """[rows, kv_heads, share, n] as [groups, kv_heads, rows a group * share, n]: one product a group."""
+    _, kv_heads, share, size = rows.shape
+    grouped = rows.view(groups, -1, kv_heads, share, size).transpose(1, 2)
+    return grouped.reshape(groups, kv_heads, -1, size)
+
+
+def by_row(grouped: Tensor, rows: int) -> Tensor:
+    """The way back from :func:`by_group`."""
+    groups, kv_heads, _, size = grouped.shape
+    lanes = rows // groups
+    ungrouped = grouped.view(groups, kv_heads, lanes, -1, size).transpose(1, 2)
+    return ungrouped.reshape(rows, kv_heads, -1, size)
+
+
+def _scores(query: Tensor, cached: Cached) -> Tensor:
+    scores = torch.matmul(query, cached.keys.transpose(-1, -2))
+    return scores if cached.hidden is None else scores.add_(cached.hidden)

@@ -12,18 +12,22 @@ import torch
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.images import ImageKeys
 from kvtune.captioning.late import HostCopy, Unread
-from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
+from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompt, Prompts
 from kvtune.captioning.request import Caption, CaptionRequest, cut
-from kvtune.captioning.scheduler import Placement, Scheduler
+from kvtune.captioning.scheduler import Placement, Scheduler, packing
 from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods.attach import attention_implementation
 from kvtune.models import VisionLanguageModel
 
 _LOOK_AHEAD = 512
-"""Requests that wait for a lane at most: enough for those of one image to find each other."""
+"""Requests that wait for a lane, enough for those of one image to find each other; more where the grid is larger, so
+that it can be filled with half of what each image has."""
+
+_IDLE = 1 / 3
+"""Share of the lanes that must be idle at the end of a run before what is left moves to a smaller grid."""
 
 _LATE = {"cuda": 1}
 """Steps that are launched before a step's tokens are looked at, so that the device need not wait for the host."""
@@ -96,7 +100,8 @@ class Captioner:
             If the device's memory does not hold a single caption.
         """
         source = iter(requests)
-        first = [(self._key(request), request) for request in islice(source, _LOOK_AHEAD)]
+        look_ahead = max(_LOOK_AHEAD, 2 * (MOST_ROWS if self.lanes == "auto" else self.lanes))
+        first = [(self._key(request), request) for request in islice(source, look_ahead)]
         if not first:
             return
         plan = self.plan = self._plan(first)
@@ -114,7 +119,7 @@ class Captioner:
                 if decoding is not None:
                     decoding.forget_withdrawn()
             if not exhausted:
-                room = max(0, _LOOK_AHEAD - scheduler.waiting)
+                room = max(0, look_ahead - scheduler.waiting)
                 pulled = list(islice(source, room))
                 exhausted = len(pulled) < room
                 for request in pulled:
@@ -196,20 +201,32 @@ class _Decoding:
 
     def shrink(self, done: list[Caption]) -> None:
         """When few captions are left and nobody waits, go on with a grid of their rows alone."""
-        fewest = min(self.grid.rows // 2, len(self.scheduler.groups))
-        if len(self.requests) > fewest:
+        most = int((1 - _IDLE) * self.grid.rows)
+        if len(self.requests) > most:
             return
         self._read(done, 0)
+
         # Side by side with those of their length, rows are read together, and no further than need be.
-        rows = sorted(self.requests, key=lambda row: int(self.lengths[row]))
-        if not rows:
+        def length(placement: Placement[CaptionRequest]) -> int:
+            return int(self.lengths[self._row(placement)])
+
+        images = [sorted(image, key=length) for image in self.scheduler.of_one_image()]
+        groups, lanes = packing(images, self.grid.lanes, len(self.scheduler.groups))
+        if not groups or len(groups) * lanes > most:
             return
-        self.scheduler = self.scheduler.shrunk([divmod(row, self.grid.lanes) for row in rows])
+        groups.sort(key=lambda group: length(group[-1]))
+        rows = [[self._row(placement) for placement in group] for group in groups]
+        self.scheduler = self.scheduler.packed(groups, lanes)
         with torch.inference_mode():
-            self.grid = self.grid.shrunk(rows)
-        self.requests = {place: self.requests[row] for place, row in enumerate(rows)}
-        self.written, self.lengths, self.limits = self.written[rows], self.lengths[rows], self.limits[rows]
-        self.turns = self.turns[rows]
+            self.grid = self.grid.packed(rows, lanes)
+        place_of = {row: group * lanes + lane for group, own in enumerate(rows) for lane, row in enumerate(own)}
+        self.requests = {place: self.requests[row] for row, place in place_of.items()}
+        kept, places = list(place_of), list(place_of.values())
+        for name in ("written", "lengths", "limits", "turns"):
+            before = getattr(self, name)
+            after = np.zeros((self.grid.rows, *before.shape[1:]), dtype=int)
+            after[places] = before[kept]
+            setattr(self, name, after)
 
     def forget_withdrawn(self) -> None:
         """Drop the rows whose requests the scheduler no longer holds."""
@@ -234,13 +251,18 @@ class _Decoding:
 
     def _load(self, groups: list[int], starts: list[Placement[CaptionRequest]]) -> None:
         request_of = {placement.group: placement.request for placement in starts}
-        for begin in range(0, len(groups), PREFILL_BATCH):
-            batch = groups[begin : begin + PREFILL_BATCH]
-            requests = [request_of[group] for group in batch]
+        groups_of: dict[Hashable, list[int]] = {}
+        for group in groups:
+            groups_of.setdefault(self.scheduler.groups[group].key, []).append(group)
+        images = list(groups_of.values())
+        for begin in range(0, len(images), PREFILL_BATCH):
+            batch = images[begin : begin + PREFILL_BATCH]
+            requests = [request_of[copies[0]] for copies in batch]
             prompts = self.captioner.prompts_of(requests)
             prefixes = prefill(self.vlm, prompts, [request.method for request in requests])
-            for group, prefix in zip(batch, prefixes, strict=True):
-                self.grid.load(group, prefix)
+            for copies, prefix in zip(batch, prefixes, strict=True):
+                for group in copies:
+                    self.grid.load(group, prefix)
 
     def _read(self, done: list[Caption], late: int) -> None:
         """Look at the tokens of all steps but the last ``late``; drop what a row wrote after its caption ended."""

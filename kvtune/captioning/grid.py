@@ -162,15 +162,16 @@ class Grid:
                     state.start_outputs(rows, layer, self.prefix_outputs[layer, group])
         return self._first_tokens[host_group].tolist()
 
-    def shrunk(self, rows: Sequence[int]) -> Grid:
-        """A grid of these rows alone, each a group of one lane: for the end of a run, when few captions are left."""
-        host_rows = np.array(rows)
-        host_group = host_rows // self.lanes
-        index = self._to_device(host_rows)
-        group = index // self.lanes
+    def packed(self, groups: Sequence[Sequence[int]], lanes: int) -> Grid:
+        """A grid of these rows alone, those of each group on at most ``lanes`` lanes of one image.
+
+        For the end of a run, when few captions are left.
+        """
+        host_rows = np.array([[*rows, *[rows[0]] * (lanes - len(rows))] for rows in groups]).flatten()
+        host_group = host_rows[::lanes] // self.lanes
+        index, group = self._to_device(host_rows), self._to_device(host_group)
         other = copy.copy(self)
-        other.groups = other.rows = len(rows)
-        other.lanes = 1
+        other.groups, other.rows, other.lanes = len(groups), len(host_rows), lanes
         for name in ("prefix_keys", "prefix_values", "prefix_outputs"):
             setattr(other, name, getattr(self, name)[:, group])
         for name in ("suffix_keys", "suffix_values", "new_keys", "new_values", "last_keys", "last_values"):

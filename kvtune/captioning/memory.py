@@ -17,7 +17,7 @@ Lanes = int | Literal["auto"]
 PREFILL_BATCH = 8
 """Images whose prompts are run together."""
 
-_MOST_ROWS = {"cpu": 512, "cuda": 1024}
+MOST_ROWS = 1024
 """Rows above which a step takes as much longer as it has more rows, and larger grids bring nothing."""
 
 _PLANNED_SLOTS = 256
@@ -87,8 +87,8 @@ def plan_grid(
 ) -> GridPlan:
     """The grid for a stream in which ``requests`` are about ``images``.
 
-    An image gets half as many lanes as it has requests: the second half starts as the first finishes, so that lanes
-    seldom stand idle while an image's longest caption ends.
+    Where all requests fit at once, an image gets as many lanes as it has requests, and otherwise half as many: the
+    second half starts as the first finishes, so that lanes seldom stand idle while an image's longest caption ends.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def plan_grid(
     """
     if lanes != "auto" and lanes < 1:
         raise RequestError(f"lanes must be auto or at least 1, not {lanes}")
-    most = _MOST_ROWS.get(vlm.device.type, _MOST_ROWS["cpu"]) if lanes == "auto" else lanes
-    per_group = min(most, -(-requests // (2 * images)))
+    most = MOST_ROWS if lanes == "auto" else lanes
+    per_group = min(most, -(-requests // (images if requests <= most else 2 * images)))
     groups = max(1, min(most // per_group, -(-requests // per_group)))
     plan = predict(vlm, groups, per_group, prompt_tokens, max_new_tokens)
     if lanes != "auto":
@@ -176,7 +176,7 @@ def _step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int
     if vlm.device.type != "cuda":  # there a kernel keeps them on the chip
         # Scores and their exponentials in at least float32, and these again in the model's type.
         scores = 2 * max(4, size) + (size if size < 4 else 0)
-    attention = heads * (max(prompt_tokens, slots) * scores + 6 * vlm.head_dim * size)
+    attention = heads * ((prompt_tokens + slots) * scores + 6 * vlm.head_dim * size)
     return max(attention, 3 * config.intermediate_size * size, config.vocab_size * size) + 3 * hidden * size
 
 

@@ -133,11 +133,20 @@ class Scheduler(Generic[R]):
                 other.add(key, request)
         return other
 
-    def shrunk(self, places: Sequence[tuple[int, int]]) -> Scheduler[R]:
-        """A scheduler with a group of one lane for each of ``places`` (group, lane), in their order."""
-        other: Scheduler[R] = Scheduler(0, 1)
-        other.groups = [Group([self.groups[group].lanes[lane]], self.groups[group].key) for group, lane in places]
+    def packed(self, groups: Sequence[Sequence[Placement[R]]], lanes: int) -> Scheduler[R]:
+        """A scheduler of ``lanes`` with a group for each of ``groups``, what runs of one image, in their order."""
+        other: Scheduler[R] = Scheduler(len(groups), lanes)
+        for new, placements in zip(other.groups, groups, strict=True):
+            new.key = self.groups[placements[0].group].key
+            new.lanes[: len(placements)] = [placement.request for placement in placements]
         return other
+
+    def of_one_image(self) -> list[list[Placement[R]]]:
+        """What the lanes decode, those that share a prefix together."""
+        found: dict[Hashable, list[Placement[R]]] = {}
+        for placement in self.running:
+            found.setdefault(self.groups[placement.group].key, []).append(placement)
+        return list(found.values())
 
     def _fill(self, index: int, group: Group[R]) -> list[Placement[R]]:
         starts = []
@@ -151,3 +160,28 @@ class Scheduler(Generic[R]):
         if queue is not None and not queue:
             del self._waiting[group.key]
         return starts
+
+
+_GROUP_COST = 0.4
+"""What reading one more copy of a prompt costs, in rows."""
+
+
+def packing(images: Sequence[Sequence[R]], lanes: int, most_groups: int) -> tuple[list[Sequence[R]], int]:
+    """Groups for what is left of a run, and their lanes: as few rows as can be, and few copies of prompts.
+
+    Parameters
+    ----------
+    images
+        What is left of each image, in the order in which it is to stand.
+    lanes
+        Lanes of a group at most.
+    most_groups
+        Groups at most; there are enough for one an image.
+    """
+    packings = []
+    while lanes:
+        groups = [one[first : first + lanes] for one in images for first in range(0, len(one), lanes)]
+        packings.append((groups, lanes))
+        lanes //= 2
+    fitting = [packing for packing in packings if len(packing[0]) <= most_groups] or packings[:1]
+    return min(fitting, key=lambda packing: len(packing[0]) * (packing[1] + _GROUP_COST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from kvtune.captioning.attention import Positions, attention, join, stacked
+from kvtune.captioning.attention import Cached, attention
 
 if TYPE_CHECKING:
     from kvtune.captioning.grid import Grid
@@ -58,8 +59,7 @@ class GridStep:
         self._looked_at = {layer for state in grid.states.values() for layer in state.layers}
         self._on_output = [state for state in grid.states.values() if state.smooths_output]
         self._attend = attention(grid.vlm.device, grid.vlm.dtype)
-        self._prefix = Positions(grid.prefix_lengths, grid.prefix_hidden)
-        self._spans = [(span, self._written(span)) for span in spans]
+        self._spans = [(span, *self._hidden(span)) for span in spans]
         _, kv_heads, capacity, _ = grid.suffix_keys.shape[1:]
         heads = torch.arange(grid.rows * kv_heads, device=grid.vlm.device).view(grid.rows, kv_heads)
         # Rows that are not running may be beyond the end of the suffix; they write into its last slot.
@@ -67,11 +67,16 @@ class GridStep:
         places = (heads * capacity + slots[:, None]).flatten()
         self._places = torch.arange(grid.n_layers, device=places.device)[:, None] * (len(places) * capacity) + places
 
-    def _written(self, span: Span) -> Positions:
-        """The suffix slots that rows have come to, the new token's included."""
-        at = self.grid.slots[span.first : span.last]
+    def _hidden(self, span: Span) -> tuple[Tensor | None, Tensor]:
+        """What hides positions of the prompts that are not there, and suffix slots that rows have not come to."""
+        grid = self.grid
+        on_prefix = None if grid.prefix_hidden is None else grid.prefix_hidden[self._groups(span)]
+        at = grid.slots[span.first : span.last]
         ahead = torch.arange(span.slots, device=at.device) > at[:, None]
-        return Positions(at + 1, self.grid.hides(ahead)[:, None, None])
+        return on_prefix, grid.hides(ahead)[:, None, None]
+
+    def _groups(self, span: Span) -> slice:
+        return slice(span.first // self.grid.lanes, span.last // self.grid.lanes)
 
     def put(self, layers: slice, keys: Tensor, values: Tensor) -> None:
         """Write the new token's keys and values, [layers, rows, kv_heads, head_dim], into layers of the suffix."""
@@ -97,43 +102,46 @@ class GridStep:
         """
         grid = self.grid
         rows, heads, _, head_dim = query.shape
-        kv_heads, width = key.shape[1], grid.prefix_width
-        looked_at = layer in self._looked_at
+        kv_heads = key.shape[1]
         grid.new_keys[layer], grid.new_values[layer] = key[:, :, 0], value[:, :, 0]
         self.put(slice(layer, layer + 1), key, value)
 
         query = query.view(rows, kv_heads, heads // kv_heads, head_dim) * scaling
-        keys, values = grid.prefix_keys[layer, :, :, :width], grid.prefix_values[layer, :, :, :width]
-        on_prefix = self._attend(self._by_group(query), keys, values, self._prefix, looked_at)
-        on_suffix = []
-        for span, written in self._spans:
-            part = slice(span.first, span.last)
-            keys, values = grid.suffix_keys[layer, part], grid.suffix_values[layer, part]
-            keys, values = keys[:, :, : span.slots], values[:, :, : span.slots]
-            on_suffix.append(self._attend(query[part], keys, values, written, looked_at))
-        output, entropy = join(on_prefix.map(self._by_row), stacked(on_suffix))
-
+        looked_at = layer in self._looked_at
+        attended = [
+            self._attend(query[span.first : span.last], prefix, suffix, looked_at)
+            for span, prefix, suffix in self._cached(layer)
+        ]
+        output = torch.cat([output for output, _ in attended]) if len(attended) > 1 else attended[0][0]
         output = output.to(query.dtype).reshape(rows, heads, head_dim)
-        if entropy is not None:
-            self.entropies[layer] = entropy
+        entropies = [entropy for _, entropy in attended if entropy is not None]
+        if entropies:
+            self.entropies[layer] = entropy = torch.cat(entropies) if len(entropies) > 1 else entropies[0]
             for state in self._on_output:
                 if layer in state.layers:
                     output = state.smooth_output(layer, entropy, output)
         return output[:, None]
 
-    def _by_group(self, rows: Tensor) -> Tensor:
-        """[rows, kv_heads, share, n] as [groups, kv_heads, lanes * share, n]: one product a group."""
-        _, kv_heads, share, size = rows.shape
-        grid = self.grid
-        grouped = rows.view(grid.groups, grid.lanes, kv_heads, share, size).transpose(1, 2)
-        return grouped.reshape(grid.groups, kv_heads, grid.lanes * share, size)
-
-    def _by_row(self, groups: Tensor) -> Tensor:
-        """The way back from :meth:`_by_group`."""
-        _, kv_heads, _, size = groups.shape
-        grid = self.grid
-        rows = groups.view(grid.groups, kv_heads, grid.lanes, -1, size).transpose(1, 2)
-        return rows.reshape(grid.rows, kv_heads, -1, size)
+    def _cached(self, layer: int) -> Iterator[tuple[Span, Cached, Cached]]:
+        """Each span's prefix and suffix."""
+        grid, width = self.grid, self.grid.prefix_width
+        for span, prefix_hidden, suffix_hidden in self._spans:
+            groups, rows = self._groups(span), slice(span.first, span.last)
+            yield (
+                span,
+                Cached(
+                    grid.prefix_keys[layer, groups, :, :width],
+                    grid.prefix_values[layer, groups, :, :width],
+                    grid.prefix_lengths[groups],
+                    prefix_hidden,
+                ),
+                Cached(
+                    grid.suffix_keys[layer, rows, :, : span.slots],
+                    grid.suffix_values[layer, rows, :, : span.slots],
+                    grid.slots[rows] + 1,
+                    suffix_hidden,
+                ),
+            )
 
 
 class KeysOnly(Cache):

@@ -1,4 +1,4 @@
-"""Attention over part of the positions as one Triton kernel: what :func:`kvtune.captioning.attention.attend` computes.
+"""What :func:`kvtune.captioning.attention.attend` computes, by one Triton kernel over the prompt and over the text.
 
 A program takes one head of one group and some of its queries, and goes over the group's positions once, as far as the
 group is long: scores never leave the chip, and a buffer with room for a long caption costs what is in it. The running
@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kvtune.captioning.attention import Part, Positions
+from kvtune.captioning.attention import Cached, by_group, by_row
+from kvtune.captioning.parts import Part, join
 
 _QUERIES = 16
 """Queries of a program: the fewest that a matrix product of tensor cores takes."""
@@ -23,8 +24,17 @@ _POSITIONS = 64
 """Positions that a program looks at together."""
 
 
-def attend(query: Tensor, keys: Tensor, values: Tensor, positions: Positions, with_entropy: bool) -> Part:
+def attend(query: Tensor, prefix: Cached, suffix: Cached, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
     """See :func:`kvtune.captioning.attention.attend`; the output is float32 here."""
+    rows, groups = len(query), len(prefix.keys)
+    on_prefix = attend_part(by_group(query, groups), prefix).map(lambda grouped: by_row(grouped, rows))
+    output, entropy = join(on_prefix, attend_part(query, suffix))
+    return output, entropy if with_entropy else None
+
+
+def attend_part(query: Tensor, cached: Cached) -> Part:
+    """Attention over ``cached`` alone; ``query`` is [groups, kv_heads, queries, head_dim], scaled."""
+    keys, values = cached.keys, cached.values
     groups, kv_heads, queries, head_dim = query.shape
     query = query.contiguous()
     total, weighted, highest = query.new_empty(3, groups, kv_heads, queries, 1, dtype=torch.float32)
@@ -33,7 +43,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, positions: Positions, wi
         query,
         keys,
         values,
-        positions.lengths,
+        cached.lengths,
         highest,
         total,
         weighted,
@@ -48,7 +58,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, positions: Positions, wi
         QUERIES=_QUERIES,
         POSITIONS=_POSITIONS,
     )
-    return Part(highest, total, weighted if with_entropy else None, output, None)
+    return Part(highest, total, weighted, output)
 
 
 @triton.jit

@@ -92,7 +92,7 @@ def test_requests_are_pulled_only_as_there_is_room():
     pulled = []
 
     def stream():
-        for n in range(1000):
+        for n in range(2000):
             pulled.append(n)
             yield CaptionRequest(n, IMAGES[n % 5], METHODS[1], tag=n)
 
@@ -100,7 +100,7 @@ def test_requests_are_pulled_only_as_there_is_room():
     running = captioner.run(stream())
     next(running)
     assert len(pulled) <= 512 + 2 * 8
-    assert len([*running]) == 999
+    assert len([*running]) == 1999
 
 
 def test_images_of_equal_content_share_a_prefill(monkeypatch, tmp_path):

@@ -34,9 +34,11 @@ def test_bytes_of_a_position_are_what_the_grid_allocates(vlm):
     ("requests", "images", "lanes", "groups", "per_group"),
     [
         (256, 256, "auto", 256, 1),  # a baseline: one caption an image
-        (512, 32, "auto", 64, 8),  # 16 trials: half as many lanes
-        (512, 1, "auto", 2, 256),
-        (6, 3, "auto", 6, 1),
+        (512, 32, "auto", 32, 16),  # 16 trials that all fit
+        (2048, 128, "auto", 128, 8),  # where they do not: half as many lanes
+        (512, 1, "auto", 1, 512),
+        (2048, 1, "auto", 1, 1024),
+        (6, 3, "auto", 3, 2),
         (512, 32, 16, 2, 8),
         (512, 32, 3, 1, 3),
         (1, 1, "auto", 1, 1),

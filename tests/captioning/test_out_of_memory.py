@@ -78,7 +78,7 @@ def test_refused_at_any_moment(limits, lanes, refused):
     """A caption may be done with its first token in the very step that fails."""
     counts = {"make": 0, "prefill": 0, "step": 0}
     sizes = []
-    shrunk = Grid.shrunk
+    packed = Grid.packed
 
     def refusing(name, function):
         def run(*arguments):
@@ -95,7 +95,9 @@ def test_refused_at_any_moment(limits, lanes, refused):
         patch.setattr(module, "Grid", refusing("make", Grid))
         patch.setattr(module, "prefill", refusing("prefill", module.prefill))
         patch.setattr(Grid, "step", refusing("step", Grid.step))
-        patch.setattr(Grid, "shrunk", lambda self, rows: sizes.append(len(rows)) or shrunk(self, rows))
+        patch.setattr(
+            Grid, "packed", lambda self, rows, lanes: sizes.append(len(rows) * lanes) or packed(self, rows, lanes)
+        )
         try:
             captions = list(Captioner(MODEL, max_new_tokens=9, lanes=lanes).run(requests(limits)))
         except KvtuneError:

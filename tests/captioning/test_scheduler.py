@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtune.captioning.scheduler import Scheduler
+from kvtune.captioning.scheduler import Scheduler, packing
 
 events = st.lists(
     st.one_of(
@@ -88,3 +88,39 @@ def test_a_smaller_grid_takes_over_everything_what_ran_first():
     smaller = scheduler.resized(1, 2)
     assert smaller.waiting == 6
     assert [p.request for p in smaller.place()[1]] == [0, 3]
+
+
+@settings(max_examples=200, deadline=None)
+@given(left=st.lists(st.integers(1, 9), min_size=1, max_size=8), lanes=st.integers(1, 9), spare=st.integers(0, 12))
+def test_what_is_left_is_packed_in_few_rows_whole_and_in_order(left, lanes, spare):
+    left = [min(count, lanes) for count in left]
+    images = [[(image, n) for n in range(count)] for image, count in enumerate(left)]
+    groups, width = packing(images, lanes, len(left) + spare)
+    assert [one for group in groups for one in group] == [one for image in images for one in image]
+    assert all(len({image for image, _ in group}) == 1 and 1 <= len(group) <= width for group in groups)
+    assert 1 <= width <= lanes
+    assert len(groups) <= len(left) + spare
+    assert len(groups) * width <= len(left) * lanes * 1.4  # never much more than it would be left as it is
+
+
+def test_few_captions_of_many_images_get_a_lane_each_and_many_of_one_share_it():
+    assert packing([["a"], ["b"], ["c", "d"]], 8, 8) == ([["a"], ["b"], ["c"], ["d"]], 1)
+    assert packing([list("abcdefg")], 8, 8) == ([list("abcdefg")], 8)
+    assert packing([list("abc"), ["h"]], 8, 2) == ([list("abc"), ["h"]], 4)  # no room for more copies of a prompt
+
+
+def test_a_packed_scheduler_goes_on_with_what_runs():
+    scheduler = Scheduler(2, 3)
+    for number in range(6):
+        scheduler.add(number % 2, number)
+    scheduler.place()
+    scheduler.finish(0, 1)
+    images = scheduler.of_one_image()
+    assert [[placement.request for placement in image] for image in images] == [[0, 4], [1, 3, 5]]
+    packed = scheduler.packed([images[0][:1], images[0][1:], images[1][:2], images[1][2:]], 2)
+    assert [(group.key, group.lanes) for group in packed.groups] == [
+        (0, [0, None]),
+        (0, [4, None]),
+        (1, [1, 3]),
+        (1, [5, None]),
+    ]
