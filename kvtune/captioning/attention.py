@@ -84,8 +84,8 @@ def attend(query: Tensor, prefix: Cached, suffix: Cached, with_entropy: bool) ->
         return output, None
     if terms.dtype == torch.float64:  # where the entropy's epsilon shows
         return output, row_entropy(terms / total)
-    below = scores.mul_(terms).sum(-1, keepdim=True) / total
-    return output, (total.log() - below).flatten(1).mean(1)
+    below = scores.mul_(terms).sum(-1, keepdim=True)
+    return output, total.log().addcdiv_(below, total, value=-1).mean((1, 2, 3))
 
 
 def by_group(rows: Tensor, groups: int) -> Tensor:

@@ -20,9 +20,9 @@ PREFILL_BATCH = 8
 MOST_ROWS = 1024
 """Rows above which a step takes as much longer as it has more rows, and larger grids bring nothing."""
 
-_PLANNED_SLOTS = 256
+_PLANNED_SLOTS = {"cpu": 128, "cuda": 256}
 """Positions of a caption that the plan allows for; CHAIR captions run to some 100 tokens, a rare longer one makes the
-cache grow."""
+cache grow, which costs a copy, and on a GPU new graphs."""
 
 _SLOTS_STEP = 32
 """Slots come in steps of so many, as they are read on a GPU."""
@@ -118,12 +118,13 @@ def plan_grid(
 def predict(vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: int, max_new_tokens: int) -> GridPlan:
     """What a grid of ``groups`` images by ``lanes`` captions takes."""
     config, position, rows = vlm.decoder.config, bytes_per_position(vlm), groups * lanes
-    slots = -(-min(max_new_tokens + 1, _PLANNED_SLOTS) // _SLOTS_STEP) * _SLOTS_STEP
+    planned = _PLANNED_SLOTS.get(vlm.device.type, _PLANNED_SLOTS["cpu"])
+    slots = -(-min(max_new_tokens + 1, planned) // _SLOTS_STEP) * _SLOTS_STEP
     # Beside its suffix a row has the keys and values of this step and of the step before.
     suffixes = rows * (slots + 2) * position
     outputs = vlm.n_layers * groups * config.num_attention_heads * vlm.head_dim * vlm.dtype.itemsize
     growth = 0
-    if max_new_tokens >= _PLANNED_SLOTS:
+    if max_new_tokens >= planned:
         # Keys have grown to twice the slots, and values are copied into as many.
         growth = rows * (2 * (slots + 1) * position - slots * position // 2)
     return GridPlan(

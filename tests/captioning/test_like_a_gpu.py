@@ -41,7 +41,7 @@ def test_replayed_steps_and_late_tokens_change_no_caption(kind, pairs, lanes, wi
 @pytest.mark.parametrize("replayed", [False, True])
 def test_captions_outgrow_the_suffix_that_the_grid_began_with(monkeypatch, replayed):
     made = like_a_gpu(monkeypatch) if replayed else []
-    monkeypatch.setattr(memory, "_PLANNED_SLOTS", 64)
+    monkeypatch.setattr(memory, "_PLANNED_SLOTS", {"cpu": 64})
     model = small_vlm(small_llava(0, kv_heads=2), eos=())
     images = random_images(3)
     requests = [CaptionRequest(n, images[n], METHODS[n + 1], n, 140 + 10 * n) for n in range(3)]

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _NOISE_IMAGES = 64
 
 
-def step_overhead(work: Workload, method: Method, pairs: int = 5) -> float:
+def step_overhead(work: Workload, method: Method, pairs: int = 11) -> float:
     """Time with ``method`` over time without, per step, at forced equal lengths: median of interleaved pairs."""
     before, work.lengths = work.lengths, lambda image, trial: min(48, work.max_new_tokens)
     log.info("engine with KVSmooth over none, captions of 48 tokens")
