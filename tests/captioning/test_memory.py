@@ -63,9 +63,9 @@ def test_shape_follows_the_free_memory(vlm, monkeypatch, share):
 
 
 def test_on_a_cpu_the_longest_captions_must_fit_too(vlm, monkeypatch):
-    free = 2 * (plan_grid(vlm, 20, 255, 512, 32).peak - plan_grid(vlm, 20, 255, 512, 32).weights)
+    free = 2 * (plan_grid(vlm, 20, 127, 512, 32).peak - plan_grid(vlm, 20, 127, 512, 32).weights)
     monkeypatch.setattr(memory, "free_memory", lambda device: free)
-    short, long = plan_grid(vlm, 20, 255, 512, 32), plan_grid(vlm, 20, 512, 512, 32)
+    short, long = plan_grid(vlm, 20, 127, 512, 32), plan_grid(vlm, 20, 512, 512, 32)
     assert (short.growth, short.slots) == (0, long.slots)
     assert long.growth > 0 and long.groups < short.groups
     assert long.peak - long.weights + long.growth <= free

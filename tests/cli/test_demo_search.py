@@ -90,7 +90,7 @@ def test_killed_and_continued_with_other_lanes(coco: Path, undisturbed: StudyFol
     kills = 0
     while kills < 2:
         process = subprocess.Popen(
-            [*command(coco, tmp_path), "--lanes", "7"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*command(coco, tmp_path), "--lanes", "31"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         before = written(folder)
         while process.poll() is None and written(folder) == before:

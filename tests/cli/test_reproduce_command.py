@@ -51,9 +51,7 @@ def test_the_demo_killed_and_continued(scenes: Path, tmp_path: Path, capsys: pyt
     os.kill(process.pid, signal.SIGKILL)
     assert process.communicate()[0] == b"" and lines(out) >= 5
     paid = {path: read_captions(path) for path in out.rglob("*.jsonl")}
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    document = json.loads(ran.stdout)
+    document, said = run(capsys, *options("table1", scenes, out))
     for path, captions in paid.items():
         now = read_captions(path)
         assert list(now)[: len(captions)] == list(captions) and captions.items() <= now.items()
@@ -64,22 +62,22 @@ def test_the_demo_killed_and_continued(scenes: Path, tmp_path: Path, capsys: pyt
     assert all(setting["reported"] is None for setting in model["settings"])
     assert model["settings"][3]["params"]["end_layer"] == 15
     assert json.loads((out / "demo" / "table1.json").read_text()) == document
-    assert "demo: captions are kept in" in ran.stderr and "captions: 26 of 26" in ran.stderr
+    assert "demo: captions are kept in" in said and "captions: 26 of 26" in said
     # The other table only adds its two settings, and nothing is left to do for a third call, which needs no COCO.
     before = lines(out)
-    (found,) = run(capsys, *options("table4", scenes, out))["models"]
+    (found,) = run(capsys, *options("table4", scenes, out))[0]["models"]
     assert lines(out) == before + 2 * 2 and len(found["settings"]) == 5
-    assert run(capsys, *options("table4", tmp_path, out))["models"] == [found]
+    assert run(capsys, *options("table4", tmp_path, out))[0]["models"] == [found]
     assert lines(out) == before + 2 * 2
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
-    """The document that a command prints in this process."""
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[Any, str]:
+    """The document that a command prints in this process, and what it says beside."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     out, err = capsys.readouterr()
     assert not ended.value.code, err
-    return json.loads(out)
+    return json.loads(out), err
 
 
 def save_talker(family: str, folder: Path) -> None:
