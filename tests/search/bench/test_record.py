@@ -135,19 +135,17 @@ def test_a_killed_recording_keeps_whole_images(tmp_path):
     assert [json.loads(line) for line in lines.read_text().splitlines()][: 1 + len(done)] == [first, *done]
 
 
-def test_command(tmp_path):
-    command = [sys.executable, "-m", "kvtune.search.bench.record", "--set", "pool", "--images"]
-    found = subprocess.run(
-        [*command, "1", "--out", str(tmp_path / "pool.npz")], capture_output=True, text=True, timeout=120
-    )
-    assert found.returncode == 0, found.stderr
-    assert "1 of 1 scenes" in found.stdout
+def test_command(tmp_path, monkeypatch, capsys):
+    command = ["record", "--set", "pool", "--out", str(tmp_path / "pool.npz"), "--images"]
+    monkeypatch.setattr(sys, "argv", [*command, "1"])
+    recorder.main()
+    assert "1 of 1 scenes" in capsys.readouterr().out
     table = load_table(tmp_path / "pool.npz")
     assert table.outcomes.shape == (1, 31, len(KEPT)) and list(table.truth) == [920_001]
-    refused = subprocess.run(
-        [*command, "0", "--out", str(tmp_path / "pool.npz")], capture_output=True, text=True, timeout=120
-    )
-    assert refused.returncode == 2 and refused.stderr.splitlines() == ["--images must be at least 1"]
+    monkeypatch.setattr(sys, "argv", [*command, "0"])
+    with pytest.raises(SystemExit) as refused:
+        recorder.main()
+    assert refused.value.code == 2 and capsys.readouterr().err.splitlines() == ["--images must be at least 1"]
 
 
 def test_what_was_begun_otherwise_is_refused(recorded, tmp_path):
