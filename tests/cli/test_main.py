@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from kvtune.cli.main import app
+from kvtune.cli.main import app, main
 
 ROOT = typer.main.get_command(app)
 COMMANDS = {
@@ -95,10 +95,18 @@ def test_a_shell_can_ask_for_completions():
         (["export", "no-such-study", "--out", "x.json"], "no-such-study"),
     ],
 )
-def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, said, tmp_path):
-    result = kvtune(*arguments, cwd=tmp_path)
-    assert result.returncode == 2
-    assert said in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert result.stdout == ""
+def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    shown, error = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said in error
+    assert len(error.strip().splitlines()) == 1
+    assert shown == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_request_ends_the_program_so():
+    result = kvtune("search", "--model", "demo", "--study", "../up")
+    assert (result.returncode, result.stdout, len(result.stderr.strip().splitlines())) == (2, "", 1)

@@ -24,7 +24,7 @@ from kvtune.search.statistics import METRICS, RESAMPLES, Bootstrap
 from kvtune.search.summary import StudySummary, TrialSummary
 
 POOL = Path(__file__).parent / "pool.npz"
-"""The pool that is read unless another is named; it is recorded, not shipped."""
+"""The pool that ships."""
 
 
 @dataclass(frozen=True)
