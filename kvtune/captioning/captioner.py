@@ -201,20 +201,13 @@ class _Decoding:
 
     def shrink(self, done: list[Caption]) -> None:
         """When few captions are left and nobody waits, go on with a grid of their rows alone."""
-        most = int((1 - _IDLE) * self.grid.rows)
-        if len(self.requests) > most:
+        if self._packing() is None:
             return
         self._read(done, 0)
-
-        # Side by side with those of their length, rows are read together, and no further than need be.
-        def length(placement: Placement[CaptionRequest]) -> int:
-            return int(self.lengths[self._row(placement)])
-
-        images = [sorted(image, key=length) for image in self.scheduler.of_one_image()]
-        groups, lanes = packing(images, self.grid.lanes, len(self.scheduler.groups))
-        if not groups or len(groups) * lanes > most:
+        found = self._packing()
+        if found is None:  # what has just been read was the end of all
             return
-        groups.sort(key=lambda group: length(group[-1]))
+        groups, lanes = found
         rows = [[self._row(placement) for placement in group] for group in groups]
         self.scheduler = self.scheduler.packed(groups, lanes)
         with torch.inference_mode():
@@ -227,6 +220,22 @@ class _Decoding:
             after = np.zeros((self.grid.rows, *before.shape[1:]), dtype=int)
             after[places] = before[kept]
             setattr(self, name, after)
+
+    def _packing(self) -> tuple[list[Sequence[Placement[CaptionRequest]]], int] | None:
+        """Groups and lanes of a smaller grid for what is left; None if nothing is, or too much."""
+        most = int((1 - _IDLE) * self.grid.rows)
+        if not 0 < len(self.requests) <= most:
+            return None
+
+        # Side by side with those of their length, rows are read together, and no further than need be.
+        def length(placement: Placement[CaptionRequest]) -> int:
+            return int(self.lengths[self._row(placement)])
+
+        images = [sorted(image, key=length) for image in self.scheduler.of_one_image()]
+        groups, lanes = packing(images, self.grid.lanes, len(self.scheduler.groups))
+        if len(groups) * lanes > most:
+            return None
+        return sorted(groups, key=lambda group: length(group[-1])), lanes
 
     def forget_withdrawn(self) -> None:
         """Drop the rows whose requests the scheduler no longer holds."""
