@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 
 import pytest
 from small_architectures import SMALL
@@ -89,27 +87,20 @@ def test_a_failure_midway_shows_what_there_is(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_shows_what_there_is(how):
-    command = [
-        sys.executable,
-        "-m",
-        "kvtune.cli.main",
-        "bench",
-        "engine",
-        "--repeats",
-        "9",
-        "--images",
-        "1",
-        "--max-new-tokens",
-        "6",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if line.startswith("1 of 9, a: "):
-                break
-        process.send_signal(how)
-        shown, said = process.communicate(timeout=300)
-    assert process.returncode == 130
+def test_ctrl_c_shows_what_there_is(capsys, monkeypatch, how):
+    from kvtune.captioning import Captioner
+
+    monkeypatch.setattr(engine_bench, "TRIALS", (2, 3))
+    original = Captioner.run
+
+    def interrupted(self, requests):
+        if "1 of 1, a: " in capsys.readouterr().err:
+            signal.raise_signal(how)
+        return original(self, requests)
+
+    monkeypatch.setattr(Captioner, "run", interrupted)
+    assert run(["--device", "cpu", "--images", "1", "--repeats", "1", "--max-new-tokens", "6"]) == 130
+    shown, said = capsys.readouterr()
     assert "a0  generate(), one at a time, eager, no method, 1 captions" in shown
     assert "stopped early: what is missing was not measured" in shown
     assert said.splitlines()[-1] == "stopped"

@@ -458,18 +458,17 @@ import time
 from types import SimpleNamespace
 from fake_search import FakeCaptioner, FakeRequest
 
-pause = float(sys.argv.pop(1))
-
 class Captioner(FakeCaptioner):
     def __init__(self, *arguments, **keywords):
         super().__init__()
 
     def finish(self, batch):
-        time.sleep(pause)
+        time.sleep(0.3)
         yield from super().finish(batch)
 
-vlm = SimpleNamespace(name="quick", model_id="quick", revision=None, family=SimpleNamespace(name="quick"),
-    n_layers=16, dtype_name="float32", device="cpu", default_prompt="?", published_preset="demo")
+vlm = SimpleNamespace(name="quick", model_id="/models/quick", revision=None, family=SimpleNamespace(name="quick"),
+    n_layers=16, dtype_name="float32", device="cpu", default_prompt="Please describe this image in detail.",
+    published_preset="demo")
 sys.modules["kvtune.models"] = SimpleNamespace(
     load_model=lambda *arguments: vlm, locate=lambda name: (None, vlm.model_id, name), commit_of=lambda *arguments: None
 )
@@ -479,14 +478,14 @@ main()
 """
 
 
-def test_sigterm_stops_a_real_process_cleanly(tmp_path: Path, coco: Path) -> None:
+def test_sigterm_stops_a_real_process_cleanly(run: Any, tmp_path: Path, coco: Path) -> None:
     """A process of its own, with everything real but the model; SIGTERM, then the same command to the end."""
     support = Path(__file__).parent.parent / "support"
     script = tmp_path / "run.py"
     script.write_text(f"import sys\nsys.path.insert(0, {str(support)!r})\n{PROCESS}")
     command = ["search", "--model", "quick", "--coco", str(coco), *COUNTS, "--trials", "4", "--json"]
     process = subprocess.Popen(
-        [sys.executable, script, "0.3", *command],
+        [sys.executable, script, *command],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -502,7 +501,6 @@ def test_sigterm_stops_a_real_process_cleanly(tmp_path: Path, coco: Path) -> Non
     assert process.returncode == 130, err
     assert out == "" and "Traceback" not in err
     assert "Go on with: kvtune search --model quick" in err
-    ran = subprocess.run(
-        [sys.executable, script, "0", *command], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert len(json.loads(ran.stdout)["trials"]) == 4
+    code, out, err = run(*command)
+    assert code == 0, err
+    assert len(json.loads(out)["trials"]) == 4
