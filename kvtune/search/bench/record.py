@@ -10,8 +10,8 @@ tables that ``kvtune bench search`` reads unless told otherwise are made by ::
     python -m kvtune.search.bench.record --set grid --out kvtune/search/bench/grid.npz       # 627,600 captions
     python -m kvtune.search.bench.record --set pool --out kvtune/search/bench/pool.npz       # 155,000 captions
 
-Of the first, 86 scenes ship; the second is whole. The scenes' ids are far from those that the demo model was trained
-on and its weights were chosen on (both in ``kvtune/demo/README.md``), and from those of the demo's data set.
+The scenes' ids are far from those that the demo model was trained on and its weights were chosen on (both in
+``kvtune/demo/README.md``), and from those of the demo's data set.
 """
 
 import argparse

@@ -20,7 +20,7 @@ def test_it_is_of_what_ships(name, path):
     assert table.recorded.settings == SETS[name].settings
     assert table.recorded.scorer == SCORER
     assert table.recorded.weights == hashlib.sha256((demo_model_path() / "model.safetensors").read_bytes()).hexdigest()
-    assert set(table.truth) <= set(SETS[name].scenes)
+    assert list(table.truth) == list(SETS[name].scenes)
 
 
 def test_its_front_is_a_trade_off():
