@@ -1,12 +1,11 @@
 """The comparison as a whole, and as the command prints it."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.presets import load_preset
 from kvtune.search.bench.arms import ARMS
@@ -14,18 +13,23 @@ from kvtune.search.bench.compare import Request, compare
 from kvtune.search.bench.replay import NOT_REACHED, replay
 
 
-def kvtune(*arguments):
-    command = [sys.executable, "-m", "kvtune.cli.main", "bench", "search", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def run(capsys):
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", "search", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
 
 
-def test_json_is_made_of_the_replays(world, table_file):
-    found = kvtune(
-        "--table", table_file, "--arm", "tpe-8-race", "--arm", "random-8", "--seeds", 2, "--budget", 14, "--json"
-    )
-    assert found.returncode == 0, found.stderr
-    result = json.loads(found.stdout)
-    assert "6 of 6" in found.stderr
+def test_json_is_made_of_the_replays(run, world, table_file):
+    arms = ["--arm", "tpe-8-race", "--arm", "random-8"]
+    code, out, err = run("--table", table_file, *arms, "--seeds", 2, "--budget", 14, "--jobs", 1, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert "6 of 6" in err
     budget = 14 * world.images
     published = load_preset("demo").method().parameters()
     assert [arm["arm"] for arm in result["arms"]] == ["tpe-8-race", "random-8", "optuna-tpe-8"]
@@ -53,11 +57,11 @@ def test_processes_change_nothing(table_file):
     assert alone == together
 
 
-def test_the_table_names_every_arm(world, table_file):
-    found = kvtune("--table", table_file, "--arm", "random-8-race", "--seeds", 2, "--budget", 10, "--jobs", 1)
-    assert found.returncode == 0, found.stderr
-    assert "random-8-race" in found.stdout
-    assert f"{len(world.settings)} settings of the demo on 120 images" in " ".join(found.stdout.split())
+def test_the_table_names_every_arm(run, world, table_file):
+    code, out, err = run("--table", table_file, "--arm", "random-8-race", "--seeds", 2, "--budget", 10, "--jobs", 1)
+    assert code == 0, err
+    assert "random-8-race" in out
+    assert f"{len(world.settings)} settings of the demo on 120 images" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -68,11 +72,11 @@ def test_the_table_names_every_arm(world, table_file):
         (("--coverage", "--table", "pool.npz"), "python -m kvtune.search.bench.record --set pool --out pool.npz"),
     ],
 )
-def test_wrong_requests_are_one_line(table_file, arguments, message):
+def test_wrong_requests_are_one_line(run, table_file, arguments, message):
     given = () if "--table" in arguments else ("--table", table_file)
-    found = kvtune(*given, *arguments)
-    assert found.returncode == 2 and found.stdout == ""
-    (line,) = found.stderr.splitlines()
+    code, out, err = run(*given, *arguments)
+    assert code == 2 and out == ""
+    (line,) = err.splitlines()
     assert message in line
 
 
