@@ -91,8 +91,8 @@ def _attend(
     columns = tl.arange(0, HEAD_BLOCK)
     in_rows, in_columns = rows < n_queries, columns < HEAD_DIM
     at = place * n_queries + rows
-    tile = in_rows[:, None] & in_columns[None, :]
-    q = tl.load(query + at[:, None] * HEAD_DIM + columns[None, :], mask=tile, other=0.0)
+    in_query = in_rows[:, None] & in_columns[None, :]
+    q = tl.load(query + at[:, None] * HEAD_DIM + columns[None, :], mask=in_query, other=0.0)
 
     most = tl.full([QUERIES], -1e30, tl.float32)
     mass = tl.zeros([QUERIES], tl.float32)
@@ -121,4 +121,4 @@ def _attend(
     tl.store(highest + at, most, mask=in_rows)
     tl.store(total + at, mass, mask=in_rows)
     tl.store(weighted + at, below, mask=in_rows)
-    tl.store(output + at[:, None] * HEAD_DIM + columns[None, :], out, mask=in_rows[:, None] & in_columns[None, :])
+    tl.store(output + at[:, None] * HEAD_DIM + columns[None, :], out, mask=in_query)
