@@ -6,7 +6,6 @@ Scores over the prompt are one matrix product a group of rows, those over the te
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,24 +31,6 @@ class Cached:
     values: Tensor
     lengths: Tensor
     hidden: Tensor | None
-
-
-Attend = Callable[[Tensor, Cached, Cached, bool], tuple[Tensor, Tensor | None]]
-"""The signature of :func:`attend`."""
-
-
-def attention(device: torch.device, dtype: torch.dtype) -> Attend:
-    """The implementation for a device: a kernel that reads what is there and no more, or plain torch.
-
-    float64 is for proofs, in which the kernel has no part.
-    """
-    if device.type == "cuda" and dtype != torch.float64:
-        try:
-            from kvtune.captioning.triton_attention import attend as with_triton
-        except ImportError:
-            return attend
-        return with_triton
-    return attend
 
 
 def attend(query: Tensor, prefix: Cached, suffix: Cached, with_entropy: bool) -> tuple[Tensor, Tensor | None]:

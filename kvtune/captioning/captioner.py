@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 
-import numpy as np
-import torch
-
-from kvtune.captioning.grid import Grid
+from kvtune.captioning.decoding import Decoding
+from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.images import ImageKeys
-from kvtune.captioning.late import HostCopy, Unread
 from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
-from kvtune.captioning.prefill import prefill
+from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
+from kvtune.captioning.paged_plan import PagedPlan, plan_pages
 from kvtune.captioning.prompts import Prompt, Prompts
-from kvtune.captioning.request import Caption, CaptionRequest, cut
-from kvtune.captioning.scheduler import Placement, Scheduler, packing
-from kvtune.captioning.step import ATTENTION
+from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.methods.attach import attention_implementation
 from kvtune.models import VisionLanguageModel
 
 _LOOK_AHEAD = 512
 """Requests that wait for a lane, enough for those of one image to find each other; more where the grid is larger, so
 that it can be filled with half of what each image has."""
 
-_IDLE = 1 / 3
-"""Share of the lanes that must be idle at the end of a run before what is left moves to a smaller grid."""
-
-_LATE = {"cuda": 1}
-"""Steps that are launched before a step's tokens are looked at, so that the device need not wait for the host."""
-
-_NO_ROOM = "out of device memory with a single caption on the grid; free memory or use a smaller dtype"
+Plan = GridPlan | PagedPlan
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +61,7 @@ class Captioner:
         self.max_new_tokens = max_new_tokens
         self.lanes = lanes
         self.cuda_graphs = cuda_graphs
-        self.plan: GridPlan | None = None
+        self.plan: Plan | None = None
         """The grid that the latest run began with."""
         self.steps = 0
         """Decode steps of the latest run."""
@@ -107,43 +97,44 @@ class Captioner:
         plan = self.plan = self._plan(first)
         self.steps = 0
         log.info("decoding %s", plan)
-        scheduler: Scheduler[CaptionRequest] = Scheduler(plan.groups, plan.lanes)
-        for key, request in first:
-            scheduler.add(key, request)
         withdrawn, exhausted = 0, False
-        decoding: _Decoding | None = None
+        decoding: Decoding | None = None
+        waiting = first
+        """Requests of a grid that is still to be made."""
         while True:
-            if len(self._withdrawn) > withdrawn:
-                withdrawn = len(self._withdrawn)
-                scheduler.withdraw(lambda request: request.tag in self._withdrawn)
-                if decoding is not None:
-                    decoding.forget_withdrawn()
-            if not exhausted:
-                room = max(0, look_ahead - scheduler.waiting)
-                pulled = list(islice(source, room))
-                exhausted = len(pulled) < room
-                for request in pulled:
-                    if request.tag not in self._withdrawn:
-                        scheduler.add(self._key(request), request)
-            if not scheduler.is_busy:
-                return
             done: list[Caption] = []
             try:
                 if decoding is None:
-                    decoding = _Decoding(self, scheduler, plan)
+                    decoding = self._decoding(plan, waiting)
+                    waiting = []
+                scheduler = decoding.scheduler
+                if len(self._withdrawn) > withdrawn:
+                    withdrawn = len(self._withdrawn)
+                    scheduler.withdraw(lambda request: request.tag in self._withdrawn)
+                    decoding.forget_withdrawn()
+                if not exhausted:
+                    room = max(0, look_ahead - scheduler.waiting)
+                    pulled = list(islice(source, room))
+                    exhausted = len(pulled) < room
+                    for request in pulled:
+                        if request.tag not in self._withdrawn:
+                            scheduler.add(self._key(request), request)
+                if not scheduler.is_busy:
+                    return
                 if exhausted and not scheduler.waiting:
                     decoding.shrink(done)
-                    scheduler = decoding.scheduler
-                decoding.advance(done)
-                scheduler = decoding.scheduler
+                self.steps += decoding.advance(done)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                scheduler = _halved(scheduler)
+                if decoding is not None:
+                    waiting = decoding.scheduler.requests()
+                plan = _smaller(plan)
+                withdrawn = 0
                 decoding = None  # the smaller grid is made when this one is gone, and what the error holds of it
             yield from (caption for caption in done if caption.tag not in self._withdrawn)
 
-    def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> GridPlan:
+    def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> Plan:
         """The grid for a run that begins with these requests."""
         of_image = dict(reversed(first))
         some = list(of_image.values())[-PREFILL_BATCH:]
@@ -151,9 +142,21 @@ class Captioner:
             longest = max(self.prompts_of([request])[0].length for request in some)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise KvtuneError(_NO_ROOM) from error
+                raise KvtuneError(NO_ROOM) from error
             raise
-        return plan_grid(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes)
+        plan = plan_pages if uses_pages(self.vlm) else plan_grid
+        return plan(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes)
+
+    def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
+        """A grid on which nothing runs yet, and for which these requests wait."""
+        decoding: Decoding
+        if isinstance(plan, PagedPlan):
+            decoding = PagedDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan, self.cuda_graphs)
+        else:
+            decoding = GroupDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan)
+        for key, request in waiting:
+            decoding.scheduler.add(key, request)
+        return decoding
 
     def _key(self, request: CaptionRequest) -> Hashable:
         """What requests that can share a prefix have in common; refuses a method that does not fit the model."""
@@ -167,147 +170,21 @@ class Captioner:
         return self._prompts.of([self._keys.content(image) for image in images], images)
 
 
-class _Decoding:
-    """A grid, who is on it, and what they have written."""
-
-    def __init__(self, captioner: Captioner, scheduler: Scheduler[CaptionRequest], plan: GridPlan) -> None:
-        self.captioner, self.scheduler = captioner, scheduler
-        self.vlm = captioner.vlm
-        groups, lanes = len(scheduler.groups), len(scheduler.groups[0].lanes)
-        self.grid = Grid(self.vlm, groups, lanes, captioner.cuda_graphs, plan.prompt_tokens, plan.slots)
-        self.stops = self.vlm.family.stop_sequences(self.vlm)
-        self.ends = np.array(self.vlm.eos_token_ids + [stop[-1] for stop in self.stops], dtype=int)
-        self.requests: dict[int, CaptionRequest] = {}
-        """Row -> what it decodes."""
-        self.written = np.zeros((self.grid.rows, captioner.max_new_tokens), dtype=int)
-        self.lengths = np.zeros(self.grid.rows, dtype=int)
-        self.limits = np.zeros(self.grid.rows, dtype=int)
-        self.turns = np.zeros(self.grid.rows, dtype=int)
-        """Captions that each row has begun."""
-        self.late = _LATE.get(self.vlm.device.type, 0)
-        self.unread: list[Unread] = []
-        """Steps whose tokens have not been looked at, oldest first."""
-
-    @torch.inference_mode()
-    def advance(self, done: list[Caption]) -> None:
-        """Fill free lanes and decode one token in each; captions that end are added to ``done``, also if it fails."""
-        with attention_implementation(self.vlm.hf_model, ATTENTION):
-            self._begin(done)
-            if self.requests:
-                self.captioner.steps += 1
-                rows = np.fromiter(self.requests, dtype=int)
-                self.unread.append(Unread(rows, self.turns[rows], HostCopy(self.grid.step(rows))))
-                self._read(done, self.late)
-
-    def shrink(self, done: list[Caption]) -> None:
-        """When few captions are left and nobody waits, go on with a grid of their rows alone."""
-        if self._packing() is None:
-            return
-        self._read(done, 0)
-        found = self._packing()
-        if found is None:  # what has just been read was the end of all
-            return
-        groups, lanes = found
-        rows = [[self._row(placement) for placement in group] for group in groups]
-        self.scheduler = self.scheduler.packed(groups, lanes)
-        with torch.inference_mode():
-            self.grid = self.grid.packed(rows, lanes)
-        place_of = {row: group * lanes + lane for group, own in enumerate(rows) for lane, row in enumerate(own)}
-        self.requests = {place: self.requests[row] for row, place in place_of.items()}
-        kept, places = list(place_of), list(place_of.values())
-        for name in ("written", "lengths", "limits", "turns"):
-            before = getattr(self, name)
-            after = np.zeros((self.grid.rows, *before.shape[1:]), dtype=int)
-            after[places] = before[kept]
-            setattr(self, name, after)
-
-    def _packing(self) -> tuple[list[Sequence[Placement[CaptionRequest]]], int] | None:
-        """Groups and lanes of a smaller grid for what is left; None if nothing is, or too much."""
-        most = int((1 - _IDLE) * self.grid.rows)
-        if not 0 < len(self.requests) <= most:
-            return None
-
-        # Side by side with those of their length, rows are read together, and no further than need be.
-        def length(placement: Placement[CaptionRequest]) -> int:
-            return int(self.lengths[self._row(placement)])
-
-        images = [sorted(image, key=length) for image in self.scheduler.of_one_image()]
-        groups, lanes = packing(images, self.grid.lanes, len(self.scheduler.groups))
-        if len(groups) * lanes > most:
-            return None
-        return sorted(groups, key=lambda group: length(group[-1])), lanes
-
-    def forget_withdrawn(self) -> None:
-        """Drop the rows whose requests the scheduler no longer holds."""
-        running = {self._row(placement) for placement in self.scheduler.running}
-        self.requests = {row: request for row, request in self.requests.items() if row in running}
-
-    def _begin(self, done: list[Caption]) -> None:
-        """Load images and start requests wherever there is room; a caption may be done with its first token."""
-        while self.scheduler.has_room:
-            loads, starts = self.scheduler.place()
-            if not starts:
-                break
-            self._load(loads, starts)
-            rows = [self._row(placement) for placement in starts]
-            self.lengths[rows] = 0
-            self.turns[rows] += 1
-            most = self.captioner.max_new_tokens
-            self.limits[rows] = [min(most, placement.request.max_new_tokens or most) for placement in starts]
-            self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
-            tokens = self.grid.start(rows, [placement.request.method for placement in starts])
-            done += self._take(np.array(rows), np.array(tokens))
-
-    def _load(self, groups: list[int], starts: list[Placement[CaptionRequest]]) -> None:
-        request_of = {placement.group: placement.request for placement in starts}
-        groups_of: dict[Hashable, list[int]] = {}
-        for group in groups:
-            groups_of.setdefault(self.scheduler.groups[group].key, []).append(group)
-        images = list(groups_of.values())
-        for begin in range(0, len(images), PREFILL_BATCH):
-            batch = images[begin : begin + PREFILL_BATCH]
-            requests = [request_of[copies[0]] for copies in batch]
-            prompts = self.captioner.prompts_of(requests)
-            prefixes = prefill(self.vlm, prompts, [request.method for request in requests])
-            for copies, prefix in zip(batch, prefixes, strict=True):
-                for group in copies:
-                    self.grid.load(group, prefix)
-
-    def _read(self, done: list[Caption], late: int) -> None:
-        """Look at the tokens of all steps but the last ``late``; drop what a row wrote after its caption ended."""
-        while len(self.unread) > late:
-            step = self.unread.pop(0)
-            tokens = step.tokens.read()
-            goes_on = self.turns[step.rows] == step.turns
-            rows = np.array([row for row in step.rows[goes_on].tolist() if row in self.requests], dtype=int)
-            done += self._take(rows, tokens[rows])
-
-    def _take(self, rows: np.ndarray, tokens: np.ndarray) -> list[Caption]:
-        """Note one more token of each of ``rows``; captions that it ends leave the grid."""
-        self.written[rows, self.lengths[rows]] = tokens
-        self.lengths[rows] += 1
-        at_limit = self.lengths[rows] == self.limits[rows]
-        captions = []
-        for row in rows[at_limit | np.isin(tokens, self.ends)].tolist():
-            written = self.written[row, : self.lengths[row]].tolist()
-            ended = cut(written, self.vlm.eos_token_ids, self.stops)
-            if ended is None and len(written) < self.limits[row]:
-                continue
-            ids, reason = ended or (written, "length")
-            request = self.requests.pop(row)
-            self.scheduler.finish(*divmod(row, self.grid.lanes))
-            captions.append(Caption(request.image_id, self.vlm.decode(ids), tuple(ids), reason, request.tag))
-        return captions
-
-    def _row(self, placement: Placement[CaptionRequest]) -> int:
-        return placement.group * self.grid.lanes + placement.lane
+def uses_pages(vlm: VisionLanguageModel) -> bool:
+    """Whether the grid is one of pages, as a GPU needs it, and not one of images by lanes."""
+    return vlm.device.type == "cuda"
 
 
-def _halved(scheduler: Scheduler[CaptionRequest]) -> Scheduler[CaptionRequest]:
-    """A scheduler of half the size for the same requests."""
-    groups, lanes = len(scheduler.groups), len(scheduler.groups[0].lanes)
-    if groups == lanes == 1:
-        raise KvtuneError(_NO_ROOM)
-    smaller = (groups // 2, lanes) if groups > 1 else (1, lanes // 2)
-    log.warning("out of device memory: going on with %d images by %d captions", *smaller)
-    return scheduler.resized(*smaller)
+def _smaller(plan: Plan) -> Plan:
+    """A grid of about half the size."""
+    smaller: Plan | None
+    if isinstance(plan, PagedPlan):
+        smaller = plan.smaller()
+    elif plan.groups > 1:
+        smaller = dataclasses.replace(plan, groups=plan.groups // 2)
+    else:
+        smaller = dataclasses.replace(plan, lanes=plan.lanes // 2) if plan.lanes > 1 else None
+    if smaller is None:
+        raise KvtuneError(NO_ROOM)
+    log.warning("out of device memory: going on with %d captions at once", smaller.rows)
+    return smaller

@@ -9,14 +9,15 @@ import torch
 
 log = logging.getLogger(__name__)
 
-_MOST_GRAPHS = 16
-"""Graphs kept at most; a caption that outgrows the suffix makes those before it useless."""
+_MOST_GRAPHS = 32
+"""Graphs kept at most: some widths of a step by some numbers of tiles; new kinds of methods make older ones useless."""
 
 
 class StepGraphs:
     """Runs a step that changes tensors in place, and replays it from a graph when it comes again in the same shape.
 
-    A shape is run once as it is, which warms up libraries and compiles kernels, and captured when it comes again.
+    ``device`` must be the current CUDA device whenever a step is run. A shape is run once as it is, which warms up
+    libraries and compiles kernels, and captured when it comes again.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -46,6 +47,8 @@ class StepGraphs:
     def _capture(self, shape: Hashable, step: Callable[[], None]) -> bool:
         if len(self._graphs) == _MOST_GRAPHS:
             self._graphs.clear()
+            # What is left of a pool whose graphs are gone must not be captured into again.
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         try:
@@ -59,3 +62,8 @@ class StepGraphs:
             return False
         self._graphs[shape] = graph
         return True
+
+
+def step_graphs(device: torch.device) -> StepGraphs | None:
+    """Graphs for a device that has them."""
+    return StepGraphs(device) if device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""The grid: prefixes of images, suffixes of rows, and one decode step of them all.
+"""The grid on a CPU: prefixes of images, suffixes of rows, and one decode step of them all.
 
 Row ``group * lanes + lane`` decodes one caption. What an image's prompt left in the KV cache is held once a group and
 read by all its lanes as one matrix product; what a row has generated is its own. A row's suffix starts with a copy of
@@ -8,15 +8,14 @@ the last prompt token, so that the position before any generated token is always
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kvtune.captioning.graphs import StepGraphs
 from kvtune.captioning.memory import bytes_per_position
+from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.step import GridStep, KeysOnly, Span
 from kvtune.methods import Method, RowState
 from kvtune.methods.cache_name import CACHE
@@ -29,43 +28,12 @@ SLOTS = 128
 _SPAN_BYTES = 2**19
 """Keys and values that a CPU reads in the time that reading them in two products rather than one costs, roughly."""
 
-_BUCKET = 32
-"""Where every suffix is read to the same length, that length is a multiple of this, so that few graphs are captured."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Prefix:
-    """One image's prompt after its prefill.
-
-    Attributes
-    ----------
-    keys, values
-        [layers, kv_heads, prompt tokens, head_dim], without padding.
-    outputs
-        Attention output of the last prompt token, [layers, heads, head_dim].
-    first_token
-        The first token of every caption of this image, whatever the method.
-    next_position
-        The rotary position of that token.
-    """
-
-    keys: Tensor
-    values: Tensor
-    outputs: Tensor
-    first_token: int
-    next_position: int
-
-    @property
-    def length(self) -> int:
-        return self.keys.shape[2]
-
 
 class Grid:
     """Tensors of ``groups`` images by ``lanes`` captions each, and the decode step.
 
     Prefix tensors are [layers, groups, kv_heads, prompt tokens, head_dim], suffix tensors
-    [layers, rows, kv_heads, slots, head_dim]; both grow when a longer prompt or caption comes. A step changes tensors
-    in place, so that it can be replayed as a CUDA graph.
+    [layers, rows, kv_heads, slots, head_dim]; both grow when a longer prompt or caption comes.
     """
 
     def __init__(
@@ -73,7 +41,6 @@ class Grid:
         vlm: VisionLanguageModel,
         groups: int,
         lanes: int,
-        cuda_graphs: bool = True,
         prompt_tokens: int = 0,
         slots: int = SLOTS,
     ) -> None:
@@ -109,14 +76,11 @@ class Grid:
         self._tokens = torch.zeros_like(self.slots)
         self._positions = torch.zeros_like(self.slots)
         self.states: dict[type[Method], RowState] = {}
-        self._fixed_shapes = device.type != "cpu"
-        """Whether a step had better have the shape of the last one than read a little less."""
-        self._graphs = StepGraphs(device) if cuda_graphs and device.type == "cuda" else None
 
     @property
     def prefix_width(self) -> int:
         """Prefix positions that are read: those of the longest group."""
-        return self.prefix_keys.shape[3] if self._fixed_shapes else max(1, int(self._host_prefix_lengths.max()))
+        return max(1, int(self._host_prefix_lengths.max()))
 
     def load(self, group: int, prefix: Prefix) -> None:
         """Put another image into ``group``; its lanes must be free."""
@@ -124,14 +88,14 @@ class Grid:
         self.prefix_values = _grown(self.prefix_values, prefix.length)
         self.prefix_keys[:, group, :, : prefix.length] = prefix.keys
         self.prefix_values[:, group, :, : prefix.length] = prefix.values
-        self.prefix_outputs[:, group] = prefix.outputs
+        self.prefix_outputs[:, group] = prefix.end.outputs
         self.prefix_lengths[group] = self._host_prefix_lengths[group] = prefix.length - 1
-        self._first_tokens[group] = prefix.first_token
-        self._next_positions[group] = prefix.next_position
+        self._first_tokens[group] = prefix.end.first_token
+        self._next_positions[group] = prefix.end.next_position
         self._hide_missing_positions()
 
-    def start(self, rows: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
-        """Begin a caption in each of ``rows``, each with its method.
+    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
+        """Begin a caption in each of ``rows``, each about one of the images, its group's, and with its method.
 
         Returns
         -------
@@ -139,9 +103,8 @@ class Grid:
             The first token of each, which the prefill has given.
         """
         host_rows = np.array(rows)
-        host_group = host_rows // self.lanes
-        index = self._to_device(host_rows)
-        group = index // self.lanes
+        host_group = np.array(images)
+        index, group = self._to_device(host_rows), self._to_device(host_group)
         last = self.prefix_lengths[group]
         for prefix, suffix, before in (
             (self.prefix_keys, self.suffix_keys, self.last_keys),
@@ -185,7 +148,6 @@ class Grid:
         other._hide_missing_positions()
         for state in self.states.values():
             state.reorder(index)
-        other._graphs = None if self._graphs is None else StepGraphs(self.vlm.device)
         return other
 
     def step(self, running: np.ndarray) -> Tensor:
@@ -201,15 +163,11 @@ class Grid:
         if longest > self.suffix_keys.shape[3]:
             self.suffix_keys = _grown(self.suffix_keys, 2 * longest)
             self.suffix_values = _grown(self.suffix_values, 2 * longest)
-        if self._graphs is None:
-            self._decode(spans)
-        else:
-            self._graphs.run(self._shape(spans), lambda: self._decode(spans))
+        self._decode(spans)
         self._host_slots[running] += 1
         return self._tokens
 
     def _decode(self, spans: list[Span]) -> None:
-        """The step on the device: no shape, and nothing that Python decides, depends on what the tensors hold."""
         step = GridStep(self, spans)
         hidden = self.vlm.decoder(
             inputs_embeds=self._embed(self._tokens)[:, None],
@@ -239,14 +197,11 @@ class Grid:
     def _spans(self, running: np.ndarray) -> list[Span]:
         """Which suffix slots to read: of each group as many as its longest running row needs.
 
-        Neighbours are read together, the shorter as far as the longer, where that costs less than one more product. On
-        a GPU everything is, for a graph needs few shapes.
+        Neighbours are read together, the shorter as far as the longer, where that costs less than one more product.
         """
         needed = np.zeros((self.groups, self.lanes), dtype=int)
         needed.flat[running] = self._host_slots[running] + 1
         longest = needed.max(axis=1)
-        if self._fixed_shapes:
-            return [Span(0, self.rows, -(-int(longest.max()) // _BUCKET) * _BUCKET)]
         slot_bytes = bytes_per_position(self.vlm) // self.n_layers
         spans: list[Span] = []
         for group, slots in enumerate(longest.tolist()):
@@ -262,25 +217,15 @@ class Grid:
             spans.append(Span(first, last, max(1, slots)))
         return spans
 
-    def _shape(self, spans: list[Span]) -> Hashable:
-        """What a captured step depends on: a graph reads the tensors that stood there when it was captured."""
-        tensors = [self.prefix_keys, self.prefix_values, self.suffix_keys, self.suffix_values]
-        states = [state.captured_with() for state in self.states.values()]
-        return *spans, *((tensor.data_ptr(), tensor.shape) for tensor in tensors), *states
-
     def _hide_missing_positions(self) -> None:
         """Keep the scores of positions that a shorter prefix does not have out of the softmax."""
         width = self.prefix_width
         loaded = self._host_prefix_lengths[self._host_prefix_lengths > 0]
-        if not self._fixed_shapes and (loaded == width).all():
+        if (loaded == width).all():
             self.prefix_hidden = None
             return
         positions = torch.arange(width, device=self.vlm.device)
-        hidden = self.hides(positions >= self.prefix_lengths[:, None])[:, None, None]
-        if self.prefix_hidden is not None and self.prefix_hidden.shape == hidden.shape:
-            self.prefix_hidden.copy_(hidden)
-        else:
-            self.prefix_hidden = hidden
+        self.prefix_hidden = self.hides(positions >= self.prefix_lengths[:, None])[:, None, None]
 
     def hides(self, hidden: Tensor) -> Tensor:
         """What is added to scores so that positions where ``hidden`` is true are not seen."""

@@ -1,4 +1,4 @@
-"""How large a grid fits into the device's memory, by calculation."""
+"""How large a grid fits into memory, by calculation; of a CPU here, of a GPU in :mod:`kvtune.captioning.paged_plan`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PREFILL_BATCH = 8
 MOST_ROWS = 1024
 """Rows above which a step takes as much longer as it has more rows, and larger grids bring nothing."""
 
-_PLANNED_SLOTS = {"cpu": 128, "cuda": 256}
+_PLANNED_SLOTS = 128
 """Positions of a caption that the plan allows for; CHAIR captions run to some 100 tokens, a rare longer one makes the
-cache grow, which costs a copy, and on a GPU new graphs."""
+cache grow, which costs a copy."""
 
 _SLOTS_STEP = 32
-"""Slots come in steps of so many, as they are read on a GPU."""
+"""Slots come in steps of so many."""
 
-_USABLE = {"cpu": 0.6, "cuda": 0.9}
+USABLE = {"cpu": 0.6, "cuda": 0.9}
 """Share of the free memory that the grid may take. On a GPU the rest is for fragments and what libraries take; on a CPU
 a quarter of the free memory is for kept prompts."""
 
@@ -64,6 +64,11 @@ class GridPlan:
     growth: int
 
     @property
+    def rows(self) -> int:
+        """Captions decoded at once."""
+        return self.groups * self.lanes
+
+    @property
     def peak(self) -> int:
         """Most bytes that are held at once as long as no caption outgrows its slots."""
         return self.weights + self.prefixes + self.suffixes + max(self.step, self.prefill)
@@ -73,12 +78,12 @@ class GridPlan:
 
     def __str__(self) -> str:
         text = (
-            f"{self.groups} images by {self.lanes} captions: at most {_megabytes(self.peak)} (weights "
-            f"{_megabytes(self.weights)}, prompts {_megabytes(self.prefixes)}, captions {_megabytes(self.suffixes)}, "
-            f"activations {_megabytes(max(self.step, self.prefill))})"
+            f"{self.groups} images by {self.lanes} captions: at most {megabytes(self.peak)} (weights "
+            f"{megabytes(self.weights)}, prompts {megabytes(self.prefixes)}, captions {megabytes(self.suffixes)}, "
+            f"activations {megabytes(max(self.step, self.prefill))})"
         )
         if self.growth:
-            text += f", {_megabytes(self.growth)} more if captions outgrow {self.slots - 1} tokens"
+            text += f", {megabytes(self.growth)} more if captions outgrow {self.slots - 1} tokens"
         return text
 
 
@@ -95,21 +100,18 @@ def plan_grid(
     prompt_tokens
         Length of the longest prompt, visual tokens included.
     lanes
-        Captions decoded at once over the whole grid; ``auto`` takes what fits into the free memory: on a GPU with
-        captions of the planned length, for one that runs out of memory goes on with a smaller grid; on a CPU with
-        captions as long as they may get, for there nobody says in time that memory is out.
+        Captions decoded at once over the whole grid; ``auto`` takes what fits into the free memory with captions as
+        long as they may get, for nobody says in time that a CPU's memory is out.
     """
-    if lanes != "auto" and lanes < 1:
-        raise RequestError(f"lanes must be auto or at least 1, not {lanes}")
+    check_lanes(lanes)
     most = MOST_ROWS if lanes == "auto" else lanes
     per_group = min(most, -(-requests // (images if requests <= most else 2 * images)))
     groups = max(1, min(most // per_group, -(-requests // per_group)))
     plan = predict(vlm, groups, per_group, prompt_tokens, max_new_tokens)
     if lanes != "auto":
         return plan
-    kind = vlm.device.type if vlm.device.type in _USABLE else "cpu"
-    usable = int(_USABLE[kind] * free_memory(vlm.device))
-    while plan.groups * plan.lanes > 1 and plan.peak - plan.weights + (kind == "cpu") * plan.growth > usable:
+    usable = int(USABLE["cpu"] * free_memory(vlm.device))
+    while plan.rows > 1 and plan.peak - plan.weights + plan.growth > usable:
         smaller = (plan.groups - 1, plan.lanes) if plan.groups > 1 else (1, plan.lanes - 1)
         plan = predict(vlm, *smaller, prompt_tokens, max_new_tokens)
     return plan
@@ -118,13 +120,12 @@ def plan_grid(
 def predict(vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: int, max_new_tokens: int) -> GridPlan:
     """What a grid of ``groups`` images by ``lanes`` captions takes."""
     config, position, rows = vlm.decoder.config, bytes_per_position(vlm), groups * lanes
-    planned = _PLANNED_SLOTS.get(vlm.device.type, _PLANNED_SLOTS["cpu"])
-    slots = -(-min(max_new_tokens + 1, planned) // _SLOTS_STEP) * _SLOTS_STEP
+    slots = -(-min(max_new_tokens + 1, _PLANNED_SLOTS) // _SLOTS_STEP) * _SLOTS_STEP
     # Beside its suffix a row has the keys and values of this step and of the step before.
     suffixes = rows * (slots + 2) * position
     outputs = vlm.n_layers * groups * config.num_attention_heads * vlm.head_dim * vlm.dtype.itemsize
     growth = 0
-    if max_new_tokens >= planned:
+    if max_new_tokens >= _PLANNED_SLOTS:
         # Keys have grown to twice the slots, and values are copied into as many.
         growth = rows * (2 * (slots + 1) * position - slots * position // 2)
     return GridPlan(
@@ -132,13 +133,24 @@ def predict(vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: in
         lanes,
         prompt_tokens,
         slots,
-        weights=sum(parameter.numel() * parameter.element_size() for parameter in vlm.hf_model.parameters()),
+        weights=weight_bytes(vlm),
         prefixes=groups * prompt_tokens * position + outputs,
         suffixes=suffixes,
-        step=rows * _step_bytes(vlm, prompt_tokens, slots),
-        prefill=_prefill_bytes(vlm, min(groups, PREFILL_BATCH), prompt_tokens),
+        step=rows * step_bytes(vlm, prompt_tokens, slots),
+        prefill=prefill_bytes(vlm, min(groups, PREFILL_BATCH), prompt_tokens),
         growth=growth,
     )
+
+
+def check_lanes(lanes: Lanes) -> None:
+    """Raise RequestError unless ``lanes`` is ``auto`` or a number of captions."""
+    if lanes != "auto" and lanes < 1:
+        raise RequestError(f"lanes must be auto or at least 1, not {lanes}")
+
+
+def weight_bytes(vlm: VisionLanguageModel) -> int:
+    """Bytes of a model's weights."""
+    return sum(parameter.numel() * parameter.element_size() for parameter in vlm.hf_model.parameters())
 
 
 def bytes_per_position(vlm: VisionLanguageModel) -> int:
@@ -169,19 +181,19 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def _step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int:
+def step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int:
     """Bytes a row's activations take at the peak of a decode step: in attention, in the MLP, or for the logits."""
     config, size = vlm.decoder.config, vlm.dtype.itemsize
     heads, hidden = config.num_attention_heads, config.hidden_size
     scores = 0
-    if vlm.device.type != "cuda":  # there a kernel keeps them on the chip
+    if vlm.device.type != "cuda":  # there the kernels keep them on the chip
         # Scores and their exponentials in at least float32, and these again in the model's type.
         scores = 2 * max(4, size) + (size if size < 4 else 0)
     attention = heads * ((prompt_tokens + slots) * scores + 6 * vlm.head_dim * size)
     return max(attention, 3 * config.intermediate_size * size, config.vocab_size * size) + 3 * hidden * size
 
 
-def _prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int) -> int:
+def prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int) -> int:
     """Bytes that a batch of prompts takes in the decoder: keys, values and the widest layer, or one prompt's copy."""
     config, size, position = vlm.decoder.config, vlm.dtype.itemsize, bytes_per_position(vlm)
     tokens = images * prompt_tokens
@@ -189,5 +201,5 @@ def _prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int) ->
     return tokens * position + max(layer, prompt_tokens * position)
 
 
-def _megabytes(count: int) -> str:
+def megabytes(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB" if count < 2**30 else f"{count / 2**30:,.1f} GiB"

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
-from kvtune.captioning.grid import Prefix
+from kvtune.captioning.prefix import Prefix, PromptEnd
 from kvtune.captioning.prompts import Prompt
 from kvtune.methods import Method
 from kvtune.methods.cache_name import CACHE
@@ -57,4 +57,5 @@ def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequen
         values = torch.stack([layer.values[row, :, -prompt.length :] for layer in cache.layers])
         if method is not None and method.prefix_key is not None:
             method.edit_prefix(list(keys[:, None]), list(values[:, None]))
-        yield Prefix(keys, values, last_outputs[:, row], first_tokens[row], prompt.next_position)
+        end = PromptEnd(prompt.length, last_outputs[:, row], first_tokens[row], prompt.next_position)
+        yield Prefix(keys, values, end)

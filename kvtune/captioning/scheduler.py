@@ -24,15 +24,17 @@ class Group(Generic[R]):
 
 @dataclasses.dataclass(frozen=True)
 class Placement(Generic[R]):
-    """A request that starts now, in ``lane`` of ``group``."""
+    """A request in ``row`` of the grid, which is about the image that the grid counts as ``image``."""
 
-    group: int
-    lane: int
+    image: int
+    row: int
     request: R
 
 
 class Scheduler(Generic[R]):
     """Gives free lanes to waiting requests, those of one prefix together.
+
+    Row ``group * lanes + lane`` of the grid is a group's lane, and its image is the group's.
 
     A finished lane takes the next waiting request of its group's image; a group whose image has none left, and whose
     lanes are all done, takes the image that has waited longest. When every image that waits is on the grid already, a
@@ -46,6 +48,7 @@ class Scheduler(Generic[R]):
 
     def __init__(self, groups: int, lanes: int) -> None:
         self.groups: list[Group[R]] = [Group([None] * lanes) for _ in range(groups)]
+        self.lanes = lanes
         self._waiting: dict[Hashable, deque[R]] = {}
         self._has_room = True
 
@@ -68,7 +71,7 @@ class Scheduler(Generic[R]):
     def running(self) -> list[Placement[R]]:
         """What the lanes decode."""
         return [
-            Placement(index, lane, request)
+            Placement(index, self._row(index, lane), request)
             for index, group in enumerate(self.groups)
             for lane, request in enumerate(group.lanes)
             if request is not None
@@ -79,15 +82,15 @@ class Scheduler(Generic[R]):
         self._waiting.setdefault(key, deque()).append(request)
         self._has_room = True
 
-    def place(self) -> tuple[list[int], list[Placement[R]]]:
+    def place(self) -> tuple[dict[int, Hashable], list[Placement[R]]]:
         """Fill free lanes.
 
         Returns
         -------
         tuple
-            The groups that got another image, and the requests that start.
+            The groups that got another image, with its key; and the requests that start.
         """
-        loads: list[int] = []
+        loads: dict[int, Hashable] = {}
         starts: list[Placement[R]] = []
         for index, group in enumerate(self.groups):
             starts += self._fill(index, group)
@@ -99,15 +102,15 @@ class Scheduler(Generic[R]):
                 continue
             key = next((key for key in self._waiting if key not in on_grid), next(iter(self._waiting)))
             if key != group.key:
-                group.key = key
-                loads.append(index)
+                group.key = loads[index] = key
             on_grid.add(key)
             starts += self._fill(index, group)
         self._has_room = bool(starts)
         return loads, starts
 
-    def finish(self, group: int, lane: int) -> None:
-        """The request in ``lane`` of ``group`` is done; the lane is free."""
+    def finish(self, row: int) -> None:
+        """The request in ``row`` is done; its lane is free."""
+        group, lane = divmod(row, self.lanes)
         self.groups[group].lanes[lane] = None
         self._has_room = True
 
@@ -123,21 +126,16 @@ class Scheduler(Generic[R]):
         for group in self.groups:
             group.lanes = [None if request is None or unwanted(request) else request for request in group.lanes]
 
-    def resized(self, groups: int, lanes: int) -> Scheduler[R]:
-        """A scheduler of another size in which everything waits again, what was running first."""
-        other: Scheduler[R] = Scheduler(groups, lanes)
-        for placement in self.running:
-            other.add(self.groups[placement.group].key, placement.request)
-        for key, queue in self._waiting.items():
-            for request in queue:
-                other.add(key, request)
-        return other
+    def requests(self) -> list[tuple[Hashable, R]]:
+        """Everything that runs or waits, with its key, what runs first."""
+        running = [(self.groups[placement.image].key, placement.request) for placement in self.running]
+        return running + [(key, request) for key, queue in self._waiting.items() for request in queue]
 
     def packed(self, groups: Sequence[Sequence[Placement[R]]], lanes: int) -> Scheduler[R]:
         """A scheduler of ``lanes`` with a group for each of ``groups``, what runs of one image, in their order."""
         other: Scheduler[R] = Scheduler(len(groups), lanes)
         for new, placements in zip(other.groups, groups, strict=True):
-            new.key = self.groups[placements[0].group].key
+            new.key = self.groups[placements[0].image].key
             new.lanes[: len(placements)] = [placement.request for placement in placements]
         return other
 
@@ -145,8 +143,11 @@ class Scheduler(Generic[R]):
         """What the lanes decode, those that share a prefix together."""
         found: dict[Hashable, list[Placement[R]]] = {}
         for placement in self.running:
-            found.setdefault(self.groups[placement.group].key, []).append(placement)
+            found.setdefault(self.groups[placement.image].key, []).append(placement)
         return list(found.values())
+
+    def _row(self, group: int, lane: int) -> int:
+        return group * self.lanes + lane
 
     def _fill(self, index: int, group: Group[R]) -> list[Placement[R]]:
         starts = []
@@ -156,7 +157,7 @@ class Scheduler(Generic[R]):
                 break
             if request is None:
                 group.lanes[lane] = taken = queue.popleft()
-                starts.append(Placement(index, lane, taken))
+                starts.append(Placement(index, self._row(index, lane), taken))
         if queue is not None and not queue:
             del self._waiting[group.key]
         return starts

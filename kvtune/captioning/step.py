@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,13 +13,20 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from kvtune.captioning.attention import Cached, attention
+from kvtune.captioning.attention import Cached, attend
 
 if TYPE_CHECKING:
     from kvtune.captioning.grid import Grid
 
 ATTENTION = "kvtune_grid"
 """The name under which the grid's attention function is registered with transformers."""
+
+
+class Step(Protocol):
+    """One decode step, whatever the grid."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """See :meth:`GridStep.attend`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +65,6 @@ class GridStep:
         self.entropies: dict[int, Tensor] = {}
         self._looked_at = {layer for state in grid.states.values() for layer in state.layers}
         self._on_output = [state for state in grid.states.values() if state.smooths_output]
-        self._attend = attention(grid.vlm.device, grid.vlm.dtype)
         self._spans = [(span, *self._hidden(span)) for span in spans]
         _, kv_heads, capacity, _ = grid.suffix_keys.shape[1:]
         heads = torch.arange(grid.rows * kv_heads, device=grid.vlm.device).view(grid.rows, kv_heads)
@@ -109,7 +115,7 @@ class GridStep:
         query = query.view(rows, kv_heads, heads // kv_heads, head_dim) * scaling
         looked_at = layer in self._looked_at
         attended = [
-            self._attend(query[span.first : span.last], prefix, suffix, looked_at)
+            attend(query[span.first : span.last], prefix, suffix, looked_at)
             for span, prefix, suffix in self._cached(layer)
         ]
         output = torch.cat([output for output, _ in attended]) if len(attended) > 1 else attended[0][0]
@@ -167,7 +173,7 @@ def _attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float,
-    kvtune_grid: GridStep | None = None,
+    kvtune_grid: Step | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, Tensor | None]:
     if kvtune_grid is None:  # a prefill

@@ -1,8 +1,11 @@
-"""What :func:`kvtune.captioning.attention.attend` computes, by one Triton kernel over the prompt and over the text.
+"""What :func:`kvtune.captioning.paged_attention.attend` computes, by two Triton kernels: over prompts, then over texts.
 
-A program takes one head of one group and some of its queries, and goes over the group's positions once, as far as the
-group is long: scores never leave the chip, and a buffer with room for a long caption costs what is in it. The running
-highest score is the usual online softmax; the entropy's sum follows it, because with m' = m + d
+The first takes one head of some rows of one image and goes over the image's prompt once for all of them. The second
+takes one head of one row, begins with what the first found, goes over the row's own text, puts the newest key and value
+into the cache on the way, and writes the output in the model's type and the entropy of the head's weights. Scores never
+leave the chip, nothing is read of rows that stand idle, and a row is read no further than it has been written.
+
+The running highest score is the usual online softmax; the entropy's sum follows it, because with m' = m + d
 
     Σ exp(s - m') (s - m') = exp(-d) (Σ exp(s - m) (s - m) - d Σ exp(s - m)).
 """
@@ -14,111 +17,277 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kvtune.captioning.attention import Cached, by_group, by_row
-from kvtune.captioning.parts import Part, join
+from kvtune.captioning.paged_attention import Layout
+from kvtune.captioning.pages import PAGE
 
-_QUERIES = 16
-"""Queries of a program: the fewest that a matrix product of tensor cores takes."""
+_FEWEST_QUERIES = 16
+"""The fewest rows that a matrix product of tensor cores takes."""
 
-_POSITIONS = 64
-"""Positions that a program looks at together."""
-
-
-def attend(query: Tensor, prefix: Cached, suffix: Cached, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
-    """See :func:`kvtune.captioning.attention.attend`; the output is float32 here."""
-    rows, groups = len(query), len(prefix.keys)
-    on_prefix = attend_part(by_group(query, groups), prefix).map(lambda grouped: by_row(grouped, rows))
-    output, entropy = join(on_prefix, attend_part(query, suffix))
-    return output, entropy if with_entropy else None
+_MOST_QUERIES = {2: 64, 4: 16}
+"""Queries of one program over a prompt, by the bytes of a number: as many as registers hold."""
 
 
-def attend_part(query: Tensor, cached: Cached) -> Part:
-    """Attention over ``cached`` alone; ``query`` is [groups, kv_heads, queries, head_dim], scaled."""
-    keys, values = cached.keys, cached.values
-    groups, kv_heads, queries, head_dim = query.shape
-    query = query.contiguous()
-    total, weighted, highest = query.new_empty(3, groups, kv_heads, queries, 1, dtype=torch.float32)
-    output = torch.empty_like(query, dtype=torch.float32)
-    _attend[(groups * kv_heads, triton.cdiv(queries, _QUERIES))](
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, layout: Layout, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """See :func:`kvtune.captioning.paged_attention.attend`; entropies are [rows, heads] here."""
+    rows, kv_heads, share, head_dim = query.shape
+    heads = kv_heads * share
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    partial = query.new_empty(rows, heads, 3 + head_dim, dtype=torch.float32)
+    output = torch.empty_like(query)
+    entropy = query.new_empty(rows, heads, dtype=torch.float32)
+    cache = (keys, values, *keys.stride()[:3])
+    shape = constants(kv_heads, share, head_dim)
+    tiles, lanes = layout.tiles.shape
+    queries = queries_of_a_tile(lanes, share, query.dtype.itemsize)
+    attend_prompts[(triton.cdiv(lanes * share, queries), tiles, kv_heads)](
         query,
-        keys,
-        values,
-        cached.lengths,
-        highest,
-        total,
-        weighted,
-        output,
-        *keys.stride()[:3],
-        *values.stride()[:3],
-        queries,
-        keys.shape[2],
-        KV_HEADS=kv_heads,
-        HEAD_DIM=head_dim,
-        HEAD_BLOCK=max(16, triton.next_power_of_2(head_dim)),
-        QUERIES=_QUERIES,
-        POSITIONS=_POSITIONS,
+        *cache,
+        layout.tiles,
+        layout.tile_images,
+        layout.prompt_table,
+        layout.prompt_table.stride(0),
+        layout.prompt_lengths,
+        partial,
+        scaling,
+        LANES=lanes,
+        QUERIES=queries,
+        **shape,
+        num_warps=warps_for(queries),
     )
-    return Part(highest, total, weighted, output)
+    attend_texts[(rows, kv_heads)](
+        query,
+        key,
+        value,
+        *cache,
+        layout.table,
+        layout.table.stride(0),
+        layout.newest,
+        partial,
+        output,
+        entropy,
+        scaling,
+        QUERIES=queries_of_a_row(share),
+        **shape,
+    )
+    return output, entropy
+
+
+def constants(kv_heads: int, share: int, head_dim: int) -> dict[str, int]:
+    """What both kernels are built for."""
+    return {
+        "KV_HEADS": kv_heads,
+        "SHARE": share,
+        "HEAD_DIM": head_dim,
+        "HEAD_BLOCK": max(_FEWEST_QUERIES, triton.next_power_of_2(head_dim)),
+        "PAGE": PAGE,
+    }
+
+
+def queries_of_a_tile(lanes: int, share: int, itemsize: int) -> int:
+    """Queries of one program over a prompt, for numbers of ``itemsize`` bytes."""
+    return min(_MOST_QUERIES[itemsize], max(_FEWEST_QUERIES, triton.next_power_of_2(lanes * share)))
+
+
+def queries_of_a_row(share: int) -> int:
+    """Queries of one program over a text, of which ``share`` are there."""
+    return max(_FEWEST_QUERIES, triton.next_power_of_2(share))
+
+
+def warps_for(queries: int) -> int:
+    """Warps of a program of so many queries; with fewer, registers spill."""
+    return 4 if queries <= _FEWEST_QUERIES else 8
 
 
 @triton.jit
-def _attend(
-    query,
+def _read(
+    q,
     keys,
     values,
-    lengths,
-    highest,
-    total,
-    weighted,
-    output,
-    key_group,
-    key_head,
-    key_position,
-    value_group,
-    value_head,
-    value_position,
-    n_queries,
-    n_positions,
-    KV_HEADS: tl.constexpr,
+    page_stride,
+    head_stride,
+    position_stride,
+    table,
+    head,
+    length,
+    scaling,
+    most,
+    mass,
+    below,
+    out,
     HEAD_DIM: tl.constexpr,
     HEAD_BLOCK: tl.constexpr,
-    QUERIES: tl.constexpr,
-    POSITIONS: tl.constexpr,
+    PAGE: tl.constexpr,
 ):
-    place = tl.program_id(0).to(tl.int64)
-    group, head = place // KV_HEADS, place % KV_HEADS
-    rows = tl.program_id(1) * QUERIES + tl.arange(0, QUERIES)
+    """Go over ``length`` positions of the pages in ``table``; sums so far in, sums so far out."""
     columns = tl.arange(0, HEAD_BLOCK)
-    in_rows, in_columns = rows < n_queries, columns < HEAD_DIM
-    at = place * n_queries + rows
-    in_query = in_rows[:, None] & in_columns[None, :]
-    q = tl.load(query + at[:, None] * HEAD_DIM + columns[None, :], mask=in_query, other=0.0)
-
-    most = tl.full([QUERIES], -1e30, tl.float32)
-    mass = tl.zeros([QUERIES], tl.float32)
-    below = tl.zeros([QUERIES], tl.float32)
-    out = tl.zeros([QUERIES, HEAD_BLOCK], tl.float32)
-    length = tl.minimum(tl.load(lengths + group), n_positions)
-    for begin in range(0, length, POSITIONS):
-        index = begin + tl.arange(0, POSITIONS)
-        there = index < length
+    in_columns = columns < HEAD_DIM
+    positions = tl.arange(0, PAGE)
+    in_page = positions[:, None] * position_stride + columns[None, :]
+    for begin in range(0, length, PAGE):
+        page = tl.load(table + begin // PAGE).to(tl.int64)
+        there = begin + positions < length
         tile = there[:, None] & in_columns[None, :]
-        k_at = group * key_group + head * key_head + index[:, None] * key_position + columns[None, :]
-        k = tl.load(keys + k_at, mask=tile, other=0.0)
-        s = tl.dot(q, tl.trans(k), input_precision="ieee")
+        at = page * page_stride + head * head_stride + in_page
+        k = tl.load(keys + at, mask=tile, other=0.0)
+        s = tl.dot(q, tl.trans(k), input_precision="ieee") * scaling
         s = tl.where(there[None, :], s, -1e30)
         now = tl.maximum(most, tl.max(s, axis=1))
         down = most - now
         kept = tl.exp(down)
         lower = s - now[:, None]
         e = tl.where(there[None, :], tl.exp(lower), 0.0)
-        below = kept * (below + down * mass) + tl.sum(tl.where(there[None, :], e * lower, 0.0), axis=1)
+        below = kept * (below + down * mass) + tl.sum(e * tl.where(there[None, :], lower, 0.0), axis=1)
         mass = kept * mass + tl.sum(e, axis=1)
         most = now
-        v_at = group * value_group + head * value_head + index[:, None] * value_position + columns[None, :]
-        v = tl.load(values + v_at, mask=tile, other=0.0)
+        v = tl.load(values + at, mask=tile, other=0.0)
         out = kept[:, None] * out + tl.dot(e.to(v.dtype), v, input_precision="ieee")
-    tl.store(highest + at, most, mask=in_rows)
-    tl.store(total + at, mass, mask=in_rows)
-    tl.store(weighted + at, below, mask=in_rows)
-    tl.store(output + at[:, None] * HEAD_DIM + columns[None, :], out, mask=in_query)
+    return most, mass, below, out
+
+
+@triton.jit
+def attend_prompts(
+    query,
+    keys,
+    values,
+    page_stride,
+    head_stride,
+    position_stride,
+    tiles,
+    tile_images,
+    prompt_table,
+    prompt_table_stride,
+    prompt_lengths,
+    partial,
+    scaling,
+    LANES: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SHARE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HEAD_BLOCK: tl.constexpr,
+    PAGE: tl.constexpr,
+):
+    """Attention of a tile's rows over their image's prompt, unfinished: m, Σe, Σe(s-m), Σev for each row and head."""
+    tile, head = tl.program_id(1), tl.program_id(2)
+    which = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    lane = which // SHARE
+    rows = tl.load(tiles + tile * LANES + lane, mask=lane < LANES, other=-1)
+    if tl.max(rows, axis=0) < 0:  # nobody is here
+        return
+    there = rows >= 0
+    place = rows.to(tl.int64) * (KV_HEADS * SHARE) + head * SHARE + which % SHARE
+    columns = tl.arange(0, HEAD_BLOCK)
+    tile_mask = there[:, None] & (columns < HEAD_DIM)[None, :]
+    q = tl.load(query + place[:, None] * HEAD_DIM + columns[None, :], mask=tile_mask, other=0.0)
+    image = tl.load(tile_images + tile)
+    most, mass, below, out = _read(
+        q,
+        keys,
+        values,
+        page_stride,
+        head_stride,
+        position_stride,
+        prompt_table + image * prompt_table_stride,
+        head,
+        tl.load(prompt_lengths + image),
+        scaling,
+        tl.full([QUERIES], -1e30, tl.float32),
+        tl.zeros([QUERIES], tl.float32),
+        tl.zeros([QUERIES], tl.float32),
+        tl.zeros([QUERIES, HEAD_BLOCK], tl.float32),
+        HEAD_DIM,
+        HEAD_BLOCK,
+        PAGE,
+    )
+    at = partial + place * (3 + HEAD_DIM)
+    tl.store(at, most, mask=there)
+    tl.store(at + 1, mass, mask=there)
+    tl.store(at + 2, below, mask=there)
+    tl.store(at[:, None] + 3 + columns[None, :], out, mask=tile_mask)
+
+
+@triton.jit
+def attend_texts(
+    query,
+    new_keys,
+    new_values,
+    keys,
+    values,
+    page_stride,
+    head_stride,
+    position_stride,
+    table,
+    table_stride,
+    newest,
+    partial,
+    output,
+    entropy,
+    scaling,
+    QUERIES: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    SHARE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    HEAD_BLOCK: tl.constexpr,
+    PAGE: tl.constexpr,
+):
+    """Attention of a row over its own text, joined with what :func:`attend_prompts` left; the text grows by a token."""
+    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    columns = tl.arange(0, HEAD_BLOCK)
+    in_columns = columns < HEAD_DIM
+    which = tl.arange(0, QUERIES)
+    there = which < SHARE
+    place = row * (KV_HEADS * SHARE) + head * SHARE + which
+    tile = there[:, None] & in_columns[None, :]
+    length = tl.load(newest + row)
+    if length == 0:  # idle
+        tl.store(
+            output + place[:, None] * HEAD_DIM + columns[None, :],
+            tl.zeros([QUERIES, HEAD_BLOCK], tl.float32),
+            mask=tile,
+        )
+        tl.store(entropy + place, tl.zeros([QUERIES], tl.float32), mask=there)
+        return
+    q = tl.load(query + place[:, None] * HEAD_DIM + columns[None, :], mask=tile, other=0.0)
+    at = partial + place * (3 + HEAD_DIM)
+    most = tl.load(at, mask=there, other=-1e30)
+    mass = tl.load(at + 1, mask=there, other=0.0)
+    below = tl.load(at + 2, mask=there, other=0.0)
+    out = tl.load(at[:, None] + 3 + columns[None, :], mask=tile, other=0.0)
+    most, mass, below, out = _read(
+        q,
+        keys,
+        values,
+        page_stride,
+        head_stride,
+        position_stride,
+        table + row * table_stride,
+        head,
+        length,
+        scaling,
+        most,
+        mass,
+        below,
+        out,
+        HEAD_DIM,
+        HEAD_BLOCK,
+        PAGE,
+    )
+    # The newest token, which is not in the cache yet.
+    new_at = (row * KV_HEADS + head) * HEAD_DIM + columns
+    k = tl.load(new_keys + new_at, mask=in_columns, other=0.0)
+    v = tl.load(new_values + new_at, mask=in_columns, other=0.0)
+    page = tl.load(table + row * table_stride + length // PAGE).to(tl.int64)
+    cached_at = page * page_stride + head * head_stride + (length % PAGE) * position_stride + columns
+    tl.store(keys + cached_at, k, mask=in_columns)
+    tl.store(values + cached_at, v, mask=in_columns)
+    s = tl.sum(q.to(tl.float32) * k.to(tl.float32)[None, :], axis=1) * scaling
+    now = tl.maximum(most, s)
+    down, lower = most - now, s - now
+    kept, e = tl.exp(down), tl.exp(lower)
+    below = kept * (below + down * mass) + e * lower
+    mass = kept * mass + e
+    out = (kept[:, None] * out + e[:, None] * v.to(tl.float32)[None, :]) / mass[:, None]
+    tl.store(output + place[:, None] * HEAD_DIM + columns[None, :], out, mask=tile)
+    tl.store(entropy + place, tl.log(mass) - below / mass, mask=there)

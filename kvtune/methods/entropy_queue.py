@@ -60,5 +60,11 @@ class EntropyQueue:
 
     def reorder(self, index: Tensor) -> None:
         """Row ``i`` becomes what row ``index[i]`` was."""
-        self.lengths, self.seen = self.lengths[index], self.seen[index]
-        self.entries = self.entries[:, index]
+        self.lengths, self.seen = moved(self.lengths, index), moved(self.seen, index)
+        self.entries = moved(self.entries, index, axis=1)
+
+
+def moved(tensor: Tensor, index: Tensor, axis: int = 0) -> Tensor:
+    """``tensor`` with its rows in the order of ``index``: in place if they stay as many, as a CUDA graph needs it."""
+    taken = tensor.index_select(axis, index)
+    return tensor.copy_(taken) if taken.shape == tensor.shape else taken

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvtune.errors import RequestError
 from kvtune.methods.base import Method, RowState
-from kvtune.methods.entropy_queue import EntropyQueue
+from kvtune.methods.entropy_queue import EntropyQueue, moved
 from kvtune.methods.smoothing import lerp_
 
 Target = Literal["kv", "k", "attention_output"]
@@ -154,10 +154,10 @@ class KVSmoothRows(RowState):
     def reorder(self, index: Tensor) -> None:
         index = index.to(self._low.device)
         for field in ("_low", "_high", "_on_keys", "_on_values", "_on_output"):
-            setattr(self, field, getattr(self, field)[index])
-        self._in_layers = self._in_layers[:, index]
+            setattr(self, field, moved(getattr(self, field), index))
+        self._in_layers = moved(self._in_layers, index, axis=1)
         self._queue.reorder(index)
-        self._outputs = {layer: output[index] for layer, output in self._outputs.items()}
+        self._outputs = {layer: moved(output, index) for layer, output in self._outputs.items()}
 
     def _factor(self, entropy: Tensor, layers: slice) -> Tensor:
         share = self._queue.rank(entropy, layers)

@@ -12,7 +12,12 @@ from small_vlms import FaintPrefix, random_images, reference_tokens, small_vlm
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.grid import Grid
+from kvtune.captioning.group_decoding import GroupDecoding
+from kvtune.captioning.memory import predict
+from kvtune.captioning.paged_decoding import PagedDecoding
+from kvtune.captioning.paged_plan import plan_pages
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.methods.kvsmooth import KVSmoothRows
 
 IMAGES = random_images(5)
 
@@ -104,7 +109,7 @@ def test_requests_are_pulled_only_as_there_is_room():
 
 
 def test_images_of_equal_content_share_a_prefill(monkeypatch, tmp_path):
-    from kvtune.captioning import captioner as module
+    from kvtune.captioning import group_decoding as module
 
     calls = []
     original = module.prefill
@@ -187,45 +192,40 @@ def test_no_requests_give_no_captions():
     assert list(Captioner(vlm()).run([])) == []
 
 
-def test_suffix_keys_and_entropies_equal_the_naive_reference():
+@pytest.mark.parametrize("paged", [False, True])
+def test_cached_keys_and_entropies_equal_the_naive_reference(paged, monkeypatch):
     """Key for key and entropy for entropy in float32, against loops over one caption."""
     from naive_kvsmooth import naive_decode
 
-    from kvtune.captioning.captioner import _Decoding
-    from kvtune.captioning.memory import predict
-    from kvtune.captioning.scheduler import Scheduler
-
     model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32), eos=())
     method = METHODS[2]
-    captioner = Captioner(model, max_new_tokens=14, lanes=4)
-    scheduler = Scheduler(2, 2)
+    captioner = Captioner(model, max_new_tokens=60, lanes=4)
+    if paged:
+        decoding = PagedDecoding(model, captioner.prompts_of, 60, plan_pages(model, 20, 60, 4, 2, 4))
+    else:
+        decoding = GroupDecoding(model, captioner.prompts_of, 60, predict(model, 2, 2, 20, 60))
     for image in (0, 1):
         for one in (method, None):
-            scheduler.add(image, CaptionRequest(image, IMAGES[image], one))
-    decoding = _Decoding(captioner, scheduler, predict(model, 2, 2, 20, 14))
-    entropies = []
-    original = decoding.grid._smooth
-    decoding.grid._smooth = lambda step: (entropies.append(dict(step.entropies)), original(step))
-    for _ in range(13):
+            decoding.scheduler.add(image, CaptionRequest(image, IMAGES[image], one, tag=(image, one is None)))
+    grid, entropies = decoding.grid, []
+    original = KVSmoothRows.factors
+    monkeypatch.setattr(
+        KVSmoothRows, "factors", lambda state, entropy: entropies.append(entropy.clone()) or original(state, entropy)
+    )
+    for _ in range(43):
         decoding.advance([])
-    for group in (0, 1):
-        image = scheduler.groups[group].key if scheduler.groups[group].key is not None else group
+    row_of = {request.tag: row for row, request in decoding.requests.items()}
+    for image in (0, 1):
         inputs = model.prepare([IMAGES[image]])
-        naive = naive_decode(model.hf_model, inputs, method.parameters(), 14)
-        start = inputs["input_ids"].shape[1]
-        row = group * 2
+        naive = naive_decode(model.hf_model, inputs, method.parameters(), 44)
+        start, row = inputs["input_ids"].shape[1], row_of[image, False]
         for layer in range(3):
-            torch.testing.assert_close(
-                decoding.grid.suffix_keys[layer, row, :, 1:14],
-                naive.keys[layer][0, :, start : start + 13],
-                rtol=0,
-                atol=1e-5,
-            )
-            torch.testing.assert_close(
-                decoding.grid.suffix_values[layer, row, :, 1:14],
-                naive.values[layer][0, :, start : start + 13],
-                rtol=0,
-                atol=1e-5,
-            )
-            for step in range(13):
+            if paged:
+                pages = grid.pages.of(("row", row))
+                cached = [torch.cat([cache[layer, page] for page in pages], 1) for cache in (grid.keys, grid.values)]
+            else:
+                cached = [grid.suffix_keys[layer, row], grid.suffix_values[layer, row]]
+            for own, all_keys in zip(cached, (naive.keys, naive.values), strict=True):
+                torch.testing.assert_close(own[:, 1:44], all_keys[layer][0, :, start : start + 43], rtol=0, atol=1e-5)
+            for step in range(43):
                 assert entropies[step][layer][row].item() == pytest.approx(naive.entropies[step][layer], abs=1e-5)

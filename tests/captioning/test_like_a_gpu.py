@@ -1,5 +1,10 @@
 """The way the engine works on a GPU, shown right without one."""
 
+import copy
+import dataclasses
+import functools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +15,18 @@ from small_models import small_llava
 from small_vlms import random_images, reference_tokens, small_vlm
 from test_engine import METHODS, check, requests_of, vlm
 
-from kvtune.captioning import Captioner, CaptionRequest, memory
-from kvtune.captioning.grid import Grid
+from kvtune import KVSmooth
+from kvtune.captioning import Captioner, CaptionRequest, paged_decoding, paged_grid
+from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning.paged_grid import PagedGrid
+from kvtune.captioning.paged_plan import plan_pages
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompts
+from kvtune.captioning.step import ATTENTION
+from kvtune.errors import KvtuneError
+from kvtune.methods.attach import attention_implementation
+from kvtune.methods.kvsmooth import KVSmoothRows
+from kvtune.models import VisionLanguageModel
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -38,17 +51,114 @@ def test_replayed_steps_and_late_tokens_change_no_caption(kind, pairs, lanes, wi
     assert set(range(len(requests))) - withdrawn <= seen.keys()
 
 
-@pytest.mark.parametrize("replayed", [False, True])
-def test_captions_outgrow_the_suffix_that_the_grid_began_with(monkeypatch, replayed):
-    made = like_a_gpu(monkeypatch) if replayed else []
-    monkeypatch.setattr(memory, "_PLANNED_SLOTS", {"cpu": 64})
-    model = small_vlm(small_llava(0, kv_heads=2), eos=())
-    images = random_images(3)
-    requests = [CaptionRequest(n, images[n], METHODS[n + 1], n, 140 + 10 * n) for n in range(3)]
-    captions = {c.tag: c for c in Captioner(model, max_new_tokens=170, lanes=3).run(requests)}
+def long_and_short(count, long, short=9):
+    """Requests under many methods, each with a limit of its own, a few of them long."""
+    return [
+        CaptionRequest(n, IMAGES[n % 3], METHODS[n % 6], n, long + 10 * n if n % 5 == 0 else short + n % 3)
+        for n in range(count)
+    ]
+
+
+IMAGES = random_images(3)
+ENDLESS = small_vlm(small_llava(0, kv_heads=2), eos=())
+
+
+def test_long_captions_among_short_ones_take_pages_and_no_other_graph(monkeypatch):
+    made = like_a_gpu(monkeypatch)
+    requests = long_and_short(20, 140)
+    captions = {c.tag: c for c in Captioner(ENDLESS, max_new_tokens=300, lanes=4).run(requests)}
     for n, request in enumerate(requests):
-        assert captions[n].token_ids == reference_tokens(model, images[n], request.method, 140 + 10 * n)[0]
-    assert (sum(steps.replays for steps in made) > 120) == replayed
+        expected = reference_tokens(ENDLESS, request.image, request.method, request.max_new_tokens)[0]
+        assert captions[n].token_ids == expected
+    (steps,) = made
+    assert steps.replays > 200
+    assert len({shape[:2] for shape in steps.seen}) <= 6  # widths and tiles, whatever the lengths
+
+
+@settings(max_examples=10, deadline=None)
+@given(pages=st.integers(6, 24), lanes=st.integers(1, 12), seed=st.integers(0, 99))
+def test_few_pages_change_no_caption(pages, lanes, seed):
+    """Captions outgrow what was expected of them: the youngest give way and begin again."""
+    random = np.random.default_rng(seed)
+    requests = [
+        CaptionRequest(n, IMAGES[n % 3], METHODS[n % 5], n, int(random.choice([3, 20, 100]))) for n in range(14)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        like_a_gpu(patch)
+        plan = captioner_module.plan_pages
+        patch.setattr(captioner_module, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=pages))
+        captions = {c.tag: c for c in Captioner(ENDLESS, max_new_tokens=100, lanes=lanes).run(requests)}
+    assert captions.keys() == set(range(14))
+    for n, request in enumerate(requests):
+        assert captions[n].token_ids == expected_of(n % 3, n % 5, request.max_new_tokens)
+
+
+@functools.cache
+def expected_of(image, method, limit):
+    return reference_tokens(ENDLESS, IMAGES[image], METHODS[method], limit)[0]
+
+
+def test_too_few_pages_for_one_caption_are_said(monkeypatch):
+    like_a_gpu(monkeypatch)
+    plan = captioner_module.plan_pages
+    monkeypatch.setattr(captioner_module, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=2))
+    with pytest.raises(KvtuneError, match="single caption"):
+        list(Captioner(ENDLESS, max_new_tokens=100, lanes=4).run(long_and_short(4, 90, 80)))
+
+
+def test_every_image_is_prefilled_once_for_all_its_captions(monkeypatch):
+    like_a_gpu(monkeypatch)
+    calls = []
+    original = paged_decoding.prefill
+    monkeypatch.setattr(
+        paged_decoding,
+        "prefill",
+        lambda vlm, prompts, *rest: calls.append(len(prompts)) or original(vlm, prompts, *rest),
+    )
+    requests = [CaptionRequest(n, IMAGES[n // 8], METHODS[n % 6], n, 5 + n % 7) for n in range(24)]
+    assert len(list(Captioner(ENDLESS, max_new_tokens=20, lanes=5).run(requests))) == 24
+    assert sum(calls) == 3
+
+
+def test_a_step_is_narrower_when_few_captions_are_left(monkeypatch):
+    like_a_gpu(monkeypatch)
+    widths = []
+    original = PagedGrid.step
+
+    def step(grid, running):
+        widths.append((len(running), grid.width(running)))
+        return original(grid, running)
+
+    monkeypatch.setattr(PagedGrid, "step", step)
+    requests = [CaptionRequest(n, IMAGES[n % 3], METHODS[n % 5], n, 30 if n == 11 else 5) for n in range(12)]
+    captions = {c.tag: c for c in Captioner(ENDLESS, max_new_tokens=30, lanes=12).run(requests)}
+    assert widths[0] == (12, 12)
+    assert widths[-1] == (1, 1)
+    assert captions[11].token_ids == expected_of(2, 1, 30)
+
+
+def test_a_step_reads_nothing_of_rows_that_stand_idle(monkeypatch):
+    like_a_gpu(monkeypatch)
+    layouts = []
+    original = PagedGrid._decode
+
+    def decode(grid, width, tiles):
+        layout = grid._on_device(width, tiles)
+        layouts.append((layout.newest.tolist(), layout.table.tolist(), layout.tiles.flatten().tolist()))
+        return original(grid, width, tiles)
+
+    monkeypatch.setattr(PagedGrid, "_decode", decode)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
+    requests = [CaptionRequest(n, IMAGES[n % 3], METHODS[n % 5], n, 4 + 3 * n) for n in range(6)]
+    list(Captioner(ENDLESS, max_new_tokens=30, lanes=6).run(requests))
+    idle = 0
+    for newest, table, members in layouts:
+        live = [row for row, position in enumerate(newest) if position > 0]
+        assert sorted(member for member in members if member >= 0) == live
+        for row, pages in enumerate(table):
+            assert any(pages) == (row in live)
+            idle += row not in live
+    assert idle > 0
 
 
 def test_a_replay_that_meets_what_it_was_not_recorded_for_would_be_wrong():
@@ -60,31 +170,117 @@ def test_a_replay_that_meets_what_it_was_not_recorded_for_would_be_wrong():
     steps = 5
     recorded.replay()
     assert state.tolist() == [2, 2]
-    with pytest.raises(AssertionError, match="waits for the device"), RecordedStep():
-        state.sum().item()
+
+
+READS = {
+    "item": lambda state: state.sum().item(),
+    "float": lambda state: float(state.sum()),
+    "bool": lambda state: bool((state > 0).any()),
+    "branch": lambda state: 1 if state[0] > 0 else 2,
+    "tolist": lambda state: state.tolist(),
+    "numpy": lambda state: state.numpy(),
+    "mask": lambda state: state[state > 0],
+    "put by mask": lambda state: state.__setitem__(state > 0, torch.ones(1)),
+    "nonzero": lambda state: state.nonzero(),
+    "equal": lambda state: torch.equal(state, state + 1),
+}
+
+
+@pytest.mark.parametrize("inference", [True, False])
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_step_that_waits_for_the_device_is_refused(read, inference):
+    with torch.inference_mode(inference):
+        state = torch.ones(2)
+        with pytest.raises(AssertionError, match="waits for the device"), RecordedStep():
+            read(state)
+
+
+def test_a_read_in_a_step_is_seen(monkeypatch):
+    """A read planted in the middle of a decode step."""
+    like_a_gpu(monkeypatch)
+    original = KVSmoothRows.factors
+    monkeypatch.setattr(
+        KVSmoothRows, "factors", lambda state, entropy: entropy.max().item() and original(state, entropy)
+    )
+    with pytest.raises(AssertionError, match="waits for the device"):
+        list(Captioner(ENDLESS, max_new_tokens=9, lanes=2).run(long_and_short(2, 9)))
+
+
+def a_grid(device="cpu"):
+    plan = dataclasses.replace(plan_pages(ENDLESS, 20, 60, 4, 2, 4), pages=30)
+    grid = PagedGrid(ENDLESS, plan)
+    for image, prefix in enumerate(
+        prefill(ENDLESS, Prompts(ENDLESS, None).of(["a", "b"], random_images(2)), [None, None])
+    ):
+        assert grid.reserve(image, prefix.length)
+        grid.load(image, prefix)
+    return grid
+
+
+@pytest.mark.parametrize("methods", [METHODS[:4], METHODS[2:6]])
+def test_a_step_runs_where_nothing_can_be_read(methods):
+    """On meta tensors, which have shapes and no numbers."""
+    with torch.inference_mode(), attention_implementation(ENDLESS.hf_model, ATTENTION):
+        grid = a_grid()
+        grid.start(range(4), [0, 1, 0, 1], methods)
+        tiles = grid._send_layout(np.arange(4), 4)
+        grid.vlm = small_vlm(copy.deepcopy(ENDLESS.hf_model).to("meta"), eos=())
+        grid._embed, grid._head = (
+            grid.vlm.hf_model.get_input_embeddings(),
+            grid.vlm.hf_model.get_output_embeddings(),
+        )
+        to_meta(grid, set())
+        with attention_implementation(grid.vlm.hf_model, ATTENTION):
+            grid._decode(4, tiles)
+            assert grid._tokens.is_meta
+            state = grid.states[KVSmooth]
+            factors = state.factors
+            state.factors = lambda entropy: entropy.max().item() and factors(entropy)
+            with pytest.raises(RuntimeError, match="meta"):
+                grid._decode(4, tiles)
+
+
+def to_meta(thing, seen):
+    """Every tensor of a grid and what it holds, in place."""
+    if id(thing) in seen or isinstance(thing, VisionLanguageModel) or not hasattr(thing, "__dict__"):
+        return
+    seen.add(id(thing))
+    for name, value in vars(thing).items():
+        if isinstance(value, torch.Tensor):
+            object.__setattr__(thing, name, value.to("meta"))
+        elif isinstance(value, dict):
+            for key, one in value.items():
+                if isinstance(one, torch.Tensor):
+                    value[key] = one.to("meta")
+                else:
+                    to_meta(one, seen)
+        else:
+            to_meta(value, seen)
 
 
 def test_the_shape_of_a_step_changes_with_whatever_a_graph_fixes():
-    model = vlm()
-    images = random_images(2)
-    with torch.inference_mode():
-        grid = Grid(model, 2, 2)
-        grid._fixed_shapes = True
-        for group, prefix in enumerate(prefill(model, Prompts(model, None).of(["a", "b"], images), [None, None])):
-            grid.load(group, prefix)
+    with torch.inference_mode(), attention_implementation(ENDLESS.hf_model, ATTENTION):
+        grid = a_grid()
         shapes = []
+        grid._graphs = SimpleNamespace(run=lambda shape, step: shapes.append(shape))
 
-        def shape():
-            shapes.append(grid._shape(grid._spans(np.arange(4))))
+        def shape(running):
+            grid.step(np.array(running))
             assert len(set(shapes)) == len(shapes)
 
-        grid.start([0], [None])
-        shape()
-        grid.start([1], [METHODS[3]])  # a method where there was none
-        shape()
-        grid.start([2], [METHODS[1]])  # another range of layers, a longer queue
-        shape()
-        grid.start([3], [METHODS[5]])  # attention outputs
-        shape()
-        grid._host_slots[:] = 40  # more of the suffix is read
-        shape()
+        grid.start([0], [0], [None])
+        shape([0])
+        grid.start([1], [1], [METHODS[3]])  # another row and tile, and a method where there was none
+        shape([0, 1])
+        grid.start([2], [0], [METHODS[1]])  # another range of layers, a longer queue
+        shape([0, 1, 2])
+        grid.start([3], [1], [METHODS[4]])  # a queue longer still, of as many rows
+        shape([0, 1, 2])
+        grid.release(3)
+        grid.start([3], [1], [METHODS[5]])  # attention outputs
+        shape([0, 1, 2])
+        before = len(shapes)
+        grid.newest[:3] = 40  # more of the texts is read: the same graph
+        for _ in range(2):
+            grid.step(np.arange(3))
+        assert len(set(shapes[before - 1 :])) == 1

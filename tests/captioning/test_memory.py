@@ -141,7 +141,7 @@ def test_prediction_is_within_a_tenth_of_what_the_allocator_saw(monkeypatch, set
 
 
 def test_growth_is_what_a_long_caption_takes_on_top(monkeypatch):
-    monkeypatch.setattr(memory, "_PLANNED_SLOTS", {"cpu": 32})
+    monkeypatch.setattr(memory, "_PLANNED_SLOTS", 32)
     model, side = big_enough()
     picture = Image.fromarray(np.zeros((side, side, 3), dtype=np.uint8))
     requests = [CaptionRequest(n, picture, None, n) for n in range(12)]

@@ -1,24 +1,32 @@
-"""The engine on a GPU: kernel, graphs and late tokens, against generate() on the same device."""
+"""The engine on a GPU: kernels, graphs, pages and late tokens, against generate() on the same device."""
+
+import dataclasses
 
 import pytest
 import torch
-from naive_attention import naive_part, some_cached
+from naive_attention import paged_situation, relative_error
 from small_models import small_llava
 from small_vlms import random_images, reference_tokens, small_vlm
 from test_engine import METHODS
 
 from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning.kernels import PLAIN, kernels_for
+from kvtune.captioning.paged_attention import attend
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 IMAGES = random_images(4)
+DEVICES = [f"cuda:{n}" for n in range(torch.cuda.device_count())][:2]
+"""With two GPUs, everything runs on the second as well, which is not the current one."""
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("cuda_graphs", [True, False])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_captions_equal_generate(kv_heads, cuda_graphs):
-    """In float64, and so without the kernel."""
-    model = small_vlm(small_llava(0, kv_heads=kv_heads).to("cuda"))
+def test_captions_equal_generate(kv_heads, cuda_graphs, device):
+    """In float64, and so without the kernels."""
+    model = small_vlm(small_llava(0, kv_heads=kv_heads).to(device))
     requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % len(METHODS)], n) for n in range(24)]
     captioner = Captioner(model, max_new_tokens=150, lanes=7, cuda_graphs=cuda_graphs)
     captions = {caption.tag: caption for caption in captioner.run(requests)}
@@ -27,8 +35,22 @@ def test_captions_equal_generate(kv_heads, cuda_graphs):
         assert (captions[n].token_ids, captions[n].finish_reason) == (tokens, reason)
 
 
-def test_graphs_change_no_token_in_float32():
-    model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32).to("cuda"), eos=())
+def test_few_pages_change_no_caption(monkeypatch):
+    """Captions that give way, and rows that move, with graphs."""
+    plan = captioner_module.plan_pages
+    monkeypatch.setattr(captioner_module, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=14))
+    model = small_vlm(small_llava(0, kv_heads=2).to("cuda"), eos=())
+    requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % 5], n, (3, 20, 100)[n % 3]) for n in range(24)]
+    captions = {caption.tag: caption for caption in Captioner(model, max_new_tokens=100, lanes=8).run(requests)}
+    for n, request in enumerate(requests):
+        assert (
+            captions[n].token_ids == reference_tokens(model, request.image, request.method, request.max_new_tokens)[0]
+        )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_graphs_change_no_token_in_float32(device):
+    model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32).to(device), eos=())
     requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % len(METHODS)], n) for n in range(24)]
     with_graphs, without = (
         {c.tag: c.token_ids for c in Captioner(model, max_new_tokens=150, lanes=7, cuda_graphs=graphs).run(requests)}
@@ -37,15 +59,19 @@ def test_graphs_change_no_token_in_float32():
     assert with_graphs == without
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)])
-@pytest.mark.parametrize("shape", [(64, 32, 16, 128, 600), (512, 32, 1, 128, 160), (3, 2, 5, 80, 70)])
-def test_the_kernel_computes_what_plain_torch_computes(dtype, tolerance, shape):
-    triton_attention = pytest.importorskip("kvtune.captioning.triton_attention")
-    groups, heads, queries, size, longest = shape
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
+@pytest.mark.parametrize("shape", [(336, 24, 32, 1, 128), (64, 4, 4, 7, 128), (40, 3, 2, 3, 80), (40, 3, 4, 2, 64)])
+def test_the_kernels_compute_what_float64_does(dtype, most, shape):
     torch.manual_seed(0)
-    query = torch.randn(groups, heads, queries, size, device="cuda").to(dtype)
-    cached = some_cached(groups, heads, longest, size, dtype, "cuda")
-    expected, got = naive_part(query, cached), triton_attention.attend_part(query, cached)
-    for name in ("highest", "total", "weighted", "output"):
-        one, other = getattr(got, name), getattr(expected, name).float()
-        torch.testing.assert_close(one, other, atol=tolerance, rtol=10 * tolerance)
+    _, _, kv_heads, share, size = shape
+    kernels = kernels_for(torch.device("cuda"), dtype, kv_heads, share, size)
+    assert kernels is not PLAIN
+    arguments, _, live = paged_situation(*shape, dtype, prompt=626, text=256, device="cuda")
+    as_float64 = [tensor.double() for tensor in arguments[:-1]]
+    expected = attend(*as_float64, arguments[-1], size**-0.5)
+    output, entropy = kernels.attend(*arguments, size**-0.5)
+    assert relative_error(output[live], expected[0][live]) < most
+    assert relative_error(entropy.mean(1)[live], expected[1][live, 0]) < most
+    assert not output[~live].any()
+    for cache, other in zip(arguments[3:5], as_float64[3:5], strict=True):
+        assert torch.equal(cache[1:].double(), other[1:])

@@ -25,11 +25,12 @@ def test_every_request_runs_once_beside_its_own_image(events, groups, lanes):
     def place():
         loads, starts = scheduler.place()
         for group in loads:
-            loaded[group] = scheduler.groups[group].key
+            assert loads[group] == scheduler.groups[group].key
+            loaded[group] = loads[group]
         for placement in starts:
             assert placement.request not in started | withdrawn
             started.add(placement.request)
-            assert loaded[placement.group] == key_of[placement.request]
+            assert loaded[placement.image] == key_of[placement.request]
         running = {placement.request for placement in scheduler.running}
         assert running == started - ended - withdrawn
         # A lane stands idle only if nobody waits for its group's image, and a group only if nobody waits at all.
@@ -48,7 +49,7 @@ def test_every_request_runs_once_beside_its_own_image(events, groups, lanes):
         elif event == "finish" and scheduler.running:
             placement = scheduler.running[value % len(scheduler.running)]
             ended.add(placement.request)
-            scheduler.finish(placement.group, placement.lane)
+            scheduler.finish(placement.row)
         elif event == "withdraw" and value in key_of and value not in ended:
             withdrawn.add(value)
             scheduler.withdraw(lambda request, value=value: request == value)
@@ -56,7 +57,7 @@ def test_every_request_runs_once_beside_its_own_image(events, groups, lanes):
     while scheduler.running:
         placement = scheduler.running[0]
         ended.add(placement.request)
-        scheduler.finish(placement.group, placement.lane)
+        scheduler.finish(placement.row)
         place()
     assert ended == set(key_of) - withdrawn
     assert not scheduler.is_busy
@@ -67,17 +68,17 @@ def test_a_free_group_takes_a_second_copy_of_an_image_that_many_wait_for():
     for number in range(4):
         scheduler.add("one", number)
     loads, starts = scheduler.place()
-    assert loads == [0, 1]
-    assert [(p.group, p.lane) for p in starts] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert loads == {0: "one", 1: "one"}
+    assert [(p.image, p.row) for p in starts] == [(0, 0), (0, 1), (1, 2), (1, 3)]
 
 
 def test_an_image_still_on_the_grid_is_not_loaded_again():
     scheduler = Scheduler(1, 1)
     scheduler.add("one", 0)
-    assert scheduler.place()[0] == [0]
-    scheduler.finish(0, 0)
+    assert scheduler.place()[0] == {0: "one"}
+    scheduler.finish(0)
     scheduler.add("one", 1)
-    assert scheduler.place()[0] == []
+    assert scheduler.place()[0] == {}
 
 
 def test_a_smaller_grid_takes_over_everything_what_ran_first():
@@ -85,7 +86,9 @@ def test_a_smaller_grid_takes_over_everything_what_ran_first():
     for number in range(6):
         scheduler.add(number % 3, number)
     scheduler.place()
-    smaller = scheduler.resized(1, 2)
+    smaller = Scheduler(1, 2)
+    for key, request in scheduler.requests():
+        smaller.add(key, request)
     assert smaller.waiting == 6
     assert [p.request for p in smaller.place()[1]] == [0, 3]
 
@@ -114,7 +117,7 @@ def test_a_packed_scheduler_goes_on_with_what_runs():
     for number in range(6):
         scheduler.add(number % 2, number)
     scheduler.place()
-    scheduler.finish(0, 1)
+    scheduler.finish(1)
     images = scheduler.of_one_image()
     assert [[placement.request for placement in image] for image in images] == [[0, 4], [1, 3, 5]]
     packed = scheduler.packed([images[0][:1], images[0][1:], images[1][:2], images[1][2:]], 2)

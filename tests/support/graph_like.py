@@ -5,21 +5,54 @@ only tensors' contents differ. Asking a tensor for a number while recording fail
 """
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from kvtune.captioning.grid import Grid
+READS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "allclose", "masked_select", "unique_dim"}
+"""Operations whose result the host needs to go on."""
 
-READS_A_NUMBER = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
+READS_IN_PYTHON = {
+    "tolist",
+    "numpy",
+    "item",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "__array__",
+    "__contains__",
+}
+"""Methods of a tensor that read its memory without an operation, or before one in inference mode."""
+
+
+class NoReads(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        assert name not in READS_IN_PYTHON, f"{name} waits for the device in the middle of a step"
+        return function(*args, **(kwargs or {}))
 
 
 class RecordedStep(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.calls = []
+        self._no_reads = NoReads()
+
+    def __enter__(self):
+        self._no_reads.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *arguments):
+        super().__exit__(*arguments)
+        self._no_reads.__exit__(*arguments)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func not in READS_A_NUMBER, f"{func} waits for the device in the middle of a step"
+        name = func.overloadpacket.__name__
+        masks = name.startswith("index") and any(
+            isinstance(leaf, torch.Tensor) and leaf.dtype in (torch.bool, torch.uint8) for leaf in tree_leaves(args[1])
+        )
+        assert name not in READS and not masks, f"{func} waits for the device in the middle of a step"
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, result))
         return result
@@ -52,11 +85,11 @@ class RecordedSteps:
 
 
 def like_a_gpu(monkeypatch):
-    """Let grids on the CPU work as they do on a GPU: fixed shapes, replayed steps, tokens looked at a step late.
+    """Let captioners on the CPU work as they do on a GPU: pages, replayed steps, tokens looked at a step late.
 
     Returns the recorders of the grids that were made.
     """
-    from kvtune.captioning import captioner, grid
+    from kvtune.captioning import captioner, paged_grid
 
     made = []
 
@@ -64,14 +97,6 @@ def like_a_gpu(monkeypatch):
         made.append(RecordedSteps())
         return made[-1]
 
-    original = Grid.__init__
-
-    def init(self, *arguments):
-        original(self, *arguments)
-        self._fixed_shapes = True
-        self._graphs = recorder(None)
-
-    monkeypatch.setattr(Grid, "__init__", init)
-    monkeypatch.setattr(grid, "StepGraphs", recorder)
-    monkeypatch.setattr(captioner, "_LATE", {"cpu": 1})
+    monkeypatch.setattr(captioner, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(paged_grid, "step_graphs", recorder)
     return made

@@ -99,7 +99,7 @@ def bench_engine(
             result["ratios"] = ratios(by_name, trials)
             made = work.latest.get(most)
             if made is not None and made.plan is not None:
-                rows, seconds = made.plan.groups * made.plan.lanes, 1 / by_name["c"].captions_per_second
+                rows, seconds = made.plan.rows, 1 / by_name["c"].captions_per_second
                 result["sweep"] = extrapolated_sweep(made.finished, rows, trials[-1], seconds)
             keep(result)
         result["ratios"]["smoothing_over_none_per_step"] = step_overhead(work, methods[0])

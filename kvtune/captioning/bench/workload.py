@@ -11,8 +11,8 @@ from typing import Any, cast
 import torch
 from PIL import Image
 
-from kvtune.captioning.captioner import Captioner
-from kvtune.captioning.memory import GridPlan, Lanes
+from kvtune.captioning.captioner import Captioner, Plan
+from kvtune.captioning.memory import Lanes
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
@@ -40,7 +40,7 @@ class Made:
     captions: int
     tokens: int
     steps: int
-    plan: GridPlan | None = None
+    plan: Plan | None = None
     finished: list[float] = dataclasses.field(default_factory=list)
 
 

@@ -1,0 +1,178 @@
+"""Continuous batching: any waiting request goes into any free row, as long as there are pages for it."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from kvtune.captioning.pages import Pages
+from kvtune.captioning.scheduler import Placement
+
+R = TypeVar("R")
+
+
+class ContinuousScheduler(Generic[R]):
+    """Gives free rows to waiting requests, those of the image that has waited longest first.
+
+    A request starts if there is a page for it and as many pages would be left as the captions that are being written
+    will still want, should they become as long as captions usually do; one that becomes longer than that may find
+    no page, and then the youngest gives way (:meth:`put_back`). Images of which nobody is on the grid and nobody waits
+    stay there until their pages are wanted.
+
+    Parameters
+    ----------
+    rows
+        Captions at once.
+    pages
+        The grid's; a request needs those of its image's prompt, unless that is on the grid, and of its caption.
+    prompt_pages, caption_pages
+        What a prompt and a caption are expected to take; to be corrected as both become known.
+    """
+
+    def __init__(self, rows: int, pages: Pages, prompt_pages: int, caption_pages: int) -> None:
+        self.rows, self.pages = rows, pages
+        self.prompt_pages, self.caption_pages = prompt_pages, caption_pages
+        self._waiting: dict[Hashable, deque[R]] = {}
+        self._running: dict[int, Placement[R]] = {}
+        self._free = list(range(rows))
+        """Free rows, a heap."""
+        self._images: dict[Hashable, int] = {}
+        """Key -> number of each image on the grid, the one that was used longest ago first."""
+        self._rows_of: dict[int, int] = {}
+        """Number of an image -> rows that are about it."""
+        self._has_room = True
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no row has taken yet."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self._waiting or self._running)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a row may be free for somebody who waits; False spares the look."""
+        return self._has_room and bool(self._waiting) and bool(self._free)
+
+    @property
+    def running(self) -> list[Placement[R]]:
+        """What the rows decode."""
+        return list(self._running.values())
+
+    def add(self, key: Hashable, request: R) -> None:
+        """Let ``request`` wait for a row; requests with equal ``key`` share a prompt."""
+        self._waiting.setdefault(key, deque()).append(request)
+        self._has_room = True
+
+    def place(self) -> tuple[dict[int, Hashable], list[Placement[R]]]:
+        """Fill free rows.
+
+        Returns
+        -------
+        tuple
+            The images that come onto the grid, by number, with their keys; and the requests that start.
+        """
+        loads: dict[int, Hashable] = {}
+        starts: list[Placement[R]] = []
+        free = self.pages.free - sum(self._wanted(row) for row in self._running)
+        for key in list(self._waiting):
+            queue = self._waiting[key]
+            while queue and self._free:
+                needed = self.caption_pages + (0 if key in self._images else self.prompt_pages)
+                while needed > free and (evicted := self.evict(key)):
+                    free += evicted
+                # A grid on which nothing runs takes one request whatever is expected of it.
+                if needed > free and self._running:
+                    break
+                if key in self._images:
+                    image = self._images.pop(key)
+                else:
+                    while len(self._images) == self.rows:
+                        free += self.evict(key)
+                    image = next(number for number in range(self.rows) if number not in self._rows_of)
+                    self._rows_of[image] = 0
+                    loads[image] = key
+                self._images[key] = image  # as the last one used
+                placement = Placement(image, heapq.heappop(self._free), queue.popleft())
+                self._running[placement.row] = placement
+                self._rows_of[image] += 1
+                starts.append(placement)
+                free -= needed
+            if queue:
+                break
+            del self._waiting[key]
+        self._has_room = bool(starts)
+        return loads, starts
+
+    def finish(self, row: int) -> None:
+        """The request in ``row`` is done; the row is free, and its pages are given back by the grid."""
+        placement = self._running.pop(row)
+        self._rows_of[placement.image] -= 1
+        heapq.heappush(self._free, row)
+        self._has_room = True
+
+    def put_back(self, row: int) -> R:
+        """The request in ``row`` waits again, before all others of its image."""
+        placement = self._running[row]
+        key = next(key for key, image in self._images.items() if image == placement.image)
+        self.finish(row)
+        self._waiting = {key: self._waiting.pop(key, deque()), **self._waiting}
+        self._waiting[key].appendleft(placement.request)
+        return placement.request
+
+    def forget(self, image: int) -> None:
+        """An image is not on the grid after all."""
+        key = next(key for key, number in self._images.items() if number == image)
+        del self._images[key], self._rows_of[image]
+
+    def withdraw(self, unwanted: Callable[[R], bool]) -> None:
+        """Forget the requests for which ``unwanted`` is true, waiting or running."""
+        for key in list(self._waiting):
+            kept = deque(request for request in self._waiting[key] if not unwanted(request))
+            if kept:
+                self._waiting[key] = kept
+            else:
+                del self._waiting[key]
+        for placement in self.running:
+            if unwanted(placement.request):
+                self.finish(placement.row)
+        self._has_room = True
+
+    def move(self, order: list[int]) -> None:
+        """Row ``i`` becomes what row ``order[i]`` was."""
+        self._running = {
+            row: Placement(self._running[before].image, row, self._running[before].request)
+            for row, before in enumerate(order)
+            if before in self._running
+        }
+        self._free = [row for row in range(self.rows) if row not in self._running]
+
+    def requests(self) -> list[tuple[Hashable, R]]:
+        """Everything that runs or waits, with its key, in order of arrival as far as that is known."""
+        key_of = {image: key for key, image in self._images.items()}
+        running = [(key_of[placement.image], placement.request) for placement in self.running]
+        return running + [(key, request) for key, queue in self._waiting.items() for request in queue]
+
+    def evict(self, kept: Hashable = None) -> int:
+        """Take an image of which nothing runs off the grid, one for which nobody waits first; the pages of its prompt.
+
+        ``kept`` stays.
+        """
+        idle = [key for key, image in self._images.items() if self._rows_of[image] == 0 and key != kept]
+        if not idle:
+            return 0
+        key = next((key for key in idle if key not in self._waiting), idle[-1])
+        image = self._images.pop(key)
+        del self._rows_of[image]
+        held = len(self.pages.of(("image", image)))
+        self.pages.give_back(("image", image))
+        return held
+
+    def _wanted(self, row: int) -> int:
+        """Pages that the caption in ``row`` will still want if it becomes as long as expected."""
+        return max(0, self.caption_pages - len(self.pages.of(("row", row))))

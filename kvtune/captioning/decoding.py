@@ -1,0 +1,188 @@
+"""A grid, who is on it, and what they have written: one token more a call, whatever the device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kvtune.captioning.late import HostCopy, Unread
+from kvtune.captioning.prompts import Prompt
+from kvtune.captioning.request import Caption, CaptionRequest, cut
+from kvtune.captioning.scheduler import Placement
+from kvtune.captioning.step import ATTENTION
+from kvtune.methods import Method
+from kvtune.methods.attach import attention_implementation
+from kvtune.models import VisionLanguageModel
+
+IDLE = 1 / 3
+"""Share of the rows that must be idle at the end of a run before what is left moves to a smaller step."""
+
+
+PromptsOf = Callable[[Sequence[CaptionRequest]], list[Prompt]]
+"""What the decoder takes for the images of some requests."""
+
+
+class AnyGrid(Protocol):
+    """What decoding asks of a grid."""
+
+    rows: int
+
+    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]: ...
+
+    def step(self, running: np.ndarray) -> Tensor: ...
+
+
+class AnyScheduler(Protocol):
+    """What decoding asks of a scheduler."""
+
+    @property
+    def waiting(self) -> int: ...
+
+    @property
+    def is_busy(self) -> bool: ...
+
+    @property
+    def has_room(self) -> bool: ...
+
+    @property
+    def running(self) -> list[Placement[CaptionRequest]]: ...
+
+    def place(self) -> tuple[dict[int, Hashable], list[Placement[CaptionRequest]]]: ...
+
+    def finish(self, row: int) -> None: ...
+
+    def add(self, key: Hashable, request: CaptionRequest) -> None: ...
+
+    def withdraw(self, unwanted: Callable[[CaptionRequest], bool]) -> None: ...
+
+    def requests(self) -> list[tuple[Hashable, CaptionRequest]]: ...
+
+
+class Decoding(ABC):
+    """Captions being written.
+
+    Parameters
+    ----------
+    late
+        Steps that are launched before a step's tokens are looked at, so that a device need not wait for the host.
+
+    Attributes
+    ----------
+    requests
+        Row -> what it decodes.
+    """
+
+    grid: AnyGrid
+    scheduler: AnyScheduler
+
+    def __init__(
+        self, vlm: VisionLanguageModel, prompts_of: PromptsOf, max_new_tokens: int, rows: int, late: int
+    ) -> None:
+        self.vlm, self.prompts_of, self.max_new_tokens, self.late = vlm, prompts_of, max_new_tokens, late
+        self.requests: dict[int, CaptionRequest] = {}
+        self._stops = vlm.family.stop_sequences(vlm)
+        self._ends = np.array(vlm.eos_token_ids + [stop[-1] for stop in self._stops], dtype=int)
+        self._written = np.zeros((rows, max_new_tokens), dtype=int)
+        self._lengths = np.zeros(rows, dtype=int)
+        self._limits = np.zeros(rows, dtype=int)
+        self._turns = np.zeros(rows, dtype=int)
+        """Captions that each row has begun."""
+        self._unread: list[Unread] = []
+        """Steps whose tokens have not been looked at, oldest first."""
+
+    @torch.inference_mode()
+    def advance(self, done: list[Caption]) -> bool:
+        """Fill free rows and decode one token in each; captions that end are added to ``done``, also if it fails.
+
+        Returns
+        -------
+        bool
+            Whether a step was taken; none is where every caption ended with its first token.
+        """
+        with attention_implementation(self.vlm.hf_model, ATTENTION), on_device(self.vlm.device):
+            self._begin(done)
+            self._make_room()
+            if not self.requests:
+                return False
+            rows = np.fromiter(self.requests, dtype=int)
+            self._unread.append(Unread(rows, self._turns[rows], HostCopy(self.grid.step(rows))))
+            self._read(done, self.late)
+            return True
+
+    @abstractmethod
+    def shrink(self, done: list[Caption]) -> None:
+        """When few captions are left and nobody waits, go on with fewer rows; captions found to end go to ``done``."""
+
+    def forget_withdrawn(self) -> None:
+        """Drop the rows whose requests the scheduler no longer holds."""
+        running = {placement.row for placement in self.scheduler.running}
+        for row in [row for row in self.requests if row not in running]:
+            self._drop(row)
+
+    @abstractmethod
+    def _load(
+        self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]
+    ) -> list[Placement[CaptionRequest]]:
+        """Run the prompts of images that come onto the grid; those of ``starts`` that there was room for."""
+
+    def _make_room(self) -> None:  # noqa: B027 - a grid may have room for every step
+        """See to it that the grid can take the next token of every row."""
+
+    def _drop(self, row: int) -> None:
+        """Nobody wants the caption of ``row`` any more."""
+        del self.requests[row]
+
+    def _begin(self, done: list[Caption]) -> None:
+        """Load images and start requests wherever there is room; a caption may be done with its first token."""
+        while self.scheduler.has_room:
+            loads, starts = self.scheduler.place()
+            starts = self._load(loads, starts)
+            if not starts:
+                break
+            rows = [placement.row for placement in starts]
+            self._lengths[rows] = 0
+            self._turns[rows] += 1
+            most = self.max_new_tokens
+            self._limits[rows] = [min(most, placement.request.max_new_tokens or most) for placement in starts]
+            self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
+            images = [placement.image for placement in starts]
+            tokens = self.grid.start(rows, images, [placement.request.method for placement in starts])
+            done += self._take(np.array(rows), np.array(tokens))
+
+    def _read(self, done: list[Caption], late: int) -> None:
+        """Look at the tokens of all steps but the last ``late``; drop what a row wrote after its caption ended."""
+        while len(self._unread) > late:
+            step = self._unread.pop(0)
+            tokens = step.tokens.read()
+            goes_on = self._turns[step.rows] == step.turns
+            rows = np.array([row for row in step.rows[goes_on].tolist() if row in self.requests], dtype=int)
+            done += self._take(rows, tokens[rows])
+
+    def _take(self, rows: np.ndarray, tokens: np.ndarray) -> list[Caption]:
+        """Note one more token of each of ``rows``; captions that it ends leave the grid."""
+        self._written[rows, self._lengths[rows]] = tokens
+        self._lengths[rows] += 1
+        at_limit = self._lengths[rows] == self._limits[rows]
+        captions = []
+        for row in rows[at_limit | np.isin(tokens, self._ends)].tolist():
+            written = self._written[row, : self._lengths[row]].tolist()
+            ended = cut(written, self.vlm.eos_token_ids, self._stops)
+            if ended is None and len(written) < self._limits[row]:
+                continue
+            ids, reason = ended or (written, "length")
+            request = self.requests[row]
+            self.scheduler.finish(row)
+            self._drop(row)
+            captions.append(Caption(request.image_id, self.vlm.decode(ids), tuple(ids), reason, request.tag))
+        return captions
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Kernels are launched, and graphs captured, on ``device``, whichever GPU is the current one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -1,0 +1,79 @@
+"""Which implementation a device's paged attention and smoothing have: Triton kernels, or plain torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kvtune.captioning import paged_attention, paged_smoothing
+from kvtune.captioning.paged_attention import LANES, Layout, PagedAttend
+from kvtune.captioning.pages import PAGE
+
+Smooth = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], None]
+"""The signature of :func:`kvtune.captioning.paged_smoothing.smooth`."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """Attention over pages, and smoothing in pages."""
+
+    attend: PagedAttend
+    smooth: Smooth
+
+
+PLAIN = Kernels(paged_attention.attend, paged_smoothing.smooth)
+"""Plain torch, for any device and type."""
+
+
+def kernels_for(device: torch.device, dtype: torch.dtype, kv_heads: int, share: int, head_dim: int) -> Kernels:
+    """The kernels for a model's shapes, tried on one row; plain torch, with a warning, where they cannot be built.
+
+    float64 is for proofs, in which they have no part.
+    """
+    if device.type != "cuda" or dtype == torch.float64:
+        return PLAIN
+    try:
+        from kvtune.captioning import triton_attention, triton_smoothing
+
+        built = Kernels(triton_attention.attend, triton_smoothing.smooth)
+        try_on_one_row(built, device, dtype, kv_heads, share, head_dim)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Triton's compiler fails with errors of its own, assertions and LLVM's among them
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        log.warning("attention in plain torch, several times slower, for the kernels cannot be built: %s", reason)
+        return PLAIN
+    return built
+
+
+def try_on_one_row(
+    kernels: Kernels, device: torch.device, dtype: torch.dtype, kv_heads: int, share: int, head_dim: int
+) -> None:
+    """Run kernels on a row with a page of text about a page of prompt."""
+
+    def numbers(*shape: int, of: int = 0) -> Tensor:
+        return torch.full(shape, of, dtype=torch.int32, device=device)
+
+    members = numbers(1, LANES, of=-1)
+    members[0, 0] = 0
+    layout = Layout(
+        newest=numbers(1, of=1),
+        table=numbers(1, 1, of=1),
+        tiles=members,
+        tile_images=numbers(1),
+        lanes_of_rows=numbers(1),
+        prompt_table=numbers(1, 1, of=2),
+        prompt_lengths=numbers(1, of=1),
+    )
+    query = torch.zeros(1, kv_heads, share, head_dim, dtype=dtype, device=device)
+    key, value = (torch.zeros(1, kv_heads, head_dim, dtype=dtype, device=device) for _ in range(2))
+    keys, values = (torch.zeros(1, 3, kv_heads, PAGE, head_dim, dtype=dtype, device=device) for _ in range(2))
+    kernels.attend(query, key, value, keys[0], values[0], layout, 1.0)
+    factors = torch.full((1, 1), 0.5, device=device)
+    kernels.smooth(keys, values, layout.table, layout.newest, factors, factors, 0)

@@ -1,0 +1,127 @@
+"""Decoding on a GPU: any image in any row, with pages that are taken as captions grow and given back as they end."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import torch
+
+from kvtune.captioning.continuous import ContinuousScheduler
+from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf, on_device
+from kvtune.captioning.memory import PREFILL_BATCH
+from kvtune.captioning.paged_grid import PagedGrid
+from kvtune.captioning.paged_plan import USUAL_TOKENS, PagedPlan
+from kvtune.captioning.pages import pages_for
+from kvtune.captioning.prefill import prefill
+from kvtune.captioning.request import Caption, CaptionRequest
+from kvtune.captioning.scheduler import Placement
+from kvtune.errors import KvtuneError
+from kvtune.models import VisionLanguageModel
+
+NO_ROOM = "out of device memory with a single caption on the grid; free memory or use a smaller dtype"
+
+
+class PagedDecoding(Decoding):
+    """See :class:`kvtune.captioning.decoding.Decoding`."""
+
+    def __init__(
+        self,
+        vlm: VisionLanguageModel,
+        prompts_of: PromptsOf,
+        max_new_tokens: int,
+        plan: PagedPlan,
+        cuda_graphs: bool = True,
+    ) -> None:
+        super().__init__(vlm, prompts_of, max_new_tokens, plan.rows, late=1)
+        with on_device(vlm.device):
+            self.grid: PagedGrid = PagedGrid(vlm, plan, cuda_graphs)
+        usual = min(pages_for(USUAL_TOKENS + 1), pages_for(max_new_tokens + 1))
+        self.scheduler: ContinuousScheduler[CaptionRequest] = ContinuousScheduler(
+            plan.rows, self.grid.pages, pages_for(plan.prompt_tokens), usual
+        )
+        self._ended = self._ended_pages = 0
+
+    def shrink(self, done: list[Caption]) -> None:
+        if not self._worth_moving():
+            return
+        with torch.inference_mode(), on_device(self.vlm.device):
+            self._read(done, 0)  # what has not been looked at goes by the numbers that rows have now
+            if not self._worth_moving():
+                return
+            running = np.sort(np.fromiter(self.requests, dtype=int))
+            order = np.concatenate([running, np.setdiff1d(np.arange(self.grid.rows), running)])
+            self.grid.move(order)
+            self.scheduler.move(order.tolist())
+            self.requests = {place: self.requests[row] for place, row in enumerate(running.tolist())}
+            for name in ("_written", "_lengths", "_limits", "_turns"):
+                setattr(self, name, getattr(self, name)[order])
+
+    def _worth_moving(self) -> bool:
+        """Whether a step would be narrower by a share of :data:`IDLE` if its rows stood side by side."""
+        if not self.requests:
+            return False
+        running = np.fromiter(self.requests, dtype=int)
+        return self.grid.width(np.arange(len(running))) <= (1 - IDLE) * self.grid.width(running)
+
+    def _load(
+        self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]
+    ) -> list[Placement[CaptionRequest]]:
+        request_of: dict[int, CaptionRequest] = {}
+        for placement in starts:
+            request_of.setdefault(placement.image, placement.request)
+        images = list(loads)
+        refused: set[int] = set()
+        for begin in range(0, len(images), PREFILL_BATCH):
+            batch = images[begin : begin + PREFILL_BATCH]
+            prompts = self.prompts_of([request_of[image] for image in batch])
+            fits = {
+                image: self.grid.reserve(image, prompt.length) for image, prompt in zip(batch, prompts, strict=True)
+            }
+            self.scheduler.prompt_pages = max(
+                self.scheduler.prompt_pages, *(pages_for(prompt.length) for prompt in prompts)
+            )
+            refused.update(image for image, fit in fits.items() if not fit)
+            batch = [image for image in batch if fits[image]]
+            if batch:
+                prompts = [prompt for prompt, fit in zip(prompts, fits.values(), strict=True) if fit]
+                methods = [request_of[image].method for image in batch]
+                for image, prefix in zip(batch, prefill(self.vlm, prompts, methods), strict=True):
+                    self.grid.load(image, prefix)
+        fitting = [placement for placement in starts if placement.image not in refused]
+        begun = fitting[: self.grid.pages.free]
+        for placement in reversed(starts):
+            if placement not in begun:
+                self.scheduler.put_back(placement.row)
+        for image in refused:
+            self.scheduler.forget(image)
+        if not begun and not self.requests:
+            raise KvtuneError(NO_ROOM)
+        return begun
+
+    def _make_room(self) -> None:
+        if not self.requests:
+            return
+        while (missing := self.grid.missing_pages(np.fromiter(self.requests, dtype=int))) > 0:
+            if self.scheduler.evict():
+                continue
+            if len(self.requests) == 1:
+                raise KvtuneError(NO_ROOM)
+            # Captions become longer than was thought; the youngest give way, which costs the least.
+            self.scheduler.caption_pages += 1
+            youngest = sorted(self.requests, key=lambda row: (self.grid.newest[row], -row))
+            for row in youngest[: max(1, min(missing, len(youngest) - 1))]:
+                self.scheduler.put_back(row)
+                self._drop(row)
+
+    def _drop(self, row: int) -> None:
+        super()._drop(row)
+        self.grid.release(row)
+
+    def _take(self, rows: np.ndarray, tokens: np.ndarray) -> list[Caption]:
+        captions = super()._take(rows, tokens)
+        self._ended += len(captions)
+        self._ended_pages += sum(pages_for(len(caption.token_ids) + 1) for caption in captions)
+        if self._ended:
+            self.scheduler.caption_pages = max(self.scheduler.caption_pages, -(-self._ended_pages // self._ended))
+        return captions

@@ -1,0 +1,130 @@
+"""How many rows and pages fit into a GPU's memory, by calculation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from kvtune.captioning.memory import (
+    MOST_ROWS,
+    PREFILL_BATCH,
+    USABLE,
+    Lanes,
+    bytes_per_position,
+    check_lanes,
+    free_memory,
+    megabytes,
+    prefill_bytes,
+    step_bytes,
+    weight_bytes,
+)
+from kvtune.captioning.paged_attention import LANES
+from kvtune.captioning.pages import PAGE, pages_for
+from kvtune.models import VisionLanguageModel
+
+USUAL_TOKENS = 95
+"""Tokens of a caption that rows are planned for until captions have ended; CHAIR captions run to some 100."""
+
+_ROWS_STEP = 128
+"""Rows come in steps of so many, in which a GPU's matrix products are fastest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PagedPlan:
+    """A paged grid and what it takes.
+
+    Attributes
+    ----------
+    rows
+        Captions decoded at once at most; fewer where pages are short.
+    lanes
+        Captions of one image among them, if its requests come together.
+    pages
+        Pages of the KV cache, which prompts and captions share.
+    prompt_tokens
+        Length of the prompts that were looked at.
+    max_new_tokens
+        Longest caption.
+    weights
+        Bytes of the model.
+    cache
+        Bytes of all pages.
+    step, prefill
+        Bytes that a decode step, or the prefill of a batch of images, takes for a moment beside those.
+    """
+
+    rows: int
+    lanes: int
+    pages: int
+    prompt_tokens: int
+    max_new_tokens: int
+    weights: int
+    cache: int
+    step: int
+    prefill: int
+
+    @property
+    def peak(self) -> int:
+        """Most bytes that are held at once."""
+        return self.weights + self.cache + max(self.step, self.prefill)
+
+    def smaller(self) -> PagedPlan | None:
+        """A plan of half the rows and half the cache; None if there is one row or no room for its caption."""
+        pages = self.pages // 2
+        if self.rows == 1 or pages < pages_for(self.prompt_tokens) + pages_for(self.max_new_tokens + 1):
+            return None
+        return dataclasses.replace(self, rows=self.rows // 2, pages=pages, cache=self.cache // 2, step=self.step // 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"peak": self.peak}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows} captions at once: at most {megabytes(self.peak)} (weights {megabytes(self.weights)}, "
+            f"KV cache {megabytes(self.cache)}, activations {megabytes(max(self.step, self.prefill))})"
+        )
+
+
+def plan_pages(
+    vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int, requests: int, images: int, lanes: Lanes = "auto"
+) -> PagedPlan:
+    """The paged grid for a stream in which ``requests`` are about ``images``.
+
+    As many rows as there are pages for, at captions of the usual length; no more pages than the stream can fill, and no
+    more than fit into the free memory.
+
+    Parameters
+    ----------
+    prompt_tokens
+        Length of the longest prompt, visual tokens included.
+    lanes
+        Captions decoded at once over the whole grid; ``auto`` takes what fits.
+    """
+    check_lanes(lanes)
+    page_bytes = PAGE * bytes_per_position(vlm)
+    prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + 1)
+    usual = min(longest, pages_for(USUAL_TOKENS + 1))
+    of_image = max(1, min(LANES, requests // images))
+    usable = int(USABLE.get(vlm.device.type, USABLE["cpu"]) * free_memory(vlm.device))
+    prefill = prefill_bytes(vlm, min(images, PREFILL_BATCH), prompt_tokens)
+    rows = min(requests, MOST_ROWS if lanes == "auto" else lanes)
+
+    def pages(rows: int) -> int:
+        fillable = rows * longest + min(images, rows) * prompt_pages
+        room = (usable - max(rows * step_bytes(vlm, prompt_tokens, max_new_tokens), prefill)) // page_bytes
+        return max(prompt_pages + longest, min(fillable, room))
+
+    if lanes == "auto":
+        while rows > 1 and rows * (usual + prompt_pages / of_image) > pages(rows):
+            rows = (rows - 1) // _ROWS_STEP * _ROWS_STEP if rows > _ROWS_STEP else rows - 1
+    return PagedPlan(
+        rows,
+        of_image,
+        pages(rows),
+        prompt_tokens,
+        max_new_tokens,
+        weights=weight_bytes(vlm),
+        cache=(pages(rows) + 1) * page_bytes,
+        step=rows * step_bytes(vlm, prompt_tokens, max_new_tokens),
+        prefill=prefill,
+    )

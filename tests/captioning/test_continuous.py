@@ -1,0 +1,179 @@
+"""Continuous batching against what anyone may expect of it, for any sequence of arrivals, ends and withdrawals."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvtune.captioning.continuous import ContinuousScheduler
+from kvtune.captioning.pages import PAGE, Pages, pages_for
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(0, 5)),
+        st.tuples(st.sampled_from(["finish", "put back", "grow"]), st.integers(0, 30)),
+        st.tuples(st.just("withdraw"), st.integers(0, 60)),
+    ),
+    max_size=80,
+)
+
+
+class Played:
+    """A scheduler with the grid's part in it: prompts and captions take pages and give them back."""
+
+    def __init__(self, rows, pages, prompt_pages, caption_pages):
+        self.pages = Pages(pages)
+        self.prompt_pages = prompt_pages
+        self.scheduler = ContinuousScheduler(rows, self.pages, prompt_pages, caption_pages)
+        self.key_of, self.on_grid = {}, {}
+        self.ended, self.withdrawn = set(), set()
+
+    def place(self):
+        scheduler = self.scheduler
+        loads, starts = scheduler.place()
+        for image, key in loads.items():
+            assert len(self.pages.of(("image", image))) == 0
+            if self.pages.free < self.prompt_pages:  # a grid that is empty takes one whatever it needs
+                assert len(scheduler.running) == len(starts) == 1
+                scheduler.put_back(starts[0].row)
+                scheduler.forget(image)
+                return
+            self.pages.take(("image", image), self.prompt_pages)
+            self.on_grid[image] = key
+        for placement in starts:
+            assert self.on_grid[placement.image] == self.key_of[placement.request]
+            if self.pages.free == 0:
+                assert len(scheduler.running) == 1
+                scheduler.put_back(placement.row)
+            else:
+                self.pages.take(("row", placement.row), 1)
+        running = scheduler.running
+        assert len({placement.row for placement in running}) == len(running) <= scheduler.rows
+        assert all(0 <= placement.row < scheduler.rows for placement in running)
+        requests = [request for _, request in scheduler.requests()]
+        assert sorted(requests) == sorted(set(self.key_of) - self.ended - self.withdrawn)
+        assert all(key == self.key_of[request] for key, request in scheduler.requests())
+        held = sum(len(self.pages.of(("row", placement.row))) for placement in running)
+        images = sum(len(self.pages.of(("image", image))) for image in self.on_grid)
+        assert held + images + self.pages.free == self.pages.count
+
+    def drop(self, row):
+        self.pages.give_back(("row", row))
+
+    def do(self, number, event, value):
+        scheduler = self.scheduler
+        some = scheduler.running[value % len(scheduler.running)] if scheduler.running else None
+        if event == "add":
+            self.key_of[number] = value
+            scheduler.add(value, number)
+        elif event == "withdraw" and value in self.key_of and value not in self.ended:
+            self.withdrawn.add(value)
+            rows = [placement.row for placement in scheduler.running if placement.request == value]
+            scheduler.withdraw(lambda request: request == value)
+            for row in rows:
+                self.drop(row)
+        elif some is not None and event == "finish":
+            self.ended.add(some.request)
+            scheduler.finish(some.row)
+            self.drop(some.row)
+        elif some is not None and event == "put back":
+            assert scheduler.put_back(some.row) == some.request
+            self.drop(some.row)
+        elif some is not None and event == "grow" and (self.pages.free or scheduler.evict()):
+            self.pages.take(("row", some.row), 1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    events=EVENTS,
+    rows=st.integers(1, 6),
+    pages=st.integers(5, 40),
+    prompt_pages=st.integers(1, 4),
+    caption_pages=st.integers(1, 3),
+)
+def test_every_request_runs_beside_its_own_image_and_none_is_lost(events, rows, pages, prompt_pages, caption_pages):
+    played = Played(rows, pages, prompt_pages, caption_pages)
+    for number, (event, value) in enumerate(events):
+        played.do(number, event, value)
+        played.place()
+    while played.scheduler.running:
+        played.do(-1, "finish", 0)
+        played.place()
+    assert played.ended == set(played.key_of) - played.withdrawn
+    assert not played.scheduler.is_busy
+
+
+def test_rows_and_pages_are_used_as_far_as_they_go():
+    played = Played(rows=4, pages=19, prompt_pages=4, caption_pages=3)
+    for number in range(6):
+        played.key_of[number] = number // 3
+        played.scheduler.add(number // 3, number)
+    played.place()
+    # A prompt of 4 pages and three captions of 3; the next caption, with its prompt, would want a page too many.
+    assert [(placement.request, placement.row) for placement in played.scheduler.running] == [(0, 0), (1, 1), (2, 2)]
+    assert played.pages.free == 19 - 4 - 3
+    played.do(-1, "finish", 0)
+    played.place()
+    assert [placement.request for placement in played.scheduler.running] == [1, 2, 3]
+    assert played.scheduler.running[-1].row == 0
+
+
+def test_an_image_stays_until_its_pages_are_wanted():
+    played = Played(rows=2, pages=8, prompt_pages=3, caption_pages=1)
+    played.key_of[0] = "a"
+    played.scheduler.add("a", 0)
+    played.place()
+    played.do(-1, "finish", 0)
+    played.scheduler.add("a", 1)
+    assert played.scheduler.place()[0] == {}  # still there
+    played.scheduler.finish(0)
+    played.scheduler.add("b", 2)
+    loads, starts = played.scheduler.place()
+    assert list(loads.values()) == ["b"] and [start.request for start in starts] == [2]
+    assert len(played.pages.of(("image", 0))) == 3  # there was room for both
+    played.pages.take(("image", 1), 3)
+    assert played.scheduler.evict() == 3
+    assert played.scheduler.evict() == 0  # somebody is about the other one
+
+
+def test_what_is_put_back_comes_first():
+    played = Played(rows=2, pages=40, prompt_pages=1, caption_pages=1)
+    for number in range(4):
+        played.key_of[number] = number
+        played.scheduler.add(number, number)
+    played.place()
+    played.do(-1, "put back", 1)
+    assert [start.request for start in played.scheduler.place()[1]] == [1]
+
+
+def test_moved_rows_keep_their_requests():
+    scheduler = ContinuousScheduler(4, Pages(20), 1, 1)
+    for number in range(4):
+        scheduler.add("one", number)
+    scheduler.place()
+    scheduler.finish(0)
+    scheduler.finish(2)
+    scheduler.move([1, 3, 0, 2])
+    assert [(placement.row, placement.request) for placement in scheduler.running] == [(0, 1), (1, 3)]
+    scheduler.add("one", 9)
+    assert [(start.row, start.request) for start in scheduler.place()[1]] == [(2, 9)]
+
+
+def test_pages_are_handed_out_once():
+    pages = Pages(5)
+    assert sorted(pages.take("a", 2) + pages.take("b", 3)) == [1, 2, 3, 4, 5]
+    assert pages.free == 0
+    with pytest.raises(ValueError, match="1 pages are wanted and 0 are free"):
+        pages.take("c", 1)
+    with pytest.raises(ValueError, match="holds pages already"):
+        pages.hand_over("a", "b")
+    of_a = pages.of("a")
+    pages.hand_over("a", "c")
+    assert pages.of("c") == of_a and pages.of("a") == []
+    pages.give_back("c")
+    assert pages.free == 2
+    assert sorted(pages.take("d", 2)) == sorted(of_a)
+
+
+@given(st.integers(0, 10_000))
+def test_pages_for(positions):
+    assert pages_for(positions) * PAGE >= positions > (pages_for(positions) - 1) * PAGE

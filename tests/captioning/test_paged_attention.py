@@ -1,0 +1,149 @@
+"""Attention over pages: plain torch against loops, the kernels against plain torch, and built for GPUs without one."""
+
+import sys
+
+import pytest
+import torch
+from compiled_kernels import ARCHITECTURES, compiled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive_attention import naive_paged, paged_situation
+from triton_without_gpu import interpreted, needs_triton
+
+from kvtune.captioning import kernels
+from kvtune.captioning.paged_attention import attend
+from kvtune.captioning.pages import PAGE
+
+INTERPRETED = """
+import torch
+from kvtune.captioning.kernels import Kernels, try_on_one_row
+from kvtune.captioning.paged_attention import attend
+from kvtune.captioning.triton_attention import attend as by_kernel
+from kvtune.captioning.triton_smoothing import smooth
+from naive_attention import paged_situation, relative_error
+torch.manual_seed(0)
+for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):  # the interpreter has no products in bfloat16
+    for shape in ((9, 3, 2, 1, 32), (20, 1, 1, 3, 24), (5, 2, 2, 7, 80), (3, 2, 2, 2, 128)):
+        arguments, _, live = paged_situation(*shape, dtype)
+        query, key, value, keys, values, layout = arguments
+        as_float64 = [tensor.double() for tensor in arguments[:-1]]
+        expected = attend(*as_float64, layout, 0.3)
+        got = by_kernel(*arguments, 0.3)
+        assert got[0].dtype == dtype and got[1].dtype == torch.float32
+        assert relative_error(got[0][live], expected[0][live]) < most
+        assert relative_error(got[1].mean(1)[live], expected[1][live, 0]) < 1e-6
+        assert not got[0][~live].any() and not got[1][~live].any()
+        for cache, other in zip(arguments[3:5], as_float64[3:5]):
+            assert torch.equal(cache[1:].double(), other[1:])  # page 0 is where idle rows write
+try_on_one_row(Kernels(by_kernel, smooth), torch.device("cpu"), torch.float32, 2, 3, 16)
+print("equal")
+"""
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    rows=st.integers(1, 9),
+    images=st.integers(1, 3),
+    kv_heads=st.integers(1, 2),
+    share=st.integers(1, 3),
+    prompt=st.integers(1, 70),
+    text=st.integers(2, 70),
+    lanes=st.sampled_from([2, 16]),
+)
+def test_plain_torch_is_one_softmax_a_row(seed, rows, images, kv_heads, share, prompt, text, lanes):
+    torch.manual_seed(seed)
+    arguments, image_of, live = paged_situation(
+        rows, images, kv_heads, share, 8, torch.float64, prompt, text, lanes=lanes
+    )
+    expected = {row: naive_paged(arguments, image_of, row, 0.3) for row in range(rows) if live[row]}
+    before = [tensor.clone() for tensor in arguments[3:5]]
+    output, entropy = attend(*arguments, 0.3)
+    layout = arguments[-1]
+    for row, (naive_output, naive_entropy) in expected.items():
+        torch.testing.assert_close(output[row], naive_output, atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(entropy[row].mean(), naive_entropy, atol=1e-12, rtol=1e-12)
+        newest = int(layout.newest[row])
+        for cache, old, new in zip(arguments[3:5], before, arguments[1:3], strict=True):
+            old[int(layout.table[row, newest // PAGE]), :, newest % PAGE] = new[row]
+            old[0] = cache[0]
+    for cache, old in zip(arguments[3:5], before, strict=True):
+        assert torch.equal(cache, old)  # the new tokens are in their places, and nothing else has changed
+
+
+@needs_triton
+def test_the_kernels_compute_what_plain_torch_computes():
+    assert interpreted(INTERPRETED) == "equal\n"
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("dtype", "arch", "head_dim", "share"),
+    [
+        *(("bf16", arch, 128, 1) for arch in ARCHITECTURES),
+        *((dtype, 90, head_dim, 1) for dtype in ("bf16", "fp16", "fp32") for head_dim in (64, 80)),
+        *((dtype, 90, 128, 7) for dtype in ("bf16", "fp16", "fp32")),
+    ],
+)
+def test_the_kernels_can_be_built_for_a_gpu(dtype, arch, head_dim, share):
+    from kvtune.captioning import triton_attention
+
+    shape = triton_attention.constants(32, share, head_dim)
+    queries = triton_attention.queries_of_a_tile(16, share, {"bf16": 2, "fp16": 2, "fp32": 4}[dtype])
+    strides = dict.fromkeys(("page_stride", "head_stride", "position_stride"), "i32")
+    cache = {"keys": f"*{dtype}", "values": f"*{dtype}", **strides}
+    prompts = {
+        "query": f"*{dtype}",
+        **cache,
+        **dict.fromkeys(("tiles", "tile_images", "prompt_table", "prompt_lengths"), "*i32"),
+        "prompt_table_stride": "i32",
+        "partial": "*fp32",
+        "scaling": "fp32",
+    }
+    texts = {
+        **dict.fromkeys(("query", "new_keys", "new_values", "output"), f"*{dtype}"),
+        **cache,
+        **dict.fromkeys(("table", "newest"), "*i32"),
+        "table_stride": "i32",
+        **dict.fromkeys(("partial", "entropy"), "*fp32"),
+        "scaling": "fp32",
+    }
+    for kernel, signature, more, warps in (
+        (
+            triton_attention.attend_prompts,
+            prompts,
+            {"LANES": 16, "QUERIES": queries},
+            triton_attention.warps_for(queries),
+        ),
+        (triton_attention.attend_texts, texts, {"QUERIES": triton_attention.queries_of_a_row(share)}, 4),
+    ):
+        aligned = [name for name, kind in signature.items() if kind.startswith("*")] + list(strides)
+        report = compiled(kernel, signature, {**shape, **more}, arch, aligned, warps)
+        assert report.registers <= 255
+        assert report.shared <= 99 * 1024  # what the smallest of these architectures lets a program have
+        if dtype != "fp32":
+            assert report.local <= 16, report  # nothing spills
+
+
+def test_a_kernel_that_cannot_be_built_is_said_and_done_without(monkeypatch, caplog):
+    def fails(*arguments):
+        raise AssertionError("Loop-carried variable tile has initial type\nand more lines")
+
+    monkeypatch.setattr(kernels, "try_on_one_row", fails)
+    monkeypatch.setitem(sys.modules, "kvtune.captioning.triton_attention", kernels)
+    monkeypatch.setitem(sys.modules, "kvtune.captioning.triton_smoothing", kernels)
+    for name in ("attend", "smooth"):
+        monkeypatch.setattr(kernels, name, None, raising=False)
+    assert kernels.kernels_for(torch.device("cuda"), torch.bfloat16, 2, 1, 16) is kernels.PLAIN
+    assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0]
+    assert "cannot be built: Loop-carried variable tile has initial type" in caplog.text
+
+
+def test_proofs_do_without_kernels(caplog):
+    assert kernels.kernels_for(torch.device("cuda"), torch.float64, 2, 1, 16) is kernels.PLAIN
+    assert kernels.kernels_for(torch.device("cpu"), torch.bfloat16, 2, 1, 16) is kernels.PLAIN
+    assert not caplog.messages
+
+
+def test_plain_torch_runs_on_one_row():
+    kernels.try_on_one_row(kernels.PLAIN, torch.device("cpu"), torch.float32, 2, 3, 16)
