@@ -1,0 +1,381 @@
+"""A decoder's small operations, fused: what is replaced computes the same, and all is as it was after the block."""
+
+import logging
+import sys
+from contextlib import ExitStack
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+import torch
+from compiled_kernels import ARCHITECTURES, compiled
+from small_decoders import decoder, logits
+from small_models import llava_inputs, small_llava
+from small_vlms import random_images, small_vlm
+from torch import nn
+from transformers import (
+    AutoModel,
+    Gemma2Config,
+    GemmaConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Qwen2_5_VLTextConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.models.llama import modeling_llama
+from triton_without_gpu import interpreted, needs_triton
+
+from kvtune.captioning import Captioner, CaptionRequest, plain_layers
+from kvtune.captioning.fused import fused_layers
+from kvtune.methods import KVSmooth
+
+CPU = torch.device("cpu")
+TYPES = [torch.float32, torch.float16, torch.bfloat16]
+ROTARY = "transformers.models.llama.modeling_llama.apply_rotary_pos_emb"
+
+KERNELS = """
+import torch
+from kvtune.captioning import plain_layers, triton_layers
+ATOL = {torch.float32: 1e-6, torch.float16: 2**-11, torch.bfloat16: 2**-5}
+
+def check(name, *tensors):
+    dtype = tensors[0].dtype
+    expected = getattr(plain_layers, name)(*tensors)
+    got = getattr(triton_layers, name)(*tensors)
+    for one, right in zip(got, expected) if isinstance(got, tuple) else [(got, expected)]:
+        assert one.dtype == right.dtype and one.shape == right.shape
+        # The interpreter cuts bfloat16 off where a GPU rounds it; float16 differs in numbers that are between two.
+        torch.testing.assert_close(one, right, atol=ATOL[dtype], rtol=4 * torch.finfo(dtype).eps)
+        if dtype == torch.float16:
+            assert (one != right).float().mean() < 0.01, name
+
+torch.manual_seed(0)
+for dtype in (torch.float32, torch.float16, torch.bfloat16):
+    for size in (96, 172, 4096) if dtype == torch.float16 else (96, 172):
+        hidden, weight = 3 * torch.randn(2, 1, size), torch.randn(size)
+        check("rms_norm", hidden.to(dtype), weight.to(dtype), 1e-5)
+    wide = torch.randn(3, 2, 200).to(dtype)
+    check("rms_norm", wide[..., :96], weight[:96].to(dtype), 1e-6)
+    check("rms_norm", wide.transpose(1, 2), weight[:2].to(dtype), 1e-6)
+    for shape in ((3, 1, 172), (1, 1, 2048), (5,)):
+        gate, up = 4 * torch.randn(shape), torch.randn(shape)
+        check("silu_times", gate.to(dtype), up.to(dtype))
+    check("silu_times", wide[..., :7], wide[..., 7:14])
+    for heads, key_heads, size in ((4, 4, 128), (9, 1, 80), (16, 2, 64), (3, 3, 24)):
+        query, key = (torch.randn(3, 1, n, size).to(dtype).transpose(1, 2) for n in (heads, key_heads))
+        for rows in (1, 3):
+            check("rotate", query, key, *(torch.randn(rows, 1, size).to(dtype) for _ in range(2)))
+    mixed = torch.randn(3, 1, 2, 24, 5).to(dtype)[..., 0].transpose(1, 2)
+    check("rotate", mixed, mixed, *torch.randn(2, 3, 1, 24).to(dtype))
+    check("rotate", mixed, mixed, *torch.randn(2, 3, 24, 1).to(dtype).transpose(2, 3))
+    query, turn = torch.randn(2, 2, 1, 16).to(dtype), torch.randn(2, 1, 16).to(dtype)
+    if dtype != torch.bfloat16:
+        once = [layers.rotate(query, query, turn, turn)[0] for layers in (triton_layers, plain_layers)]
+        assert torch.equal(*once)
+print("equal")
+"""
+
+DECODER = """
+import torch
+from kvtune.captioning import triton_layers
+from kvtune.captioning.fused import fused_layers
+from small_decoders import decoder, logits
+for dtype, tolerance in ((torch.float32, 3e-6), (torch.float16, 4e-3), (torch.bfloat16, 6e-2)):
+    model = decoder(dtype)
+    expected = logits(model)
+    with fused_layers(model, torch.device("cpu"), triton_layers) as replaced:
+        got = logits(model)
+    assert len(replaced) == 8, replaced
+    assert (got - expected).norm() < tolerance * expected.norm(), (dtype, (got - expected).norm() / expected.norm())
+    assert torch.equal(logits(model), expected)
+print("equal")
+"""
+
+
+class Counted:
+    """Plain torch in place of kernels, with how often each was asked for."""
+
+    def __init__(self):
+        self.calls = {}
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls[name] = self.calls.get(name, 0) + 1
+            return getattr(plain_layers, name)(*arguments)
+
+        return call
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_a_decoder_with_fused_layers_computes_what_it_did(dtype):
+    model = decoder(dtype)
+    expected, kernels = logits(model), Counted()
+    with fused_layers(model, CPU, kernels) as replaced:
+        assert sorted(replaced) == sorted(
+            [f"layers.{n}.{part}" for n in (0, 1) for part in ("input_layernorm", "post_attention_layernorm", "mlp")]
+            + ["norm", ROTARY]
+        )
+        kernels.calls.clear()
+        assert torch.equal(logits(model), expected)
+    # Three passes of two layers; the first is a prompt, whose positions are not one a row.
+    assert kernels.calls == {"rms_norm": 3 * 5, "silu_times": 3 * 2, "rotate": 2 * 2}
+    assert torch.equal(logits(model), expected)
+    assert kernels.calls == {"rms_norm": 3 * 5, "silu_times": 3 * 2, "rotate": 2 * 2}
+
+
+def test_the_engine_writes_the_same_captions():
+    model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32))
+    images, methods = random_images(2), [None, KVSmooth(0.5, start_layer=1, end_layer=3)]
+    requests = [CaptionRequest(n, images[n % 2], methods[n // 2], n) for n in range(4)]
+
+    def captions():
+        return {c.tag: c.token_ids for c in Captioner(model, max_new_tokens=15, lanes=2).run(requests)}
+
+    expected, kernels = captions(), Counted()
+    with fused_layers(model.decoder, CPU, kernels):
+        kernels.calls.clear()
+        assert captions() == expected
+    assert kernels.calls["rotate"] > 10
+
+
+def test_all_is_undone_also_after_an_error():
+    model, rotary = decoder(), modeling_llama.apply_rotary_pos_emb
+    with pytest.raises(ZeroDivisionError), fused_layers(model, CPU, plain_layers):
+        assert modeling_llama.apply_rotary_pos_emb is not rotary
+        raise ZeroDivisionError
+    assert modeling_llama.apply_rotary_pos_emb is rotary
+    assert not [name for name, module in model.named_modules() if "forward" in module.__dict__]
+
+
+def test_blocks_may_be_nested_and_end_in_any_order():
+    one, other, rotary = decoder(), decoder(seed=1), modeling_llama.apply_rotary_pos_emb
+    expected = logits(one), logits(other)
+    outer, inner = ExitStack(), ExitStack()
+    first = outer.enter_context(fused_layers(one, CPU, plain_layers))
+    assert inner.enter_context(fused_layers(one, CPU, plain_layers)) == [ROTARY]  # the rest is replaced already
+    assert inner.enter_context(fused_layers(other, CPU, plain_layers)) == first
+    outer.close()
+    assert modeling_llama.apply_rotary_pos_emb is not rotary
+    assert torch.equal(logits(one), expected[0])
+    assert torch.equal(logits(other), expected[1])
+    inner.close()
+    assert modeling_llama.apply_rotary_pos_emb is rotary
+    assert not [module for model in (one, other) for module in model.modules() if "forward" in module.__dict__]
+
+
+def test_hooks_and_forwards_of_others_stay():
+    model, seen = decoder(), []
+    layer = model.layers[0]
+    for name in ("input_layernorm", "mlp", "mlp.gate_proj"):
+        layer.get_submodule(name).register_forward_hook(lambda module, args, output, name=name: seen.append(name))
+    layer.mlp.register_forward_pre_hook(lambda module, args: (args[0] * 0,))
+    own = layer.post_attention_layernorm.forward
+    layer.post_attention_layernorm.forward = own
+    expected = logits(model)
+    calls, seen[:] = list(seen), []
+    with fused_layers(model, CPU, plain_layers) as replaced:
+        assert torch.equal(logits(model), expected)
+    assert seen == calls
+    assert len(seen) == 9
+    assert "layers.0.post_attention_layernorm" not in replaced
+    assert layer.post_attention_layernorm.__dict__["forward"] is own
+
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size": 40,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+PLAIN = {"layers.0.input_layernorm", "layers.0.post_attention_layernorm", "norm", "layers.0.mlp"}
+
+
+@pytest.mark.parametrize(
+    ("config", "more", "expected"),
+    [
+        (LlamaConfig, {}, PLAIN),
+        (LlamaConfig, {"mlp_bias": True, "attention_bias": True}, PLAIN),
+        (LlamaConfig, {"hidden_act": "gelu"}, PLAIN - {"layers.0.mlp"}),
+        (MistralConfig, {}, PLAIN),
+        (Qwen2Config, {}, PLAIN),
+        (Qwen3Config, {}, PLAIN | {"layers.0.self_attn.q_norm", "layers.0.self_attn.k_norm"}),
+        (Qwen2_5_VLTextConfig, {"rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]}}, PLAIN),
+        (GemmaConfig, {}, set()),  # (1 + weight) times the norm, and GELU
+        (Gemma2Config, {}, set()),
+        (Olmo2Config, {}, {"layers.0.mlp"}),  # rounds after the weight, not before
+    ],
+)
+def test_only_what_computes_the_same_is_replaced(config, more, expected):
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config(**SIZES, **more)).eval().to(torch.bfloat16)
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.3)
+    before = logits(model)
+    scope = import_module(type(model).__module__)
+    rotary = scope.apply_rotary_pos_emb
+    with fused_layers(model, CPU, plain_layers) as replaced:
+        assert {name for name in replaced if not name.endswith("rotary_pos_emb")} == expected
+        assert (scope.apply_rotary_pos_emb is not rotary) == (f"{scope.__name__}.apply_rotary_pos_emb" in replaced)
+        assert torch.equal(logits(model), before)
+    assert scope.apply_rotary_pos_emb is rotary
+
+
+def test_a_rotary_function_that_turns_neighbours_is_left_alone(monkeypatch):
+    def interleaved(q, k, cos, sin, unsqueeze_dim=1):
+        def turned(x):
+            first, second = x[..., ::2], x[..., 1::2]
+            return x * cos.unsqueeze(unsqueeze_dim) + torch.stack([-second, first], -1).flatten(-2) * sin.unsqueeze(1)
+
+        return turned(q), turned(k)
+
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", interleaved)
+    with fused_layers(decoder(), CPU, plain_layers) as replaced:
+        assert ROTARY not in replaced
+        assert modeling_llama.apply_rotary_pos_emb is interleaved
+
+
+def test_a_replaced_rotary_function_takes_other_calls_as_before():
+    rotary = modeling_llama.apply_rotary_pos_emb
+    model, kernels = decoder(), Counted()
+    query, key, turn = torch.randn(2, 4, 1, 8), torch.randn(2, 2, 1, 8), torch.randn(2, 1, 8)
+    others = [
+        ((query.transpose(1, 2), key.transpose(1, 2), turn, turn), {"unsqueeze_dim": 2}),
+        ((query.double(), key.double(), turn.double(), turn.double()), {}),
+        ((query, key, turn.double(), turn), {}),
+        ((query.expand(2, 4, 3, 8), key.expand(2, 2, 3, 8), turn.expand(2, 3, 8), turn.expand(2, 3, 8)), {}),
+        ((query[0], key[0], turn[0], turn[0]), {"unsqueeze_dim": 0}),
+        ((query, key, turn[:, :, :1], turn[:, :, :1]), {}),
+    ]
+    with fused_layers(model, CPU, kernels), torch.no_grad():
+        replaced = modeling_llama.apply_rotary_pos_emb
+        kernels.calls.clear()
+        for arguments, named in others:
+            for got, right in zip(replaced(*arguments, **named), rotary(*arguments, **named), strict=True):
+                assert torch.equal(got, right)
+        assert not kernels.calls
+        replaced(query, key, turn[:1], turn[:1])
+        assert kernels.calls == {"rotate": 1}
+
+
+def test_gradients_flow_as_before():
+    model, kernels = decoder(), Counted()
+    with fused_layers(model, CPU, kernels):
+        kernels.calls.clear()
+        model(inputs_embeds=torch.randn(1, 1, 32)).last_hidden_state.sum().backward()
+    assert not kernels.calls
+    assert model.layers[0].input_layernorm.weight.grad is not None
+
+
+class Quantised(nn.Linear):
+    """Stands in for a linear layer that holds its weight in another form."""
+
+
+def test_what_no_kernel_takes_is_left_alone():
+    for model in (decoder(torch.float64), decoder().to("meta")):
+        with fused_layers(model, CPU, plain_layers) as replaced:
+            assert replaced == []
+    model = decoder()
+    model.layers[1].mlp.up_proj = Quantised(32, 64, bias=False)
+    with fused_layers(model, CPU, plain_layers) as replaced:
+        assert "layers.0.mlp" in replaced
+        assert "layers.1.mlp" not in replaced
+        model.double()
+        inputs = torch.randn(1, 1, 32, dtype=torch.float64)
+        with torch.no_grad():
+            assert model(inputs_embeds=inputs).last_hidden_state.dtype == torch.float64
+
+
+def test_nothing_is_replaced_on_a_cpu_or_without_triton(monkeypatch):
+    with fused_layers(decoder(), CPU) as replaced:
+        assert replaced == []
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "kvtune.captioning.triton_layers", raising=False)
+    with fused_layers(decoder(), torch.device("cuda")) as replaced:
+        assert replaced == []
+
+
+def test_a_kernel_that_fails_is_said_in_one_line_and_left_out(caplog):
+    def no_compiler(*arguments):
+        raise RuntimeError("no C compiler\nat line 1")
+
+    kernels = SimpleNamespace(rms_norm=no_compiler, silu_times=lambda gate, up: gate * up, rotate=plain_layers.rotate)
+    with caplog.at_level(logging.WARNING), fused_layers(decoder(), CPU, kernels) as replaced:
+        assert replaced == [ROTARY]
+    assert [record.getMessage() for record in caplog.records] == [
+        "silu_times is not fused, for its kernel is wrong on cpu in torch.float32",
+        "rms_norm is not fused, for its kernel cannot be built: no C compiler",
+    ]
+
+
+def test_random_numbers_of_others_are_as_they_were():
+    model, state = decoder(), torch.get_rng_state()
+    with fused_layers(model, CPU, plain_layers):
+        pass
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@needs_triton
+def test_the_kernels_compute_what_plain_torch_computes():
+    assert interpreted(KERNELS + DECODER) == "equal\nequal\n"
+
+
+SIGNATURES = {
+    "_rms_norm": {"hidden": "*", "weight": "*", "normed": "*", "epsilon": "fp32", "hidden_row": "i32"},
+    "_silu_times": {"gate": "*", "up": "*", "product": "*", "n": "i32"},
+    "_rotate": dict.fromkeys(("query", "key", "turned_query", "turned_key", "cos", "sin"), "*")
+    | dict.fromkeys(("query_row", "query_head", "key_row", "key_head", "cos_row", "sin_row"), "i32"),
+}
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("name", "constants"),
+    [
+        *(("_rms_norm", {"SIZE": size, "BLOCK": block}) for size, block in ((4096, 4096), (5120, 8192), (96, 128))),
+        ("_silu_times", {"NUMBERS": 1024}),
+        *(
+            ("_rotate", {"QUERY_HEADS": 32, "KEY_HEADS": heads, "HALF": half, "HALF_BLOCK": block, "HEADS": 8})
+            for heads, half, block in ((32, 64, 64), (8, 32, 32), (32, 40, 64))
+        ),
+    ],
+)
+def test_the_kernels_compile_and_spill_nothing(name, constants, arch, dtype):
+    from kvtune.captioning import triton_layers
+
+    signature = {key: kind.replace("*", f"*{dtype}") for key, kind in SIGNATURES[name].items()}
+    aligned = [key for key in signature if key != "epsilon"]
+    warps = triton_layers.norm_warps(constants["BLOCK"]) if name == "_rms_norm" else 4
+    report = compiled(getattr(triton_layers, name), signature, constants, arch, aligned, warps)
+    assert report.local == 0
+    assert report.registers <= 64
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", TYPES)
+def test_on_a_gpu(dtype):
+    torch.backends.cuda.matmul.allow_tf32 = False
+    model = small_llava(0, layers=2, kv_heads=2, dtype=dtype).to("cuda")
+    inputs = {name: tensor.to("cuda") for name, tensor in llava_inputs(model, [3, 5]).items()}
+
+    def states():
+        with torch.inference_mode():
+            return model.generate(
+                **inputs, max_new_tokens=4, min_new_tokens=4, output_logits=True, return_dict_in_generate=True
+            ).logits
+
+    expected = states()
+    with fused_layers(model.model.language_model, model.device) as replaced:
+        assert len(replaced) == 8
+        got = states()
+    for one, right in zip(got[:1], expected[:1], strict=True):  # later ones may follow other tokens
+        assert (one - right).norm() < 100 * torch.finfo(dtype).eps * right.norm()
