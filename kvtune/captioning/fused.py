@@ -11,6 +11,7 @@ import copy
 import functools
 import inspect
 import logging
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -162,7 +163,7 @@ class _Parts:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of many kinds: no compiler, a compiler's own, a driver's
-            log.warning("%s is not fused, for its kernel cannot be built: %s", name, str(error).strip().split("\n")[0])
+            log.warning("%s is not fused, for its kernel cannot be built: %s", name, textwrap.shorten(str(error), 300))
             return False
         expected = getattr(plain_layers, name)(*(number.double() for number in numbers), *more)
         pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]

@@ -83,6 +83,7 @@ def test_the_kernel_compiles_and_spills_nothing(arch, dtype, head_dim):
     types |= {"on_keys": "*fp64", "on_values": "*fp64"}
     constants = {"KV_HEADS": 32, "PAGE": 32, "HEAD_DIM": head_dim, "HEAD_BLOCK": 128 if head_dim > 64 else 64}
     constants["HEADS"] = _HEADS
+    constants |= {"table_entry": 1, "slots_row": 1, "on_keys_row": 1, "on_values_row": 1}  # a launch writes them in
     types |= {name: "i32" for name in _smooth.arg_names if name not in types.keys() | constants.keys()}
     types |= {"key_layer": "i64", "value_layer": "i64"}
     aligned = [name for name in types if name in ("keys", "values") or name.startswith(("key_", "value_"))]
