@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 
-from kvtune.captioning.decoding import Decoding
+from kvtune.captioning.decoding import Decoding, on_device
+from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.images import ImageKeys
 from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
-from kvtune.captioning.prompts import Prompt, Prompts
+from kvtune.captioning.prompts import Prompt, Prompts, check_window
 from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models import VisionLanguageModel
@@ -85,7 +87,8 @@ class Captioner:
         Raises
         ------
         RequestError
-            If an image cannot be read or a method does not fit the model.
+            If an image cannot be read, or a method does not fit the model, or a layer's sliding window is shorter than
+            a prompt with its caption may get.
         KvtuneError
             If the device's memory does not hold a single caption.
         """
@@ -134,6 +137,11 @@ class Captioner:
                 decoding = None  # the smaller grid is made when this one is gone, and what the error holds of it
             yield from (caption for caption in done if caption.tag not in self._withdrawn)
 
+    @functools.cached_property
+    def _fused(self) -> FusedLayers:
+        with on_device(self.vlm.device):
+            return FusedLayers(self.vlm.decoder, self.vlm.device)
+
     def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> Plan:
         """The grid for a run that begins with these requests."""
         of_image = dict(reversed(first))
@@ -151,7 +159,9 @@ class Captioner:
         """A grid on which nothing runs yet, and for which these requests wait."""
         decoding: Decoding
         if isinstance(plan, PagedPlan):
-            decoding = PagedDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan, self.cuda_graphs)
+            decoding = PagedDecoding(
+                self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, self.cuda_graphs
+            )
         else:
             decoding = GroupDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan)
         for key, request in waiting:
@@ -167,7 +177,10 @@ class Captioner:
     def prompts_of(self, requests: Sequence[CaptionRequest]) -> list[Prompt]:
         """What the decoder takes for the images of ``requests``."""
         images = [request.image for request in requests]
-        return self._prompts.of([self._keys.content(image) for image in images], images)
+        prompts = self._prompts.of([self._keys.content(image) for image in images], images)
+        for prompt in prompts:
+            check_window(self.vlm, prompt.length, self.max_new_tokens)
+        return prompts
 
 
 def uses_pages(vlm: VisionLanguageModel) -> bool:

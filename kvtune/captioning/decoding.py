@@ -105,7 +105,7 @@ class Decoding(ABC):
         bool
             Whether a step was taken; none is where every caption ended with its first token.
         """
-        with attention_implementation(self.vlm.hf_model, ATTENTION), on_device(self.vlm.device):
+        with attention_implementation(self.vlm.hf_model, ATTENTION), on_device(self.vlm.device), self._layers():
             self._begin(done)
             self._make_room()
             if not self.requests:
@@ -130,6 +130,10 @@ class Decoding(ABC):
         self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]
     ) -> list[Placement[CaptionRequest]]:
         """Run the prompts of images that come onto the grid; those of ``starts`` that there was room for."""
+
+    def _layers(self) -> AbstractContextManager[object]:
+        """The decoder's layers as they are to run."""
+        return nullcontext()
 
     def _make_room(self) -> None:  # noqa: B027 - a grid may have room for every step
         """See to it that the grid can take the next token of every row."""

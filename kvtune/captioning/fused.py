@@ -1,4 +1,4 @@
-"""A decoder's small operations, fused for as long as a block lasts: RMSNorm, silu(gate) * up and rotary positions.
+"""A decoder's small operations as fused kernels: RMSNorm, silu(gate) * up and rotary positions.
 
 A step of a 7B in transformers launches dozens of small kernels a layer, whose time is that of launching them and of
 going to memory and back. The modules stay transformers' own; only their forwards are replaced, and only of modules that
@@ -38,14 +38,13 @@ class Kernels(Protocol):
     def rotate(self, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-@contextmanager
-def fused_layers(decoder: nn.Module, device: torch.device, kernels: Kernels | None = None) -> Iterator[list[str]]:
-    """Run parts of ``decoder`` as fused kernels within the block.
+class FusedLayers:
+    """Parts of a decoder that can run as fused kernels, and do for as long as :meth:`applied` lasts.
 
-    Replaced are the forwards of RMSNorm modules and of MLPs gated by SiLU, and the rotary function of its attention
-    modules, for one token a row. What is none of these, though it looks like one, is left alone; so are modules that
-    are quantised, in float64, or have a forward of someone else's already. Hooks keep working. Where gradients are
-    asked for, and on tensors that a kernel does not take, the original runs.
+    They are RMSNorm modules, MLPs gated by SiLU, and the rotary function of attention modules for one token a row. What
+    is none of these, though it looks like one, is left alone; so are modules that are quantised, in float64, or have a
+    forward of someone else's already. Hooks keep working. Where gradients are asked for, and on tensors that a kernel
+    does not take, the original runs.
 
     Parameters
     ----------
@@ -54,30 +53,42 @@ def fused_layers(decoder: nn.Module, device: torch.device, kernels: Kernels | No
     device
         Nothing is replaced on a device that is no CUDA device, unless ``kernels`` is given.
     kernels
-        :mod:`kvtune.captioning.triton_layers` if not given; nothing is replaced where Triton is not installed. A kernel
-        that cannot be built is warned about, and plain torch takes its place.
-
-    Yields
-    ------
-    list of str
-        Names of modules, as in ``decoder.named_modules()``, and of the functions that are replaced.
+        :mod:`kvtune.captioning.triton_layers` if not given; nothing is replaced where Triton is not installed. Each is
+        tried on the device; one that cannot be built is warned about, and plain torch takes its place.
     """
-    if kernels is None:
-        kernels = _triton(device)
-    with ExitStack() as undo:
-        replaced: list[str] = []
+
+    def __init__(self, decoder: nn.Module, device: torch.device, kernels: Kernels | None = None) -> None:
+        if kernels is None:
+            kernels = _triton(device)
+        self._forwards: list[tuple[str, nn.Module, Callable[..., Any]]] = []
+        self._scopes: list[dict[str, Any]] = []
         if kernels is not None:
-            parts = _Parts(decoder, kernels, device)
+            self._parts = _Parts(decoder, kernels, device)
+            self._scopes = _scopes_of_rotary(decoder)
             for name, module in decoder.named_modules():
-                forward = None if "forward" in module.__dict__ else parts.forward(module)
-                if forward is not None:
+                if "forward" not in module.__dict__ and (forward := self._parts.forward(module)) is not None:
+                    self._forwards.append((name, module, forward))
+
+    @contextmanager
+    def applied(self) -> Iterator[list[str]]:
+        """Replace them within the block.
+
+        Yields
+        ------
+        list of str
+            Names of modules, as in ``decoder.named_modules()``, and of the functions that are replaced.
+        """
+        with ExitStack() as undo:
+            replaced: list[str] = []
+            for name, module, forward in self._forwards:
+                if "forward" not in module.__dict__:
                     module.forward = forward
                     undo.callback(_give_back, module, forward)
                     replaced.append(name)
-            for scope in _scopes_of_rotary(decoder):
-                if parts.replace_rotary(scope, undo):
+            for scope in self._scopes:
+                if self._parts.replace_rotary(scope, undo):
                     replaced.append(f"{scope['__name__']}.{_ROTARY}")
-        yield replaced
+            yield replaced
 
 
 class _Parts:
@@ -87,6 +98,7 @@ class _Parts:
         self._kernels, self._device = kernels, device
         self._dtypes = {weight.dtype for weight in decoder.parameters() if self._fits(weight)}
         self._works = functools.cache(self._try)
+        self._is_half_split = functools.cache(_is_half_split)
 
     def forward(self, module: nn.Module) -> Callable[..., Any] | None:
         """What computes the same as ``module.forward``, or None."""
@@ -103,7 +115,7 @@ class _Parts:
     def replace_rotary(self, scope: dict[str, Any], undo: ExitStack) -> bool:
         """Replace the rotary function of a module of Python, if it is the usual one; one replacement serves all."""
         if not isinstance(scope[_ROTARY], _Rotary):
-            if not self._dtypes or not _is_half_split(scope[_ROTARY]):
+            if not self._dtypes or not self._is_half_split(scope[_ROTARY]):
                 return False
             if not all(self._works("rotate", dtype, 128) for dtype in self._dtypes):
                 return False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 
 from kvtune.captioning.continuous import ContinuousScheduler
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf, on_device
+from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.memory import PREFILL_BATCH
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import USUAL_TOKENS, PagedPlan
@@ -31,6 +33,7 @@ class PagedDecoding(Decoding):
         prompts_of: PromptsOf,
         max_new_tokens: int,
         plan: PagedPlan,
+        fused: FusedLayers,
         cuda_graphs: bool = True,
     ) -> None:
         super().__init__(vlm, prompts_of, max_new_tokens, plan.rows, late=1)
@@ -40,6 +43,7 @@ class PagedDecoding(Decoding):
         self.scheduler: ContinuousScheduler[CaptionRequest] = ContinuousScheduler(
             plan.rows, self.grid.pages, pages_for(plan.prompt_tokens), usual
         )
+        self._fused = fused
         self._ended = self._ended_pages = 0
 
     def shrink(self, done: list[Caption]) -> None:
@@ -98,6 +102,9 @@ class PagedDecoding(Decoding):
         if not begun and not self.requests:
             raise KvtuneError(NO_ROOM)
         return begun
+
+    def _layers(self) -> AbstractContextManager[object]:
+        return self._fused.applied()
 
     def _make_room(self) -> None:
         if not self.requests:

@@ -20,6 +20,7 @@ from transformers import DynamicCache
 
 from kvtune.captioning.images import open_image
 from kvtune.captioning.memory import free_host_memory
+from kvtune.errors import RequestError
 from kvtune.models import VisionLanguageModel
 
 _SHARE = 0.25
@@ -138,3 +139,26 @@ class Prompts:
 
 class _AtDecoder(Exception):  # noqa: N818, no error
     """The model has come to its decoder, which is as far as it was to go."""
+
+
+def check_window(vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int) -> None:
+    """Refuse what a decoder with sliding windows would not see whole, for the grid's attention sees all of it.
+
+    Raises
+    ------
+    RequestError
+        If a layer's window is shorter than a prompt of ``prompt_tokens`` with its caption may get.
+    """
+    config = vlm.decoder.config
+    narrow = set(getattr(config, "layer_types", None) or ["sliding_attention"]) - {"full_attention"}
+    windows = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    window = min((size for size in windows if size and narrow), default=None)
+    if window is None or prompt_tokens + max_new_tokens <= window:
+        return
+    cure = (
+        "no caption fits into that" if prompt_tokens >= window else f"at most {window - prompt_tokens} new tokens fit"
+    )
+    raise RequestError(
+        f"{vlm.name} has layers that see only the last {window} tokens of a prompt of {prompt_tokens} and a caption of "
+        f"up to {max_new_tokens}; the engine reads all of them: {cure}"
+    )

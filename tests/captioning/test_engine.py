@@ -2,12 +2,15 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
+from graph_like import like_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import small_llava
 from small_vlms import FaintPrefix, random_images, reference_tokens, small_vlm
+from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
@@ -188,6 +191,33 @@ def test_a_limit_below_one_is_refused():
         Captioner(vlm(), max_new_tokens=0)
 
 
+def small_mistral(window):
+    """A LLaVA whose decoder has layers that see ``window`` tokens."""
+    model = small_llava(0, kv_heads=2)
+    text = MistralConfig(**{**model.config.text_config.to_dict(), "model_type": "mistral", "sliding_window": window})
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=model.config.vision_config, text_config=text, image_token_id=5, image_seq_length=16)
+    )
+    model.generation_config.pad_token_id = 0
+    return small_vlm(model.double().eval(), eos=())
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_sliding_windows_are_refused_where_they_would_hide_something(paged, monkeypatch):
+    if paged:
+        like_a_gpu(monkeypatch)
+    prompt = 17 + 1 + int(np.asarray(IMAGES[0])[0, 0, 0]) % 5
+    requests = [CaptionRequest(0, IMAGES[0], METHODS[2])]
+    window = prompt + 12
+    (caption,) = Captioner(small_mistral(window), max_new_tokens=12).run(requests)
+    assert caption.token_ids == reference_tokens(small_mistral(None), IMAGES[0], METHODS[2], 12)[0]
+    with pytest.raises(RequestError, match=rf"only the last {window} tokens.* at most 12 new tokens fit"):
+        list(Captioner(small_mistral(window), max_new_tokens=13).run(requests))
+    with pytest.raises(RequestError, match="no caption fits"):
+        list(Captioner(small_mistral(12), max_new_tokens=13).run(requests))
+
+
 def test_no_requests_give_no_captions():
     assert list(Captioner(vlm()).run([])) == []
 
@@ -201,7 +231,7 @@ def test_cached_keys_and_entropies_equal_the_naive_reference(paged, monkeypatch)
     method = METHODS[2]
     captioner = Captioner(model, max_new_tokens=60, lanes=4)
     if paged:
-        decoding = PagedDecoding(model, captioner.prompts_of, 60, plan_pages(model, 20, 60, 4, 2, 4))
+        decoding = PagedDecoding(model, captioner.prompts_of, 60, plan_pages(model, 20, 60, 4, 2, 4), captioner._fused)
     else:
         decoding = GroupDecoding(model, captioner.prompts_of, 60, predict(model, 2, 2, 20, 60))
     for image in (0, 1):

@@ -28,7 +28,7 @@ from transformers.models.llama import modeling_llama
 from triton_without_gpu import interpreted, needs_triton
 
 from kvtune.captioning import Captioner, CaptionRequest, plain_layers
-from kvtune.captioning.fused import fused_layers
+from kvtune.captioning.fused import FusedLayers
 from kvtune.methods import KVSmooth
 
 CPU = torch.device("cpu")
@@ -83,12 +83,12 @@ print("equal")
 DECODER = """
 import torch
 from kvtune.captioning import triton_layers
-from kvtune.captioning.fused import fused_layers
+from kvtune.captioning.fused import FusedLayers
 from small_decoders import decoder, logits
 for dtype, tolerance in ((torch.float32, 3e-6), (torch.float16, 4e-3), (torch.bfloat16, 6e-2)):
     model = decoder(dtype)
     expected = logits(model)
-    with fused_layers(model, torch.device("cpu"), triton_layers) as replaced:
+    with FusedLayers(model, torch.device("cpu"), triton_layers).applied() as replaced:
         got = logits(model)
     assert len(replaced) == 8, replaced
     assert (got - expected).norm() < tolerance * expected.norm(), (dtype, (got - expected).norm() / expected.norm())
@@ -115,7 +115,7 @@ class Counted:
 def test_a_decoder_with_fused_layers_computes_what_it_did(dtype):
     model = decoder(dtype)
     expected, kernels = logits(model), Counted()
-    with fused_layers(model, CPU, kernels) as replaced:
+    with FusedLayers(model, CPU, kernels).applied() as replaced:
         assert sorted(replaced) == sorted(
             [f"layers.{n}.{part}" for n in (0, 1) for part in ("input_layernorm", "post_attention_layernorm", "mlp")]
             + ["norm", ROTARY]
@@ -137,7 +137,7 @@ def test_the_engine_writes_the_same_captions():
         return {c.tag: c.token_ids for c in Captioner(model, max_new_tokens=15, lanes=2).run(requests)}
 
     expected, kernels = captions(), Counted()
-    with fused_layers(model.decoder, CPU, kernels):
+    with FusedLayers(model.decoder, CPU, kernels).applied():
         kernels.calls.clear()
         assert captions() == expected
     assert kernels.calls["rotate"] > 10
@@ -145,7 +145,7 @@ def test_the_engine_writes_the_same_captions():
 
 def test_all_is_undone_also_after_an_error():
     model, rotary = decoder(), modeling_llama.apply_rotary_pos_emb
-    with pytest.raises(ZeroDivisionError), fused_layers(model, CPU, plain_layers):
+    with pytest.raises(ZeroDivisionError), FusedLayers(model, CPU, plain_layers).applied():
         assert modeling_llama.apply_rotary_pos_emb is not rotary
         raise ZeroDivisionError
     assert modeling_llama.apply_rotary_pos_emb is rotary
@@ -156,9 +156,11 @@ def test_blocks_may_be_nested_and_end_in_any_order():
     one, other, rotary = decoder(), decoder(seed=1), modeling_llama.apply_rotary_pos_emb
     expected = logits(one), logits(other)
     outer, inner = ExitStack(), ExitStack()
-    first = outer.enter_context(fused_layers(one, CPU, plain_layers))
-    assert inner.enter_context(fused_layers(one, CPU, plain_layers)) == [ROTARY]  # the rest is replaced already
-    assert inner.enter_context(fused_layers(other, CPU, plain_layers)) == first
+    first = outer.enter_context(FusedLayers(one, CPU, plain_layers).applied())
+    assert inner.enter_context(FusedLayers(one, CPU, plain_layers).applied()) == [
+        ROTARY
+    ]  # the rest is replaced already
+    assert inner.enter_context(FusedLayers(other, CPU, plain_layers).applied()) == first
     outer.close()
     assert modeling_llama.apply_rotary_pos_emb is not rotary
     assert torch.equal(logits(one), expected[0])
@@ -178,7 +180,7 @@ def test_hooks_and_forwards_of_others_stay():
     layer.post_attention_layernorm.forward = own
     expected = logits(model)
     calls, seen[:] = list(seen), []
-    with fused_layers(model, CPU, plain_layers) as replaced:
+    with FusedLayers(model, CPU, plain_layers).applied() as replaced:
         assert torch.equal(logits(model), expected)
     assert seen == calls
     assert len(seen) == 9
@@ -224,7 +226,7 @@ def test_only_what_computes_the_same_is_replaced(config, more, expected):
     before = logits(model)
     scope = import_module(type(model).__module__)
     rotary = scope.apply_rotary_pos_emb
-    with fused_layers(model, CPU, plain_layers) as replaced:
+    with FusedLayers(model, CPU, plain_layers).applied() as replaced:
         assert {name for name in replaced if not name.endswith("rotary_pos_emb")} == expected
         assert (scope.apply_rotary_pos_emb is not rotary) == (f"{scope.__name__}.apply_rotary_pos_emb" in replaced)
         assert torch.equal(logits(model), before)
@@ -240,7 +242,7 @@ def test_a_rotary_function_that_turns_neighbours_is_left_alone(monkeypatch):
         return turned(q), turned(k)
 
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", interleaved)
-    with fused_layers(decoder(), CPU, plain_layers) as replaced:
+    with FusedLayers(decoder(), CPU, plain_layers).applied() as replaced:
         assert ROTARY not in replaced
         assert modeling_llama.apply_rotary_pos_emb is interleaved
 
@@ -258,7 +260,7 @@ def test_a_replaced_rotary_function_takes_other_calls_as_before():
         ((query.expand(2, 4, 3, 8), key, turn, turn), {}),
         ((query, key, turn[:, :, :1], turn[:, :, :1]), {}),
     ]
-    with fused_layers(model, CPU, kernels), torch.no_grad():
+    with FusedLayers(model, CPU, kernels).applied(), torch.no_grad():
         replaced = modeling_llama.apply_rotary_pos_emb
         kernels.calls.clear()
         for arguments, named in others:
@@ -271,7 +273,7 @@ def test_a_replaced_rotary_function_takes_other_calls_as_before():
 
 def test_gradients_flow_as_before():
     model, kernels = decoder(), Counted()
-    with fused_layers(model, CPU, kernels):
+    with FusedLayers(model, CPU, kernels).applied():
         kernels.calls.clear()
         model(inputs_embeds=torch.randn(1, 1, 32)).last_hidden_state.sum().backward()
     assert not kernels.calls
@@ -284,11 +286,11 @@ class Quantised(nn.Linear):
 
 def test_what_no_kernel_takes_is_left_alone():
     for model in (decoder(torch.float64), decoder().to("meta")):
-        with fused_layers(model, CPU, plain_layers) as replaced:
+        with FusedLayers(model, CPU, plain_layers).applied() as replaced:
             assert replaced == []
     model = decoder()
     model.layers[1].mlp.up_proj = Quantised(32, 64, bias=False)
-    with fused_layers(model, CPU, plain_layers) as replaced:
+    with FusedLayers(model, CPU, plain_layers).applied() as replaced:
         assert "layers.0.mlp" in replaced
         assert "layers.1.mlp" not in replaced
         model.double()
@@ -298,11 +300,11 @@ def test_what_no_kernel_takes_is_left_alone():
 
 
 def test_nothing_is_replaced_on_a_cpu_or_without_triton(monkeypatch):
-    with fused_layers(decoder(), CPU) as replaced:
+    with FusedLayers(decoder(), CPU).applied() as replaced:
         assert replaced == []
     monkeypatch.setitem(sys.modules, "triton", None)
     monkeypatch.delitem(sys.modules, "kvtune.captioning.triton_layers", raising=False)
-    with fused_layers(decoder(), torch.device("cuda")) as replaced:
+    with FusedLayers(decoder(), torch.device("cuda")).applied() as replaced:
         assert replaced == []
 
 
@@ -311,7 +313,7 @@ def test_a_kernel_that_fails_is_said_in_one_line_and_left_out(caplog):
         raise RuntimeError("no C compiler\nat line 1")
 
     kernels = SimpleNamespace(rms_norm=no_compiler, silu_times=lambda gate, up: gate * up, rotate=plain_layers.rotate)
-    with caplog.at_level(logging.WARNING), fused_layers(decoder(), CPU, kernels) as replaced:
+    with caplog.at_level(logging.WARNING), FusedLayers(decoder(), CPU, kernels).applied() as replaced:
         assert replaced == [ROTARY]
     assert [record.getMessage() for record in caplog.records] == [
         "silu_times is not fused, for its kernel is wrong on cpu in torch.float32",
@@ -321,7 +323,7 @@ def test_a_kernel_that_fails_is_said_in_one_line_and_left_out(caplog):
 
 def test_random_numbers_of_others_are_as_they_were():
     model, state = decoder(), torch.get_rng_state()
-    with fused_layers(model, CPU, plain_layers):
+    with FusedLayers(model, CPU, plain_layers).applied():
         pass
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -404,7 +406,7 @@ def test_a_decoder_on_a_gpu(dtype):
             return model.generate(**inputs, **limits, do_sample=False).logits[0]
 
     expected = first_logits()
-    with fused_layers(model.model.language_model, model.device) as replaced:
+    with FusedLayers(model.model.language_model, model.device).applied() as replaced:
         assert len(replaced) == 8
         got = first_logits()
     assert (got - expected).norm() < 30 * torch.finfo(dtype).eps * expected.norm()
