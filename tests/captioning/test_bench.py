@@ -238,6 +238,18 @@ def test_steps_are_timed_at_full_width_without_prefill(monkeypatch):
     assert work.vlm.eos_token_ids == [2, 9, 14, 31, 40]
 
 
+def test_steps_that_do_not_fit_are_timed_as_wide_as_they_do(monkeypatch):
+    """The engine halves a grid of 8 rows, and its captions take two turns of 23 steps."""
+    original = Grid.step
+
+    def step(self, running):
+        return original(self, running) if len(running) <= 4 else out_of_memory()
+
+    monkeypatch.setattr(Grid, "step", step)
+    times = time_steps(small_work(4, max_new_tokens=30), METHODS[0], rows=8, trials=2, pairs=1)
+    assert (times.rows, times.steps) == (4, 23)
+
+
 def test_ratios_of_steps_are_of_pairs():
     """A machine that gets slower: each run with the method is twice one without."""
     times = StepTimes(8, 12, [1.0, 2.0, 10.0], [2.0, 5.0, 20.0]).to_dict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import torch
@@ -62,5 +62,6 @@ def noted(failed: dict[str, str], what: str) -> Iterator[None]:
 def free_cached_memory() -> None:
     """Give back what nobody holds any more."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    with suppress(RuntimeError):  # after some errors a GPU answers everything with the same error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

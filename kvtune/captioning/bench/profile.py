@@ -44,7 +44,7 @@ def profile(work: Workload, method: Method, plan: GridPlan, keep: Callable[[dict
         keep({"what": "memory", "plan": plan.to_dict(), "peak": peak, "predicted_over_measured": plan.peak / peak})
     kernels = StepKernels(device, range(times.steps, min(times.steps + _STEPS, 2 * times.steps - 1)))
     with around_steps(kernels.step):
-        decode_together(work, method, rows, plan.lanes)
+        decode_together(work, work.captioner(rows), method, rows, plan.lanes)
     keep({"what": "kernels", "steps": len(kernels.steps), "kernels": kernels.dearest(_KERNELS)})
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvtune.captioning.bench.workload import Workload, rows_of
+from kvtune.captioning.bench.workload import Workload
+from kvtune.captioning.captioner import Captioner
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.request import CaptionRequest
 from kvtune.methods import Method
@@ -64,39 +65,30 @@ def time_steps(work: Workload, method: Method, rows: int, trials: int, pairs: in
     All captions begin together and are forced to equal lengths, so that every step has every row. Vision tower,
     prefill and the capture of graphs are not timed. On a GPU a step is timed by the device's own clock.
     """
-    without_ms: list[float] = []
-    with_ms: list[float] = []
-    steps = 0
     log.info("steps of %d captions with KVSmooth and without, %d pairs", rows, pairs)
+    captioner = work.captioner(rows)
+    medians: dict[bool, list[float]] = {False: [], True: []}
+    steps = 0
     for _ in range(pairs):
-        for chosen, medians in ((None, without_ms), (method, with_ms)):
-            times = full_steps(work, chosen, rows, trials)
-            steps = len(times)
-            medians.append(statistics.median(times))
-    return StepTimes(rows, steps, without_ms, with_ms)
+        for smoothed in (False, True):
+            clock = StepClock(work.vlm.device)
+            with around_steps(clock.step):
+                decode_together(work, captioner, method if smoothed else None, rows, trials)
+            rows_of_step, times = clock.widest()
+            later = times[len(times) // 2 :]
+            medians[smoothed].append(statistics.median(later))
+            steps = len(later)
+    return StepTimes(rows_of_step, steps, medians[False], medians[True])
 
 
-def full_steps(work: Workload, method: Method | None, rows: int, trials: int) -> list[float]:
-    """Milliseconds of each step in the later half of captions that begin together; see :func:`time_steps`."""
-    clock = StepClock(work.vlm.device)
-    with around_steps(clock.step):
-        decode_together(work, method, rows, trials)
-    times = clock.milliseconds(rows)
-    return times[len(times) // 2 :]
-
-
-def decode_together(work: Workload, method: Method | None, rows: int, trials: int) -> None:
+def decode_together(work: Workload, captioner: Captioner, method: Method | None, rows: int, trials: int) -> None:
     """Write ``rows`` captions at once, ``trials`` of an image, all of the same length."""
     tokens = min(_TOKENS.get(work.vlm.device.type, _TOKENS["cpu"]), work.max_new_tokens)
-    captioner = work.captioner(rows)
     numbers = work.all
     images = [numbers[row // trials % len(numbers)] for row in range(rows)]
     with work.no_ends():
         for _ in captioner.run(CaptionRequest(image, work.images[image], method, 0, tokens) for image in images):
             pass
-    assert captioner.plan is not None
-    if rows_of(captioner.plan) != rows:
-        log.info("%d captions at once where %d were asked for", rows_of(captioner.plan), rows)
 
 
 class StepClock:
@@ -113,12 +105,14 @@ class StepClock:
         self._marks.append((before, self._mark(), rows))
         return tokens
 
-    def milliseconds(self, rows: int) -> list[float]:
-        """Of the steps in which ``rows`` captions were written."""
+    def widest(self) -> tuple[int, list[float]]:
+        """The most rows that a step had, and the milliseconds of each step that had them."""
+        most = max(rows for *_, rows in self._marks)
+        full = [(before, after) for before, after, rows in self._marks if rows == most]
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
-            return [before.elapsed_time(after) for before, after, running in self._marks if running == rows]
-        return [1e3 * (after - before) for before, after, running in self._marks if running == rows]
+            return most, [before.elapsed_time(after) for before, after in full]
+        return most, [1e3 * (after - before) for before, after in full]
 
     def _mark(self) -> Any:
         if not self._on_gpu:
