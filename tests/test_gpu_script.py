@@ -165,6 +165,19 @@ def test_ctrl_c_ends_the_part_and_shows_the_table(gpu, monkeypatch, tmp_path, ca
         assert not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
+def test_a_kernel_that_is_not_right_fails_its_part(gpu, monkeypatch, tmp_path):
+    """As is one that cannot be imported, and so prints nothing."""
+    fake = 'print(\'{"kernel": "suffix", "ok": false}\'); print(\'{"kernel": "prefix", "ok": true}\')'
+    monkeypatch.setattr(gpu.Run, "module", lambda self, name, *arguments: [sys.executable, "-c", fake])
+    monkeypatch.setattr(gpu, "PARTS", {"kernels": gpu.PARTS["kernels"]})
+    assert main(gpu, monkeypatch, "--out", tmp_path) == 1
+    assert lines(tmp_path)[-1]["why"] == ["1 of 2 results are not right"]
+    assert "| kernel | ok |\n| --- | --- |\n| suffix | False |" in (tmp_path / "table.md").read_text()
+    monkeypatch.setattr(gpu.Run, "module", lambda self, name, *arguments: [sys.executable, "-c", ""])
+    assert main(gpu, monkeypatch, "--out", tmp_path) == 1
+    assert lines(tmp_path)[-1]["why"] == ["no kernel was measured"]
+
+
 def test_a_section_that_cannot_be_told_costs_itself_alone(gpu):
     outcome = gpu.Outcome("profile", 1.0, [], [{"what": "kernels", "kernels": [{"name": "no time"}]}])
     text = gpu.report([outcome, gpu.Outcome("fine", 2.0, [], [])])
