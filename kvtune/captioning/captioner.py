@@ -152,8 +152,7 @@ class Captioner:
             if is_out_of_memory(error):
                 raise KvtuneError(NO_ROOM) from error
             raise
-        plan = plan_pages if uses_pages(self.vlm) else plan_grid
-        return plan(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes)
+        return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
         """A grid on which nothing runs yet, and for which these requests wait."""
@@ -181,6 +180,14 @@ class Captioner:
         for prompt in prompts:
             check_window(self.vlm, prompt.length, self.max_new_tokens)
         return prompts
+
+
+def plan_for(
+    vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int, requests: int, images: int, lanes: Lanes = "auto"
+) -> Plan:
+    """The grid for a stream of requests: see :func:`plan_pages` and :func:`plan_grid`."""
+    plan = plan_pages if uses_pages(vlm) else plan_grid
+    return plan(vlm, prompt_tokens, max_new_tokens, requests, images, lanes)
 
 
 def uses_pages(vlm: VisionLanguageModel) -> bool:

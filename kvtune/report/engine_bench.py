@@ -1,5 +1,6 @@
 """``kvtune bench engine`` as a table and a picture."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +11,59 @@ from kvtune.report.figures import PALETTE, column_figure, save_figure, style
 
 _RATIOS = {
     "attached_over_plain_per_token": "KVSmooth attached over plain, per token (a / a0)",
-    "smoothing_over_none_per_step": "KVSmooth over none in the engine, per step (d / c)",
+    "smoothing_over_none_per_step": "KVSmooth over none in the engine, per step",
 }
 
 
 def engine_table(result: dict[str, Any]) -> Table:
     """One line an arm."""
     title = f"{result['model']}, {result['dtype']}, {result['images']} images, {device_name(result)}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("arm")
-    for column in ("captions/s", "tokens/s", "tokens each", "ms/step", "memory", "of matmul", "of copy"):
+    for column in (
+        "at\nonce",
+        "captions\na second",
+        "tokens\na second",
+        "tokens\neach",
+        "ms a\nstep",
+        "memory\nGiB",
+        "of\nmatmul,\ndecode",
+        "of\nmatmul,\nall",
+        "of\ncopy",
+    ):
         table.add_column(column, justify="right")
     for arm in result["arms"]:
         table.add_row(
             arm["name"],
+            f"{arm['batch']:,}",
             f"{arm['captions_per_second']:,.1f}",
             f"{arm['tokens_per_second']:,.0f}",
             f"{arm['tokens'] / arm['captions']:.0f}",
             f"{arm['ms_per_step']:.2f}",
-            "" if arm["peak_bytes"] is None else f"{arm['peak_bytes'] / 2**30:.1f} GiB",
+            "" if arm["peak_bytes"] is None else f"{arm['peak_bytes'] / 2**30:.1f}",
             f"{100 * arm['of_matmul']:.0f} %",
+            f"{100 * arm['of_matmul_all']:.0f} %",
             f"{100 * arm['of_copy']:.0f} %",
         )
     return table
 
 
 def engine_lines(result: dict[str, Any]) -> list[str]:
-    """What the arms are; ratios, sweep, memory and noise, as far as they are measured: a line each."""
-    lines = [f"{arm['name']:4}{arm['what']}, {arm['captions']} captions" for arm in result["arms"]]
+    """What the arms are; ratios, sweep, memory and noise, as far as they are measured, and what failed: a line each."""
+    lines = [_arm_words(arm) for arm in result["arms"]]
+    if lines:
+        lines.append(
+            "of matmul: share of the speed of a large matrix product here, over all time; decode counts the work of "
+            "decode steps alone, all that of prompts and vision tower too"
+        )
     for name, value in result["ratios"].items():
         what = _RATIOS.get(name) or _ratio_words(name)
-        lines.append(f"{what}: {value:.2f}")
+        lines.append(f"{what}: {value:.2f}{_range_words(result['ratios_range'].get(name), value)}")
+    if steps := result["steps"]:
+        lines.append(
+            f"  at {steps['rows']:,} rows, {statistics.median(steps['without_ms']):.2f} ms a step without, "
+            f"{statistics.median(steps['with_ms']):.2f} with, median of {steps['pairs']} pairs"
+        )
     if sweep := result["sweep"]:
         lines.append(
             f"extrapolated, not measured: {sweep['trials']} trials on {sweep['images']} images in "
@@ -59,9 +82,22 @@ def engine_lines(result: dict[str, Any]) -> list[str]:
             f"one lane against the full grid: {noise['changed']} of {noise['captions']} captions change, CHAIR_S "
             + ("n/a, nobody knows what the images show" if change is None else f"by {change:+.1f} points")
         )
+    lines += [f"{what} was not measured: {why}" for what, why in result["failed"].items()]
     if not result["complete"]:
         lines.append("stopped early: what is missing was not measured")
     return lines
+
+
+def _arm_words(arm: dict[str, Any]) -> str:
+    words = f"{arm['name']:4}{arm['what']}, {arm['captions']} captions"
+    if arm["asked_batch"] is not None:
+        words += f"; batch {arm['asked_batch']} does not fit into the device's memory"
+    return words
+
+
+def _range_words(ends: list[float] | None, value: float) -> str:
+    """The range of a ratio over repeats, where there were several."""
+    return "" if ends is None or ends == [value, value] else f" ({ends[0]:.2f} to {ends[1]:.2f})"
 
 
 def _ratio_words(name: str) -> str:

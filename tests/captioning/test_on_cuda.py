@@ -14,7 +14,7 @@ from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.kernels import PLAIN, kernels_for
 from kvtune.captioning.paged_attention import attend
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 IMAGES = random_images(4)
 DEVICES = [f"cuda:{n}" for n in range(torch.cuda.device_count())][:2]

@@ -6,6 +6,7 @@ from compiled_kernels import ARCHITECTURES, compiled
 from graph_like import RecordedStep
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from on_cuda import needs_cuda
 from paged_caches import ROUNDING, bits, check, check_zero, naive_smooth, some_factors, some_pages
 from triton_without_gpu import interpreted, needs_triton
 
@@ -92,7 +93,7 @@ def test_the_kernel_compiles_and_spills_nothing(arch, dtype, head_dim):
     assert report.registers <= 64
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@needs_cuda
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(("kv_heads", "head_dim"), [(32, 128), (8, 64), (32, 80)])
 def test_on_a_gpu_and_in_a_graph(dtype, kv_heads, head_dim):

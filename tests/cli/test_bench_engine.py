@@ -22,11 +22,13 @@ def run(arguments):
 
 def test_the_demo_as_a_table_with_everything_in_it(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(engine_bench, "TRIALS", (2, 3))
-    assert run([*FLAGS, "--max-new-tokens", "8", "--png", str(tmp_path / "speed.png")]) in (0, None)
+    assert run([*FLAGS, "--full", "--max-new-tokens", "8", "--png", str(tmp_path / "speed.png")]) in (0, None)
     shown = capsys.readouterr().out
     for line in (
         "KVSmooth attached over plain, per token (a / a0): ",
-        "KVSmooth over none in the engine, per step (d / c): ",
+        "KVSmooth over none in the engine, per step: ",
+        "  at 6 rows, ",
+        "captions/s, e2 over a0: ",
         "captions/s, e3 over a0: ",
         "tokens/s, e3 over b: ",
         "extrapolated, not measured: 50 trials on 500 images in ",
@@ -46,7 +48,7 @@ def test_random_weights_by_the_flags_of_a_gpu(capsys, monkeypatch, name):
     flags = [*FLAGS, "--dtype", "bfloat16", "--max-new-tokens", "8"]
     assert run(["--model", name, "--random-weights", *flags, "--json"]) in (0, None)
     result = json.loads(capsys.readouterr().out)
-    assert [arm["name"] for arm in result["arms"]] == ["a0", "a", "b", "c", "d", "e2", "e3"]
+    assert [arm["name"] for arm in result["arms"]] == ["a0", "a", "b", "c", "d", "e3"]
     assert 6 * 3 <= result["arms"][-1]["tokens"] <= 6 * 8
     assert result["forced_lengths"] and result["complete"] and result["model"] == f"{name} (random weights)"
     assert result["noise"]["chair_s_change"] is None and result["sweep"]["extrapolated"]
@@ -65,7 +67,7 @@ def test_the_first_setting_is_the_published_one_and_the_others_smooth_less():
     assert settings == engine_bench.bench_settings(vlm, 0) != engine_bench.bench_settings(vlm, 1)
 
 
-def test_a_failure_midway_shows_what_there_is(capsys, monkeypatch):
+def test_an_arm_that_fails_is_named_and_the_others_are_shown(capsys, monkeypatch):
     from kvtune.captioning import Captioner
     from kvtune.errors import KvtuneError
 
@@ -79,11 +81,35 @@ def test_a_failure_midway_shows_what_there_is(capsys, monkeypatch):
         return original(self, requests)
 
     monkeypatch.setattr(Captioner, "run", fails)
-    assert run([*FLAGS, "--max-new-tokens", "12", "--json"]) == 1
+    assert run([*FLAGS, "--full", "--max-new-tokens", "12", "--json"]) == 1
     shown, said = capsys.readouterr()
-    assert [arm["name"] for arm in json.loads(shown)["arms"]] == ["a0", "a", "b", "c", "d", "e2"]
-    assert json.loads(shown)["complete"] is False
-    assert said.splitlines()[-1] == "kvtune: out of device memory"
+    result = json.loads(shown)
+    assert [arm["name"] for arm in result["arms"]] == ["a0", "a", "b", "c", "d", "e2"]
+    assert result["failed"]["e3"] == "out of device memory"
+    assert said.splitlines()[-1].startswith("kvtune: not measured: e3 (out of device memory)")
+
+
+def test_a_failure_of_all_shows_what_there_is(capsys, monkeypatch):
+    from kvtune.captioning import bench
+
+    def fails(*arguments):
+        raise MemoryError("no host memory")
+        yield
+
+    monkeypatch.setattr(bench, "measure", fails)
+    with pytest.raises(MemoryError):
+        main(["bench", "engine", *FLAGS, "--max-new-tokens", "4", "--json"])
+    assert json.loads(capsys.readouterr().out)["arms"] == []
+
+
+def test_a_steady_slice_fits_into_the_default_on_a_gpu():
+    """However many rows the engine plans."""
+    from kvtune.captioning.bench.sweep import steady_slice
+    from kvtune.captioning.memory import MOST_ROWS
+
+    for size in (engine_bench.QUICK_ON_A_GPU, engine_bench.FULL):
+        finished = [float(n) for n in range(size.images * engine_bench.TRIALS[-1])]
+        assert steady_slice(finished, MOST_ROWS).steady
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -1,36 +1,17 @@
-"""What is measured beside speed: what smoothing adds to a step, memory, and what batch shape changes."""
+"""What is measured beside speed: memory, and what batch shape changes."""
 
 from __future__ import annotations
 
 import logging
-import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from kvtune.captioning.bench.arms import SHORT
-from kvtune.captioning.bench.device import seconds_of
 from kvtune.captioning.bench.peak import measured_peak
 from kvtune.captioning.bench.workload import Made, Workload
 from kvtune.methods import Method
 
 log = logging.getLogger(__name__)
-
-_NOISE_IMAGES = 64
-
-
-def step_overhead(work: Workload, method: Method, pairs: int = 11) -> float:
-    """Time with ``method`` over time without, per step, at forced equal lengths: median of interleaved pairs."""
-    before, work.lengths = work.lengths, lambda image, trial: min(48, work.max_new_tokens)
-    log.info("engine with KVSmooth over none, captions of 48 tokens")
-    try:
-        with work.ends_forced():
-            ratios = []
-            for _ in range(pairs):
-                without = seconds_of(lambda: work.engine([None]), work.vlm.device)
-                ratios.append(seconds_of(lambda: work.engine([method]), work.vlm.device) / without)
-    finally:
-        work.lengths = before
-    return statistics.median(ratios)
 
 
 def memory(work: Workload, methods: Sequence[Method], made: Made, peak: int | None) -> dict[str, Any]:
@@ -51,10 +32,16 @@ def memory(work: Workload, methods: Sequence[Method], made: Made, peak: int | No
 
 
 def noise(
-    work: Workload, methods: Sequence[Method], chair_s: Callable[[dict[int, str]], float] | None
+    work: Workload, methods: Sequence[Method], images: int, chair_s: Callable[[dict[int, str]], float] | None
 ) -> dict[str, Any]:
-    """What batch shape alone changes: captions of the first method, in one lane and amid those of all methods."""
-    chosen = work.all[:_NOISE_IMAGES]
+    """What batch shape alone changes: captions of the first method, in one lane and amid those of all methods.
+
+    Parameters
+    ----------
+    images
+        How many of the images are captioned, at most: in one lane that takes as long as it does.
+    """
+    chosen = work.all[:images]
     log.info("noise floor: %d captions in one lane and on the full grid", len(chosen))
     alone = work.captions(work.captioner(1), methods[:1], chosen, [])
     together = work.captions(work.captioner(work.lanes), methods, chosen, [])

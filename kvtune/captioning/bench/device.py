@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from kvtune.captioning.bench.fitting import fitting
+
 T = TypeVar("T")
 
 
@@ -23,15 +25,22 @@ class Device:
 
 
 def measure_device(device: torch.device, dtype: torch.dtype) -> Device:
-    """Time a large matrix product and a large copy, best of several."""
-    size = 8192 if device.type == "cuda" else 512
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    block = torch.randn(2**28 if device.type == "cuda" else 2**24, device=device)
-    target = torch.empty_like(block)
-    product = min(seconds_of(lambda: torch.matmul(left, right), device) for _ in range(8))
-    copy = min(seconds_of(lambda: target.copy_(block), device) for _ in range(8))
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return Device(name, torch.get_num_threads(), 2 * size**3 / product, 2 * block.numel() * 4 / copy)
+    """Time a large matrix product and a large copy, best of several; smaller ones where there is no room for them."""
+    on_gpu = device.type == "cuda"
+
+    def product(size: int) -> float:
+        left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        return 2 * size**3 / min(seconds_of(lambda: torch.matmul(left, right), device) for _ in range(8))
+
+    def copy(size: int) -> float:
+        block = torch.randn(size, device=device)
+        target = torch.empty_like(block)
+        return 2 * block.nbytes / min(seconds_of(lambda: target.copy_(block), device) for _ in range(8))
+
+    _, flops = fitting(product, 8192 if on_gpu else 512)
+    _, bandwidth = fitting(copy, 2**28 if on_gpu else 2**24)
+    name = torch.cuda.get_device_name(device) if on_gpu else "CPU"
+    return Device(name, torch.get_num_threads(), flops, bandwidth)
 
 
 def timed(run: Callable[[], T], device: torch.device) -> tuple[float, T]:

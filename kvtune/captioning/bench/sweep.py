@@ -2,9 +2,57 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """The part of a run that is like any moment of a longer one.
+
+    Attributes
+    ----------
+    steady
+        False where the run was too short to have such a part, and is taken whole: too slow rather than too fast.
+    first, captions, seconds
+        Captions that were finished before it, in it, and how long it took.
+    edges
+        Seconds that filling and emptying the grid cost beside it.
+    """
+
+    steady: bool
+    first: int
+    captions: int
+    seconds: float
+    edges: float
+
+    @property
+    def rate(self) -> float:
+        """Captions a second."""
+        return self.captions / self.seconds
+
+
+def steady_slice(finished: Sequence[float], rows: int) -> Slice:
+    """What lies between the first turn of all rows and the last, if that is a turn at least.
+
+    While the grid fills and while it empties, rows stand idle. A run has a steady slice if it makes three times as
+    many captions as it has rows.
+
+    Parameters
+    ----------
+    finished
+        Seconds from the start of the run at which each caption was finished, ascending.
+    rows
+        Captions decoded at once.
+    """
+    total = len(finished)
+    first, last = rows, total - rows
+    if last - first < rows:
+        return Slice(False, 0, total, finished[-1], 0.0)
+    captions, seconds = last - first, finished[last - 1] - finished[first - 1]
+    return Slice(True, first, captions, seconds, max(0.0, finished[-1] - total * seconds / captions))
 
 
 def extrapolated_sweep(
@@ -17,15 +65,12 @@ def extrapolated_sweep(
 ) -> dict[str, Any]:
     """What ``trials`` trials on ``images`` images would take at the speed of a measured run.
 
-    While the grid fills and while it empties, rows stand idle. Between the first turn of all rows and the last, the run
-    is like any moment of a longer one; its speed is taken there. What filling and emptying cost is added once a round.
+    The speed is that of :func:`steady_slice`; what filling and emptying the grid cost is added once a round.
 
     Parameters
     ----------
-    finished
-        Seconds from the start of the run at which each caption was finished, ascending.
-    rows
-        Captions decoded at once.
+    finished, rows
+        As :func:`steady_slice` takes them.
     parallel_trials
         Trials of the run, which are those of a round.
     baseline_seconds
@@ -34,18 +79,9 @@ def extrapolated_sweep(
     Returns
     -------
     dict
-        The measured slice, the arithmetic in words, and ``seconds``, JSON-ready. ``steady`` is False where the run was
-        too short to have such a slice; then its speed as a whole is taken, which is too slow rather than too fast.
+        The measured slice, the arithmetic in words, and ``seconds``, JSON-ready.
     """
-    total = len(finished)
-    first, last = rows, total - rows
-    steady = last - first >= rows
-    if steady:
-        captions, seconds = last - first, finished[last - 1] - finished[first - 1]
-        edges = max(0.0, finished[-1] - total * seconds / captions)
-    else:
-        captions, seconds, edges = total, finished[-1], 0.0
-    rate = captions / seconds
+    part = steady_slice(finished, rows)
     rounds = math.ceil(trials / parallel_trials)
     needed = trials * images
     baseline = images * baseline_seconds
@@ -54,19 +90,19 @@ def extrapolated_sweep(
         "trials": trials,
         "images": images,
         "parallel_trials": parallel_trials,
-        "steady": steady,
+        "steady": part.steady,
         "measured": {
-            "captions": captions,
-            "seconds": seconds,
-            "captions_per_second": rate,
-            "from_caption": first if steady else 0,
-            "of_captions": total,
-            "edge_seconds_a_round": edges,
+            "captions": part.captions,
+            "seconds": part.seconds,
+            "captions_per_second": part.rate,
+            "from_caption": part.first,
+            "of_captions": len(finished),
+            "edge_seconds_a_round": part.edges,
             "baseline_seconds_a_caption": baseline_seconds,
         },
         "arithmetic": (
-            f"{trials} x {images} captions / {rate:.2f} captions/s + {rounds} rounds x {edges:.1f} s "
+            f"{trials} x {images} captions / {part.rate:.2f} captions/s + {rounds} rounds x {part.edges:.1f} s "
             f"+ baseline {images} x {baseline_seconds:.4f} s"
         ),
-        "seconds": needed / rate + rounds * edges + baseline,
+        "seconds": needed / part.rate + rounds * part.edges + baseline,
     }

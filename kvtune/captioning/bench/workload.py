@@ -31,6 +31,10 @@ class Made:
         Of all captions, the useful ones.
     steps
         Forward passes of the decoder; of the engine, decode steps alone.
+    batch
+        Captions decoded at once.
+    prompts
+        Prompts that had to be run, images included: the engine's captions of one image share theirs.
     plan
         The engine's grid.
     finished
@@ -40,6 +44,8 @@ class Made:
     captions: int
     tokens: int
     steps: int
+    batch: int
+    prompts: int
     plan: Plan | None = None
     finished: list[float] = dataclasses.field(default_factory=list)
 
@@ -60,20 +66,24 @@ class Workload:
         self.vlm, self.images, self.prompt = vlm, images, prompt
         self.max_new_tokens, self.lengths, self.lanes = max_new_tokens, lengths, lanes
         self.cuda_graphs = cuda_graphs
-        self.all = list(range(len(images)))
         self.prompt_tokens = int(vlm.prepare(images[:1], prompt)["attention_mask"].shape[1])
         self.most_tokens: int | None = None
         """Where set, no caption gets longer: for warming up, and where not speed is measured."""
+        self.most_images: int | None = None
         self.latest: dict[str, Made] = {}
         """Each arm's latest run."""
 
     @contextmanager
     def ends_forced(self) -> Iterator[None]:
         """No end-of-text token while lengths are forced."""
+        with self.no_ends() if self.lengths is not None else nullcontext():
+            yield
+
+    @contextmanager
+    def no_ends(self) -> Iterator[None]:
+        """No end-of-text token: captions run to their limits."""
         generation = self.vlm.hf_model.generation_config
-        before = generation.eos_token_id
-        if self.lengths is not None:
-            generation.eos_token_id = None
+        before, generation.eos_token_id = generation.eos_token_id, None
         try:
             yield
         finally:
@@ -83,14 +93,19 @@ class Workload:
         limit = self.lengths(image, trial) if self.lengths else self.max_new_tokens
         return limit if self.most_tokens is None else min(limit, self.most_tokens)
 
+    @property
+    def all(self) -> list[int]:
+        """The numbers of the images."""
+        return list(range(len(self.images)))[: self.most_images]
+
     @contextmanager
-    def short(self, tokens: int) -> Iterator[None]:
-        """Captions of at most ``tokens`` tokens."""
-        self.most_tokens = tokens
+    def short(self, tokens: int, images: int | None = None) -> Iterator[None]:
+        """Captions of at most ``tokens`` tokens, of the first ``images`` images."""
+        self.most_tokens, self.most_images = tokens, images
         try:
             yield
         finally:
-            self.most_tokens = None
+            self.most_tokens = self.most_images = None
 
     def generate(self, chosen: Sequence[int], batch: int, attention: str | None, method: Method | None) -> Made:
         """Captions of ``chosen`` images by ``generate()``."""
@@ -105,7 +120,7 @@ class Workload:
                     output = self.vlm.hf_model.generate(**inputs, max_new_tokens=max(limits))
                 written = output[:, inputs["input_ids"].shape[1] :].tolist()
                 tokens += sum(map(self._useful, written, limits))
-        return Made(len(chosen), tokens, steps[0])
+        return Made(len(chosen), tokens, steps[0], min(batch, len(chosen)), len(chosen))
 
     def captioner(self, lanes: Lanes) -> Captioner:
         return Captioner(self.vlm, self.prompt, self.max_new_tokens, lanes, self.cuda_graphs)
@@ -117,7 +132,9 @@ class Workload:
         captions = self.captions(captioner, methods, self.all, finished)
         # What ended a caption was decoded too, and counts as it does for generate().
         tokens = sum(len(caption.token_ids) + (caption.finish_reason == "eos") for caption in captions.values())
-        return Made(len(captions), tokens, captioner.steps, captioner.plan, finished)
+        assert captioner.plan is not None
+        rows = captioner.plan.rows
+        return Made(len(captions), tokens, captioner.steps, rows, len(self.all), captioner.plan, finished)
 
     def captions(
         self, captioner: Captioner, methods: Sequence[Method | None], chosen: Sequence[int], finished: list[float]

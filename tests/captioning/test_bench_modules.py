@@ -1,0 +1,128 @@
+"""The parts of the bench that are modules to run: what they print is what a run of the engine was."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from small_models import small_llava
+from small_vlms import random_images, small_vlm
+
+from kvtune import KVSmooth
+from kvtune.captioning.bench.long import long_among_short
+from kvtune.captioning.bench.profile import StepKernels, capture_seconds, profile
+from kvtune.captioning.bench.subject import bench_method
+from kvtune.captioning.bench.workload import Workload
+from kvtune.captioning.captioner import Captioner
+from kvtune.captioning.memory import plan_grid
+
+METHOD = KVSmooth(0.5, 5, 0.3, 0, 3)
+
+
+def small_work(lanes, max_new_tokens, images=2):
+    vlm = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32))
+    return Workload(vlm, random_images(images), None, max_new_tokens, None, lanes, cuda_graphs=True)
+
+
+def small_image(number):
+    return random_images(1, seed=number)[0]
+
+
+def test_long_captions_are_few_forced_and_begin_early(monkeypatch):
+    """Six turns of 4 rows: 24 captions, of which one, among the first five, runs on to the limit of 32."""
+    runs, original = [], Captioner.run
+
+    def seen(self, requests):
+        runs.append([])
+        for caption in original(self, requests):
+            runs[-1].append(caption)
+            yield caption
+
+    monkeypatch.setattr(Captioner, "run", seen)
+    kept = []
+    extra = long_among_short(small_work(4, 32), METHOD, 2, kept.append, small_image)
+    warm, without, among = runs
+    assert len(warm) == 8 and {len(caption.token_ids) for caption in warm} == {4}
+    assert len(without) == len(among) == 24
+    assert {caption.finish_reason for caption in without + among} == {"length"}
+    short = {caption.tag: len(caption.token_ids) for caption in without}
+    lengths = {caption.tag: len(caption.token_ids) for caption in among}
+    assert set(short.values()) <= set(range(4, 11))
+    changed = [number for number in short if lengths[number] != short[number]]
+    assert len(changed) == 1 and changed[0] < 5 and lengths[changed[0]] == 32
+    assert [line["what"] for line in kept] == ["without", "with", "extra"]
+    assert kept[0]["tokens"] == sum(short.values()) and kept[1]["tokens"] == sum(lengths.values())
+    rates = [line["tokens"] / line["seconds"] for line in kept[:2]]
+    assert extra == kept[2]["percent"] == pytest.approx(100 * (rates[0] / rates[1] - 1))
+    json.dumps(kept)
+
+
+def test_a_run_without_given_lanes_has_six_turns_of_what_is_planned(monkeypatch):
+    from kvtune.captioning import captioner
+    from kvtune.captioning.bench import long
+
+    for module in (captioner, long):
+        monkeypatch.setattr(module, "MOST_ROWS", 16)
+    monkeypatch.setattr(captioner, "_LOOK_AHEAD", 8)
+    monkeypatch.setattr("kvtune.captioning.memory.MOST_ROWS", 8)
+    kept = []
+    long_among_short(small_work("auto", 8), METHOD, 2, kept.append, small_image)
+    assert (kept[0]["rows"], kept[0]["captions"]) == (8, 48)
+
+
+def test_a_profile_of_steps():
+    work = small_work("auto", 40)
+    plan = plan_grid(work.vlm, work.prompt_tokens, 40, 8, 2, 8)
+    kept = []
+    profile(work, METHOD, plan, kept.append)
+    steps, kernels = kept
+    assert (steps["what"], steps["rows"], steps["steps"], steps["pairs"]) == ("steps", 8, 12, 2)
+    assert (kernels["what"], kernels["steps"], len(kernels["kernels"])) == ("kernels", 4, 15)
+    spent = [kernel["ms"] for kernel in kernels["kernels"]]
+    assert spent == sorted(spent, reverse=True) and spent[0] > 0
+    assert 0 < sum(kernel["share"] for kernel in kernels["kernels"]) <= 1
+    products = {kernel["name"]: kernel["calls"] for kernel in kernels["kernels"]}
+    assert products["aten::mm"] >= 3 * 7  # a step has seven in each layer
+    json.dumps(kept)
+
+
+def test_captions_that_end_before_the_steps_are_looked_at_give_no_kernels():
+    kernels = StepKernels(torch.device("cpu"), range(5, 9))
+    for _ in range(7):
+        kernels.step(lambda: torch.zeros(1), 1)
+    assert kernels.dearest(15) == []
+
+
+def test_captures_of_graphs_are_timed(monkeypatch):
+    """With a stand-in for what captures, for there is no GPU."""
+
+    class Graph:
+        def __init__(self, graph, pool=None):
+            self.pool = pool
+
+        def __enter__(self):
+            return None
+
+        def __exit__(self, *error):
+            return None
+
+    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    with capture_seconds() as seconds:
+        for _ in range(2):
+            with torch.cuda.graph("graph", pool="pool"):
+                pass
+    assert len(seconds) == 2 and min(seconds) >= 0
+    assert torch.cuda.graph is Graph
+
+
+def test_the_method_of_a_small_model_fits_it():
+    vlm = small_vlm()
+    bench_method(vlm).check_layers(vlm.n_layers)
+
+
+def test_versions_as_one_line_of_json():
+    command = [sys.executable, "-m", "kvtune.captioning.bench.versions", "--device", "cpu"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found["device"] == "CPU" and found["torch"] == torch.__version__ and found["driver"] is None
+    assert min(found["matmul_flops"], found["copy_bytes_per_second"], found["free_bytes"]) > 0
