@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
+from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.pages import Pages
 from kvtune.captioning.scheduler import Placement
 
@@ -16,24 +17,24 @@ R = TypeVar("R")
 class ContinuousScheduler(Generic[R]):
     """Gives free rows to waiting requests, those of the image that has waited longest first.
 
-    A request starts if there is a page for it and as many pages would be left as the captions that are being written
-    will still want, should they become as long as captions usually do; one that becomes longer than that may find
-    no page, and then the youngest gives way (:meth:`put_back`). Images of which nobody is on the grid and nobody waits
-    stay there until their pages are wanted.
+    A request starts if there are pages for what all captions, it included, are expected to want at once from now on
+    (:class:`PageDemand`). Should they want more, the youngest give way (:meth:`put_back`). Images of which nobody is on
+    the grid and nobody waits stay there until their pages are wanted.
 
     Parameters
     ----------
     rows
         Captions at once.
     pages
-        The grid's; a request needs those of its image's prompt, unless that is on the grid, and of its caption.
-    prompt_pages, caption_pages
-        What a prompt and a caption are expected to take; to be corrected as both become known.
+        The grid's; prompts and captions hold them as ``("image", n)`` and ``("row", n)``.
+    demand
+        What captions are expected to want.
+    prompt_pages
+        What a prompt is expected to take; to be corrected when a longer one is seen.
     """
 
-    def __init__(self, rows: int, pages: Pages, prompt_pages: int, caption_pages: int) -> None:
-        self.rows, self.pages = rows, pages
-        self.prompt_pages, self.caption_pages = prompt_pages, caption_pages
+    def __init__(self, rows: int, pages: Pages, demand: PageDemand, prompt_pages: int) -> None:
+        self.rows, self.pages, self.demand, self.prompt_pages = rows, pages, demand, prompt_pages
         self._waiting: dict[Hashable, deque[R]] = {}
         self._running: dict[int, Placement[R]] = {}
         self._free = list(range(rows))
@@ -79,21 +80,29 @@ class ContinuousScheduler(Generic[R]):
         """
         loads: dict[int, Hashable] = {}
         starts: list[Placement[R]] = []
-        free = self.pages.free - sum(self._wanted(row) for row in self._running)
+        free = self.pages.free
+        captions = self.demand.of([len(self.pages.of(("row", row))) for row in self._running])
+        # Pages that prompts do not hold.
+        left = free + sum(len(self.pages.of(("row", row))) for row in self._running)
         for key in list(self._waiting):
             queue = self._waiting[key]
             while queue and self._free:
-                needed = self.caption_pages + (0 if key in self._images else self.prompt_pages)
-                while needed > free and (evicted := self.evict(key)):
-                    free += evicted
+                with_it = captions + self.demand.of([1])
+                prompt = 0 if key in self._images else self.prompt_pages
+                while (lacking := max(prompt + with_it.max() - left, prompt + 1 - free)) > 0:
+                    evicted = self.evict(key)
+                    if not evicted:
+                        break
+                    free, left = free + evicted, left + evicted
                 # A grid on which nothing runs takes one request whatever is expected of it.
-                if needed > free and self._running:
+                if lacking > 0 and self._running:
                     break
                 if key in self._images:
                     image = self._images.pop(key)
                 else:
                     while len(self._images) == self.rows:
-                        free += self.evict(key)
+                        evicted = self.evict(key)
+                        free, left = free + evicted, left + evicted
                     image = next(number for number in range(self.rows) if number not in self._rows_of)
                     self._rows_of[image] = 0
                     loads[image] = key
@@ -102,7 +111,8 @@ class ContinuousScheduler(Generic[R]):
                 self._running[placement.row] = placement
                 self._rows_of[image] += 1
                 starts.append(placement)
-                free -= needed
+                captions = with_it
+                free, left = free - prompt - 1, left - prompt
             if queue:
                 break
             del self._waiting[key]
@@ -172,7 +182,3 @@ class ContinuousScheduler(Generic[R]):
         held = len(self.pages.of(("image", image)))
         self.pages.give_back(("image", image))
         return held
-
-    def _wanted(self, row: int) -> int:
-        """Pages that the caption in ``row`` will still want if it becomes as long as expected."""
-        return max(0, self.caption_pages - len(self.pages.of(("row", row))))

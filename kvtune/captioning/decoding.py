@@ -142,6 +142,11 @@ class Decoding(ABC):
         """Nobody wants the caption of ``row`` any more."""
         del self.requests[row]
 
+    def _end(self, row: int) -> None:
+        """The caption of ``row`` has come to its end."""
+        self.scheduler.finish(row)
+        self._drop(row)
+
     def _begin(self, done: list[Caption]) -> None:
         """Load images and start requests wherever there is room; a caption may be done with its first token."""
         while self.scheduler.has_room:
@@ -181,8 +186,7 @@ class Decoding(ABC):
                 continue
             ids, reason = ended or (written, "length")
             request = self.requests[row]
-            self.scheduler.finish(row)
-            self._drop(row)
+            self._end(row)
             captions.append(Caption(request.image_id, self.vlm.decode(ids), tuple(ids), reason, request.tag))
         return captions
 

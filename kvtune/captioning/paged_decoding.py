@@ -12,6 +12,7 @@ from kvtune.captioning.continuous import ContinuousScheduler
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf, on_device
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.memory import PREFILL_BATCH
+from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import USUAL_TOKENS, PagedPlan
 from kvtune.captioning.pages import pages_for
@@ -39,12 +40,12 @@ class PagedDecoding(Decoding):
         super().__init__(vlm, prompts_of, max_new_tokens, plan.rows, late=1)
         with on_device(vlm.device):
             self.grid: PagedGrid = PagedGrid(vlm, plan, cuda_graphs)
-        usual = min(pages_for(USUAL_TOKENS + 1), pages_for(max_new_tokens + 1))
+        most = pages_for(max_new_tokens + 1)
+        self._demand = PageDemand(most, min(most, pages_for(USUAL_TOKENS + 1)))
         self.scheduler: ContinuousScheduler[CaptionRequest] = ContinuousScheduler(
-            plan.rows, self.grid.pages, pages_for(plan.prompt_tokens), usual
+            plan.rows, self.grid.pages, self._demand, pages_for(plan.prompt_tokens)
         )
         self._fused = fused
-        self._ended = self._ended_pages = 0
 
     def shrink(self, done: list[Caption]) -> None:
         if not self._worth_moving():
@@ -107,28 +108,30 @@ class PagedDecoding(Decoding):
         return self._fused.applied()
 
     def _make_room(self) -> None:
-        if not self.requests:
-            return
-        while (missing := self.grid.missing_pages(np.fromiter(self.requests, dtype=int))) > 0:
+        while self.requests:
+            outgrown = self.grid.outgrown(np.fromiter(self.requests, dtype=int))
+            missing = len(outgrown) - self.grid.pages.free
+            if missing <= 0:
+                break
             if self.scheduler.evict():
                 continue
             if len(self.requests) == 1:
                 raise KvtuneError(NO_ROOM)
-            # Captions become longer than was thought; the youngest give way, which costs the least.
-            self.scheduler.caption_pages += 1
+            # Captions become longer than was expected; the youngest give way, which costs the least.
             youngest = sorted(self.requests, key=lambda row: (self.grid.newest[row], -row))
-            for row in youngest[: max(1, min(missing, len(youngest) - 1))]:
+            for row in youngest[: min(missing, len(youngest) - 1)]:
                 self.scheduler.put_back(row)
                 self._drop(row)
+        else:
+            return
+        for row in outgrown.tolist():
+            self._demand.goes_on(len(self.grid.pages.of(("row", row))))
+            self.grid.grow(row)
 
     def _drop(self, row: int) -> None:
         super()._drop(row)
         self.grid.release(row)
 
-    def _take(self, rows: np.ndarray, tokens: np.ndarray) -> list[Caption]:
-        captions = super()._take(rows, tokens)
-        self._ended += len(captions)
-        self._ended_pages += sum(pages_for(len(caption.token_ids) + 1) for caption in captions)
-        if self._ended:
-            self.scheduler.caption_pages = max(self.scheduler.caption_pages, -(-self._ended_pages // self._ended))
-        return captions
+    def _end(self, row: int) -> None:
+        self._demand.ends(len(self.grid.pages.of(("row", row))))
+        super()._end(row)

@@ -141,9 +141,13 @@ class PagedGrid:
         self.newest[row] = 0
         self._table[row] = 0
 
-    def missing_pages(self, running: np.ndarray) -> int:
-        """Pages that the rows ``running`` need for their next step beyond those that are free."""
-        return int(self._outgrown(running).sum()) - self.pages.free
+    def outgrown(self, running: np.ndarray) -> np.ndarray:
+        """Those of the rows ``running`` whose next token needs a page that they do not have yet."""
+        return running[self._table[running, self.newest[running] // PAGE] == 0]
+
+    def grow(self, row: int) -> None:
+        """Take the page that a row has outgrown its pages to; there must be one free."""
+        self._table[row, self.newest[row] // PAGE] = self.pages.take(("row", row), 1)[0]
 
     def move(self, order: np.ndarray) -> None:
         """Row ``i`` becomes what row ``order[i]`` was; ``order`` is a permutation of all rows."""
@@ -160,15 +164,13 @@ class PagedGrid:
             self.pages.hand_over(("moved", before), ("row", row))
 
     def step(self, running: np.ndarray) -> Tensor:
-        """Decode one token in each row of ``running`` (row numbers); there must be pages for them.
+        """Decode one token in each row of ``running`` (row numbers), which has a page for it.
 
         Returns
         -------
         Tensor
             [rows of the step], the tokens that come next; the next step overwrites them.
         """
-        for row in running[self._outgrown(running)].tolist():
-            self._table[row, self.newest[row] // PAGE] = self.pages.take(("row", row), 1)[0]
         width = self.width(running)
         tiles = self._send_layout(running, width)
         if self._graphs is None:
@@ -187,10 +189,6 @@ class PagedGrid:
         needed = int(running.max()) + 1
         wide = next((width for width in _WIDTHS if width >= needed), -(-needed // _WIDTH) * _WIDTH)
         return min(wide, self.rows)
-
-    def _outgrown(self, running: np.ndarray) -> np.ndarray:
-        """Which of ``running`` come to a page that they do not have yet."""
-        return self._table[running, self.newest[running] // PAGE] == 0
 
     def _decode(self, width: int, tiles: int) -> None:
         """The step on the device: no shape, and nothing that Python decides, depends on what the tensors hold."""
