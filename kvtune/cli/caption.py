@@ -90,4 +90,4 @@ def caption(
             captions.append((f"preset {chosen.name}", pair.treated.text))
         out.print(captions_view(out, str(pair.image), captions, truth.get(pair.image), finder))
     for path in written:
-        err.print(f"wrote {path}", soft_wrap=True, markup=False)
+        err.print(f"wrote {path}", soft_wrap=True)

@@ -42,7 +42,6 @@ def subset(
         out.print(
             f"{to}: {images} images of {source}, seed {seed}, sha256 {drawn.sha256[:12]}...",
             soft_wrap=True,
-            markup=False,
         )
 
 
@@ -74,7 +73,7 @@ def ground_truth(
     if json:
         print_json({"out": str(to), "images": len(truth), "objects": objects})
     else:
-        out.print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True, markup=False)
+        out.print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True)
 
 
 @command(app)
@@ -144,4 +143,4 @@ def download(
             }
         )
     else:
-        out.print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True, markup=False)
+        out.print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True)

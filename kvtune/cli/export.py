@@ -53,7 +53,7 @@ def export(
     out.print(
         f"trial {selection.trial.number} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True
     )
-    out.print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True, markup=False)
+    out.print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True)
 
 
 def _lines(images: str, metrics: dict[str, Any], baseline: dict[str, Any]) -> list[str]:

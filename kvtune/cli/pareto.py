@@ -79,4 +79,4 @@ def pareto(
                 report, folder, summary, chosen, overlays, with_images=images, coco=coco, on_progress=on_progress
             )
     for path in written:
-        err.print(f"wrote {path}", soft_wrap=True, markup=False)
+        err.print(f"wrote {path}", soft_wrap=True)

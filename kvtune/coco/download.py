@@ -16,6 +16,7 @@ from kvtune.coco.images import problem_with
 from kvtune.coco.layout import KINDS, annotation_name, check_source, find_any_image, has_annotations, image_name
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import write_bytes
+from kvtune.text import quoted
 
 BASE_URL = "http://images.cocodataset.org"
 """COCO's own server (cocodataset.org, "Download"); mirrors use the same paths below theirs."""
@@ -38,7 +39,7 @@ def check_base_url(url: str) -> str:
         If it is no http or https address.
     """
     if not url.startswith(("http://", "https://")):
-        raise RequestError(f"{url!r} is no web address; write it as {BASE_URL}")
+        raise RequestError(f"{quoted(url)} is no web address; write it as {BASE_URL}")
     return url.rstrip("/")
 
 

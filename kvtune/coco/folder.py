@@ -17,6 +17,7 @@ from kvtune.coco.layout import (
     sources_in,
 )
 from kvtune.errors import RequestError
+from kvtune.text import quoted
 
 
 def default_coco() -> Path:
@@ -188,7 +189,7 @@ class CocoFolder:
     def _check_source(self, source: str) -> None:
         if source not in self.sources:
             raise RequestError(
-                f"{self.root} has no annotations of {source!r}, only of {', '.join(self.sources)}; "
+                f"{self.root} has no annotations of {quoted(source)}, only of {', '.join(self.sources)}; "
                 f"name one of these, or fetch it: {download_command(self.root, f'--source {source}')}"
             )
 

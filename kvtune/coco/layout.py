@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from kvtune.errors import RequestError
+from kvtune.text import quoted
 
 Kind = Literal["instances", "captions"]
 KINDS: tuple[Kind, ...] = ("instances", "captions")
@@ -23,7 +24,7 @@ def check_source(source: str) -> str:
         If it is not one of :data:`SOURCES`.
     """
     if source not in SOURCES:
-        raise RequestError(f"unknown COCO split {source!r}; choose from {', '.join(SOURCES)}")
+        raise RequestError(f"unknown COCO split {quoted(source)}; choose from {', '.join(SOURCES)}")
     return source
 
 

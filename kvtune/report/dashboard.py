@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 from kvtune.errors import RequestError
 from kvtune.search.layout import StudyFolder
+from kvtune.text import sqlite_url
 
 
 def dashboard_storage(folder: StudyFolder, storage: str | None = None) -> str:
@@ -28,7 +29,7 @@ def dashboard_storage(folder: StudyFolder, storage: str | None = None) -> str:
             f"study {folder.name} has no {folder.database.name}; name the storage it was searched with by --storage, "
             f"or make one: kvtune rescore {folder.name}"
         )
-    return f"sqlite:///{folder.database.resolve()}"
+    return sqlite_url(folder.database)
 
 
 def serve(storage: str, host: str, port: int) -> None:
