@@ -16,7 +16,7 @@ _CONTROLS = re.compile(
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # lines end, and writing turns round
     "\ud800-\udfff]"  # halves of characters: undecodable bytes of a file's name
 )
-_LINE_BREAKS = re.compile(r"\s*[\r\n]+\s*")
+_LINE_BREAKS = re.compile(r"[ \t\r]*\n\s*")
 _CREDENTIALS = re.compile(r"(?<=://)([^\s:/@]*):\S+@")
 _WHOLE_CREDENTIALS = re.compile(r"(?<=://)([^\s:/@]*):.+@", re.DOTALL)
 _SECRETS = re.compile(

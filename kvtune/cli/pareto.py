@@ -39,6 +39,7 @@ def pareto(
     Example: kvtune pareto demo-kvsmooth --html --images
     """
     from kvtune.errors import RequestError
+    from kvtune.files import check_path
     from kvtune.report import facts
     from kvtune.report.document import study_document
     from kvtune.report.overlay import overlay_points
@@ -51,6 +52,8 @@ def pareto(
     chosen = facts.choice(summary, select)
     if images and not html:
         raise RequestError("--images puts images into the page; write --html --images")
+    for name in overlay or []:
+        check_path(name)
     overlays = [point for name in overlay or [] for point in overlay_points(name, folder, summary.model)]
     if json:
         print_json(study_document(summary, chosen, overlays))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,6 +154,9 @@ def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization:
     return int(total)
 
 
+_HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+
+
 def locate(name: str) -> tuple[Family | None, str, str]:
     """Family (None where the configuration has to say), where the weights are, and what to call the model."""
     check_path(name)
@@ -171,7 +175,7 @@ def locate(name: str) -> tuple[Family | None, str, str]:
     if Path(name).expanduser().is_dir():
         folder = Path(name).expanduser().resolve()
         return None, str(folder), folder.name
-    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+    if not _HUB_ID.fullmatch(name):
         raise RequestError(
             f"unknown model {quoted(name)}; there is {', '.join(model_names())}, or give a folder or a Hub id"
         )
