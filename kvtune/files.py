@@ -78,7 +78,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of ``path`` when the block ends without an error.
 
     Its temporary name follows from ``path``, so that what a killed process left is overwritten by whoever writes the
-    same file next; a lock keeps two that live from each other.
+    same file next; a lock keeps two that live from each other. The file's ``name`` is where it can be read meanwhile.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = _locked(temporary, lambda: os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb", opener=lambda *_: handle) as file:
             try:
                 file.truncate(0)
                 yield file
@@ -169,10 +169,12 @@ def remove_leftovers(folder: Path) -> None:
             if not (name.startswith(".") and name.endswith(_TEMPORARY)):
                 continue
             with contextlib.suppress(OSError):  # somebody holds it, or it is gone
-                handle = os.open(Path(parent, name), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                path = Path(parent, name)
+                handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    Path(parent, name).unlink()
+                    if os.path.samestat(os.fstat(handle), os.stat(path)):  # and not another's by now
+                        path.unlink()
                 finally:
                     os.close(handle)
 

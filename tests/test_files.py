@@ -90,12 +90,13 @@ def test_what_a_live_writer_holds_stays(tmp_path):
 
 def test_many_writers_of_one_file(tmp_path):
     """While others remove leftovers: each file that is seen is one writer's."""
-    path, seen = tmp_path / "file", set()
+    path, seen, written = tmp_path / "file", set(), []
     done = threading.Event()
 
     def write(number):
         for _ in range(50):
             write_bytes(path, bytes([number]) * 4096)
+        written.append(number)
 
     def disturb():
         while not done.is_set():
@@ -112,6 +113,7 @@ def test_many_writers_of_one_file(tmp_path):
     done.set()
     for thread in others:
         thread.join()
+    assert sorted(written) == list(range(8))
     assert seen and all(len(data) == 4096 and len(set(data)) == 1 for data in seen)
     assert names(tmp_path) == ["file"]
 

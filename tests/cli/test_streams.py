@@ -61,7 +61,7 @@ def test_what_is_said_on_the_side_may_be_lost(study: Path, to: str) -> None:
 @pytest.mark.parametrize("to", [">/dev/full", ">&-", "| true; END"])
 def test_files_are_written_all_the_same(study: Path, to: str) -> None:
     """And none of them holds what was meant for stdout."""
-    code, out, _ = shell(f"KVTUNE pareto --html --outcomes --out files {to}", study.parent.parent)
+    code, out, _ = shell(f"KVTUNE pareto --html --out files {to}", study.parent.parent)
     assert (code, out) == (1, "")
     files = {path.name: path.read_bytes() for path in (study.parent.parent / "files").iterdir()}
     assert {"front.png", "front.svg", "trials.csv", "pareto.html"} <= files.keys()
