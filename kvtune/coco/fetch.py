@@ -226,16 +226,22 @@ def _open(url: str, timeout: float, start: int = 0) -> Any:
 class _Connection(http.client.HTTPConnection):
     """A connection whose answer begins in time: status and headers may not drip in either."""
 
+    _is_cut = False
+
     def getresponse(self) -> http.client.HTTPResponse:
         timer = Timer(self.timeout or Patience.timeout, self._cut)
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()
+            response = super().getresponse()
         finally:
             timer.cancel()
+        if self._is_cut:
+            raise TimeoutError("the answer begins too slowly")
+        return response
 
     def _cut(self) -> None:
+        self._is_cut = True
         with contextlib.suppress(OSError, AttributeError):
             self.sock.shutdown(socket.SHUT_RDWR)
 

@@ -74,7 +74,7 @@ class _Reader:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-                if end < len(self._text) or self._ended:  # a number may go on behind what was read
+                if end + len("e+") < len(self._text) or self._ended:  # or a number may go on behind what was read
                     self._at = end
                     return value
             except RecursionError:

@@ -292,7 +292,8 @@ def check_storage(url: str, name: str, study_id: str | None) -> None:
     try:
         found = storage.get_study_id_from_name(name)
         attributes = storage.get_study_user_attrs(found)
-        if attributes.get(_ID) != study_id and (attributes or storage.get_n_trials(found)):
+        is_ours = study_id is not None and attributes.get(_ID) == study_id
+        if not is_ours and (attributes or storage.get_n_trials(found)):
             raise _other_study(name)
     except KeyError:  # no study of this name
         pass
