@@ -7,6 +7,7 @@ import typer
 
 from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
 from kvtune.errors import RequestError
+from kvtune.files import check_writable
 
 
 def caption(
@@ -60,6 +61,7 @@ def caption(
 
     if trace is not None:
         check_parquet()
+        check_writable(trace / "trace.png")
     elif objects:
         raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
     chosen = load_preset(preset) if preset is not None else None

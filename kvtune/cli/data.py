@@ -7,6 +7,7 @@ import typer
 
 from kvtune.cli.common import Json, command, err, out, print_json
 from kvtune.cli.progress import progress
+from kvtune.files import check_writable
 
 app = typer.Typer(help="COCO: draw subsets, build ground truth, download.", no_args_is_help=True)
 
@@ -32,6 +33,7 @@ def subset(
     """
     from kvtune.coco import OPERA500, CocoFolder, Subset, draw, find_coco
 
+    check_writable(to)
     folder = CocoFolder(find_coco(coco))
     source = source or folder.sources[0]
     drawn = draw(source, folder.image_ids(source), images, seed, Subset.load(OPERA500).image_ids, name)
@@ -61,6 +63,7 @@ def ground_truth(
     from kvtune.chair.ground_truth import build_ground_truth, save_ground_truth
     from kvtune.coco import CocoFolder, Subset, find_coco
 
+    check_writable(to)
     folder = CocoFolder(find_coco(coco))
     with err.status("reading annotations"):
         if subset is not None:

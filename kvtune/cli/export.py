@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from kvtune.cli.common import Json, out, print_json
+from kvtune.files import check_writable
 
 On = Literal["tune", "holdout"]
 
@@ -34,6 +35,8 @@ def export(
     from kvtune.search.export import export as build
     from kvtune.search.layout import find_study
 
+    if to is not None:
+        check_writable(to)
     folder = find_study(study, studies_dir)
     preset, selection = build(folder, select, select_on)
     path = to or folder.presets / f"{preset.name}.json"

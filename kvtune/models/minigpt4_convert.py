@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import new_folder
+from kvtune.files import check_writable, new_folder
 from kvtune.models.hub import missing_weights, weight_files
 from kvtune.models.loading import read_config
 from kvtune.models.minigpt4_model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
@@ -79,6 +79,7 @@ def convert_minigpt4(
     """
     if out.exists():
         raise RequestError(f"{out} is there already; remove it, or give another folder with --out")
+    check_writable(out)
     on_step(f"reading Vicuna from {vicuna}")
     text_config, tokenizer = _read_vicuna(vicuna)
     config = MiniGpt4Config(vision_config=VISION, qformer_config=QFORMER, text_config=text_config)

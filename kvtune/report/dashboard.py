@@ -4,6 +4,8 @@ from importlib.util import find_spec
 
 from kvtune.errors import RequestError
 from kvtune.search.layout import StudyFolder
+from kvtune.search.manifest import load_manifest
+from kvtune.search.storage import check_storage
 from kvtune.text import sqlite_url
 
 
@@ -18,11 +20,13 @@ def dashboard_storage(folder: StudyFolder, storage: str | None = None) -> str:
     Raises
     ------
     RequestError
-        If optuna-dashboard is not installed, or the study keeps no ``study.db``.
+        If optuna-dashboard is not installed, the study keeps no ``study.db``, or the storage cannot be opened or holds
+        another study of this name.
     """
     if find_spec("optuna_dashboard") is None:
         raise RequestError('optuna-dashboard is not installed: pip install "kvtune[dashboard]"')
     if storage is not None:
+        check_storage(storage, folder.name, load_manifest(folder).id)
         return storage
     if not folder.database.exists():
         raise RequestError(
