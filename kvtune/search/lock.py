@@ -54,8 +54,8 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
 
 def _remove_empty(made: list[Path], lock: Path) -> None:
     """Remove folders that were made for the lock and have nothing but it."""
-    if made and list(made[0].iterdir()) == [lock]:
-        lock.unlink()
-        with contextlib.suppress(OSError):  # another process has put something there
+    with contextlib.suppress(OSError):  # another process has put something there
+        if made and list(made[0].iterdir()) == [lock]:
+            lock.unlink()
             for folder in made:
                 folder.rmdir()

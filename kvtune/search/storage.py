@@ -17,7 +17,7 @@ from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import create_engine, event, inspect
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from kvtune.errors import KvtuneError, RequestError
@@ -271,8 +271,8 @@ def check_storage(url: str, name: str, study_id: str | None) -> None:
     RequestError
         If it cannot: no such server, no driver for it, no permission, the name taken.
     """
+    parsed = _parsed(url)
     with _opening(url):
-        parsed = make_url(url.format(SCHEMA_VERSION=0))  # Optuna's own placeholder
         is_file = parsed.get_backend_name() == "sqlite" and "uri" not in parsed.query
         if is_file and parsed.database in (None, "", ":memory:"):
             raise ValueError("a storage in memory is lost at the end; name a file")
@@ -306,7 +306,18 @@ def _other_study(name: str) -> RequestError:
     return RequestError(f"the Optuna storage holds another study called {name}; choose another --study name")
 
 
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url.format(SCHEMA_VERSION=0))  # which Optuna fills in
+    except (ArgumentError, ValueError, LookupError):
+        raise RequestError(
+            f"--storage {quoted(url)} is no database URL; write it as sqlite:///FILE or "
+            "postgresql+psycopg://USER@HOST/NAME"
+        ) from None
+
+
 def _remote(url: str) -> RDBStorage:
+    _parsed(url)
     with _opening(url):
         return RDBStorage(url)
 
@@ -320,11 +331,10 @@ def _opening(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # SQLAlchemy's, Optuna's, and those of any driver
         shown = quoted(url)
-        if isinstance(error, (ArgumentError, KeyError, IndexError)) or "int()" in str(error):
-            reason = "is no database URL; write it as sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME"
-            if isinstance(error, NoSuchModuleError):
-                reason = "names a kind of database that there is none of; write sqlite, postgresql+psycopg or mysql"
-            raise RequestError(f"--storage {shown} {reason}") from None
+        if isinstance(error, NoSuchModuleError):
+            raise RequestError(
+                f"--storage {shown} names a kind of database that is not known; write sqlite or postgresql+psycopg"
+            ) from None
         missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
         if isinstance(missing, ModuleNotFoundError):
             raise RequestError(f"--storage {shown} needs a driver: pip install {missing.name}") from None
