@@ -7,6 +7,7 @@ and every plot of Optuna's show the study, running trials included. It can be bu
 import contextlib
 import os
 import sqlite3
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -281,7 +282,8 @@ def check_storage(url: str, name: str, study_id: str | None) -> None:
             check_writable(path)
             if not path.absolute().parent.is_dir():
                 raise ValueError(f"there is no folder {path.parent}")
-            return
+            with tempfile.TemporaryFile(dir=path.absolute().parent):
+                return
         engine = create_engine(parsed)
         try:
             if not inspect(engine).has_table("studies"):
@@ -391,4 +393,4 @@ def _journals(path: Path) -> list[Path]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
