@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kvtune.errors import RequestError
+from kvtune.text import quoted
 
 
 class Document(BaseModel):
@@ -40,12 +41,12 @@ def validated(document: type[D], data: Any, what: str) -> D:
         place = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _keys_beside(document, first["loc"])
-            raise RequestError(f"{what}: unknown key {place!r}; the keys are {', '.join(known)}") from None
+            raise RequestError(f"{what}: unknown key {quoted(place)}; the keys are {', '.join(known)}") from None
         if first["type"] == "missing":
-            raise RequestError(f"{what}: the key {place!r} is missing") from None
+            raise RequestError(f"{what}: the key {quoted(place)} is missing") from None
         message = first["msg"].removeprefix("Value error, ")
-        at = f" in {place!r}" if place else ""
-        got = f", got {first['input']!r}" if place and not isinstance(first["input"], dict | list) else ""
+        at = f" in {quoted(place)}" if place else ""
+        got = f", got {quoted(first['input'])}" if place and not isinstance(first["input"], dict | list) else ""
         raise RequestError(f"{what}: {message[0].lower()}{message[1:]}{at}{got}") from None
 
 

@@ -14,14 +14,16 @@ def search(
     arm: Annotated[
         list[str] | None, typer.Option(help="An arm such as tpe-8-race; repeat for more. Default: all but gp's.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Searches of each arm.", min=1)] = 20,
-    budget: Annotated[int, typer.Option(help="Captions of a search, in trials on all images.", min=1)] = 200,
-    jobs: Annotated[int | None, typer.Option(help="Processes; default: one a processor.", min=1)] = None,
+    seeds: Annotated[int, typer.Option(help="Searches of each arm.", min=1, max=10_000)] = 20,
+    budget: Annotated[
+        int, typer.Option(help="Captions of a search, in trials on all images.", min=1, max=10_000)
+    ] = 200,
+    jobs: Annotated[int | None, typer.Option(help="Processes; default: one a processor.", min=1, max=1_000)] = None,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Simulate studies instead: how often their intervals hold the truth.")
     ] = False,
-    studies: Annotated[int, typer.Option(help="Studies of --coverage.", min=1)] = 1000,
-    images: Annotated[int, typer.Option(help="Tune images of each, and held-out images.", min=1)] = 500,
+    studies: Annotated[int, typer.Option(help="Studies of --coverage.", min=1, max=1_000_000)] = 1000,
+    images: Annotated[int, typer.Option(help="Tune images of each, and held-out images.", min=1, max=100_000)] = 500,
     json: Json = False,
 ) -> None:
     """Compare samplers by the captions they spend until they have found a recorded grid's front.

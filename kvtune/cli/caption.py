@@ -7,6 +7,7 @@ import typer
 
 from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
 from kvtune.errors import RequestError
+from kvtune.files import check_writable
 
 
 def caption(
@@ -60,6 +61,7 @@ def caption(
 
     if trace is not None:
         check_parquet()
+        check_writable(trace / "trace.png")
     elif objects:
         raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
     chosen = load_preset(preset) if preset is not None else None
@@ -90,4 +92,4 @@ def caption(
             captions.append((f"preset {chosen.name}", pair.treated.text))
         out.print(captions_view(out, str(pair.image), captions, truth.get(pair.image), finder))
     for path in written:
-        err.print(f"wrote {path}", soft_wrap=True, markup=False)
+        err.print(f"wrote {path}", soft_wrap=True)

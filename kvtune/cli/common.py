@@ -2,23 +2,25 @@
 
 import functools
 import inspect
-import json
 import logging
 import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from kvtune.errors import KvtuneError
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import check_path
+from kvtune.terminal import PlainConsole
+from kvtune.text import command_line, json_text, one_line, quoted, visible, without_passwords
 
-err = Console(stderr=True, highlight=False)
+err = PlainConsole(stderr=True)
 """Progress, tables meant for people while work goes on, warnings; never results of ``--json``."""
 
-out = Console(highlight=False)
+out = PlainConsole()
 """Results."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
@@ -52,6 +54,9 @@ def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(quiet: bool = False, verbose: bool = False, debug: bool = False, **arguments: Any) -> None:
         _configure(quiet, verbose, debug)
+        for option, given in arguments.items():
+            for value in given if isinstance(given, list | tuple) else [given]:
+                _check_text(option, value)
         function(**arguments)
 
     signature = inspect.signature(function)
@@ -63,29 +68,45 @@ def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _check_text(option: str, value: Any) -> None:
+    """Refuse what no file can be called, and text that is not UTF-8, before anything is done."""
+    if isinstance(value, Path):
+        check_path(value)
+    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise RequestError(f"--{option.replace('_', '-')} {quoted(value)} is not UTF-8; write it in this encoding")
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout, unwrapped and uncoloured."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(document, indent=2) + "\n")
+
+
+def stopped() -> typer.Exit:
+    """Say how to go on after an interruption, and return what ends the command: ``raise stopped() from None``."""
+    words = ["kvtune", *sys.argv[1:]]
+    err.print(f"stopped; no caption is lost. Go on with: {command_line(words)}", soft_wrap=True)
+    return typer.Exit(130)
 
 
 def report_error(error: KvtuneError) -> int:
     """Print an error as one line on stderr (with ``--debug``, its traceback first) and return its exit code."""
     if _debug:
-        traceback.print_exception(error)
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        sys.stderr.write("".join(visible(without_passwords(line)) + "\n" for line in lines))
     print_error_line(str(error))
     return error.exit_code
 
 
 def print_error_line(message: str) -> None:
     """Print ``kvtune: message`` as one line on stderr, whatever line breaks the message had."""
-    sys.stderr.write("kvtune: " + " ".join(message.split()) + "\n")
+    sys.stderr.write("kvtune: " + one_line(message) + "\n")
 
 
 class _ToStderr(logging.Handler):
     """Writes to whatever ``sys.stderr`` is at that moment: a live display puts itself there while it runs."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(visible(without_passwords(self.format(record))) + "\n")
 
 
 def _configure(quiet: bool, verbose: bool, debug: bool) -> None:

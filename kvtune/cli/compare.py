@@ -41,4 +41,4 @@ def compare(
     figure = comparison_figure([(each.summary, each.chosen) for each in compared])
     paths += save_pictures(figure, out_dir / "compare", "comparison of studies")
     for path in paths:
-        err.print(f"wrote {path}", soft_wrap=True, markup=False)
+        err.print(f"wrote {path}", soft_wrap=True)

@@ -26,5 +26,5 @@ def dashboard(
 
     folder = find_study(study, studies_dir)
     url = dashboard_storage(folder, storage)
-    err.print(f"{folder.name}: http://{host}:{port}/dashboard", soft_wrap=True, markup=False)
+    err.print(f"{folder.name}: http://{host}:{port}/dashboard", soft_wrap=True)
     serve(url, host, port)

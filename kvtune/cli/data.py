@@ -7,6 +7,7 @@ import typer
 
 from kvtune.cli.common import Json, command, err, out, print_json
 from kvtune.cli.progress import progress
+from kvtune.files import check_writable
 
 app = typer.Typer(help="COCO: draw subsets, build ground truth, download.", no_args_is_help=True)
 
@@ -32,6 +33,7 @@ def subset(
     """
     from kvtune.coco import OPERA500, CocoFolder, Subset, draw, find_coco
 
+    check_writable(to)
     folder = CocoFolder(find_coco(coco))
     source = source or folder.sources[0]
     drawn = draw(source, folder.image_ids(source), images, seed, Subset.load(OPERA500).image_ids, name)
@@ -42,7 +44,6 @@ def subset(
         out.print(
             f"{to}: {images} images of {source}, seed {seed}, sha256 {drawn.sha256[:12]}...",
             soft_wrap=True,
-            markup=False,
         )
 
 
@@ -62,6 +63,7 @@ def ground_truth(
     from kvtune.chair.ground_truth import build_ground_truth, save_ground_truth
     from kvtune.coco import CocoFolder, Subset, find_coco
 
+    check_writable(to)
     folder = CocoFolder(find_coco(coco))
     with err.status("reading annotations"):
         if subset is not None:
@@ -74,7 +76,7 @@ def ground_truth(
     if json:
         print_json({"out": str(to), "images": len(truth), "objects": objects})
     else:
-        out.print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True, markup=False)
+        out.print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True)
 
 
 @command(app)
@@ -144,4 +146,4 @@ def download(
             }
         )
     else:
-        out.print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True, markup=False)
+        out.print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True)

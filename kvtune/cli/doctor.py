@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from kvtune.cli.common import Json, out, print_json
+from kvtune.text import visible
 
 _STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold red"}
 
@@ -32,10 +33,10 @@ def doctor(
     for check in examine(coco, studies_dir):
         checks.append(check)
         if not json:
-            line = Text.assemble((f"{check.state:8}", _STYLES[check.state]), f"{check.name}: {check.found}")
+            line = Text.assemble((f"{check.state:8}", _STYLES[check.state]), visible(f"{check.name}: {check.found}"))
             out.print(line, soft_wrap=True)
             if check.cure:
-                out.print(Text(f"{'':8}-> {check.cure}"), soft_wrap=True)
+                out.print(Text(visible(f"{'':8}-> {check.cure}")), soft_wrap=True)
     failed = sum(check.state == "failed" for check in checks)
     if json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from kvtune.cli.common import Json, out, print_json
+from kvtune.files import check_writable
 
 On = Literal["tune", "holdout"]
 
@@ -34,6 +35,8 @@ def export(
     from kvtune.search.export import export as build
     from kvtune.search.layout import find_study
 
+    if to is not None:
+        check_writable(to)
     folder = find_study(study, studies_dir)
     preset, selection = build(folder, select, select_on)
     path = to or folder.presets / f"{preset.name}.json"
@@ -53,7 +56,7 @@ def export(
     out.print(
         f"trial {selection.trial.number} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True
     )
-    out.print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True, markup=False)
+    out.print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True)
 
 
 def _lines(images: str, metrics: dict[str, Any], baseline: dict[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """The command line: one file a command, gathered here."""
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -20,15 +21,20 @@ from kvtune.cli.rescore import rescore
 from kvtune.cli.score import score
 from kvtune.cli.search import search
 from kvtune.cli.sensitivity import sensitivity
+from kvtune.cli.streams import guard_streams, output_error
 from kvtune.cli.studies import studies
 from kvtune.cli.validate import validate
 from kvtune.errors import KvtuneError
+from kvtune.search.interrupt import terminable
+
+_LONG_WORD = re.compile(r"\S{100,}")
 
 app = typer.Typer(
     name="kvtune",
     help="Tune KVSmooth, a training-free cure for object hallucination, for your vision-language model.",
     no_args_is_help=True,
     rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data.app, name="data")
@@ -66,18 +72,35 @@ command(app)(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``kvtune``; every expected failure becomes one line on stderr and an exit code of 1 or 2."""
+    """Run ``kvtune``; every expected failure becomes one line on stderr and an exit code of 1 or 2.
+
+    Ctrl-C, SIGTERM and SIGHUP end it with 130. Output that cannot be written does not stop the work, but the exit code
+    is then 1; a reader that has left (``kvtune pareto | head``) is not even spoken of.
+    """
+    guard_streams()
+    code = _run(arguments)
+    if (error := output_error()) is not None:
+        if not isinstance(error, BrokenPipeError):
+            print_error_line(f"the output could not be written to stdout: {error.strerror}")
+        code = code or 1
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
-        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        with terminable():
+            return app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0
     except KvtuneError as error:
-        code = report_error(error)
+        return report_error(error)
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:
         # Typer's own usage errors (unknown option, missing argument) share no public base class in every version.
         if not hasattr(error, "format_message"):
             raise
-        print_error_line(f"{error.format_message()} (kvtune --help lists what there is)")
-        code = 2
-    sys.exit(code)
+        message = _LONG_WORD.sub(lambda found: f"{found[0][:60]}...{found[0][-20:]}", error.format_message())
+        print_error_line(f"{message} (kvtune --help lists what there is)")
+        return 2
 
 
 if __name__ == "__main__":

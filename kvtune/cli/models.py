@@ -16,6 +16,7 @@ from kvtune.cli.common import (
     print_json,
     with_common_options,
 )
+from kvtune.text import visible
 
 if TYPE_CHECKING:
     from kvtune.models.check import ModelCheck
@@ -52,7 +53,7 @@ def models(context: typer.Context, json: Json = False) -> None:
     for each in found:
         size = f"{each.billions:.1f} B" if each.billions else ""
         memory = f"{each.gpu_gib:.0f} GiB" if each.gpu_gib else "none"
-        table.add_row(each.name, each.title, size, memory, each.published_preset or "", Text(_weights(each)))
+        table.add_row(each.name, each.title, size, memory, each.published_preset or "", Text(visible(_weights(each))))
     out.print(table)
 
 
@@ -101,7 +102,7 @@ def check(
         print_json(checked.to_dict())
         return
     for key, value in _lines(checked):
-        out.print(f"{key:<14}{value}", soft_wrap=True, markup=False)
+        out.print(f"{key:<14}{value}", soft_wrap=True)
 
 
 def _lines(checked: "ModelCheck") -> list[tuple[str, str]]:
@@ -151,7 +152,7 @@ def convert(
     from kvtune.models.minigpt4_convert import convert_minigpt4
 
     def say(step: str) -> None:
-        err.print(step, soft_wrap=True, markup=False)
+        err.print(step, soft_wrap=True)
 
     made = convert_minigpt4(vicuna, eva, qformer, checkpoint, to or models_folder() / model, say)
     if json:
@@ -161,5 +162,4 @@ def convert(
         f"{made.folder}: {made.tensors} tensors, {made.parameters / 1e9:.2f} B parameters; "
         f"try kvtune models check {model if to is None else made.folder}",
         soft_wrap=True,
-        markup=False,
     )

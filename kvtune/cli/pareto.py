@@ -39,6 +39,7 @@ def pareto(
     Example: kvtune pareto demo-kvsmooth --html --images
     """
     from kvtune.errors import RequestError
+    from kvtune.files import check_path
     from kvtune.report import facts
     from kvtune.report.document import study_document
     from kvtune.report.overlay import overlay_points
@@ -51,6 +52,8 @@ def pareto(
     chosen = facts.choice(summary, select)
     if images and not html:
         raise RequestError("--images puts images into the page; write --html --images")
+    for name in overlay or []:
+        check_path(name)
     overlays = [point for name in overlay or [] for point in overlay_points(name, folder, summary.model)]
     if json:
         print_json(study_document(summary, chosen, overlays))
@@ -79,4 +82,4 @@ def pareto(
                 report, folder, summary, chosen, overlays, with_images=images, coco=coco, on_progress=on_progress
             )
     for path in written:
-        err.print(f"wrote {path}", soft_wrap=True, markup=False)
+        err.print(f"wrote {path}", soft_wrap=True)

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from kvtune.cli.common import err
+from kvtune.text import visible
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -26,6 +27,7 @@ def progress(what: str, in_bytes: bool = False) -> Iterator[Callable[[int, int],
 
     Nothing is shown before the first call, and nothing at all with ``--quiet``.
     """
+    what = visible(what)
     if not err.is_terminal:
         yield _plain_lines(what, in_bytes)
         return
@@ -54,6 +56,6 @@ def _plain_lines(what: str, in_bytes: bool) -> Callable[[int, int], None]:
         line = f"{what}: {done / divisor:.0f}" + (f" of {total / divisor:.0f}" if total else "") + unit
         if before < done < total:
             line += f", {(now - began) * (total - done) / (done - before):.0f} s left"
-        err.print(line, soft_wrap=True, markup=False)
+        err.print(line, soft_wrap=True)
 
     return show

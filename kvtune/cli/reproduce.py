@@ -1,13 +1,11 @@
 """``kvtune reproduce``: the paper's tables with your weights."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, err, out, print_json
+from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, err, out, print_json, stopped
 from kvtune.cli.progress import progress
 
 
@@ -47,7 +45,6 @@ def reproduce(
     Example: kvtune reproduce table1 --models llava-1.5
     """
     from kvtune.report.reproduction import reproduction_document, reproduction_view, write_reproduction
-    from kvtune.search.interrupt import terminable
     from kvtune.search.reproduce import PAPER_MODELS, Request
     from kvtune.search.reproduce import reproduce as run
 
@@ -55,16 +52,14 @@ def reproduce(
     request = Request(table, named, images, coco, out_dir, device, dtype, load_in_4bit, load_in_8bit, lanes)
     results = []
     try:
-        with terminable():
-            for folder, found in run(request, progress, lambda text: err.print(text, soft_wrap=True, markup=False)):
-                results.append(found)
-                written = write_reproduction(folder.path, found)
-                if not json:
-                    out.print(reproduction_view(found, out))
-                for path in written:
-                    err.print(f"wrote {path}", soft_wrap=True, markup=False)
+        for folder, found in run(request, progress, lambda text: err.print(text, soft_wrap=True)):
+            results.append(found)
+            written = write_reproduction(folder.path, found)
+            if not json:
+                out.print(reproduction_view(found, out))
+            for path in written:
+                err.print(f"wrote {path}", soft_wrap=True)
     except KeyboardInterrupt:
-        err.print(f"stopped; no caption is lost. Go on with: {shlex.join(['kvtune', *sys.argv[1:]])}", soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise stopped() from None
     if json:
         print_json(reproduction_document(results))

@@ -1,13 +1,11 @@
 """``kvtune search``: run or continue a study."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import CudaGraphs, Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
+from kvtune.cli.common import CudaGraphs, Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json, stopped
 from kvtune.search.constraints import RACE_CONFIDENCE
 from kvtune.search.samplers import SamplerName
 
@@ -74,7 +72,6 @@ def search(
     from kvtune.report.document import study_document
     from kvtune.report.live import view_for
     from kvtune.report.table import trials_table
-    from kvtune.search.interrupt import terminable
     from kvtune.search.session import Options
     from kvtune.search.session import search as run
 
@@ -109,11 +106,9 @@ def search(
         start_from=start_from,
     )
     try:
-        with terminable():
-            summary = run(options, view_for(err))
+        summary = run(options, view_for(err))
     except KeyboardInterrupt:
-        err.print(f"stopped; no caption is lost. Go on with: {shlex.join(['kvtune', *sys.argv[1:]])}", soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise stopped() from None
     chosen = facts.choice(summary)
     if json:
         print_json(study_document(summary, chosen))
@@ -122,6 +117,6 @@ def search(
     out.print(f"\n{facts.progress(summary)}; {facts.volume(summary)}")
     out.print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
     if chosen["trial"] is None:
-        out.print(f"No point to take: {chosen['reason']}", soft_wrap=True, markup=False)
+        out.print(f"No point to take: {chosen['reason']}", soft_wrap=True)
     else:
         out.print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)

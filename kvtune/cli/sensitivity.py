@@ -1,13 +1,11 @@
 """``kvtune sensitivity``: one parameter varied, the others held; importance."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.common import Json, err, out, print_json, stopped
 from kvtune.cli.progress import progress
 
 
@@ -32,18 +30,16 @@ def sensitivity(
 
     Example: kvtune sensitivity demo-kvsmooth --parameter lambda_ref --select trial:0
     """
-    from kvtune.search.interrupt import terminable
     from kvtune.search.layout import find_study
     from kvtune.search.more_captions import Engine
     from kvtune.search.sensitivity import sensitivity as run
 
     folder = find_study(study, studies_dir)
     try:
-        with terminable(), progress("captions") as on_progress:
+        with progress("captions") as on_progress:
             found = run(folder, Engine(coco, device, lanes), select, parameter or (), points, on_progress)
     except KeyboardInterrupt:
-        err.print(f"stopped; no caption is lost. Go on with: {shlex.join(['kvtune', *sys.argv[1:]])}", soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise stopped() from None
     if json:
         print_json(found.model_dump(mode="json"))
         return
@@ -58,4 +54,4 @@ def sensitivity(
     written = [stem.with_suffix(".json"), *write_frame(stem, sensitivity_frame(found))]
     written += save_pictures(sensitivity_figure(found), stem, f"{found.study}: sensitivity")
     for path in written:
-        err.print(f"wrote {path}", soft_wrap=True, markup=False)
+        err.print(f"wrote {path}", soft_wrap=True)

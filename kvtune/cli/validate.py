@@ -1,13 +1,11 @@
 """``kvtune validate``: front, baseline, published preset on images never searched on."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.common import Json, err, out, print_json, stopped
 from kvtune.cli.progress import progress
 
 
@@ -27,20 +25,18 @@ def validate(
     Example: kvtune validate demo-kvsmooth
     """
     from kvtune.report.validation import validation_view
-    from kvtune.search.interrupt import terminable
     from kvtune.search.layout import find_study
     from kvtune.search.more_captions import Engine
     from kvtune.search.validation import validate as run
 
     folder = find_study(study, studies_dir)
     try:
-        with terminable(), progress("held-out captions") as on_progress:
+        with progress("held-out captions") as on_progress:
             found = run(folder, Engine(coco, device, lanes), on_progress)
     except KeyboardInterrupt:
-        err.print(f"stopped; no caption is lost. Go on with: {shlex.join(['kvtune', *sys.argv[1:]])}", soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise stopped() from None
     if json:
         print_json(found.model_dump(mode="json"))
         return
     out.print(validation_view(found, out))
-    err.print(f"wrote {folder.validation}", soft_wrap=True, markup=False)
+    err.print(f"wrote {folder.validation}", soft_wrap=True)

@@ -1,17 +1,12 @@
-"""One COCO annotation file, read through pycocotools and reduced to what kvtune needs."""
+"""One COCO annotation file, reduced to what kvtune needs while it is read."""
 
-import contextlib
-import io
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvtune.coco.layout import Kind, download_command
+from kvtune.coco.records import read_records
 from kvtune.errors import RequestError
-
-_stdout_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -50,18 +45,10 @@ def read_annotations(path: Path, kind: Kind, root: Path) -> Annotations:
     """
     cure = f"delete the file and fetch it again: {download_command(root)}"
     try:
-        coco = _load_quietly(path)
-        file_names = {int(image_id): str(image["file_name"]) for image_id, image in coco.imgs.items()}
-        if not file_names:
-            raise KeyError("images")
-        if kind == "instances":
-            names = {category_id: str(category["name"]) for category_id, category in coco.cats.items()}
-            labels = _labels(coco, lambda annotation: names[annotation["category_id"]])
-        else:
-            labels = _labels(coco, lambda annotation: str(annotation["caption"]))
+        file_names, labels = _reduced(path, kind)
     except OSError as error:
         raise RequestError(f"COCO annotations {path} cannot be read: {error.strerror or error}") from None
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise RequestError(f"{path} is not a COCO {kind} file ({reason}); {cure}") from None
     except ValueError as error:
@@ -69,16 +56,20 @@ def read_annotations(path: Path, kind: Kind, root: Path) -> Annotations:
     return Annotations(file_names, labels)
 
 
-def _load_quietly(path: Path) -> Any:
-    from pycocotools.coco import COCO
-
-    # pycocotools prints what it does to stdout, where results go. Redirecting swaps a global, hence the lock.
-    with _stdout_lock, contextlib.redirect_stdout(io.StringIO()):
-        return COCO(str(path))
-
-
-def _labels(coco: Any, label: Callable[[dict[str, Any]], str]) -> dict[int, list[str]]:
-    return {
-        int(image_id): [label(annotation) for annotation in annotations]
-        for image_id, annotations in coco.imgToAnns.items()
-    }
+def _reduced(path: Path, kind: Kind) -> tuple[dict[int, str], dict[int, list[str]]]:
+    file_names: dict[int, str] = {}
+    categories: dict[Any, str] = {}
+    labels: dict[int, list[Any]] = {}
+    for key, record in read_records(path):
+        if key == "images":
+            file_names[int(record["id"])] = str(record["file_name"])
+        elif key == "categories":
+            categories[record["id"]] = str(record["name"])
+        elif key == "annotations":
+            label = record["category_id"] if kind == "instances" else str(record["caption"])
+            labels.setdefault(int(record["image_id"]), []).append(label)
+    if not file_names:
+        raise KeyError("images")
+    if kind == "instances":
+        labels = {image_id: [categories[label] for label in found] for image_id, found in labels.items()}
+    return file_names, labels

@@ -1,15 +1,18 @@
 """HTTP downloads that survive drops, truncation and busy servers, and go on where they were stopped."""
 
+import contextlib
 import email.utils
 import http.client
+import re
+import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
-from typing import Any, BinaryIO, TypeVar
+from threading import Event, Timer
+from typing import Any, TypeVar
 
 from kvtune import __version__
 from kvtune.errors import KvtuneError
@@ -20,6 +23,9 @@ Progress = Callable[[int, int], None]
 
 _BUSY = {408, 425, 429, 500, 502, 503, 504}
 _CHUNK = 1 << 18
+_NUMBER = re.compile(r"[0-9]{1,15}")
+_LONGEST_REASON = 200
+"""Characters of what a server says that a message repeats."""
 
 
 class FetchError(KvtuneError):
@@ -43,23 +49,34 @@ class Patience:
         goes before, up to ``longest`` too.
     timeout
         Seconds without an answer or a byte that count as a failure.
+    slowest
+        Bytes a second, over as many seconds as ``timeout``, below which an attempt is one too.
     """
 
     attempts: int = 6
     delay: float = 0.5
     longest: float = 60.0
     timeout: float = 30.0
+    slowest: float = 1000.0
+
+
+class TooLargeError(FetchError):
+    """A file is larger than it can be."""
+
+    def __init__(self, url: str, limit: int) -> None:
+        super().__init__(url, f"the server sends more than {limit / 2**20:.0f} MiB, which no such file has", final=True)
 
 
 class _AttemptError(Exception):
-    """One attempt failed; another may not."""
+    """One attempt failed; another may not. ``slow``: bytes that it brought are no reason for more patience."""
 
-    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None, slow: bool = False) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
+        self.slow = slow
 
 
-def fetch_bytes(url: str, patience: Patience, check: Callable[[bytes], str | None], stop: Event) -> bytes:
+def fetch_bytes(url: str, patience: Patience, check: Callable[[bytes], str | None], stop: Event, limit: int) -> bytes:
     """Download a small file into memory.
 
     Parameters
@@ -72,6 +89,8 @@ def fetch_bytes(url: str, patience: Patience, check: Callable[[bytes], str | Non
         Says what is wrong with the content, or None; wrong content is a failed attempt.
     stop
         Set it, from another thread, to end soon with a :class:`FetchError`.
+    limit
+        Bytes that it may have.
 
     Raises
     ------
@@ -80,17 +99,19 @@ def fetch_bytes(url: str, patience: Patience, check: Callable[[bytes], str | Non
     """
 
     def attempt() -> bytes:
+        data = bytearray()
         with _open(url, patience.timeout) as response:
-            data = b"".join(iter(lambda: _read(response), b""))
+            for chunk in _chunks(url, response, patience, limit):
+                data += chunk
             _check_size(response, len(data))
-        if problem := check(data):
+        if problem := check(bytes(data)):
             raise _AttemptError(problem)
-        return data
+        return bytes(data)
 
     return _try_until(url, patience, attempt, lambda: 0, stop)
 
 
-def fetch_file(url: str, path: Path, patience: Patience, on_progress: Progress | None = None) -> None:
+def fetch_file(url: str, path: Path, patience: Patience, limit: int, on_progress: Progress | None = None) -> None:
     """Download a large file to ``path``, going on with ``path.part`` if an earlier download left one.
 
     Parameters
@@ -101,13 +122,15 @@ def fetch_file(url: str, path: Path, patience: Patience, on_progress: Progress |
         Where it appears, whole or not at all. Only one process may download to it at a time.
     patience
         How often to try.
+    limit
+        Bytes that it may have.
     on_progress
         Called with (bytes here, bytes in all).
 
     Raises
     ------
     FetchError
-        If it could not be had; what came stays in ``path.part``.
+        If it could not be had; what came stays in ``path.part``, unless the file is too large.
     KvtuneError
         If it cannot be written.
     """
@@ -127,26 +150,42 @@ def fetch_file(url: str, path: Path, patience: Patience, on_progress: Progress |
                     file.truncate(0)
                 elif start and not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                     raise _AttemptError("the server sent another part of the file than it was asked for")
-                _append(response, file, start, on_progress)
+                length, done = _length(response), start
+                for chunk in _chunks(url, response, patience, limit - start):
+                    file.write(chunk)
+                    done += len(chunk)
+                    if on_progress:
+                        on_progress(done, start + length if length is not None else 0)
+                _check_size(response, done - start)
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _try_until(url, patience, attempt, lambda: part.stat().st_size if part.exists() else 0, Event())
         part.replace(path)
+    except TooLargeError:
+        part.unlink(missing_ok=True)
+        raise
     except OSError as error:
         reason = error.strerror or error
         raise KvtuneError(f"cannot write {part}: {reason}; free some space or choose another folder") from error
 
 
-def _append(response: Any, file: BinaryIO, start: int, on_progress: Progress | None) -> None:
-    length = _length(response)
-    done = start
+def _chunks(url: str, response: Any, patience: Patience, limit: int) -> Iterator[bytes]:
+    """What a response brings, as long as it is neither too much nor too slow."""
+    if (_length(response) or 0) > limit:
+        raise TooLargeError(url, limit)
+    total = 0
+    since, before = time.monotonic(), 0
     while chunk := _read(response):
-        file.write(chunk)
-        done += len(chunk)
-        if on_progress:
-            on_progress(done, start + length if length is not None else 0)
-    _check_size(response, done - start)
+        total += len(chunk)
+        if total > limit:
+            raise TooLargeError(url, limit)
+        yield chunk
+        now = time.monotonic()
+        if now - since >= patience.timeout:
+            if total - before < patience.slowest * (now - since):
+                raise _AttemptError(f"too slow: {total - before} bytes in {now - since:.0f} s", slow=True)
+            since, before = now, total
 
 
 def _try_until(url: str, patience: Patience, attempt: Callable[[], T], gained: Callable[[], int], stop: Event) -> T:
@@ -157,7 +196,7 @@ def _try_until(url: str, patience: Patience, attempt: Callable[[], T], gained: C
             return attempt()
         except _AttemptError as failure:
             now = gained()
-            failures = 0 if now > most else failures + 1
+            failures = 0 if now > most and not failure.slow else failures + 1
             most = max(most, now)
             if failures >= patience.attempts:
                 raise FetchError(url, f"{failure} ({failures} attempts)", final=False) from failure
@@ -172,16 +211,72 @@ def _open(url: str, timeout: float, start: int = 0) -> Any:
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:
-        return urllib.request.urlopen(request, timeout=timeout)
+        return _OPENER.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:
             return error  # a response too
-        reason = f"{error.code} {error.reason}"
+        reason = f"{error.code} {error.reason}"[:_LONGEST_REASON]
         if error.code in _BUSY:
             raise _AttemptError(reason, _retry_after(error.headers.get("Retry-After"))) from error
         raise FetchError(url, reason, final=True) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a redirection to no address
         raise _AttemptError(_reason(error)) from error
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose answer begins in time: status and headers may not drip in either."""
+
+    _is_cut = False
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        timer = Timer(self.timeout or Patience.timeout, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().getresponse()
+        finally:
+            timer.cancel()
+        if self._is_cut:
+            raise TimeoutError("the answer begins too slowly")
+        return response
+
+    def _cut(self) -> None:
+        self._is_cut = True
+        with contextlib.suppress(OSError, AttributeError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _SecureConnection(_Connection, http.client.HTTPSConnection):
+    """The same over TLS."""
+
+
+class _Handler(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, request)
+
+
+class _SecureHandler(urllib.request.HTTPSHandler):
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, request)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """What opens http and https addresses and no others, wherever a server redirects."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _Handler(),
+        _SecureHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+_OPENER = _opener()
 
 
 def _read(response: Any) -> bytes:
@@ -193,8 +288,9 @@ def _read(response: Any) -> bytes:
 
 
 def _length(response: Any) -> int | None:
-    length = response.headers.get("Content-Length")
-    return int(length) if length and length.isdigit() else None
+    """What Content-Length says; None where it says nothing that can be a length."""
+    length = response.headers.get("Content-Length", "").strip()
+    return int(length) if _NUMBER.fullmatch(length) else None
 
 
 def _check_size(response: Any, size: int) -> None:
@@ -207,15 +303,15 @@ def _retry_after(value: str | None) -> float | None:
     """Seconds to wait: Retry-After is a number of them or a date (RFC 9110, section 10.2.3)."""
     if value is None:
         return None
-    if value.isdigit():
+    if _NUMBER.fullmatch(value.strip()):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError):
         error = error.reason
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return str(getattr(error, "strerror", None) or error)[:_LONGEST_REASON] or type(error).__name__

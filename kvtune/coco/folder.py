@@ -10,6 +10,7 @@ from kvtune.coco.layout import (
     SOURCES,
     Kind,
     annotation_name,
+    check_source,
     download_command,
     find_annotations,
     find_any_image,
@@ -17,6 +18,7 @@ from kvtune.coco.layout import (
     sources_in,
 )
 from kvtune.errors import RequestError
+from kvtune.text import quoted
 
 
 def default_coco() -> Path:
@@ -186,9 +188,9 @@ class CocoFolder:
         return paths
 
     def _check_source(self, source: str) -> None:
-        if source not in self.sources:
+        if check_source(source) not in self.sources:
             raise RequestError(
-                f"{self.root} has no annotations of {source!r}, only of {', '.join(self.sources)}; "
+                f"{self.root} has no annotations of {quoted(source)}, only of {', '.join(self.sources)}; "
                 f"name one of these, or fetch it: {download_command(self.root, f'--source {source}')}"
             )
 

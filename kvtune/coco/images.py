@@ -58,9 +58,16 @@ def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] 
         )
 
 
-def problem_with(image: Path | BytesIO) -> str | None:
-    """Decode an image, a file or its content, and say in a few words why it cannot be read; None if it can."""
+def problem_with(image: Path | BytesIO, most_pixels: int | None = None) -> str | None:
+    """Decode an image, a file or its content, and say in a few words why it cannot be read; None if it can.
+
+    With ``most_pixels`` only a JPEG of so many is decoded at all, which bounds the memory that it takes.
+    """
     try:
+        if most_pixels is not None:
+            with Image.open(image, formats=("JPEG",)) as opened:
+                if opened.width * opened.height > most_pixels:
+                    return f"{opened.width} by {opened.height} pixels, more than such an image has"
         _decode(image)
     except Exception as error:  # as in load_image
         return _reason(error)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from kvtune.errors import RequestError
+from kvtune.text import command_line, quoted
 
 Kind = Literal["instances", "captions"]
 KINDS: tuple[Kind, ...] = ("instances", "captions")
@@ -23,7 +24,7 @@ def check_source(source: str) -> str:
         If it is not one of :data:`SOURCES`.
     """
     if source not in SOURCES:
-        raise RequestError(f"unknown COCO split {source!r}; choose from {', '.join(SOURCES)}")
+        raise RequestError(f"unknown COCO split {quoted(source)}; choose from {', '.join(SOURCES)}")
     return source
 
 
@@ -92,4 +93,4 @@ def download_command(root: Path, options: str = "") -> str:
         Which images: ``"--subset opera500"``, ``"--images 500 --holdout-images 500 --seed 0"``; empty for
         those that a search with default settings needs.
     """
-    return f"kvtune data download --to {shlex.quote(str(root))} {options}".rstrip()
+    return command_line(["kvtune", "data", "download", "--to", str(root), *shlex.split(options)])

@@ -10,7 +10,7 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 
 from kvtune.coco.folder import CocoFolder
 from kvtune.errors import RequestError
-from kvtune.files import read_json, write_json
+from kvtune.files import check_path, read_json, write_json
 from kvtune.schema import Document, validated
 
 OPERA500 = "opera500"
@@ -77,7 +77,7 @@ class Subset(Document):
         if name_or_path in named_subsets():
             with resources.as_file(resources.files("kvtune.coco") / "subsets" / f"{name_or_path}.json") as path:
                 return cls._read(path)
-        path = Path(name_or_path)
+        path = check_path(name_or_path)
         if not path.exists():
             raise RequestError(
                 f"subset {name_or_path!s} is neither one that ships with kvtune ({', '.join(named_subsets())}) nor a "

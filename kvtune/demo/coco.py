@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from kvtune.demo.captions import reference_captions
 from kvtune.demo.scenes import CATEGORIES, SIZE, render
 from kvtune.demo.shapes import SHAPES
 from kvtune.errors import KvtuneError
+from kvtune.files import new_folder
 
 #: Image ids of the demo start here; training scenes count from 1 and COCO's own ids end below 600,000.
 FIRST_ID = 900_001
@@ -60,28 +59,14 @@ def demo_coco(scenes: int = SCENES, seed: int = 0) -> Path:
     if root.is_dir():
         return root
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=f".{root.name}."))
-        try:
-            write_coco(temporary, range(FIRST_ID, FIRST_ID + scenes), seed)
-            temporary.chmod(0o755)
-            _move(temporary, root)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with new_folder(root) as temporary:
+            if not root.is_dir():  # another process was quicker
+                write_coco(temporary, range(FIRST_ID, FIRST_ID + scenes), seed)
     except OSError as error:
         raise KvtuneError(
             f"cannot write the demo's scenes to {root}: {error.strerror or error}; free some space or set KVTUNE_CACHE"
         ) from error
     return root
-
-
-def _move(temporary: Path, root: Path) -> None:
-    """Rename; another process that was quicker has written the same scenes."""
-    try:
-        temporary.rename(root)
-    except OSError:
-        if not root.is_dir():
-            raise
 
 
 def write_coco(root: Path, image_ids: Sequence[int], seed: int) -> None:

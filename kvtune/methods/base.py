@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kvtune.errors import RequestError
+from kvtune.text import quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,11 +61,11 @@ class Method(ABC):
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(parameters) - set(fields))
         if unknown:
-            raise RequestError(f"{cls.name} has no parameter {unknown[0]!r}; it has {', '.join(fields)}")
+            raise RequestError(f"{cls.name} has no parameter {quoted(unknown[0])}; it has {', '.join(fields)}")
         needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
         missing = [name for name in needed if name not in parameters]
         if missing:
-            raise RequestError(f"{cls.name} needs the parameter {missing[0]!r}")
+            raise RequestError(f"{cls.name} needs the parameter {quoted(missing[0])}")
         return cls(**parameters)
 
     def check_layers(self, n_layers: int) -> None:  # noqa: B027 - a method without layer parameters fits every model
@@ -175,5 +176,5 @@ def get_method(name: str) -> type[Method]:
         If there is none.
     """
     if name not in _REGISTRY:
-        raise RequestError(f"unknown method {name!r}; there is {', '.join(method_names())}")
+        raise RequestError(f"unknown method {quoted(name)}; there is {', '.join(method_names())}")
     return _REGISTRY[name]

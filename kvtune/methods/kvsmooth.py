@@ -13,6 +13,7 @@ from kvtune.errors import RequestError
 from kvtune.methods.base import Method, RowState
 from kvtune.methods.entropy_queue import EntropyQueue, moved
 from kvtune.methods.smoothing import lerp_
+from kvtune.text import quoted
 
 Target = Literal["kv", "k", "attention_output"]
 
@@ -58,21 +59,21 @@ class KVSmooth(Method):
         for field in ("lambda_ref", "clip_width"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise RequestError(f"{field} must be a number from 0 to 1, not {value!r}")
+                raise RequestError(f"{field} must be a number from 0 to 1, not {quoted(value)}")
         for field, least in (("queue_length", 1), ("start_layer", 0)):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise RequestError(f"{field} must be a whole number of at least {least}, not {value!r}")
+                raise RequestError(f"{field} must be a whole number of at least {least}, not {quoted(value)}")
         if isinstance(self.end_layer, bool) or not isinstance(self.end_layer, int):
-            raise RequestError(f"end_layer must be a whole number, not {self.end_layer!r}")
+            raise RequestError(f"end_layer must be a whole number, not {quoted(self.end_layer)}")
         if self.end_layer <= self.start_layer:
             raise RequestError(
                 f"end_layer must be greater than start_layer, but the range is {self.start_layer} to {self.end_layer}"
             )
         if not isinstance(self.adaptive, bool):
-            raise RequestError(f"adaptive must be true or false, not {self.adaptive!r}")
+            raise RequestError(f"adaptive must be true or false, not {quoted(self.adaptive)}")
         if self.target not in get_args(Target):
-            raise RequestError(f"target must be one of {', '.join(get_args(Target))}, not {self.target!r}")
+            raise RequestError(f"target must be one of {', '.join(get_args(Target))}, not {quoted(self.target)}")
 
     def check_layers(self, n_layers: int) -> None:
         """Raise RequestError if the layer range reaches beyond a decoder of ``n_layers`` layers."""

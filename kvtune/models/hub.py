@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.text import quoted
 
 DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
 """Everything but the weights."""
@@ -97,7 +98,7 @@ def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*.bin"]))
     except RevisionNotFoundError:
         raise RequestError(
-            f"{repo_id} has no revision {revision!r}; see its branches, tags and commits on the Hub"
+            f"{repo_id} has no revision {quoted(revision)}; see its branches, tags and commits on the Hub"
         ) from None
     except GatedRepoError:
         raise RequestError(
@@ -108,7 +109,7 @@ def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
             f"{repo_id} is not on the Hub, or is private: check the spelling, or log in with hf auth login"
         ) from None
     except HFValidationError as error:
-        raise RequestError(f"{repo_id!r} is neither a folder nor a Hub id: {error}") from None
+        raise RequestError(f"{quoted(repo_id)} is neither a folder nor a Hub id: {error}") from None
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         at = f" --revision {revision}" if revision else ""
         raise RequestError(

@@ -16,6 +16,7 @@ from kvtune.errors import RequestError
 from kvtune.models.base import Family, Processor, VisionLanguageModel
 from kvtune.models.images import pillow_image_processor
 from kvtune.models.prompts import prompt_rows, segment_ids
+from kvtune.text import quoted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ class InstructBlip(Family):
     def check(self, config: dict[str, Any]) -> str | None:
         kind = config.get("text_config", {}).get("model_type")
         if kind != "llama":
-            return f"its language model is {kind!r}; of InstructBLIP, those with Vicuna are supported"
+            return f"its language model is {quoted(kind)}; of InstructBLIP, those with Vicuna are supported"
         if config.get("image_token_index", config.get("image_token_id")) is None:
             return "it is from before transformers gave images tokens of their own; download its present revision"
         return None

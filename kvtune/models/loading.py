@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from transformers.generation import GenerationMixin
 from transformers.utils import logging as transformers_logging
 
 from kvtune.errors import RequestError
+from kvtune.files import check_path
 from kvtune.models.base import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
 from kvtune.models.registry import families, family_of, get_family, hub_id_name, model_names
+from kvtune.text import quoted
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 _GIB = 2**30
@@ -70,7 +73,7 @@ def load_model(
         cannot be reached, the device is not there or its memory is too small.
     """
     target = resolve_device(device)
-    dtype, quantization = _quantization(dtype, load_in_4bit, load_in_8bit)
+    dtype, quantization = quantization_of(dtype, load_in_4bit, load_in_8bit)
     family, source, name = locate(str(name))
     folder, commit = _description(source, revision)
     family = family_of_config(family, read_config(folder, source), source)
@@ -106,7 +109,7 @@ def resolve_device(device: str) -> torch.device:
     try:
         target = torch.device(device)
     except RuntimeError:
-        raise RequestError(f"unknown device {device!r}; write auto, cpu, cuda or cuda:N") from None
+        raise RequestError(f"unknown device {quoted(device)}; write auto, cpu, cuda or cuda:N") from None
     if target.type == "cuda" and not torch.cuda.is_available():
         raise RequestError(f"--device {device}: PyTorch sees no CUDA GPU; use --device cpu, or see kvtune doctor")
     if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
@@ -123,9 +126,14 @@ def resolve_dtype(
             return torch.float32
         stored = getattr(config, "dtype", None) or getattr(config.get_text_config(decoder=True), "dtype", None)
         return evaluation_dtype or stored or torch.float32
-    if dtype not in DTYPES:
-        raise RequestError(f"unknown dtype {dtype!r}; write auto, {', '.join(DTYPES)}")
+    check_dtype(dtype)
     return DTYPES[dtype]
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a ``--dtype`` that names no type."""
+    if dtype != "auto" and dtype not in DTYPES:
+        raise RequestError(f"unknown dtype {quoted(dtype)}; write auto, {', '.join(DTYPES)}")
 
 
 def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization: str | None) -> int:
@@ -146,8 +154,12 @@ def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization:
     return int(total)
 
 
+_HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+
+
 def locate(name: str) -> tuple[Family | None, str, str]:
     """Family (None where the configuration has to say), where the weights are, and what to call the model."""
+    check_path(name)
     if name in model_names():
         family = get_family(name)
         if name == "demo":
@@ -163,8 +175,10 @@ def locate(name: str) -> tuple[Family | None, str, str]:
     if Path(name).expanduser().is_dir():
         folder = Path(name).expanduser().resolve()
         return None, str(folder), folder.name
-    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise RequestError(f"unknown model {name!r}; there is {', '.join(model_names())}, or give a folder or a Hub id")
+    if not _HUB_ID.fullmatch(name):
+        raise RequestError(
+            f"unknown model {quoted(name)}; there is {', '.join(model_names())}, or give a folder or a Hub id"
+        )
     return None, name, hub_id_name(name) or name.rsplit("/", 1)[-1]
 
 
@@ -196,16 +210,16 @@ def family_of_config(family: Family | None, stored: dict[str, Any], source: str)
     found = family_of(kind)
     if found is None:
         supported = ", ".join(sorted(kind for each in families() for kind in each.model_types))
-        raise RequestError(f"{source} is a {kind!r} model; supported are {supported}")
+        raise RequestError(f"{source} is a {quoted(kind)} model; supported are {supported}")
     if family is not None and not isinstance(family, type(found)):
-        raise RequestError(f"{source} is a {kind!r} model, not {family.title}")
+        raise RequestError(f"{source} is a {quoted(kind)} model, not {family.title}")
     family = family or found
     if (reason := family.check(stored)) is not None:
         raise RequestError(f"{source} cannot be used: {reason}")
     return family
 
 
-def _quantization(dtype: str, load_in_4bit: bool, load_in_8bit: bool) -> tuple[str, str | None]:
+def quantization_of(dtype: str, load_in_4bit: bool, load_in_8bit: bool) -> tuple[str, str | None]:
     """The dtype without its quantization, and that: ``4bit``, ``8bit`` or None."""
     dtype, _, wanted = dtype.partition("-")
     asked = {bits for bits, on in (("4bit", load_in_4bit), ("8bit", load_in_8bit), (wanted, wanted)) if on}
@@ -213,7 +227,7 @@ def _quantization(dtype: str, load_in_4bit: bool, load_in_8bit: bool) -> tuple[s
         raise RequestError("--load-in-4bit and --load-in-8bit exclude each other; give one")
     bits = next(iter(asked), None)
     if bits not in (None, "4bit", "8bit"):
-        raise RequestError(f"unknown quantization {bits!r} after {dtype}; write 4bit or 8bit")
+        raise RequestError(f"unknown quantization {quoted(bits)} after {dtype}; write 4bit or 8bit")
     if bits is not None and (find_spec("bitsandbytes") is None or find_spec("accelerate") is None):
         raise RequestError(f"--load-in-{bits} needs bitsandbytes and accelerate: pip install 'kvtune[quantization]'")
     return dtype, bits

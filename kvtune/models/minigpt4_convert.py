@@ -6,7 +6,6 @@ import dataclasses
 import pickle
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,11 @@ from transformers import (
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import check_writable, new_folder
 from kvtune.models.hub import missing_weights, weight_files
 from kvtune.models.loading import read_config
 from kvtune.models.minigpt4_model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
+from kvtune.text import quoted
 
 VISION: Any = Blip2VisionConfig()
 """EVA ViT-g at 224 pixels: width 1408, 39 of its 40 blocks, 16 heads, patches of 14 (LAVIS's ``create_eva_vit_g``)."""
@@ -78,6 +79,7 @@ def convert_minigpt4(
     """
     if out.exists():
         raise RequestError(f"{out} is there already; remove it, or give another folder with --out")
+    check_writable(out)
     on_step(f"reading Vicuna from {vicuna}")
     text_config, tokenizer = _read_vicuna(vicuna)
     config = MiniGpt4Config(vision_config=VISION, qformer_config=QFORMER, text_config=text_config)
@@ -112,7 +114,7 @@ def _read_vicuna(folder: Path) -> tuple[LlamaConfig, LlamaTokenizer]:
         raise RequestError(f"--vicuna {folder} is no folder with a Hugging Face model: it has no config.json")
     stored = read_config(folder, f"--vicuna {folder}")
     if stored["model_type"] != "llama":
-        raise RequestError(f"--vicuna {folder} is a {stored['model_type']!r} model; Vicuna-7B v0 is a 'llama'")
+        raise RequestError(f"--vicuna {folder} is a {quoted(stored['model_type'])} model; Vicuna-7B v0 is a 'llama'")
     if (missing := missing_weights(folder)) is not None:
         raise RequestError(f"--vicuna {folder}: {missing}")
     if not any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
@@ -253,7 +255,6 @@ def _write(
     on_step: Callable[[str], None],
 ) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    temporary: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(out.parent).free) < size:
@@ -261,20 +262,16 @@ def _write(
                 f"{out.parent} has {free / 2**30:.1f} GiB free and the model takes {size / 2**30:.1f}; "
                 "give a folder on another disk with --out"
             )
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-        temporary.chmod(0o755)
-        on_step(f"writing {size / 2**30:.1f} GiB")
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        BlipImageProcessorPil(size={"height": VISION.image_size, "width": VISION.image_size}).save_pretrained(temporary)
-        on_step("checking what was written")
-        _check(temporary, tensors)
-        temporary.rename(out)
+        with new_folder(out) as temporary:
+            on_step(f"writing {size / 2**30:.1f} GiB")
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            processor = BlipImageProcessorPil(size={"height": VISION.image_size, "width": VISION.image_size})
+            processor.save_pretrained(temporary)
+            on_step("checking what was written")
+            _check(temporary, tensors)
     except OSError as error:
         raise KvtuneError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check(folder: Path, tensors: dict[str, Tensor]) -> None:

@@ -24,6 +24,7 @@ from kvtune.models.instructblip import InstructBlip
 from kvtune.models.llava import Llava
 from kvtune.models.loading import memory_needed, resolve_dtype
 from kvtune.models.prompts import prompt_rows
+from kvtune.text import quoted
 
 
 def _vicuna(vocabulary: int, width: int = 4096, inner: int = 11008, layers: int = 32) -> LlamaConfig:
@@ -124,7 +125,7 @@ def random_model(name: str, device: torch.device, dtype: str = "auto") -> Vision
         If the size of ``name`` is not known, or the device has no room for it.
     """
     if name not in ARCHITECTURES:
-        raise RequestError(f"--random-weights builds {', '.join(ARCHITECTURES)}, not {name!r}")
+        raise RequestError(f"--random-weights builds {', '.join(ARCHITECTURES)}, not {quoted(name)}")
     family, config = ARCHITECTURES[name].family(), ARCHITECTURES[name].config()
     chosen = resolve_dtype(
         dtype if dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32", device, config

@@ -8,6 +8,7 @@ from kvtune.models.llava import Llava
 from kvtune.models.llava_next import LlavaNext
 from kvtune.models.minigpt4 import MiniGpt4
 from kvtune.models.qwen2_5_vl import Qwen2_5_VL
+from kvtune.text import quoted
 
 _FAMILIES: tuple[Family, ...] = (Demo(), Llava(), MiniGpt4(), InstructBlip(), LlavaNext(), Qwen2_5_VL())
 
@@ -38,7 +39,9 @@ def get_family(name: str) -> Family:
     for family in _FAMILIES:
         if name == family.name or name in family.hub_ids:
             return family
-    raise RequestError(f"unknown model {name!r}; there is {', '.join(model_names())}, or give a folder or a Hub id")
+    raise RequestError(
+        f"unknown model {quoted(name)}; there is {', '.join(model_names())}, or give a folder or a Hub id"
+    )
 
 
 def family_of(model_type: str) -> Family | None:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.errors import RequestError
-from kvtune.files import read_json
+from kvtune.files import check_path, read_json
 from kvtune.presets.schema import SCHEMA_VERSION, Preset
 from kvtune.schema import validated
+from kvtune.text import quoted
 
 _SHIPPED = files("kvtune.presets") / "published"
 
@@ -33,10 +34,10 @@ def load_preset(name: str | Path) -> Preset:
     """
     if isinstance(name, str) and name in preset_names():
         return _read(Path(str(_SHIPPED / f"{name}.json")))
-    path = Path(name).expanduser()
+    path = check_path(name)
     if not path.exists() and path.suffix != ".json":
         raise RequestError(
-            f"there is no preset {str(name)!r}: name one of {', '.join(preset_names())}, "
+            f"there is no preset {quoted(name)}: name one of {', '.join(preset_names())}, "
             "or the path of a file that kvtune export wrote"
         )
     return _read(path)
@@ -46,7 +47,7 @@ def _read(path: Path) -> Preset:
     data: Any = read_json(path, "preset")
     if isinstance(data, dict) and data.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise RequestError(
-            f"preset {path} has schema_version {data['schema_version']!r}; this kvtune reads {SCHEMA_VERSION}: "
+            f"preset {path} has schema_version {quoted(data['schema_version'])}; this kvtune reads {SCHEMA_VERSION}: "
             "update kvtune, or export the preset again"
         )
     return validated(Preset, data, f"preset {path}")

@@ -4,6 +4,9 @@ from importlib.util import find_spec
 
 from kvtune.errors import RequestError
 from kvtune.search.layout import StudyFolder
+from kvtune.search.manifest import load_manifest
+from kvtune.search.storage import check_storage
+from kvtune.text import sqlite_url
 
 
 def dashboard_storage(folder: StudyFolder, storage: str | None = None) -> str:
@@ -17,18 +20,20 @@ def dashboard_storage(folder: StudyFolder, storage: str | None = None) -> str:
     Raises
     ------
     RequestError
-        If optuna-dashboard is not installed, or the study keeps no ``study.db``.
+        If optuna-dashboard is not installed, the study keeps no ``study.db``, or the storage cannot be opened or holds
+        another study of this name.
     """
     if find_spec("optuna_dashboard") is None:
         raise RequestError('optuna-dashboard is not installed: pip install "kvtune[dashboard]"')
     if storage is not None:
+        check_storage(storage, folder.name, load_manifest(folder).id)
         return storage
     if not folder.database.exists():
         raise RequestError(
             f"study {folder.name} has no {folder.database.name}; name the storage it was searched with by --storage, "
             f"or make one: kvtune rescore {folder.name}"
         )
-    return f"sqlite:///{folder.database.resolve()}"
+    return sqlite_url(folder.database)
 
 
 def serve(storage: str, host: str, port: int) -> None:

@@ -66,7 +66,7 @@ class LiveView(View):
             yield
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
     def started(self, number: int | None, captions: int) -> None:
         self._in_work[number] = captions

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvtune.chair.spans import MentionFinder
+from kvtune.text import visible
 
 if TYPE_CHECKING:
     from kvtune.captioning.side_by_side import Pair
@@ -25,14 +26,14 @@ def marked(caption: str, truth: Collection[str] | None, finder: MentionFinder) -
     text = Text()
     at = 0
     for start, end, category in finder(caption):
-        text.append(caption[at:start])
+        text.append(visible(caption[at:start]))
         if start < end:
             style, sign = ("underline", "")
             if truth is not None:
                 style, sign = ("green", "✓") if category in truth else ("bold red", "✗")
-            text.append(caption[start:end] + sign, style=style)
+            text.append(visible(caption[start:end]) + sign, style=style)
         at = max(at, end)
-    text.append(caption[at:])
+    text.append(visible(caption[at:]))
     return text
 
 
@@ -52,18 +53,20 @@ def captions_view(
     truth
         The categories in the picture, None if unknown.
     """
-    parts: list[RenderableType] = [Text(title, style="bold")]
+    parts: list[RenderableType] = [Text(visible(title), style="bold")]
     if truth is not None:
-        parts.append(Text("in the picture: " + (", ".join(sorted(truth)) or "none of the 80 categories"), style="dim"))
+        parts.append(
+            Text(visible("in the picture: " + (", ".join(sorted(truth)) or "none of the 80 categories")), style="dim")
+        )
     if console.width >= _SIDE_BY_SIDE and len(captions) > 1:
         table = Table(expand=True, show_lines=False)
         for heading, _ in captions:
-            table.add_column(heading, ratio=1)
+            table.add_column(Text(visible(heading)), ratio=1)
         table.add_row(*(marked(text, truth, finder) for _, text in captions))
         parts.append(table)
     else:
         for heading, text in captions:
-            parts += [Text(heading, style="underline"), marked(text, truth, finder), Text()]
+            parts += [Text(visible(heading), style="underline"), marked(text, truth, finder), Text()]
     return Group(*parts)
 
 

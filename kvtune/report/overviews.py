@@ -9,12 +9,13 @@ from rich.text import Text
 
 from kvtune.report.table import fitting, rate
 from kvtune.search.overview import Overview
+from kvtune.text import visible
 
 
 def overviews_view(found: Sequence[Overview], console: Console) -> RenderableType:
     """Return a row a study with how far it is; model and date are left out where there is no room for them."""
     layouts = [_table(found, model, updated) for model, updated in ((True, True), (False, True), (False, False))]
-    problems = [Text(f"{each.study}: {each.problem}") for each in found if each.problem is not None]
+    problems = [Text(visible(f"{each.study}: {each.problem}")) for each in found if each.problem is not None]
     return Group(fitting(layouts, console), *problems)
 
 
@@ -38,5 +39,5 @@ def _table(found: Sequence[Overview], model: bool, updated: bool) -> Table:
             cells.append(each.model or "")
         if updated:
             cells.append(each.updated[:16].replace("T", " "))
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, map(visible, cells)))
     return table

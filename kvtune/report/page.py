@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import html
-import json
 import shlex
 from collections.abc import Sequence
 from importlib import resources
@@ -18,6 +17,7 @@ from kvtune.report.page_captions import PackedCaptions
 from kvtune.report.roles import front_line, marks, roles
 from kvtune.report.table import shared_parameters, varying_parameters
 from kvtune.search.summary import StudySummary, TrialSummary
+from kvtune.text import json_text
 
 _SCRIPTS = ("study.js", "scatter.js", "pointer.js", "point.js", "table.js", "captions.js", "start.js")
 """In the order in which they run, as one."""
@@ -101,7 +101,7 @@ def _page_document(
 
 def _json(document: Any) -> str:
     """JSON that no HTML parser can take for the end of a script."""
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json_text(document, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -2,9 +2,10 @@
 
 import base64
 import gzip
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from kvtune.text import json_text
 
 Mentions = Callable[[str], Iterable[tuple[int, int, str]]]
 """Caption -> (start, end, category) of every mention of an object, from left to right, in characters."""
@@ -103,7 +104,7 @@ def pack_captions(
     }
     if pictures:
         document["thumbnails"] = pictures
-    packed = gzip.compress(json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), 9, mtime=0)
+    packed = gzip.compress(json_text(document, separators=(",", ":")).encode(), 9, mtime=0)
     note = f"{left_out} of {len(captions)} sets of captions are left out to keep the page small" if left_out else ""
     return PackedCaptions(base64.b64encode(packed).decode(), note)
 

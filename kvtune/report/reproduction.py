@@ -18,6 +18,7 @@ from kvtune.search.claims import LABELS, claim
 from kvtune.search.reproduce import ModelResult, SettingResult
 from kvtune.search.reproduce.documents import FORMAT
 from kvtune.search.reproduce.settings import LAMBDAS
+from kvtune.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,8 +40,8 @@ def reproduction_view(found: ModelResult, console: Console) -> RenderableType:
     ]
     weights = ", ".join(filter(None, (found.id, found.revision and found.revision[:12], found.dtype)))
     head = f"{_title(found)} with {found.model} ({weights}): {_images(found)}"
-    parts: list[RenderableType] = [Text(head, style="bold"), Text(), fitting(layouts, console), Text()]
-    return Group(*parts, *(Text(sentence) for sentence in sentences(found)))
+    parts: list[RenderableType] = [Text(visible(head), style="bold"), Text(), fitting(layouts, console), Text()]
+    return Group(*parts, *(Text(visible(sentence)) for sentence in sentences(found)))
 
 
 def sentences(found: ModelResult) -> list[str]:

@@ -10,6 +10,7 @@ from rich.text import Text
 from kvtune.report.table import fitting, number, rate
 from kvtune.search.claims import LABELS
 from kvtune.search.sensitivity import Sensitivity, Sweep
+from kvtune.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ def sensitivity_view(found: Sensitivity, console: Console) -> RenderableType:
     """Return a table for each parameter and what matters most; on a narrow console, intervals under their rates."""
     held = ", ".join(f"{name} {number(value)}" for name, value in found.around.items())
     parts: list[RenderableType] = [
-        Text(f"{found.study}: one parameter varied around trial {found.trial} ({found.rule}): {held}"),
+        Text(visible(f"{found.study}: one parameter varied around trial {found.trial} ({found.rule}): {held}")),
     ]
     for sweep in found.sweeps:
         parts += [

@@ -12,6 +12,7 @@ from rich.text import Text
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
 from kvtune.search.summary import StudySummary, TrialSummary
+from kvtune.text import visible
 
 RATES = {"chair_s": "CHAIR_S", "chair_i": "CHAIR_I", "precision": "precision", "recall": "recall", "f1": "F1"}
 """Scores in percent by their names in tables; the first is minimised, F1 maximised."""
@@ -63,7 +64,7 @@ def listed(sentences: Sequence[str]) -> RenderableType:
     """Return sentences as a list that wraps behind its dashes."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     for sentence in sentences:
-        grid.add_row("-", Text(sentence))
+        grid.add_row("-", Text(visible(sentence)))
     return grid
 
 
@@ -166,7 +167,7 @@ class _Drawing:
     def _overlay_name(self, point: OverlayPoint) -> Text:
         text = Text()
         text.append(OVERLAY_LOOK.ascii_glyph if self.ascii_only else OVERLAY_LOOK.glyph, style=OVERLAY_LOOK.style)
-        return text.append(f" {point.label}\n  ({point.kind})")
+        return text.append(f" {visible(point.label)}\n  ({point.kind})")
 
     def _rate(self, trial: TrialSummary, name: str, interval: bool) -> str:
         return self._dashed(with_interval(getattr(trial, name), trial.intervals.get(name) if interval else None))

@@ -12,6 +12,7 @@ from kvtune.report.overlay import OverlayPoint
 from kvtune.report.scatter import scatter
 from kvtune.report.table import every_row, front_rows, listed, number, shared_parameters, trials_table
 from kvtune.search.summary import StudySummary
+from kvtune.text import visible
 
 _WIDEST_PICTURE = 100
 
@@ -39,7 +40,9 @@ def front_view(
     """
     ascii_only = console.options.ascii_only
     parts: list[RenderableType] = [Text(summary.study, style="bold")]
-    parts += [Text(sentence) for sentence in (facts.subject(summary), facts.progress(summary), facts.volume(summary))]
+    parts += [
+        Text(visible(sentence)) for sentence in (facts.subject(summary), facts.progress(summary), facts.volume(summary))
+    ]
     picture = scatter(
         summary, chosen["trial"], overlays, width=min(console.width, _WIDEST_PICTURE), ascii_only=ascii_only
     )

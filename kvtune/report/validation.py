@@ -10,6 +10,7 @@ from rich.text import Text
 from kvtune.report.table import fitting, listed, rate
 from kvtune.search.claims import LABELS, claim
 from kvtune.search.held_out import Validated, Validation
+from kvtune.text import visible
 
 
 def validation_view(found: Validation, console: Console) -> RenderableType:
@@ -35,7 +36,9 @@ def validation_view(found: Validation, console: Console) -> RenderableType:
         "Under scores and differences: 95 % intervals. p: McNemar for CHAIR_S, paired bootstrap for F1, Holm-adjusted "
         "over these settings. Shrinkage: difference on held-out minus difference on tune images."
     )
-    return Group(Text(head, style="bold"), Text(), fitting(layouts, console), Text(), listed([note, *sentences(found)]))
+    return Group(
+        Text(visible(head), style="bold"), Text(), fitting(layouts, console), Text(), listed([note, *sentences(found)])
+    )
 
 
 def sentences(found: Validation) -> list[str]:

@@ -5,6 +5,7 @@ import time
 from datetime import timedelta
 
 from kvtune.errors import RequestError
+from kvtune.text import quoted
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -21,7 +22,7 @@ def parse_duration(text: str) -> float:
     hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
     total = 3600 * hours + 60 * minutes + seconds
     if total <= 0:
-        raise RequestError(f"--timeout takes a time like 2h, 90m, 1h30m or 45s, not {text!r}")
+        raise RequestError(f"--timeout takes a time like 2h, 90m, 1h30m or 45s, not {quoted(text)}")
     return total
 
 

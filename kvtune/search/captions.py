@@ -6,6 +6,7 @@ from typing import Any
 
 from kvtune.errors import KvtuneError
 from kvtune.search.lines import LineWriter, read_lines
+from kvtune.text import quoted
 
 CAPTION_KEYS = ("image_id", "caption", "tokens", "finish_reason")
 FINISH_REASONS = ("eos", "length", "stop")
@@ -106,10 +107,10 @@ class CaptionLog:
 def _check(line: dict[str, Any], place: str) -> None:
     for key in line:
         if key not in CAPTION_KEYS:
-            raise KvtuneError(f"{place}: unknown key {key!r}; a caption line has {', '.join(CAPTION_KEYS)}")
+            raise KvtuneError(f"{place}: unknown key {quoted(key)}; a caption line has {', '.join(CAPTION_KEYS)}")
     for key in CAPTION_KEYS:
         if key not in line:
-            raise KvtuneError(f"{place}: the key {key!r} is missing")
+            raise KvtuneError(f"{place}: the key {quoted(key)} is missing")
     if (
         not isinstance(line["image_id"], int)
         or not isinstance(line["caption"], str)

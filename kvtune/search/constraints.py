@@ -11,6 +11,7 @@ from typing import Any
 
 from kvtune.errors import RequestError
 from kvtune.search.ledger import Trial
+from kvtune.text import quoted
 
 RACE_CONFIDENCE = 0.95
 """With which trials are raced unless another is asked for; see :mod:`kvtune.search.racing`."""
@@ -66,7 +67,7 @@ def check_floor(text: str) -> str:
     """
     found = _FLOOR.fullmatch(text.strip())
     if found is None or not (found[1] or (found[2] and found[2][0] not in "+-")):
-        raise RequestError(f"{text!r} is no floor; write a number (72), baseline, or baseline-2")
+        raise RequestError(f"{quoted(text)} is no floor; write a number (72), baseline, or baseline-2")
     amount = float((found[2] or "0").replace(" ", ""))
     return f"baseline{amount:+g}" if found[1] and amount else found[1] or f"{amount:g}"
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvtune.errors import RequestError
+from kvtune.files import check_path
+from kvtune.text import quoted
 
 DEFAULT_STUDIES = Path("studies")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -89,7 +91,7 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise RequestError(
-            f"{name!r} cannot be a study's name: use letters, digits, '.', '_' and '-', at most 100, no path; "
+            f"{quoted(name)} cannot be a study's name: use letters, digits, '.', '_' and '-', at most 100, no path; "
             "--studies-dir says where studies are"
         )
     return name
@@ -136,8 +138,8 @@ def find_study(study: str | Path | None = None, studies: Path = DEFAULT_STUDIES)
             )
         return found[0]
     places = [studies / study] if _NAME.fullmatch(str(study)) else []
-    for place in [*places, Path(study).expanduser().resolve()]:
+    for place in [*places, check_path(study).resolve()]:
         if StudyFolder(place).exists():
             return StudyFolder(place)
     there = ", ".join(folder.name for folder in found) or "none"
-    raise RequestError(f"there is no study {str(study)!r}; in {studies} there are: {there}")
+    raise RequestError(f"there is no study {quoted(study)}; in {studies} there are: {there}")

@@ -13,7 +13,6 @@ truth (:attr:`kvtune.search.scoring.Scoring.identity`). A raced trial was stoppe
 (:mod:`kvtune.search.racing`); its metrics are over the first ``metrics["images"]`` images of the race.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from kvtune.errors import KvtuneError
 from kvtune.files import write_text
 from kvtune.search.front import Point
 from kvtune.search.lines import LineWriter, read_lines
+from kvtune.text import json_text, quoted
 
 _KEYS = {
     "asked": ("number", "event", "params", "published", "sampler"),
@@ -95,18 +95,18 @@ class Ledger:
         """Put changed trials in the place of the old ones, all or none of them on disk."""
         self.baseline, self.trials = change(self.baseline), [change(trial) for trial in self.trials]
         lines = [line for trial in [self.baseline, *self.trials] for line in _lines(trial)]
-        write_text(self.path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        write_text(self.path, "".join(json_text(line) + "\n" for line in lines))
 
     def _apply(self, line: dict[str, Any]) -> None:
         event, number = line.get("event"), line.get("number")
         if event not in _KEYS:
-            raise ValueError(f"unknown event {event!r}")
+            raise ValueError(f"unknown event {quoted(event)}")
         for key in line:
             if key not in _KEYS[event]:
-                raise ValueError(f"unknown key {key!r}; {event!r} has {', '.join(_KEYS[event])}")
+                raise ValueError(f"unknown key {quoted(key)}; {quoted(event)} has {', '.join(_KEYS[event])}")
         for key in _KEYS[event]:
             if key not in line:
-                raise ValueError(f"the key {key!r} is missing")
+                raise ValueError(f"the key {quoted(key)} is missing")
         values = {key: value for key, value in line.items() if key != "event"}
         if event == "asked":
             if number != len(self.trials):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.errors import KvtuneError
+from kvtune.text import json_text
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -68,7 +69,7 @@ class LineWriter:
         KvtuneError
             If it cannot be written whole (the disk is full); the file then ends where it ended before.
         """
-        data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+        data = json_text(line).encode() + b"\n"
         try:
             written = 0
             while written < len(data):  # after a short write the next one fails and says why

@@ -1,12 +1,12 @@
 """One process at a time may write a study, or whatever else grows on disk."""
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import locked_file, remove_leftovers
 
 
 @contextlib.contextmanager
@@ -14,7 +14,7 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
     """Hold the right to write a study's folder, or another folder of which messages say what it is.
 
     The lock belongs to the open file, so the operating system lets go of it when the process ends, however it ends:
-    a lock file that was left behind blocks nobody.
+    a lock file that was left behind blocks nobody. Temporary files that killed processes left in the folder go.
 
     Parameters
     ----------
@@ -29,24 +29,33 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
         If the folder cannot be written.
     """
     path = folder / ".lock"
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = locked_file(path)
+    except BlockingIOError:
+        holder = path.read_text(errors="replace").strip()
+        raise RequestError(
+            f"{what} {folder.name} is in use by process {holder or '?'}; wait for it, or choose another {other}"
+        ) from None
     except OSError as error:
         reason = error.strerror or error
         raise KvtuneError(
             f"cannot write in {folder}: {reason}; make it writable or choose another --studies-dir"
         ) from error
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(file, 32, 0).decode(errors="replace").strip()
-            raise RequestError(
-                f"{what} {folder.name} is in use by process {holder or '?'}; wait for it, or choose another {other}"
-            ) from None
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+        remove_leftovers(folder)
         yield
     finally:
+        _remove_empty(made, path)
         os.close(file)
+
+
+def _remove_empty(made: list[Path], lock: Path) -> None:
+    """Remove folders that were made for the lock and have nothing but it."""
+    with contextlib.suppress(OSError):  # another process has put something there
+        if made and list(made[0].iterdir()) == [lock]:
+            lock.unlink()
+            for folder in made:
+                folder.rmdir()

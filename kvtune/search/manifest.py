@@ -1,6 +1,5 @@
 """What is fixed about a study, and what is recorded of the machine it ran on."""
 
-import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -16,8 +15,10 @@ from kvtune.search.ledger import Trial
 from kvtune.search.racing import Race, image_order
 from kvtune.search.samplers import SamplerName
 from kvtune.search.space import SearchSpace
+from kvtune.text import json_text
 
 FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
+_LONGEST_SHOWN = 120
 _PACKAGES = ("torch", "transformers", "optuna", "numpy")
 
 
@@ -192,4 +193,5 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "none" if value is None else json.dumps(value, ensure_ascii=False)
+    text = "none" if value is None else json_text(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN // 2]}...{text[-_LONGEST_SHOWN // 4 :]}"

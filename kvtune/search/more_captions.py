@@ -12,6 +12,7 @@ from kvtune.search.captions import CaptionLog
 from kvtune.search.data import DEMO
 from kvtune.search.judging import CaptionWriter, Image, Number, caption_images
 from kvtune.search.manifest import Manifest
+from kvtune.text import quoted
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _images(manifest: Manifest, image_ids: Sequence[int], engine: Engine) -> lis
 
 def _captioner(manifest: Manifest, engine: Engine) -> CaptionWriter:
     if engine.lanes != "auto" and not (engine.lanes.isdigit() and int(engine.lanes) > 0):
-        raise RequestError(f"--lanes must be auto or a whole number above 0, not {engine.lanes!r}")
+        raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(engine.lanes)}")
     from kvtune.captioning import Captioner
     from kvtune.models import load_model
 

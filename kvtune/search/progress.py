@@ -78,7 +78,7 @@ class PlainView(View):
         yield
 
     def note(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True, markup=False)
+        self._console.print(text, soft_wrap=True)
 
     def caption(self, number: int | None) -> None:
         self._written += 1

@@ -15,7 +15,7 @@ from kvtune.search.ledger import Ledger, LedgerWriter, Trial
 from kvtune.search.lock import locked
 from kvtune.search.manifest import Manifest, load_manifest
 from kvtune.search.scoring import Scoring
-from kvtune.search.storage import optuna_copy
+from kvtune.search.storage import check_storage, optuna_copy
 
 
 def scores_again(
@@ -80,6 +80,8 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
     """
     with locked(folder.path):
         manifest = load_manifest(folder)
+        if storage is not None:
+            check_storage(storage, folder.name, manifest.id)
         ground_truth = _from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
         scoring = Scoring(ground_truth)
         with closing(LedgerWriter(folder.ledger)) as ledger:

@@ -7,6 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from kvtune.errors import RequestError
+from kvtune.text import quoted
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -48,7 +49,7 @@ def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
         return samplers.GPSampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
     if name == "random":
         return samplers.RandomSampler(seed=seed)
-    raise RequestError(f"unknown sampler {name!r}; choose from {', '.join(SAMPLERS)}")
+    raise RequestError(f"unknown sampler {quoted(name)}; choose from {', '.join(SAMPLERS)}")
 
 
 def grid_points(space: "SearchSpace", seed: int) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.search.front import Point
 from kvtune.search.summary import StudySummary, TrialSummary
+from kvtune.text import quoted
 
 KEEP_F1 = "keep-f1"
 RULES = {
@@ -54,7 +55,7 @@ def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
     if rule.startswith("trial:"):
         return Selection(_by_number(summary, rule), rule)
     if rule not in RULES:
-        raise RequestError(f"--select knows no {rule!r}; write one of {', '.join(RULES)}")
+        raise RequestError(f"--select knows no {quoted(rule)}; write one of {', '.join(RULES)}")
     complete = [trial for trial in summary.trials if trial.state == "complete"]
     if not complete:
         raise KvtuneError(f"study {summary.study} has no complete trial to choose from; run kvtune search first")
@@ -121,7 +122,7 @@ def _by_number(summary: StudySummary, rule: str) -> TrialSummary:
     if trial is None:
         last = max((trial.number for trial in summary.trials if trial.number is not None), default=None)
         there = "it has none yet" if last is None else f"its trials are 0 to {last}"
-        raise RequestError(f"study {summary.study} has no trial {text!r}; {there}")
+        raise RequestError(f"study {summary.study} has no trial {quoted(text)}; {there}")
     if trial.state != "complete":
         raise RequestError(f"trial {text} of {summary.study} is {trial.state}; only a complete trial can be exported")
     if trial.below_floor:

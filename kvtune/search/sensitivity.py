@@ -25,6 +25,7 @@ from kvtune.search.scoring import Scoring
 from kvtune.search.selection import KEEP_F1, select
 from kvtune.search.statistics import Bootstrap
 from kvtune.search.summarize import summary_of
+from kvtune.text import quoted
 
 FORMAT: Literal["kvtune-sensitivity/1"] = "kvtune-sensitivity/1"
 
@@ -109,7 +110,9 @@ def sensitivity(
         space = manifest.fingerprint.space
         for name in parameters:
             if name not in space.parameters:
-                raise RequestError(f"{name} was not searched in {folder.name}; it has {', '.join(space.parameters)}")
+                raise RequestError(
+                    f"{quoted(name)} was not searched in {folder.name}; it has {', '.join(space.parameters)}"
+                )
         selection = select(summary_of(folder.name, manifest, ledger), rule)
         around = selection.trial.params
         settings = {

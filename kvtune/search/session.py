@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
+from kvtune.files import check_path
 from kvtune.search.budget import Deadline, parse_duration
 from kvtune.search.constraints import RACE_CONFIDENCE, check_floor
 from kvtune.search.data import DEMO, DEMO_IMAGES, IMAGES, Data, find_data
@@ -27,6 +28,7 @@ from kvtune.search.storage import check_storage
 from kvtune.search.summarize import summarize
 from kvtune.search.summary import StudySummary
 from kvtune.search.warm_start import other_front, start_from
+from kvtune.text import quoted
 
 if TYPE_CHECKING:
     from kvtune.models import VisionLanguageModel
@@ -100,7 +102,7 @@ def search(options: Options, view: View) -> StudySummary:
         if options.start_from is not None and begun is None:
             other = other_front(options.start_from, options.studies_dir.expanduser(), options.method)
         if options.storage is not None:
-            check_storage(options.storage)
+            check_storage(options.storage, folder.name, begun.id if begun is not None else None)
         revision = _revision(options, folder, begun)
         data = _data(options, begun)
         if data.note:
@@ -142,7 +144,7 @@ def _check(options: Options) -> StudyFolder:
 
     get_method(options.method)
     if options.sampler not in SAMPLERS:
-        raise RequestError(f"unknown sampler {options.sampler!r}; choose from {', '.join(SAMPLERS)}")
+        raise RequestError(f"unknown sampler {quoted(options.sampler)}; choose from {', '.join(SAMPLERS)}")
     least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}
     least |= {"--max-new-tokens": options.max_new_tokens}
     for option, value in least.items():
@@ -156,7 +158,7 @@ def _check(options: Options) -> StudyFolder:
     if options.seed < 0:
         raise RequestError(f"--seed must be at least 0, not {options.seed}")
     if options.lanes != "auto" and not (options.lanes.isdigit() and int(options.lanes) > 0):
-        raise RequestError(f"--lanes must be auto or a whole number above 0, not {options.lanes!r}")
+        raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(options.lanes)}")
     name = check_name(options.study) if options.study is not None else default_name(options.model, options.method)
     parent = options.studies_dir.expanduser().absolute()
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
@@ -271,7 +273,7 @@ def _refuse_other_start(options: Options, folder: StudyFolder, begun: Manifest) 
     if options.start_from is None:
         return
     before = None if begun.start is None else begun.start.study
-    if Path(options.start_from).name != before:
+    if check_path(options.start_from).name != before:
         raise RequestError(
             f"study {folder.name} was begun " + ("without --from" if before is None else f"with --from {before}") + ", "
             "and its first trials are fixed; leave --from as it was, or give another --study name"

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 import kvtune
 from kvtune.errors import RequestError
 from kvtune.schema import Document, validated
+from kvtune.text import quoted
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -217,7 +218,9 @@ def default_space(method: str, n_layers: int) -> SearchSpace:
         If ``method`` is not one that a default space is known for.
     """
     if method != "kvsmooth":
-        raise RequestError(f"no search space ships for the method {method!r}; write one and name it with --space FILE")
+        raise RequestError(
+            f"no search space ships for the method {quoted(method)}; write one and name it with --space FILE"
+        )
     half = (n_layers + 1) // 2
     return SearchSpace(
         method=method,

@@ -7,6 +7,7 @@ and every plot of Optuna's show the study, running trials included. It can be bu
 import contextlib
 import os
 import sqlite3
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,16 +17,19 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy import event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import create_engine, event, inspect
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import check_writable
 from kvtune.search.constraints import Constraints
 from kvtune.search.layout import StudyFolder
 from kvtune.search.ledger import Ledger, Trial
 from kvtune.search.manifest import Manifest
 from kvtune.search.optuna_trials import STATES, frozen_trial, user_attributes
 from kvtune.search.space import SearchSpace
+from kvtune.text import quoted, sqlite_url, without_passwords
 
 METRIC_NAMES = ["chair_s", "f1"]
 _ID = "kvtune_study"
@@ -81,11 +85,12 @@ class OptunaCopy:
         """
         self._constraints = self._constraints_of(ledger.baseline)
         with self._failing():
+            _remove_database(self._new)  # half of one, that a killed process left
             if self._url is None and not self._folder.database.exists():
                 self.rebuild(ledger)
                 return
             try:
-                self._open(self._url or _sqlite(self._folder.database))
+                self._open(self._url or sqlite_url(self._folder.database))
             except SQLAlchemyError:
                 self.rebuild(ledger)  # a file that is no database any more
                 return
@@ -122,14 +127,14 @@ class OptunaCopy:
                 self._fill(ledger)
                 return
             final = self._folder.database
-            new = final.with_name("study.db.new")
+            new = self._new
             _remove_database(new)
-            self._open(_sqlite(new))
+            self._open(sqlite_url(new))
             self._fill(ledger)
             self.close()
             _settle(final)
             os.replace(new, final)
-            self._open(_sqlite(final), has_tables=True)
+            self._open(sqlite_url(final), has_tables=True)
 
     def add(self, trials: list[Trial]) -> None:
         """Add trials, each in one transaction with all its parameters."""
@@ -158,6 +163,11 @@ class OptunaCopy:
         self._storage = self._study = None
 
     @property
+    def _new(self) -> Path:
+        """Where ``study.db`` is built anew."""
+        return self._folder.database.with_name("study.db.new")
+
+    @property
     def _opened(self) -> optuna.Study:
         if self._study is None:
             raise ValueError("the storage is not open")
@@ -184,9 +194,7 @@ class OptunaCopy:
             )
             created = not self._study.user_attrs and not self._trials()
         if not created and self._study.user_attrs.get(_ID) != self._id:
-            raise RequestError(
-                f"the Optuna storage holds another study called {self._folder.name}; choose another --study name"
-            )
+            raise _other_study(self._folder.name)
         if self._study.user_attrs.get(_ID) != self._id or self._study.metric_names != METRIC_NAMES:
             self._study.set_user_attr(_ID, self._id)
             with warnings.catch_warnings():
@@ -236,9 +244,10 @@ class OptunaCopy:
         try:
             yield
         except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
-            where = self._folder.database if self._url is None else _without_password(self._url)
+            where = self._folder.database if self._url is None else quoted(self._url)
+            reason = _without_secrets(_first_line(error), self._url or "")
             raise KvtuneError(
-                f"the Optuna storage {where} failed: {_first_line(error)}; no caption is lost, and kvtune rescore "
+                f"the Optuna storage {where} failed: {reason}; no caption is lost, and kvtune rescore "
                 f"{self._folder.name} builds the storage again"
             ) from error
 
@@ -250,24 +259,99 @@ def optuna_copy(folder: StudyFolder, manifest: Manifest, storage: str | None) ->
     return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about, manifest.constraints)
 
 
-def check_storage(url: str) -> None:
-    """Check that an Optuna storage can be opened.
+def check_storage(url: str, name: str, study_id: str | None) -> None:
+    """Check that an Optuna storage can be opened and holds no other study of this name; nothing is written.
+
+    Parameters
+    ----------
+    name, study_id
+        The study's name and the id in its manifest; no id for a study that is yet to begin.
 
     Raises
     ------
     RequestError
-        If it cannot: no such server, no driver for it, no permission.
+        If it cannot: no such server, no driver for it, no permission, the name taken.
     """
+    parsed = _parsed(url)
+    with _opening(url):
+        is_file = parsed.get_backend_name() == "sqlite" and "uri" not in parsed.query
+        if is_file and parsed.database in (None, "", ":memory:"):
+            raise ValueError("a storage in memory is lost at the end; name a file")
+        if is_file and not Path(str(parsed.database)).exists():
+            path = Path(str(parsed.database))
+            check_writable(path)
+            if not path.absolute().parent.is_dir():
+                raise ValueError(f"there is no folder {path.parent}")
+            with tempfile.TemporaryFile(dir=path.absolute().parent):
+                return
+        engine = create_engine(parsed)
+        try:
+            if not inspect(engine).has_table("studies"):
+                return
+        finally:
+            engine.dispose()
     storage = _remote(url)
-    storage.remove_session()
-    storage.engine.dispose()
+    try:
+        found = storage.get_study_id_from_name(name)
+        attributes = storage.get_study_user_attrs(found)
+        is_ours = study_id is not None and attributes.get(_ID) == study_id
+        if not is_ours and (attributes or storage.get_n_trials(found)):
+            raise _other_study(name)
+    except KeyError:  # no study of this name
+        pass
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _other_study(name: str) -> RequestError:
+    return RequestError(f"the Optuna storage holds another study called {name}; choose another --study name")
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url.format(SCHEMA_VERSION=0))  # which Optuna fills in
+    except (ArgumentError, ValueError, LookupError):
+        raise RequestError(
+            f"--storage {quoted(url)} is no database URL; write it as sqlite:///FILE or "
+            "postgresql+psycopg://USER@HOST/NAME"
+        ) from None
 
 
 def _remote(url: str) -> RDBStorage:
-    try:
+    _parsed(url)
+    with _opening(url):
         return RDBStorage(url)
-    except (ImportError, ValueError, SQLAlchemyError) as error:
-        raise RequestError(f"--storage {_without_password(url)} cannot be opened: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _opening(url: str) -> Iterator[None]:
+    """Turn whatever keeps a storage from being opened into one line without a password."""
+    try:
+        yield
+    except KvtuneError:
+        raise
+    except Exception as error:  # SQLAlchemy's, Optuna's, and those of any driver
+        shown = quoted(url)
+        if isinstance(error, NoSuchModuleError):
+            raise RequestError(
+                f"--storage {shown} names a kind of database that is not known; write sqlite or postgresql+psycopg"
+            ) from None
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        if isinstance(missing, ModuleNotFoundError):
+            raise RequestError(f"--storage {shown} needs a driver: pip install {missing.name}") from None
+        raise RequestError(f"--storage {shown} cannot be opened: {_without_secrets(_first_line(error), url)}") from None
+
+
+def _without_secrets(text: str, url: str) -> str:
+    """A driver's message without the passwords of the URL that it was given."""
+    with contextlib.suppress(ArgumentError, ValueError):
+        parsed = make_url(url)
+        secrets = [parsed.password, *(value for key, value in parsed.query.items() if "pass" in key.lower())]
+        for secret in secrets:
+            if secret:
+                text = text.replace(str(secret), "***")
+    return without_passwords(text)
 
 
 def _local(url: str, has_tables: bool) -> RDBStorage:
@@ -281,10 +365,6 @@ def _local(url: str, has_tables: bool) -> RDBStorage:
     event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     storage.engine.dispose()
     return storage
-
-
-def _sqlite(path: Path) -> str:
-    return f"sqlite:///{path.resolve()}"
 
 
 def _settle(path: Path) -> None:
@@ -312,14 +392,5 @@ def _journals(path: Path) -> list[Path]:
     return [path.with_name(path.name + ending) for ending in ("-journal", "-wal", "-shm")]
 
 
-def _without_password(url: str) -> str:
-    from sqlalchemy.engine import make_url
-
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return "URL"
-
-
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

@@ -339,7 +339,7 @@ def test_bad_requests_are_one_line(search: Any, run: Any, coco: Path, tmp_path: 
     assert "give one of the two" in refused(search("--subset", "opera500"))
     no_subset = run("search", "--model", "quick", "--coco", coco, "--subset", "nosuch")
     assert "neither one that ships" in refused(no_subset)
-    assert "cannot be opened" in refused(search("--storage", "nonsense"))
+    assert "is no database URL" in refused(search("--storage", "nonsense"))
     assert "no study 'nosuch'" in refused(run("export", "nosuch"))
     assert "no study" in refused(run("rescore"))
     assert "no study" in refused(run("export", "../../etc"))

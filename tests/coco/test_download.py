@@ -2,6 +2,8 @@
 
 import fcntl
 import io
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from bad_server import running_server
 from PIL import Image
 
-from kvtune.coco import CocoFolder
+from kvtune.coco import CocoFolder, download
 from kvtune.coco.download import Fetched, check_base_url, download_annotations, download_images
 from kvtune.coco.fetch import Patience
 from kvtune.errors import KvtuneError, RequestError
@@ -194,3 +196,153 @@ def test_folder_that_cannot_be_written(server, tmp_path):
         download_annotations(tmp_path / "file", "val2014", server.url, QUICK)
     with pytest.raises(KvtuneError, match="cannot write"):
         download_images(tmp_path / "file", "val2014", [1], server.url, QUICK)
+
+
+def bomb(name: str, content: bytes, **settings) -> bytes:
+    """An archive of the annotations with one of its files replaced."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", **{"compression": zipfile.ZIP_DEFLATED} | settings) as archive:
+        archive.writestr(f"annotations/{name}", content)
+    return buffer.getvalue()
+
+
+def patched(archive: bytes, at: int, value: int) -> bytes:
+    """An archive with two bytes of every file's headers replaced: at 6 flags, at 8 compression (APPNOTE, 4.3.7)."""
+    for sign, shift in ((b"PK\3\4", 0), (b"PK\1\2", 2)):
+        place = archive.find(sign)
+        while place >= 0:
+            begin = place + at + shift
+            archive = archive[:begin] + value.to_bytes(2, "little") + archive[begin + 2 :]
+            place = archive.find(sign, begin)
+    return archive
+
+
+def bad_archives(whole: bytes) -> dict[str, tuple[bytes, str]]:
+    name, text = "instances_val2014.json", b'{"images": [], "annotations": []}'
+    end = whole.rindex(b"PK\5\6")
+    return {
+        "bomb": (bomb(name, b" " * 50_000_000), "would have 48 MiB"),
+        "encrypted": (patched(whole, 6, 1), "encrypted"),
+        "unknown compression": (patched(whole, 8, 99), "compression 99"),
+        "lzma": (bomb(name, text * 100, compression=zipfile.ZIP_LZMA), "compression 14"),
+        "no JSON": (bomb(name, b"{} and more" * 10, compression=zipfile.ZIP_STORED), "not JSON"),
+        "cut JSON": (bomb(name, b'{"images": [{"id": 1', compression=zipfile.ZIP_STORED), "truncated"),
+        "no images": (bomb(name, text), "no 'images'"),
+        "deep": (bomb(name, b'{"images": ' + b"[" * 5000, compression=zipfile.ZIP_STORED), "nested"),
+        "other files": (bomb("other.json", text), "no item named"),
+        "directory": (whole[:end] + whole[end : end + 12] + b"\xff\xff\xff\x7f" + whole[end + 16 :], "list of files"),
+        "cut": (whole[: len(whole) // 2], "not a zip file"),
+        "control characters": (bomb(name, b'{"\x1b[31m'), "not JSON"),
+    }
+
+
+@pytest.mark.parametrize("kind", bad_archives(b"PK\5\6" + bytes(18)))
+def test_a_bad_archive_never_stays(server, tmp_path, kind):
+    """It is refused as it comes, nothing of it is left, and the next run fetches it anew."""
+    whole = server.files[ARCHIVE]
+    server.files[ARCHIVE], said = bad_archives(whole)[kind]
+    folder = tmp_path / "coco" / "annotations"
+    with pytest.raises(KvtuneError, match=rf"trainval2014\.zip came damaged .*{said}.* run the command again"):
+        download_annotations(tmp_path / "coco", "val2014", server.url, QUICK)
+    assert names(folder) == []
+    assert sorted(path.name for path in folder.iterdir()) == [".download.lock"]
+    server.files[ARCHIVE] = whole
+    assert len(download_annotations(tmp_path / "coco", "val2014", server.url, QUICK)) == 2
+    assert CocoFolder(tmp_path / "coco").image_ids("val2014") == IDS
+
+
+def test_an_archive_that_is_too_large_is_not_taken(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MOST_ARCHIVE", 1000)
+    with pytest.raises(KvtuneError, match="more than 0 MiB, which no such file has"):
+        download_annotations(tmp_path / "coco", "val2014", server.url, QUICK)
+    assert names(tmp_path / "coco" / "annotations") == []
+
+
+def picture(size: tuple[int, int], kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", size).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (lambda: picture((4_000, 4_000)), "4000 by 4000 pixels"),
+        (lambda: picture((20, 20), "PNG"), "not an image"),
+        (lambda: picture((20, 20)) + bytes(5_000_000), "more than 4 MiB"),
+        (lambda: b"", "not an image"),
+    ],
+    ids=["pixels", "format", "bytes", "empty"],
+)
+def test_a_bad_image_never_stays(server, tmp_path, content, said):
+    path = "/val2014/COCO_val2014_000000000005.jpg"
+    whole, server.files[path] = server.files[path], content()
+    with pytest.raises(KvtuneError, match=said):
+        download_images(tmp_path / "coco", "val2014", [4, 5], server.url, QUICK)
+    assert names(tmp_path / "coco" / "val2014") == ["COCO_val2014_000000000004.jpg"]
+    server.files[path] = whole
+    assert download_images(tmp_path / "coco", "val2014", [4, 5], server.url, QUICK) == Fetched(1, 1)
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from kvtune.coco import CocoFolder, download
+from kvtune.coco.download import download_annotations, download_images
+from kvtune.coco.fetch import Patience
+from kvtune.errors import KvtuneError
+root, url = Path(sys.argv[1]), sys.argv[2]
+for step in (lambda: download_annotations(root, "val2014", url, Patience(2, 0.01)),
+             lambda: download_images(root, "val2014", range(100, 132), url, Patience(2, 0.01))):
+    try:
+        step()
+    except KvtuneError as error:
+        print(error)
+if len(sys.argv) > 3:
+    print(len(CocoFolder(root).categories([1])[1]))
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def measured(*arguments: object) -> tuple[list[str], int]:
+    """What a download says, and the most memory that its process had, in MB."""
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURED, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=True
+    )
+    *said, peak = ran.stdout.splitlines()
+    return said, int(peak) // 1024
+
+
+def test_memory_stays_small_whatever_is_sent(server, tmp_path):
+    """Zeros that unpack a thousandfold; images of 144 million pixels, and large ones that do no harm, all at once."""
+    server.files[ARCHIVE] = bomb("instances_val2014.json", b" " * 300_000_000)
+    for number, content in enumerate(
+        (picture((12_000, 12_000)), picture((1400, 1400)), bytes(8_000_000), b"\xff\xd8" * 10**6)
+    ):
+        for image in range(number, 32, 4):
+            server.files[f"/val2014/COCO_val2014_{100 + image:012d}.jpg"] = content
+    said, peak = measured(tmp_path / "coco", server.url)
+    assert "would have 286 MiB" in said[0] and "images could not be had" in said[1]
+    assert peak < 500
+
+
+def test_memory_stays_small_where_annotations_are_as_large_as_cocos(server, tmp_path):
+    """150 MB of polygons, as in instances_val2014.json."""
+    polygon = ",".join(f"{number % 640}.{number % 100:02d}" for number in range(80))
+    image = '{"id": 1, "file_name": "COCO_val2014_000000000001.jpg", "width": 640, "height": 480}'
+    records = ",".join(
+        f'{{"segmentation": [[{polygon}]], "area": {number}.5, "iscrowd": 0, "image_id": 1, "bbox": [1, 2, 3.5, 4], '
+        f'"category_id": {1 + number % 80}, "id": {number}}}'
+        for number in range(250_000)
+    )
+    categories = ",".join(f'{{"id": {number}, "name": "c{number}"}}' for number in range(1, 81))
+    text = f'{{"images": [{image}], "annotations": [{records}], "categories": [{categories}]}}'
+    assert len(text) > 120_000_000
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("annotations/instances_val2014.json", text)
+        archive.writestr("annotations/captions_val2014.json", f'{{"images": [{image}], "annotations": []}}')
+    server.files[ARCHIVE] = buffer.getvalue()
+    said, peak = measured(tmp_path / "coco", server.url, "read")
+    assert said[-1] == "80"
+    assert peak < 500

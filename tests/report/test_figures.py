@@ -9,6 +9,7 @@ from PIL import Image
 from synthetic_studies import random_study, study, trial
 
 from kvtune.report.figures import COLUMN_WIDTH, column_figure, save_figure
+from kvtune.report.figures.drawing import drawn_text
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.hypervolume import hypervolumes
 from kvtune.report.figures.points import number_points
@@ -146,3 +147,13 @@ def test_hypervolume_never_falls_and_ends_at_the_studys(points):
     reference = summary.reference_point
     assert volumes[-1] == pytest.approx(hypervolume(points, (reference["chair_s"], reference["f1"])))
     assert hypervolumes(study([trial(0, 40, 75)], None)) == ([], [])
+
+
+@pytest.mark.parametrize("name", [r"$\no-command$", "$x$", "a $ b", "\x1b[31m\r"])
+def test_names_are_no_mathematics(name, tmp_path):
+    figure, axes = column_figure()
+    axes.plot([0, 1], label=drawn_text(name))
+    axes.annotate(drawn_text(name), (0, 0))
+    axes.legend()
+    save_figure(figure, tmp_path / "figure.png", name)
+    assert (tmp_path / "figure.png").stat().st_size > 1000

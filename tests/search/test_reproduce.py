@@ -118,7 +118,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     models = SimpleNamespace(load_model=load_model, locate=locate, get_family=FAMILIES.__getitem__)
     monkeypatch.setitem(sys.modules, "kvtune.models", models)
     monkeypatch.setitem(sys.modules, "kvtune.models.at_hand", SimpleNamespace(at_hand=at_hand))
-    monkeypatch.setitem(sys.modules, "kvtune.models.loading", SimpleNamespace(resolve_device=resolve_device))
+    loading = SimpleNamespace(
+        resolve_device=resolve_device, check_dtype=lambda dtype: None, quantization_of=lambda *_: None
+    )
+    monkeypatch.setitem(sys.modules, "kvtune.models.loading", loading)
     monkeypatch.setitem(sys.modules, "kvtune.models.base", SimpleNamespace(OPERA_PROMPT=OPERA))
     captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)

@@ -126,7 +126,7 @@ def test_f1_is_maximised() -> None:
 
 
 def test_wrong_requests(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:
-    with pytest.raises(RequestError, match="target was not searched in mine; it has lambda_ref, "):
+    with pytest.raises(RequestError, match="'target' was not searched in mine; it has lambda_ref, "):
         sensitivity(folder, Engine(coco), parameters=["target"])
     with pytest.raises(RequestError, match="--points must be at least 2"):
         sensitivity(folder, Engine(coco), points=1)

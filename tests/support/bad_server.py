@@ -14,7 +14,10 @@ class Server(ThreadingHTTPServer):
     ``faults`` maps a path to what its first answers are, in order: a status code; ``"drop"`` (connection closed
     without an answer); ``"truncate"`` (half of what Content-Length says); ``"page"`` (an HTML page in place of the
     file); ``"hang"`` (half, then silence). Once they are used up the file is served. ``ranges`` False ignores Range;
-    ``starts`` records from which byte files were sent.
+    ``starts`` records from which byte files were sent; ``lengths`` False leaves Content-Length out.
+
+    ``raw`` maps a path to bytes that are sent as the whole answer; ``drips`` to what of an answer comes byte by byte
+    without an end: ``"headers"`` or ``"body"``.
     """
 
     daemon_threads = True
@@ -24,7 +27,9 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[int | str]] = {}
         self.retry_after: str | None = None
-        self.ranges = True
+        self.ranges = self.lengths = True
+        self.raw: dict[str, bytes] = {}
+        self.drips: dict[str, str] = {}
         self.requests: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self.starts: list[tuple[str, int]] = []
@@ -55,6 +60,12 @@ class Handler(BaseHTTPRequestHandler):
             faults = server.faults.get(self.path)
             fault = faults.pop(0) if faults else None
         self.close_connection = True
+        if self.path in server.raw:
+            self.wfile.write(server.raw[self.path])
+            return
+        if self.path in server.drips:
+            self.drip(b"HTTP/1.1 200 OK\r\n", server.drips[self.path])
+            return
         if fault == "drop":
             return
         if isinstance(fault, int):
@@ -83,7 +94,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         rest = content[start:]
         server.starts.append((self.path, start))
-        self.send_header("Content-Length", str(len(rest)))
+        if server.lengths:
+            self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
         if fault in ("truncate", "hang"):
             rest = rest[: len(rest) // 2]
@@ -95,6 +107,14 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "hang":
             self.wfile.flush()
             server.closing.wait(30)
+
+    def drip(self, status: bytes, what: str) -> None:
+        self.wfile.write(status + (b"\r\n" if what == "body" else b"X: "))
+        while not self.server.closing.wait(0.02):
+            try:
+                self.wfile.write(b"x")
+            except OSError:
+                return
 
 
 @contextmanager

@@ -4,7 +4,16 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kvtune.report.figures.drawing import CHAIR_S, F1, PALETTE, column_figure, give_room, legend_below, style
+from kvtune.report.figures.drawing import (
+    CHAIR_S,
+    F1,
+    PALETTE,
+    column_figure,
+    drawn_text,
+    give_room,
+    legend_below,
+    style,
+)
 from kvtune.report.figures.points import error_bars
 from kvtune.report.roles import front_line
 from kvtune.search.summary import StudySummary, TrialSummary
@@ -42,7 +51,7 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
             _dots(axes, baseline, "s", colour, 5 + 1.5 * index, hollow=True)
             for trial in [*baseline, *(trial for trial in summary.trials if trial.number == chosen)]:
                 error_bars(axes, vars(trial), trial.intervals, "chair_s", "f1", colour)
-            axes.plot([], [], dashes, color=colour, label=textwrap.fill(summary.study, _LEGEND_WIDTH))
+            axes.plot([], [], dashes, color=colour, label=textwrap.fill(drawn_text(summary.study), _LEGEND_WIDTH))
         axes.plot([], [], "s", color="#555555", markersize=6, markerfacecolor="none", label="baseline")
         axes.plot([], [], "*", color="#555555", markersize=9, markeredgewidth=0, label="chosen")
         axes.set_xlabel(CHAIR_S)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvtune.files import write_bytes
+from kvtune.text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +59,11 @@ def column_figure(height: float = 3.0) -> tuple["Figure", "Axes"]:
 
     figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def drawn_text(text: str) -> str:
+    """Return text that a picture shows as it is: no mathematics between dollar signs, control characters as escapes."""
+    return visible(text).replace("$", r"\$")
 
 
 def give_room(axes: "Axes") -> None:
@@ -115,5 +121,5 @@ def save_figure(figure: "Figure", path: Path, title: str) -> None:
     kind = path.suffix.removeprefix(".")
     dates = {"Date": None} if kind == "svg" else {}
     with style():
-        figure.savefig(data, format=kind, dpi=300, metadata={"Title": title, **dates})
+        figure.savefig(data, format=kind, dpi=300, metadata={"Title": visible(title), **dates})
     write_bytes(path, data.getvalue())

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, give_room, halo, legend_below, style
+from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, drawn_text, give_room, halo, legend_below, style
 from kvtune.report.figures.points import draw_points, number_points
 from kvtune.report.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, front_line, marks
@@ -73,5 +73,6 @@ def _draw_overlays(axes: "Axes", overlays: Sequence[OverlayPoint]) -> None:
             zorder=10,
         )
         for point in group:
-            label = axes.annotate(point.label, (point.x, point.y), (4, -7), textcoords="offset points", fontsize=6)
+            text = drawn_text(point.label)
+            label = axes.annotate(text, (point.x, point.y), (4, -7), textcoords="offset points", fontsize=6)
             label.set(color="#00694D", path_effects=halo())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvtune.chair.spans import MentionFinder
-from kvtune.report.figures.drawing import COLUMN_WIDTH, PALETTE, style
+from kvtune.report.figures.drawing import COLUMN_WIDTH, PALETTE, drawn_text, style
 from kvtune.report.trace import Mention, TracedObject, mentions
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _draw_ranks(panel: Axes, trace: Trace, shown: Sequence[tuple[TracedObject, s
     for each, colour in shown:
         ranks = trace.ranks[:, each.column]
         look: dict[str, Any] = {"color": colour, "linestyle": "--" if each.in_picture is False else "-"}
-        label = each.word if each.in_picture is None else f"{each.word}, {_SAID[each.in_picture]}"
+        word = drawn_text(each.word)
+        label = word if each.in_picture is None else f"{word}, {_SAID[each.in_picture]}"
         panel.plot(ranks, **look, linewidth=0.8, label=label)
         places = [mention.position for mention in found if mention.category == each.category]
         panel.plot(places, ranks[places], "o", color=colour, markersize=3, zorder=4)

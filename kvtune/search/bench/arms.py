@@ -13,6 +13,7 @@ from kvtune.search.rounds import Plan
 from kvtune.search.samplers import STARTUP_TRIALS, round_seed
 from kvtune.search.session import DEFAULT_PARALLEL_TRIALS
 from kvtune.search.space import SearchSpace
+from kvtune.text import quoted
 
 OPTUNA_TPE = "optuna-tpe"
 """TPE as Optuna sets it, asked as users of Optuna ask it."""
@@ -72,7 +73,7 @@ def planner(arm: Arm, space: SearchSpace, seed: int, published: dict[str, Any] |
     if arm.sampler == OPTUNA_TPE:
         return _OptunaStudy(space, seed, published, constraints)
     if arm.sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler {arm.sampler!r}")
+        raise ValueError(f"unknown sampler {quoted(arm.sampler)}")
     return Plan(space, arm.sampler, seed, arm.round_size, published, constraints=constraints)  # type: ignore[arg-type]
 
 

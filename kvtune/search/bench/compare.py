@@ -15,6 +15,7 @@ from kvtune.search.bench.arms import ARMS, DEFAULT, YARDSTICK, Arm
 from kvtune.search.bench.replay import NOT_REACHED, Replay, replay
 from kvtune.search.bench.table import load_table
 from kvtune.search.bench.world import World
+from kvtune.text import quoted
 
 GRID = Path(__file__).parent / "grid.npz"
 """The table that ships."""
@@ -97,7 +98,7 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
 
 def _arm(name: str) -> Arm:
     if name not in ARMS:
-        raise RequestError(f"unknown arm {name!r}; choose from {', '.join(ARMS)}")
+        raise RequestError(f"unknown arm {quoted(name)}; choose from {', '.join(ARMS)}")
     return ARMS[name]
 
 

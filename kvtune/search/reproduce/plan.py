@@ -17,6 +17,7 @@ from kvtune.search.reproduce.documents import Manifest, ModelFolder, load_manife
 from kvtune.search.reproduce.images import Images, check_count, find_images, reporting_subset
 from kvtune.search.reproduce.settings import LAMBDAS, PAPER_MODELS, TABLES, Table, published_preset
 from kvtune.search.reproduce.sweep import scoring_of, sweep_of
+from kvtune.text import quoted
 
 DEFAULT_OUT = Path("reproductions")
 
@@ -67,13 +68,15 @@ def plans(request: Request) -> list[Plan]:
         If something asked for is wrong or missing, or would mix captions of two models or settings.
     """
     if request.lanes != "auto" and not (request.lanes.isdigit() and int(request.lanes) > 0):
-        raise RequestError(f"--lanes must be auto or a whole number above 0, not {request.lanes!r}")
+        raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(request.lanes)}")
     if not request.models:
         raise RequestError(f"--models names no model; leave it out for {', '.join(PAPER_MODELS)}")
     from kvtune.models import locate
-    from kvtune.models.loading import resolve_device
+    from kvtune.models.loading import check_dtype, quantization_of, resolve_device
 
     resolve_device(request.device)
+    check_dtype(request.dtype)
+    quantization_of(request.dtype, request.load_in_4bit, request.load_in_8bit)
     located: dict[ModelFolder, tuple[str, str, str]] = {}
     for model in request.models:
         _, source, name = locate(model)

@@ -183,9 +183,9 @@ def _begin(plan: Plan, engine: _Engine) -> None:
     begun, tune = plan.begun, images.tune.model_dump(mode="json")
     if begun is not None and len(begun.tune["image_ids"]) > len(tune["image_ids"]):
         tune = begun.tune
+    vlm = engine.vlm
     if not has_truth(plan.folder, images.image_ids):
         save_ground_truth(images.ground_truth(), plan.folder.ground_truth)
-    vlm = engine.vlm
     Manifest(
         format=FORMAT,
         created=datetime.now(UTC).isoformat(timespec="seconds") if begun is None else begun.created,

@@ -1,0 +1,142 @@
+"""Output that cannot be written, and signals: real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from study_folders import write_study
+from synthetic_studies import random_study
+
+from kvtune.demo import demo_model_path
+from kvtune.search.captions import read_captions
+
+KVTUNE = f"{sys.executable} -m kvtune.cli.main"
+
+needs_demo = pytest.mark.skipif(
+    not (demo_model_path() / "model.safetensors").exists(), reason="the demo model's weights are not there"
+)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    return write_study(tmp_path / "studies", random_study(8)).path
+
+
+def shell(script: str, cwd: Path) -> tuple[int, str, str]:
+    """Run a line of bash; KVTUNE in it is the program. A pipe's exit code is that of its first command."""
+    script = script.replace("KVTUNE", KVTUNE).replace("END", "exit ${PIPESTATUS[0]}")
+    ran = subprocess.run(["bash", "-c", script], cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in ran.stderr and "Exception ignored" not in ran.stderr
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+FULL = "kvtune: the output could not be written to stdout: No space left on device\n"
+CLOSED = "kvtune: the output could not be written to stdout: Bad file descriptor\n"
+
+
+@pytest.mark.parametrize("options", ["studies", "studies --json", "pareto --json", "--help", "--version", "models"])
+@pytest.mark.parametrize(("to", "said"), [(">/dev/full", FULL), (">&-", CLOSED)])
+def test_results_that_cannot_be_written(study: Path, options: str, to: str, said: str) -> None:
+    assert shell(f"KVTUNE {options} {to}", study.parent.parent) == (1, "", said)
+
+
+@pytest.mark.parametrize("to", [">&- 2>&-", ">/dev/full 2>/dev/full", ">&- 2>&- <&-"])
+def test_nobody_to_tell(study: Path, to: str) -> None:
+    assert shell(f"KVTUNE studies {to}", study.parent.parent) == (1, "", "")
+
+
+@pytest.mark.parametrize("to", ["2>&-", "2>/dev/full", "2>&- <&-"])
+def test_what_is_said_on_the_side_may_be_lost(study: Path, to: str) -> None:
+    code, out, err = shell(f"KVTUNE pareto --out pictures {to}", study.parent.parent)
+    assert (code, err) == (0, "") and "chosen" in out
+    assert (study.parent.parent / "pictures" / "front.png").stat().st_size > 1000
+    assert shell(f"KVTUNE pareto no-such-study {to}", study.parent.parent) == (2, "", "")
+
+
+@pytest.mark.parametrize("to", [">/dev/full", ">&-", "| true; END"])
+def test_files_are_written_all_the_same(study: Path, to: str) -> None:
+    """And none of them holds what was meant for stdout."""
+    code, out, _ = shell(f"KVTUNE pareto --html --out files {to}", study.parent.parent)
+    assert (code, out) == (1, "")
+    files = {path.name: path.read_bytes() for path in (study.parent.parent / "files").iterdir()}
+    assert {"front.png", "front.svg", "trials.csv", "pareto.html"} <= files.keys()
+    assert files["front.png"].startswith(b"\x89PNG") and files["trials.csv"].startswith(b"study,")
+
+
+def test_a_reader_that_leaves_is_not_spoken_of(study: Path) -> None:
+    assert shell("KVTUNE pareto --json | true; END", study.parent.parent) == (1, "", "")
+
+
+def test_a_result_that_was_refused_stays_refused(study: Path) -> None:
+    code, _, err = shell("KVTUNE pareto nothing >/dev/full", study.parent.parent)
+    assert code == 2 and err.count("\n") == 1
+
+
+SEARCH = "search --model demo --images 6 --holdout-images 2 --trials 2 --parallel-trials 2 --max-new-tokens 16"
+
+
+@needs_demo
+def test_a_search_that_nobody_hears_loses_nothing(tmp_path: Path) -> None:
+    assert shell(f"KVTUNE {SEARCH} >/dev/full 2>&-", tmp_path) == (1, "", "")
+    captions = tmp_path / "studies" / "demo-kvsmooth" / "captions"
+    assert {path.name: len(read_captions(path)) for path in captions.glob("*.jsonl")} == {
+        "baseline.jsonl": 6,
+        "trial-0000.jsonl": 6,
+        "trial-0001.jsonl": 6,
+    }
+    code, out, _ = shell("KVTUNE studies --json", tmp_path)
+    assert code == 0 and json.loads(out)[0]["trials"] == {"complete": 2}
+
+
+@needs_demo
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_ends_a_search_as_ctrl_c_does(tmp_path: Path, number: signal.Signals) -> None:
+    words = [*KVTUNE.split(), *SEARCH.replace("--trials 2", "--trials 50").split()]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    captions = tmp_path / "studies" / "demo-kvsmooth" / "captions"
+    while process.poll() is None and len(list(captions.glob("*"))) < 2:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("stopped; no caption is lost. Go on with: kvtune search --model demo")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_so_it_does_every_command(tmp_path: Path, number: signal.Signals) -> None:
+    """``data download`` waits for a server that does not answer."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        words = [*KVTUNE.split(), "data", "download", "--base-url", url, "--to", str(tmp_path / "coco")]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        server.accept()[0].recv(1)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "stopped; the same command goes on from here\n"
+
+
+@needs_demo
+def test_under_nohup_a_closed_terminal_is_not_heard(tmp_path: Path) -> None:
+    """SIGHUP is ignored there, and a search goes on."""
+    words = [*KVTUNE.split(), *SEARCH.split()]
+    process = subprocess.Popen(
+        words,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    captions = tmp_path / "studies" / "demo-kvsmooth" / "captions"
+    while process.poll() is None and not list(captions.glob("*")):
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGHUP)
+    assert process.wait(60) == 0
