@@ -1,17 +1,13 @@
-"""One COCO annotation file, read through pycocotools and reduced to what kvtune needs."""
+"""One COCO annotation file, reduced to what kvtune needs."""
 
-import contextlib
-import io
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvtune.coco.layout import Kind, download_command
 from kvtune.errors import RequestError
-
-_stdout_lock = threading.Lock()
+from kvtune.files import read_json
 
 
 @dataclass(frozen=True)
@@ -50,35 +46,56 @@ def read_annotations(path: Path, kind: Kind, root: Path) -> Annotations:
     """
     cure = f"delete the file and fetch it again: {download_command(root)}"
     try:
-        coco = _load_quietly(path)
-        file_names = {int(image_id): str(image["file_name"]) for image_id, image in coco.imgs.items()}
-        if not file_names:
-            raise KeyError("images")
+        data = read_json(path, "annotation")
+    except RequestError as error:
+        raise RequestError(f"{error}; {cure}") from None
+    try:
+        images = _objects(data, "images")
+        if not images:
+            raise ValueError("it has no images")
+        file_names = {_whole(image, "id"): _text(image, "file_name") for image in images}
+        label: Callable[[Mapping[str, Any]], str]
         if kind == "instances":
-            names = {category_id: str(category["name"]) for category_id, category in coco.cats.items()}
-            labels = _labels(coco, lambda annotation: names[annotation["category_id"]])
+            names = {_whole(each, "id"): _text(each, "name") for each in _objects(data, "categories")}
+
+            def label(annotation: Mapping[str, Any]) -> str:
+                category = _whole(annotation, "category_id")
+                if category not in names:
+                    raise ValueError(f"there is no category {category}")
+                return names[category]
+
         else:
-            labels = _labels(coco, lambda annotation: str(annotation["caption"]))
-    except OSError as error:
-        raise RequestError(f"COCO annotations {path} cannot be read: {error.strerror or error}") from None
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise RequestError(f"{path} is not a COCO {kind} file ({reason}); {cure}") from None
+
+            def label(annotation: Mapping[str, Any]) -> str:
+                return _text(annotation, "caption")
+
+        labels: dict[int, list[str]] = {}
+        for annotation in _objects(data, "annotations"):
+            labels.setdefault(_whole(annotation, "image_id"), []).append(label(annotation))
     except ValueError as error:
-        raise RequestError(f"COCO annotations {path} are truncated or not JSON ({error}); {cure}") from None
+        raise RequestError(f"{path} is not a COCO {kind} file ({error}); {cure}") from None
     return Annotations(file_names, labels)
 
 
-def _load_quietly(path: Path) -> Any:
-    from pycocotools.coco import COCO
+def _objects(data: Any, key: str) -> list[Mapping[str, Any]]:
+    found = data.get(key) if isinstance(data, Mapping) else None
+    if not isinstance(found, list):
+        raise ValueError(f"it has no list {key!r}")
+    place = next((place for place, each in enumerate(found) if not isinstance(each, Mapping)), None)
+    if place is not None:
+        raise ValueError(f"entry {place} of {key!r} is no object")
+    return found
 
-    # pycocotools prints what it does to stdout, where results go. Redirecting swaps a global, hence the lock.
-    with _stdout_lock, contextlib.redirect_stdout(io.StringIO()):
-        return COCO(str(path))
+
+def _whole(record: Mapping[str, Any], key: str) -> int:
+    value = record.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63:
+        return value
+    raise ValueError(f"an entry has no whole number {key!r}")
 
 
-def _labels(coco: Any, label: Callable[[dict[str, Any]], str]) -> dict[int, list[str]]:
-    return {
-        int(image_id): [label(annotation) for annotation in annotations]
-        for image_id, annotations in coco.imgToAnns.items()
-    }
+def _text(record: Mapping[str, Any], key: str) -> str:
+    value = record.get(key)
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"an entry has no text {key!r}")
