@@ -1,6 +1,7 @@
 """Mentions of objects that a caption denies ("there is no couch"), which CHAIR counts as mentions all the same."""
 
 import re
+from collections.abc import Callable
 
 from kvtune.chair.spans import Span
 
@@ -21,12 +22,15 @@ _AFTER = re.compile(
     r"(?=\s*(?:visible|present|seen|shown|there|here|in|anywhere|to|[.,;]|$))",
     re.IGNORECASE,
 )
+_DENIAL = re.compile(
+    r"\b(?:no|not|nor|neither|never|without|lack\w*|devoid|absen\w+|free|missing|nowhere|\w+n[’']t)\b", re.I
+)
 _CLAUSE_END = re.compile(
     r"[.!?;:\n]|\b(?:but|except)\b|\band\s+(?=(?:an?|some|one|two|three|several)\b)", re.IGNORECASE
 )
 
 
-def denied(caption: str, mentions: list[Span]) -> list[Span]:
+def denied(caption: str, find: Callable[[str], list[Span]]) -> list[Span]:
     """Those mentions that the caption says are not there.
 
     Seen are denials right before the noun or a list of nouns ("no couch", "without a car or a truck", "isn't any
@@ -36,10 +40,12 @@ def denied(caption: str, mentions: list[Span]) -> list[Span]:
     ----------
     caption
         The text.
-    mentions
-        As :class:`~kvtune.chair.spans.MentionFinder` gives them.
+    find
+        Finds its mentions: a :class:`~kvtune.chair.spans.MentionFinder`.
     """
-    return [span for span in mentions if _is_denied(caption, span)]
+    if not _DENIAL.search(caption):
+        return []
+    return [span for span in find(caption) if _is_denied(caption, span)]
 
 
 def _is_denied(caption: str, span: Span) -> bool:

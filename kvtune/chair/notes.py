@@ -11,8 +11,8 @@ Each kind of note has its own evidence and its own threshold:
     one in a hundred, so something else was scored: a wrong field, for one.
 ``script``, ``language``
     At least 1 % of the captions have mostly letters of another script, or are of 15 words or more of which under 15 %
-    are English function words; or all words of all captions together are such. English captions have 33 % and more
-    (LLaVA-1.5's 500; COCO's own, which are short, 30 % together), German, French, Spanish and Italian ones 13 % at most.
+    are English function words; or all words of all captions together are such. English captions have 35 % and more
+    (LLaVA-1.5's 500; COCO's own, which are short, 42 % together), German, French, Spanish and Italian ones about 10 %.
     The scorer reads English words alone.
 ``repetition``
     Captions that hold at least 20 mentions (the most that any of the 500 has), 8 or more of each category on average,
@@ -54,16 +54,19 @@ _LANGUAGE = "Hardly any English function word (another language, or a list of wo
 _MENTIONS, _EACH = 20, 8
 _POINT = 1.0
 
-_REASONING = re.compile(
-    r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|◁/?think▷"
-    r"|^\W*(?:reasoning|thoughts?|thinking|chain of thought|let me think|let's think|step 1)\b[^\n.]{0,20}?[:.,]",
-    re.IGNORECASE,
+_REASONING_TAG = re.compile(
+    r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|◁/?think▷", re.IGNORECASE
+)
+_REASONING_LINE = re.compile(
+    r"^[\W_]{0,6}(?:reasoning|thoughts?|thinking|chain of thought|let me think|let's think)\b[^\n.]{0,20}?[:.,]",
+    re.IGNORECASE | re.MULTILINE,
 )
 _QUESTION = re.compile(
     r"^\s*(?:user|human|question|prompt|instruction)\s*:|\bassistant\s*:|\[/?INST\]|<image>|<\|im_start\|>"
     r"|###\s*(?:human|user)\b|\bdescribe (?:this|the) (?:image|picture|photo)|^[^.!?\n]{10,300}\?(?=\s)",
     re.IGNORECASE | re.ASCII,
 )
+_QUESTION_HAS = (":", "inst]", "<image>", "<|im_start|>", "###", "describe th", "?")
 _REFUSAL = re.compile(
     r"^\W*(?:(?:i['’]?m|i am) (?:(?:very|so) )?(?:sorry|unable|not able|afraid|just an?|an? (?:ai|text))\b"
     r"|sorry\b|(?:i |my )apologi[sz]e|my apologies\b|apologies\b|unfortunately\b[, ]+i\b"
@@ -77,7 +80,6 @@ _ANSWERS = ("Final answer:", "Final Answer:", "Answer:", "Caption:", "Descriptio
 _ENDS_OF_QUESTION = ("ASSISTANT:", "Assistant:", "assistant:", "[/INST]", "<image>", *_ANSWERS)
 _LETTER = re.compile(r"[^\W\d_]")
 _LATIN = re.compile(r"[A-Za-zÀ-ɏḀ-ỿ]")
-_WORD = re.compile(r"[^\W\d_]+")
 _FUNCTION_WORDS = frozenset(
     "a the and of is are to with at it its this that there by for from near while they be has have their which several "  # noqa: SIM905
     "two some other another into his her who in on".split()
@@ -115,6 +117,11 @@ class Note:
     def to_dict(self) -> dict[str, Any]:
         """The note as JSON has it."""
         return asdict(self)
+
+    @classmethod
+    def of_skipped(cls, count: int, total: int) -> "list[Note]":
+        """The note that captions were left out by request; none where none was."""
+        return [_note("skipped", "Images without ground truth, left out", count, total)] if count else []
 
 
 def look_at(
@@ -194,10 +201,11 @@ class _Look:
         self.kinds: dict[str, list[str]] = {}
         kinds = [kind_of_text(text) for text in self.texts]
         words = [
-            _function_words(text) if kind is None else (0, 0) for text, kind in zip(self.texts, kinds, strict=True)
+            (0, 0) if kind is not None else _function_words(text) for text, kind in zip(self.texts, kinds, strict=True)
         ]
-        if _is_foreign(*map(sum, zip(*words, strict=True)), enough=_ENOUGH_WORDS_TOGETHER):
-            kinds = ["language" if _is_foreign(*each) else kind for kind, each in zip(kinds, words, strict=True)]
+        known, together = (sum(counts) for counts in zip(*words, strict=True))
+        enough = 1 if _is_foreign(known, together, _ENOUGH_WORDS_TOGETHER) else _ENOUGH_WORDS
+        kinds = ["language" if _is_foreign(*each, enough) else kind for kind, each in zip(kinds, words, strict=True)]
         for text, kind in zip(self.texts, kinds, strict=True):
             if kind is not None:
                 self.kinds.setdefault(kind, []).append(text)
@@ -253,9 +261,9 @@ class _Look:
             return None
         why = f"such as {_begin(found[0])}, whose objects are scored too"
         end = _most(found, (*_ENDS_OF_REASONING, *_ANSWERS))
-        if end is None:
+        if end is None and any(map(_REASONING_TAG.search, found)):
             return self._note("reasoning", "Reasoning without an end", len(found), why, "allow more new tokens")
-        option = f"--answer-after '{end}' scores what follows it"
+        option = f"--answer-after '{end or 'TEXT'}' scores what follows it"
         return self._note("reasoning", "Reasoning inside", len(found), why, "cut it off", option)
 
     def _question(self) -> Note | None:
@@ -318,26 +326,25 @@ def kind_of_text(text: str) -> str | None:
     """Why a text is no English description: the kind of note, or None."""
     if not text.strip():
         return "empty"
-    if _REASONING.search(text):
+    if (("<" in text or "◁" in text) and _REASONING_TAG.search(text)) or _REASONING_LINE.search(text):
         return "reasoning"
     if _REFUSAL.match(text):
         return "refusals"
-    if _QUESTION.search(text):
+    lower = text.lower()
+    if any(each in lower for each in _QUESTION_HAS) and _QUESTION.search(text):
         return "question"
-    if not text.isascii():
-        letters = len(_LETTER.findall(text))
-        if 2 * len(_LATIN.findall(text)) < letters:
-            return "script"
-    return "language" if _is_foreign(*_function_words(text), enough=_ENOUGH_WORDS) else None
+    if not text.isascii() and 2 * len(_LATIN.findall(text)) < len(_LETTER.findall(text)):
+        return "script"
+    return None
 
 
 def _function_words(text: str) -> tuple[int, int]:
     """How many of a text's words are English function words, and how many words there are."""
-    words = _WORD.findall(text.lower())
-    return sum(word in _FUNCTION_WORDS for word in words), len(words)
+    words = text.lower().split()
+    return sum(map(_FUNCTION_WORDS.__contains__, words)), sum(word[0].isalpha() for word in words)
 
 
-def _is_foreign(known: int, words: int, enough: int = 1) -> bool:
+def _is_foreign(known: int, words: int, enough: int) -> bool:
     return words >= enough and known < _FUNCTION_SHARE * words
 
 
@@ -349,7 +356,7 @@ def _note(kind: str, label: str, count: int, total: int, text: str = "") -> Note
 
 def _begin(text: str) -> str:
     """How a text begins, quoted."""
-    line = " ".join(text.split())
+    line = "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
     return f'"{line[:40].rstrip()}..."' if len(line) > 43 else f'"{line}"'
 
 
