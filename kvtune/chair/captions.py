@@ -2,7 +2,8 @@
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from kvtune.errors import RequestError
@@ -71,8 +72,9 @@ def caption_of(
         )
     for key, option in ((image_key, "--image-key"), (caption_key, "--caption-key")):
         if key not in record:
-            there = ", ".join(map(str, record)) or "none"
-            raise RequestError(f'{what} {place + 1} has no "{key}" (its keys: {there}); {option} names another key')
+            raise RequestError(
+                f'{what} {place + 1} has no "{key}" (its keys: {listed(record)}); {option} names another key'
+            )
     text = record[caption_key]
     try:
         image_id = parse_image_id(record[image_key])
@@ -94,3 +96,14 @@ def shown(value: Any) -> str:
     if isinstance(value, int) and abs(value) >= 10**40:
         return "a number of over 40 digits"
     return _SHORT.repr(value)
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names from a file in one line of a message, whatever and however many they are."""
+    some = [printable(str(name))[:40] for name in islice(names, 20)]
+    return ", ".join(some) or "none"
+
+
+def printable(text: str) -> str:
+    """Text of one line without control characters and halves of surrogate pairs."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

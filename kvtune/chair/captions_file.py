@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvtune.chair.captions import caption_of, parse_image_id
+from kvtune.chair.captions import caption_of, listed, parse_image_id, printable
 from kvtune.chair.vocabulary import load_vocabulary
 from kvtune.errors import RequestError
 from kvtune.files import decode, parse_json_values, read_text, write_text
@@ -100,10 +101,10 @@ def _read_record(record: Any, place: int, image_key: str, caption_key: str, what
     found = {key: value for key in (image_key, caption_key) if (value := _field(record, key)) is not None}
     missing = [key for key in (image_key, caption_key) if key not in found and key not in record]
     if missing:
-        there = ", ".join(each[:40] for each in [*_leaves(record)][:20]) or "none"
         keys = " and ".join(f'"{key}"' for key in missing)
-        cure = _options(record, image_key, caption_key) or "--image-key and --caption-key name the two that count"
-        raise RequestError(f"{what} {place + 1} has no {keys}; write {cure} (its fields: {there})")
+        options = _options(record, image_key, caption_key)
+        cure = f"write {options}" if options else "--image-key and --caption-key name others"
+        raise RequestError(f"{what} {place + 1} has no {keys}; {cure} (its fields: {listed(_leaves(record))})")
     texts = _texts(found.get(caption_key))
     if not texts:
         texts = [found.get(caption_key)]
@@ -174,10 +175,9 @@ def _table(text: str, name: str, ending: str, image_key: str, caption_key: str) 
 def _check_header(names: list[str], name: str, keys: tuple[str, str]) -> None:
     for key, option in zip(keys, ("--image-key", "--caption-key"), strict=True):
         if names.count(key) != 1:
-            there = ", ".join(each[:40] for each in names[:12])
             what = "twice" if key in names else "missing"
             raise RequestError(
-                f'{name} is no JSON, and as a table the column "{key}" is {what} in its header ({there}); '
+                f'{name} is no JSON, and as a table the column "{key}" is {what} in its header ({listed(names)}); '
                 f"{option} names another, or give JSON, JSON lines, CSV or TSV with a header"
             )
 
@@ -236,7 +236,7 @@ def _options(record: Any, image_key: str, caption_key: str) -> str:
     if image is None or caption is None:
         return ""
     options = (("--image-key", image, image_key), ("--caption-key", caption, caption_key))
-    return " ".join(f"{option} {found}" for option, found, asked in options if found != asked)
+    return " ".join(f"{option} {shlex.quote(printable(found))}" for option, found, asked in options if found != asked)
 
 
 def _image_fields(leaves: Mapping[str, Any]) -> Iterator[str]:

@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvtune.chair.captions import listed, printable
 from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, is_cut_off, read_line_breaks
 from kvtune.chair.counts import COLUMNS, rates
 
@@ -230,7 +231,7 @@ class _Look:
         count = int(np.sum((mentions == 0) & self.plain))
         if not count or 2 * count < len(self.texts):
             return None
-        there = ", ".join(each[:40] for each in self.fields[:12])
+        there = listed(self.fields) if self.fields else ""
         why = "whose CHAIR is 0 whatever they say"
         cure = "look whether these are captions, in English"
         option = f"is --caption-key right? The file's fields: {there}" if there else ""
@@ -356,7 +357,7 @@ def _note(kind: str, label: str, count: int, total: int, text: str = "") -> Note
 
 def _begin(text: str) -> str:
     """How a text begins, quoted."""
-    line = "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
+    line = printable(" ".join(text.split()))
     return f'"{line[:40].rstrip()}..."' if len(line) > 43 else f'"{line}"'
 
 

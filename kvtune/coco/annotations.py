@@ -7,7 +7,7 @@ from typing import Any
 
 from kvtune.coco.layout import Kind, download_command
 from kvtune.errors import RequestError
-from kvtune.files import read_json
+from kvtune.files import decode, parse_json
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,11 @@ def read_annotations(path: Path, kind: Kind, root: Path) -> Annotations:
         If the file cannot be read, is truncated or is not of this kind.
     """
     cure = f"delete the file and fetch it again: {download_command(root)}"
+    what = f"COCO annotation file {path}"
     try:
-        data = read_json(path, "annotation")
+        data = parse_json(decode(path.read_bytes(), what), what)
+    except OSError as error:
+        raise RequestError(f"{what} cannot be read: {error.strerror or error}") from None
     except RequestError as error:
         raise RequestError(f"{error}; {cure}") from None
     try:

@@ -45,7 +45,10 @@ def test_json_is_one_document(files):
     found = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
     assert found.returncode == 0, found.stderr
     score = json.loads(found.stdout)
-    assert list(score) == ["chair_s", "chair_i", "precision", "recall", "f1", "captions", "mean_words", "scorer"]
+    assert list(score) == [
+        "chair_s", "chair_i", "precision", "recall", "f1", "captions", "mean_words", "scorer", "intervals", "notes",
+    ]  # fmt: skip
+    assert score["intervals"]["chair_s"] == pytest.approx([9.45, 90.55], abs=0.01) and score["notes"] == []
     assert (score["chair_s"], score["precision"], score["recall"]) == (
         50,
         pytest.approx(200 / 3),
@@ -74,7 +77,7 @@ def test_details(files, capsys, tmp_path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines[0] == {
         "image_id": 1, "mentioned": ["dog", "bicycle"], "hallucinated": ["bicycle"], "correct": ["dog"], "missed": [],
-        "words": 6,
+        "words": 6, "denied": [],
     }  # fmt: skip
     assert lines[1]["missed"] == ["cat"]
 
