@@ -7,7 +7,7 @@ from kvtune.chair.spans import Span
 
 # What denies the noun phrase that follows, up to the noun: articles and adjectives, or nouns of the same list.
 _BEFORE = re.compile(
-    r"\b(?:no|without|not|never|neither|nor|lacks?|lacking|(?:devoid|absence|lack|free) of|\w+n[’']t)"
+    r"\b(?P<denial>no|without|not|never|neither|nor|lacks?|lacking|(?:devoid|absence|lack|free) of|\w+n[’']t)"
     r"(?P<between>(?:[\s,]+[\w’'-]+){0,8}?)[\s,]*$",
     re.IGNORECASE,
 )
@@ -17,6 +17,7 @@ _OTHER_PHRASE = frozenset(
     "might in on at of to for from by near with behind beside under over around through into which who while but if "
     "because as than so only just doubt longer matter one body seen".split()
 )
+_STATES = ("visible", "present", "shown", "there", "here", "clear")  # "is not visible, a dog is"
 _AFTER = re.compile(
     r"\s+(?:(?:is|are|was|were)\s+(?:not|nowhere)|(?:is|are|was|were)n[’']t|(?:is|are)\s+(?:absent|missing))\b"
     r"(?=\s*(?:visible|present|seen|shown|there|here|in|anywhere|to|[.,;]|$))",
@@ -55,6 +56,7 @@ def _is_denied(caption: str, span: Span) -> bool:
     clause = _CLAUSE_END.split(caption[max(0, start - 120) : start])[-1]
     if before := _BEFORE.search(clause):
         words = before["between"].lower().replace(",", " ").split()
-        if not any(word in _OTHER_PHRASE or word.endswith("ing") for word in words):
+        of_a_subject = before["denial"].lower().endswith("t") and words[:1] and words[0] in _STATES
+        if not of_a_subject and not any(word in _OTHER_PHRASE or word.endswith("ing") for word in words):
             return True
     return _AFTER.match(caption, end) is not None

@@ -27,7 +27,10 @@ Each kind of note has its own evidence and its own threshold:
 ``same-image``
     Several captions of one image: each counts.
 ``end-marks``, ``line-breaks``, ``sentences``
-    What :class:`~kvtune.chair.cleaning.Cleaning` cut, or would cut. Any.
+    What :class:`~kvtune.chair.cleaning.Cleaning` cut; ``end-marks-left``, ``line-breaks-left``: what it was told to leave.
+    Any.
+``skipped``, ``instances-only``
+    What ``kvtune score`` was asked for and scores depend on.
 """
 
 import re
@@ -42,7 +45,7 @@ from kvtune.chair.captions import listed, printable
 from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, is_cut_off, read_line_breaks
 from kvtune.chair.counts import COLUMNS, rates
 
-FACTS = ("end-marks", "line-breaks", "sentences", "skipped")
+FACTS = ("end-marks", "line-breaks", "sentences", "skipped", "instances-only")
 """Kinds that say what was done with the captions; all others say that a score may mislead."""
 
 SOME = 1.0
@@ -119,11 +122,6 @@ class Note:
         """The note as JSON has it."""
         return asdict(self)
 
-    @classmethod
-    def of_skipped(cls, count: int, total: int) -> "list[Note]":
-        """The note that captions were left out by request; none where none was."""
-        return [_note("skipped", "Images without ground truth, left out", count, total)] if count else []
-
 
 def look_at(
     captions: Sequence[Mapping[str, Any]],
@@ -154,6 +152,25 @@ def look_at(
     return _Look(captions, table, fields, options).notes(ending)
 
 
+def look_at_request(written: int, scored: int, instances_only: bool) -> list[Note]:
+    """What was asked for that scores depend on.
+
+    Parameters
+    ----------
+    written, scored
+        Captions of the file, and of those that have ground truth.
+    instances_only
+        The ground truth has no objects of reference captions.
+    """
+    notes = []
+    if scored < written:
+        notes.append(_note("skipped", "Images without ground truth, left out", written - scored, written))
+    if instances_only:
+        text = ", so that an object of the reference captions alone counts as hallucinated"
+        notes.append(_note("instances-only", "Ground truth of instances alone", scored, scored, text))
+    return notes
+
+
 def look_at_cleaning(written: Sequence[str], cleaning: Cleaning) -> list[Note]:
     """What a cleaning cut from captions, or what was left in by request.
 
@@ -167,17 +184,20 @@ def look_at_cleaning(written: Sequence[str], cleaning: Cleaning) -> list[Note]:
     texts = [text.rsplit(cleaning.answer_after, 1)[-1] for text in written] if cleaning.answer_after else list(written)
     marks = sum(cut_end_marks(text) != text for text in texts)
     breaks = sum(read_line_breaks(text) != text for text in texts)
+    total = len(texts)
     notes = []
     if marks and cleaning.as_written:
         lost = ", before which the scorer loses a word; leave --as-written out to cut them"
-        notes.append(_note("end-marks", "Special tokens such as </s>", marks, len(texts), lost))
+        notes.append(_note("end-marks-left", "Special tokens such as </s>", marks, total, lost))
     elif marks:
         cut = " with what followed; --as-written leaves them in"
-        notes.append(_note("end-marks", "Special tokens such as </s> cut", marks, len(texts), cut))
-    if breaks:
-        what = "\\n as two characters" if cleaning.as_written else "\\n as two characters read as a line break"
-        option = "; leave --as-written out to read a line break" if cleaning.as_written else "; --as-written leaves it"
-        notes.append(_note("line-breaks", what, breaks, len(texts), option))
+        notes.append(_note("end-marks", "Special tokens such as </s> cut", marks, total, cut))
+    if breaks and cleaning.as_written:
+        lost = ", which joins words; leave --as-written out to read a line break"
+        notes.append(_note("line-breaks-left", "\\n as two characters", breaks, total, lost))
+    elif breaks:
+        cut = "; --as-written leaves it"
+        notes.append(_note("line-breaks", "\\n as two characters read as a line break", breaks, total, cut))
     if cleaning.complete_sentences:
         whole = Cleaning(cleaning.as_written, False, cleaning.answer_after)
         dropped = sum(complete_sentences(text) != text for text in (whole(each).rstrip() for each in written))

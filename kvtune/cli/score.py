@@ -52,7 +52,7 @@ def score(
     """
     from kvtune.chair import read_captions_file, save_details
     from kvtune.chair.cleaning import Cleaning
-    from kvtune.chair.notes import Note
+    from kvtune.chair.notes import look_at_request
     from kvtune.report.score import score_captions, score_document, score_view
 
     if ground_truth is not None and coco is not None:
@@ -76,8 +76,8 @@ def score(
         fields=file.fields,
         options=True,
         details=details is not None,
+        further=look_at_request(len(file.captions), len(known), instances_only),
     )
-    scored.notes.extend(Note.of_skipped(len(file.captions) - len(known), len(file.captions)))
     if json:
         for note in scored.notes:
             if note.is_warning:

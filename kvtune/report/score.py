@@ -50,6 +50,7 @@ def score_captions(
     fields: Sequence[str] = (),
     options: bool = False,
     details: bool = False,
+    further: Sequence[Note] = (),
 ) -> Scored:
     """Score captions as a file has them.
 
@@ -65,6 +66,8 @@ def score_captions(
         See :func:`kvtune.chair.notes.look_at`.
     details
         Say what each caption mentions.
+    further
+        Notes to be added.
 
     Raises
     ------
@@ -75,7 +78,7 @@ def score_captions(
     scorer = ChairScorer(ground_truth)
     counts = scorer.counts(cleaned)
     notes = look_at(cleaned, counts.table, fields=fields, options=options, ending=not cleaning.complete_sentences)
-    notes += look_at_cleaning([caption["caption"] for caption in captions], cleaning)
+    notes += [*look_at_cleaning([caption["caption"] for caption in captions], cleaning), *further]
     return Scored(
         ChairScore.of(counts),
         score_intervals(counts),
