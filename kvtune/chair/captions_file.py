@@ -152,34 +152,34 @@ def _table(text: str, name: str, ending: str, image_key: str, caption_key: str) 
     keys = (image_key, caption_key)
     separators = sorted("\t,;", key=lambda each: (ending == ".tsv" and each == "\t", header.count(each)), reverse=True)
     separator = next((each for each in separators if {*keys} <= {*_cells(header, each)}), separators[0])
-    rows: list[dict[str, str]] = []
-    names: list[str] = []
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        for cells in lines:
-            if not names:
-                names = [cell.strip() for cell in cells]
-                _check_header(names, name, keys)
-            elif cells and len(cells) != len(names):
-                raise RequestError(
-                    f"{name}, line {lines.line_num} has {len(cells)} fields and the header {len(names)}; "
-                    f"put captions that hold {separator!r} in double quotes"
-                )
-            elif cells:
-                rows.append(dict(zip(names, cells, strict=True)))
+        rows = [(lines.line_num, cells) for cells in lines if cells]
     except csv.Error as error:
         raise RequestError(f"{name}, line {lines.line_num} is no table: {error}") from None
-    return rows
-
-
-def _check_header(names: list[str], name: str, keys: tuple[str, str]) -> None:
-    for key, option in zip(keys, ("--image-key", "--caption-key"), strict=True):
-        if names.count(key) != 1:
-            what = "twice" if key in names else "missing"
+    if not rows:
+        return []
+    names = [cell.strip() for cell in rows[0][1]]
+    _check_header(names, rows[1][1] if len(rows) > 1 else [], name, keys)
+    for number, cells in rows:
+        if len(cells) != len(names):
             raise RequestError(
-                f'{name} is no JSON, and as a table the column "{key}" is {what} in its header ({listed(names)}); '
-                f"{option} names another, or give JSON, JSON lines, CSV or TSV with a header"
+                f"{name}, line {number} has {len(cells)} fields and the header {len(names)}; "
+                f"put captions that hold {separator!r} in double quotes"
             )
+    return [dict(zip(names, cells, strict=True)) for _, cells in rows[1:]]
+
+
+def _check_header(names: list[str], first_row: list[str], name: str, keys: tuple[str, str]) -> None:
+    wrong = next((key for key in keys if names.count(key) != 1), None)
+    if wrong is None:
+        return
+    options = _options(dict(zip(names, first_row, strict=False)), *keys)
+    cure = f"write {options}" if options else "--image-key and --caption-key name others"
+    raise RequestError(
+        f'{name} is no JSON, and as a table has the column "{wrong}" {"twice" if wrong in names else "not"} in its '
+        f"header ({listed(names)}); {cure}, or give JSON, JSON lines, CSV or TSV with a header"
+    )
 
 
 def _cells(header: str, separator: str) -> list[str]:

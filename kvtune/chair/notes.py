@@ -27,8 +27,8 @@ Each kind of note has its own evidence and its own threshold:
 ``same-image``
     Several captions of one image: each counts.
 ``end-marks``, ``line-breaks``, ``sentences``
-    What :class:`~kvtune.chair.cleaning.Cleaning` cut; ``end-marks-left``, ``line-breaks-left``: what it was told to leave.
-    Any.
+    What :class:`~kvtune.chair.cleaning.Cleaning` cut, and, ``end-marks-left`` and ``line-breaks-left``, what it was
+    told to leave. Any.
 ``skipped``, ``instances-only``
     What ``kvtune score`` was asked for and scores depend on.
 """

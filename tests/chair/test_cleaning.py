@@ -15,7 +15,8 @@ READER = CaptionReader()
     [
         "A cat.</s>", "A cat. </s>", "<s> A cat.</s>", "</s>A cat.", "A cat.</S>", "A cat.<|im_end|>",
         "A cat.<|endoftext|>", "A cat.<|eot_id|>", "A cat.<end_of_turn>", "A cat.<eos>", "A cat.[EOS]",
-        "A cat.</s><pad><pad>", "A cat.<unk>", "<bos>A cat.<end_of_utterance>", "<｜begin▁of▁sentence｜>A cat.<｜end▁of▁sentence｜>",
+        "A cat.</s><pad><pad>", "A cat.<unk>", "<bos>A cat.<end_of_utterance>",
+        "<｜begin▁of▁sentence｜>A cat.<｜end▁of▁sentence｜>",
         "<answer>A cat.</answer>",
         "A cat.###", "A cat.### Human: a dog", "###Human: a dog? ###Assistant: A cat.###",
         "<|im_start|>user\nA dog?<|im_end|>\n<|im_start|>assistant\nA cat.<|im_end|>",
