@@ -16,9 +16,7 @@ logger = logging.getLogger(__name__)
 def score(
     captions: Annotated[
         Path,
-        typer.Argument(
-            help="Captions: JSON, JSON lines, CSV or TSV with a header; '-' is standard input.", metavar="CAPTIONS"
-        ),
+        typer.Argument(help="Captions: JSON, JSON lines, CSV or TSV with a header; '-' is standard input."),
     ],
     ground_truth: Annotated[
         Path | None, typer.Option("--ground-truth", help="Objects of each image, as kvtune data ground-truth writes.")
