@@ -74,14 +74,17 @@ _QUESTION_HAS = (":", "inst]", "<image>", "<|im_start|>", "###", "describe th", 
 _REFUSAL = re.compile(
     r"^\W*(?:(?:i['’]?m|i am) (?:(?:very|so) )?(?:sorry|unable|not able|afraid|just an?|an? (?:ai|text))\b"
     r"|sorry\b|(?:i |my )apologi[sz]e|my apologies\b|apologies\b|unfortunately\b[, ]+i\b"
-    r"|i (?:can['’]?t|cannot|can not|could ?n['’]?t|could not|do ?n['’]?t have|do not have|won['’]?t)\b"
+    r"|i (?:can['’]?t|cannot|can not|could ?n['’]?t|could not|do ?n['’]?t (?:have|see)|do not (?:have|see)|won['’]?t)\b"
     r"|as an? (?:ai|artificial|(?:large )?language model|text-based)\b"
-    r"|please (?:provide|upload|share|attach)\b|(?:no|there (?:is|was) no) (?:image|picture|photo)\b)",
+    r"|it (?:seems|looks|appears)(?: like| that)? you (?:have ?n['’]?t|have not|did ?n['’]?t|did not|forgot)\b"
+    r"|(?:it (?:seems|looks|appears)(?: like| that)? )?(?:no|there (?:is|was) no) (?:image|picture|photo)\b"
+    r"|please (?:provide|upload|share|attach)\b)",
     re.IGNORECASE,
 )
 _ENDS_OF_REASONING = ("</think>", "</thinking>", "</thought>", "</reasoning>", "</analysis>", "◁/think▷")
 _ANSWERS = ("Final answer:", "Final Answer:", "Answer:", "Caption:", "Description:", "Response:")
 _ENDS_OF_QUESTION = ("ASSISTANT:", "Assistant:", "assistant:", "[/INST]", "<image>", *_ANSWERS)
+_NOTHING = ("", "none", "null", "nan", "n/a")
 _LETTER = re.compile(r"[^\W\d_]")
 _LATIN = re.compile(r"[A-Za-zÀ-ɏḀ-ỿ]")
 _FUNCTION_WORDS = frozenset(
@@ -171,7 +174,7 @@ def look_at_request(written: int, scored: int, instances_only: bool) -> list[Not
     return notes
 
 
-def look_at_cleaning(written: Sequence[str], cleaning: Cleaning) -> list[Note]:
+def look_at_cleaning(written: Sequence[str], cleaning: Cleaning, options: bool = False) -> list[Note]:
     """What a cleaning cut from captions, or what was left in by request.
 
     Parameters
@@ -180,6 +183,8 @@ def look_at_cleaning(written: Sequence[str], cleaning: Cleaning) -> list[Note]:
         The captions as they are in the file.
     cleaning
         How they are read.
+    options
+        Name the options of ``kvtune score``.
     """
     texts = [text.rsplit(cleaning.answer_after, 1)[-1] for text in written] if cleaning.answer_after else list(written)
     marks = sum(cut_end_marks(text) != text for text in texts)
@@ -190,13 +195,13 @@ def look_at_cleaning(written: Sequence[str], cleaning: Cleaning) -> list[Note]:
         lost = ", before which the scorer loses a word; leave --as-written out to cut them"
         notes.append(_note("end-marks-left", "Special tokens such as </s>", marks, total, lost))
     elif marks:
-        cut = " with what followed; --as-written leaves them in"
+        cut = " with what followed" + ("; --as-written leaves them in" if options else "")
         notes.append(_note("end-marks", "Special tokens such as </s> cut", marks, total, cut))
     if breaks and cleaning.as_written:
         lost = ", which joins words; leave --as-written out to read a line break"
         notes.append(_note("line-breaks-left", "\\n as two characters", breaks, total, lost))
     elif breaks:
-        cut = "; --as-written leaves it"
+        cut = "; --as-written leaves it" if options else ""
         notes.append(_note("line-breaks", "\\n as two characters read as a line break", breaks, total, cut))
     if cleaning.complete_sentences:
         whole = Cleaning(cleaning.as_written, False, cleaning.answer_after)
@@ -345,7 +350,7 @@ class _Look:
 
 def kind_of_text(text: str) -> str | None:
     """Why a text is no English description: the kind of note, or None."""
-    if not text.strip():
+    if text.strip().lower() in _NOTHING:
         return "empty"
     if (("<" in text or "◁" in text) and _REASONING_TAG.search(text)) or _REASONING_LINE.search(text):
         return "reasoning"

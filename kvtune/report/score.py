@@ -78,7 +78,7 @@ def score_captions(
     scorer = ChairScorer(ground_truth)
     counts = scorer.counts(cleaned)
     notes = look_at(cleaned, counts.table, fields=fields, options=options, ending=not cleaning.complete_sentences)
-    notes += [*look_at_cleaning([caption["caption"] for caption in captions], cleaning), *further]
+    notes += [*look_at_cleaning([caption["caption"] for caption in captions], cleaning, options), *further]
     return Scored(
         ChairScore.of(counts),
         score_intervals(counts),

@@ -11,10 +11,11 @@ from kvtune.errors import RequestError
 logger = logging.getLogger(__name__)
 
 _FEW = 3
-"""Images: about 1 % of COCO's have no instance, so that of three none has any is a chance of one in a million."""
+"""Images: about 1 % of COCO's have no instance, so that of three none has any is a chance of one in a million. Where
+more than half of the images have none, instances are missing."""
 
 _SHARE = 0.05
-"""Of the images without an instance: from here on it is said."""
+"""Of the images, without an instance: from here on it is said."""
 
 
 def coco_truth(folder: CocoFolder, image_ids: Iterable[int], instances_only: bool | None = None) -> dict[int, set[str]]:
@@ -38,16 +39,11 @@ def coco_truth(folder: CocoFolder, image_ids: Iterable[int], instances_only: boo
     ids = list(image_ids)
     categories = folder.categories(ids)
     bare = sum(not names for names in categories.values())
-    if ids and bare == len(categories) and (bare >= _FEW or not folder.has_labels("instances")):
-        raise RequestError(
-            f"none of {bare} images has an instance in {folder.file_names('instances')} of {folder.root}, where 99 % "
-            f"have one; fetch the file again: {download_command(folder.root)}"
-        )
+    found = f"{bare} of {len(categories)} images have no instance in {folder.file_names('instances')} of {folder.root}"
+    if bare > len(categories) / 2 and (bare >= _FEW or not folder.has_labels("instances")):
+        raise RequestError(f"{found}, where 1 % are expected; fetch the file again: {download_command(folder.root)}")
     if bare > max(_FEW, _SHARE * len(categories)):
-        logger.warning(
-            "warning: %d of %d images have no instance in %s, where about 1 %% are expected",
-            bare, len(categories), folder.file_names("instances"),
-        )  # fmt: skip
+        logger.warning("warning: %s, where 1 %% are expected", found)
     if instances_only:
         return build_ground_truth(categories, {})
     cure = "" if instances_only is None else "; --instances-only takes the truth of instances alone"

@@ -45,11 +45,12 @@ def test_good_captions_have_none():
 
 
 ONE_IN_THREE = {
-    "empty": ["", " \n\t"],
+    "empty": ["", " \n\t", "nan", "None"],
     "refusals": [
         "I'm sorry, but I cannot provide a refined passage.", "I’m unable to view images.", "Sorry, I can't help.",
         "I cannot see the image.", "As an AI language model, I have no eyes.", "I apologize, but I see no picture.",
         "Unfortunately, I am not able to see it.", "Please provide the image.", "There is no image here.",
+        "I don't see an image.", "It seems you haven't attached a photo.", "It looks like there is no image.",
     ],
     "reasoning": [
         "<think>Is it a cat?</think>A dog.", "<think>Maybe a horse, or is it", "Reasoning: it has fur.\nAnswer: A dog.",
@@ -152,7 +153,8 @@ def test_what_was_cut():
     texts = ["A cat.</s>", r"- A dog\n- A cat", "A dog.", "A dog. A cat on"]
     found = {note.kind: note for note in look_at_cleaning(texts, Cleaning(complete_sentences=True))}
     assert {kind: note.count for kind, note in found.items()} == {"end-marks": 1, "line-breaks": 1, "sentences": 1}
-    assert not any(note.is_warning for note in found.values())
+    assert not any(note.is_warning or "--as-written" in note.text for note in found.values())
+    assert "--as-written leaves" in look_at_cleaning(texts, Cleaning(), options=True)[0].text
     left = {note.kind: note for note in look_at_cleaning(texts, Cleaning(as_written=True))}
     assert list(left) == ["end-marks-left", "line-breaks-left"]
     assert all("leave --as-written out" in note.text and note.is_warning for note in left.values())

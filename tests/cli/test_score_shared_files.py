@@ -113,7 +113,7 @@ def test_truth_of_coco(score, faults):
     ("folder", "missing"),
     [
         ("coco_zerocaps", "no reference caption in captions_val2017.json"),
-        ("coco_zeroinst", "none of 4 images has an instance in instances_val2017.json"),
+        ("coco_zeroinst", "4 of 4 images have no instance in instances_val2017.json"),
         ("coco_nocaps", "has no captions_val2017.json"),
         ("coco_noinst", "has no instances_val2017.json"),
     ],

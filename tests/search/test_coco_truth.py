@@ -37,15 +37,22 @@ def test_a_few_images_without_instances_are_usual(root, caplog):
     assert coco_truth(CocoFolder(root), [5, 10]) == {5: set(), 10: set()}
     assert not caplog.records
     coco_truth(CocoFolder(root), range(1, 41))  # 8 of 40
-    assert "8 of 40 images have no instance in instances_val2014.json" in caplog.text
+    assert "8 of 40 images have no instance in instances_val2014.json of " in caplog.text
     assert caplog.records[0].levelno == logging.WARNING
 
 
 def test_none_of_the_images_has_instances(root):
-    with pytest.raises(RequestError, match=r"none of 3 images has an instance in instances_val2014.json of .*download"):
+    with pytest.raises(RequestError, match=r"3 of 3 images have no instance in instances_val2014.json of .*download"):
         coco_truth(CocoFolder(root), [5, 10, 15], instances_only=True)
-    with pytest.raises(RequestError, match="none of 1 images"):
+    with pytest.raises(RequestError, match="1 of 1 images have no instance"):
         coco_truth(without(root, "instances", range(99)), [1])
+
+
+def test_most_of_the_images_have_no_instances(root):
+    folder = without(root, "instances", range(1, 25))
+    with pytest.raises(RequestError, match="28 of 40 images have no instance"):
+        coco_truth(folder, range(1, 41))
+    assert len(coco_truth(folder, range(21, 41))) == 20
 
 
 def test_one_image_without_reference_captions_is_half_a_truth(root):
