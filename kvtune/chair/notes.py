@@ -16,8 +16,8 @@ Each kind of note has its own evidence and its own threshold:
     The scorer reads English words alone.
 ``repetition``
     Captions that hold at least 20 mentions (the most that any of the 500 has), 8 or more of each category on average,
-    or one caption of three or more that holds most mentions; and CHAIR_I differs by a point or more without them. A
-    point is half the width of its 95 % interval at 500 captions.
+    or one caption of three or more that holds most mentions; and CHAIR_I differs by a point or more without them. At
+    500 captions its 95 % interval is 1.5 points to either side.
 ``token-limit``
     At least 10 % of the captions hit the token limit, by their ``finish_reason`` or, where they have none, by ending
     within a sentence. Half sentences are then scored, and objects late in a caption are never reached; of the 500 none
