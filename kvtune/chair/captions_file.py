@@ -105,12 +105,12 @@ def _read_record(record: Any, place: int, image_key: str, caption_key: str, what
         options = _options(record, image_key, caption_key)
         cure = f"write {options}" if options else "--image-key and --caption-key name others"
         raise RequestError(f"{what} {place + 1} has no {keys}; {cure} (its fields: {listed(_leaves(record))})")
-    texts = _texts(found.get(caption_key))
-    if not texts:
-        texts = [found.get(caption_key)]
-    pairs = [caption_of({image_key: found.get(image_key), caption_key: text}, place, image_key, caption_key, what)
-             for text in texts]  # fmt: skip
-    return pairs[0][0], [text for _, text in pairs]
+    image, text = found.get(image_key), found.get(caption_key)
+    pairs = [
+        caption_of({image_key: image, caption_key: each}, place, image_key, caption_key, what)
+        for each in _texts(text) or [text]
+    ]
+    return pairs[0][0], [each for _, each in pairs]
 
 
 def _records(text: str, ending: str, name: str, image_key: str, caption_key: str) -> Sequence[Any]:

@@ -28,8 +28,6 @@ class Scored:
         What makes the captions implausible, and what was done with them.
     images
         How many images they are of.
-    captions
-        ``{"image_id", "caption"}``, as they were scored.
     details
         See :meth:`kvtune.chair.ChairScorer.details`; empty if not asked for.
     """
@@ -38,7 +36,6 @@ class Scored:
     intervals: dict[str, Interval]
     notes: list[Note]
     images: int
-    captions: list[dict[str, Any]]
     details: list[dict[str, Any]]
 
 
@@ -84,7 +81,6 @@ def score_captions(
         score_intervals(counts),
         notes,
         len({caption["image_id"] for caption in cleaned}),
-        cleaned,
         scorer.details(cleaned) if details else [],
     )
 
