@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvtune.chair.captions import caption_of, listed, parse_image_id, printable
+from kvtune.chair.captions import caption_of, listed, parse_image_id
 from kvtune.chair.vocabulary import load_vocabulary
 from kvtune.errors import RequestError
 from kvtune.files import decode, parse_json_values, read_text, write_text
@@ -230,13 +230,13 @@ def _leaves(record: Any, depth: int = 0) -> dict[str, Any]:
 
 def _options(record: Any, image_key: str, caption_key: str) -> str:
     """Options that read a record's likeliest fields; empty where one of the two is not to be seen."""
-    leaves = _leaves(record)
+    leaves = {name: value for name, value in _leaves(record).items() if len(name) <= 60 and name.isprintable()}
     image = image_key if _has(record, image_key) else next(_image_fields(leaves), None)
     caption = caption_key if _has(record, caption_key) else next(_caption_fields(leaves), None)
     if image is None or caption is None:
         return ""
     options = (("--image-key", image, image_key), ("--caption-key", caption, caption_key))
-    return " ".join(f"{option} {shlex.quote(printable(found))}" for option, found, asked in options if found != asked)
+    return " ".join(f"{option} {shlex.quote(found)}" for option, found, asked in options if found != asked)
 
 
 def _image_fields(leaves: Mapping[str, Any]) -> Iterator[str]:

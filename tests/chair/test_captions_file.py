@@ -201,6 +201,10 @@ HUGE = {
     "deep caption": ('[{"image_id": 1, "caption": ' + "[" * 500 + "]" * 500 + "}]", "text is expected"),
     "long field": ('[{"' + "x" * 10**6 + '": 1}]', "its fields: xxxx"),
     "many fields": (json.dumps([{f"field {n}": n for n in range(10**4)}]), "its fields: field 0, field 1"),
+    "long name": (
+        '[{"image_id": 1, "' + "x" * 10**4 + '": "a dog"}]',
+        "--image-key and --caption-key name",
+    ),
     "long header": ("x" * 10**5 + ",y\n1,2", "not in its header"),
     "long cell": ("image_id,caption\n1," + "x" * 10**6, "is no table: field larger than field limit"),
 }
