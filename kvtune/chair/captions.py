@@ -100,7 +100,7 @@ def shown(value: Any) -> str:
 
 def listed(names: Iterable[Any]) -> str:
     """Names from a file in one line of a message, whatever and however many they are."""
-    some = [printable(str(name))[:40] for name in islice(names, 20)]
+    some = [printable(str(name))[:40] for name in islice(names, 10)]
     return ", ".join(some) or "none"
 
 
