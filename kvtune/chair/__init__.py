@@ -1,6 +1,7 @@
 """CHAIR, the hallucination metric: vocabulary, caption -> objects, ground truth, scores. Imports no torch."""
 
-from kvtune.chair.captions import parse_image_id, read_captions, save_details
+from kvtune.chair.captions import parse_image_id
+from kvtune.chair.captions_file import CaptionsFile, read_captions, read_captions_file, save_details
 from kvtune.chair.counts import COLUMNS, CaptionCounts, rates
 from kvtune.chair.ground_truth import build_ground_truth, load_ground_truth, save_ground_truth
 from kvtune.chair.reader import CaptionReader, Reading
@@ -11,6 +12,7 @@ __all__ = [
     "SCORER",
     "CaptionCounts",
     "CaptionReader",
+    "CaptionsFile",
     "ChairScore",
     "ChairScorer",
     "Reading",
@@ -19,6 +21,7 @@ __all__ = [
     "parse_image_id",
     "rates",
     "read_captions",
+    "read_captions_file",
     "save_details",
     "save_ground_truth",
 ]

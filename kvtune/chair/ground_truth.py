@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kvtune.chair.captions import parse_image_id
+from kvtune.chair.captions import parse_image_id, shown
 from kvtune.chair.reader import CaptionReader
 from kvtune.chair.vocabulary import load_vocabulary
 from kvtune.errors import RequestError
-from kvtune.files import read_json, write_text
+from kvtune.files import parse_json, read_text, write_text
 
 
 def build_ground_truth(
@@ -57,14 +57,18 @@ def load_ground_truth(path: Path) -> dict[int, frozenset[str]]:
     Raises
     ------
     RequestError
-        If the file is missing or no such file, holds no images, a key is no image id or a name is no COCO category.
+        If the file is missing or no such file, holds no images, a key is no image id, two keys are one image, or a name
+        is no COCO category.
     """
-    data = read_json(path, "ground-truth")
+    what = f"ground-truth file {path}"
+    data = parse_json(read_text(path, "ground-truth"), what, each_key_once=True)
     if not isinstance(data, dict):
-        raise RequestError(f'ground-truth file {path}: an object is expected, {{"42": ["person", "dog"], ...}}')
+        raise RequestError(f'{what}: an object is expected, {{"42": ["person", "dog"], ...}}')
     if not data:
-        raise RequestError(f"ground-truth file {path} holds no images")
-    return check_ground_truth(data, f"ground-truth file {path}")
+        raise RequestError(f"{what} holds no images")
+    if {"images", "annotations"} <= data.keys():
+        raise RequestError(f"{what} is an annotation file of COCO's; --coco takes the folder that it is in")
+    return check_ground_truth(data, what)
 
 
 def check_ground_truth(
@@ -82,19 +86,22 @@ def check_ground_truth(
     Raises
     ------
     RequestError
-        If a key is no image id, a value no collection of names, or a name no COCO category.
+        If a key is no image id, two keys are one image, a value is no collection of names, or a name no COCO category.
     """
     known = load_vocabulary().categories
     allowed = frozenset(known)
-    checked = {}
+    checked: dict[int, frozenset[str]] = {}
     for key, names in truth.items():
         try:
             image_id = parse_image_id(key)
         except ValueError as error:
             raise RequestError(f"{what}: {error}") from None
+        if image_id in checked:
+            first = next(other for other in truth if parse_image_id(other) == image_id)
+            raise RequestError(f"{what}: {shown(first)} and {shown(key)} are one image; keep one of them")
         if isinstance(names, str | Mapping) or not isinstance(names, Iterable):
-            raise RequestError(f"{what}: image {key} needs a list of COCO categories, not {names!r}")
-        present = frozenset(map(str, names))
+            raise RequestError(f"{what}: image {key} needs a list of COCO categories, not {shown(names)}")
+        present = frozenset(name if isinstance(name, str) else shown(name) for name in names)
         if not present <= allowed:
             raise RequestError(f"{what}: image {key}: {_unknown(min(present - allowed), known)}")
         checked[image_id] = present
@@ -104,4 +111,4 @@ def check_ground_truth(
 def _unknown(name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "COCO's 80 category names are allowed, such as 'person' or 'tv'"
-    return f"{name!r} is no COCO category; {hint}"
+    return f"{shown(name)} is no COCO category; {hint}"

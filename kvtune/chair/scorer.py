@@ -8,8 +8,10 @@ import numpy as np
 
 from kvtune.chair.captions import caption_of
 from kvtune.chair.counts import COLUMNS, CaptionCounts, rates
+from kvtune.chair.denials import denied
 from kvtune.chair.ground_truth import check_ground_truth
 from kvtune.chair.reader import CaptionReader
+from kvtune.chair.spans import MentionFinder
 from kvtune.chair.vocabulary import load_vocabulary
 from kvtune.errors import RequestError
 
@@ -129,9 +131,11 @@ class ChairScorer:
         list of dict
             For each caption ``image_id``; ``mentioned`` and ``hallucinated``, categories in order, one entry a
             mention; ``correct`` and ``missed``, categories that are in the image, each once, in order of mention and
-            of the alphabet; ``words``, its tokens.
+            of the alphabet; ``words``, its tokens; ``denied``, those mentions of which the caption says that they are
+            not there (:mod:`kvtune.chair.denials`), which count all the same.
         """
         found = []
+        find = MentionFinder()
         for place, caption in enumerate(captions):
             image_id, text = caption_of(caption, place)
             present = self._present_in(image_id)
@@ -144,6 +148,7 @@ class ChairScorer:
                     "correct": [category for category in dict.fromkeys(mentions) if category in present],
                     "missed": sorted(present.difference(mentions)),
                     "words": words,
+                    "denied": [category for _, _, category in denied(text, find)],
                 }
             )
         return found

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, command, err, out, print_json
+from kvtune.cli.common import InstancesOnly, Json, command, err, out, print_json
 from kvtune.cli.progress import progress
 from kvtune.files import check_writable
 
@@ -54,14 +54,16 @@ def ground_truth(
     subset: Annotated[
         str | None, typer.Option("--subset", help="Only these images: a shipped subset or a file; else all.")
     ] = None,
+    instances_only: InstancesOnly = False,
     json: Json = False,
 ) -> None:
     """Write the objects of each image: categories of its instances and of its reference captions.
 
     Example: kvtune data ground-truth --coco ~/coco --subset opera500 --out truth.json
     """
-    from kvtune.chair.ground_truth import build_ground_truth, save_ground_truth
+    from kvtune.chair.ground_truth import save_ground_truth
     from kvtune.coco import CocoFolder, Subset, find_coco
+    from kvtune.search.truth import coco_truth
 
     check_writable(to)
     folder = CocoFolder(find_coco(coco))
@@ -70,7 +72,7 @@ def ground_truth(
             image_ids = list(Subset.load(subset).image_ids)
         else:
             image_ids = sorted({image_id for source in folder.sources for image_id in folder.image_ids(source)})
-        truth = build_ground_truth(folder.categories(image_ids), folder.captions(image_ids))
+        truth = coco_truth(folder, image_ids, instances_only)
     save_ground_truth(truth, to)
     objects = sum(map(len, truth.values()))
     if json:

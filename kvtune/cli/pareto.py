@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.common import CaptionKey, ImageKey, Json, err, out, print_json
 from kvtune.cli.progress import progress
 
 
@@ -19,6 +19,8 @@ def pareto(
         list[str] | None,
         typer.Option(help="Results beside the study's: 'paper', or a captions file of its images. Repeatable."),
     ] = None,
+    image_key: ImageKey = "image_id",
+    caption_key: CaptionKey = "caption",
     html: Annotated[bool, typer.Option("--html", help="Also write the study as one HTML page.")] = False,
     images: Annotated[bool, typer.Option("--images", help="Put small images into the page.")] = False,
     coco: Annotated[Path | None, typer.Option(help="COCO folder for --images; the study's when left out.")] = None,
@@ -54,7 +56,9 @@ def pareto(
         raise RequestError("--images puts images into the page; write --html --images")
     for name in overlay or []:
         check_path(name)
-    overlays = [point for name in overlay or [] for point in overlay_points(name, folder, summary.model)]
+    overlays = [
+        point for name in overlay or [] for point in overlay_points(name, folder, summary.model, image_key, caption_key)
+    ]
     if json:
         print_json(study_document(summary, chosen, overlays))
     else:

@@ -3,24 +3,20 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.common import CaptionKey, ImageKey, InstancesOnly, Json, err, out, print_json
 from kvtune.errors import RequestError
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from kvtune.chair import ChairScore
 
 logger = logging.getLogger(__name__)
 
 
 def score(
     captions: Annotated[
-        Path, typer.Argument(help='Captions: .json, a list of {"image_id", "caption"}, or .jsonl, one a line.')
+        Path,
+        typer.Argument(help="Captions: JSON, JSON lines, CSV or TSV with a header; '-' is standard input."),
     ],
     ground_truth: Annotated[
         Path | None, typer.Option("--ground-truth", help="Objects of each image, as kvtune data ground-truth writes.")
@@ -28,10 +24,21 @@ def score(
     coco: Annotated[
         Path | None, typer.Option("--coco", help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
     ] = None,
-    image_key: Annotated[
-        str, typer.Option(help="Key of the image: an integer, digits or a COCO file name.")
-    ] = "image_id",
-    caption_key: Annotated[str, typer.Option(help="Key of the caption.")] = "caption",
+    instances_only: InstancesOnly = False,
+    image_key: ImageKey = "image_id",
+    caption_key: CaptionKey = "caption",
+    answer_after: Annotated[
+        str | None, typer.Option(help="Score what follows the last occurrence of this text in a caption.")
+    ] = None,
+    complete_sentences: Annotated[
+        bool, typer.Option("--complete-sentences", help="Drop an unfinished last sentence, as for 64 new tokens.")
+    ] = False,
+    as_written: Annotated[
+        bool, typer.Option("--as-written", help="Leave end-of-text marks and literal \\n in captions.")
+    ] = False,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out captions of images that have no ground truth.")
+    ] = False,
     details: Annotated[
         Path | None, typer.Option("--details", help="Write what each caption mentions, a line each (.jsonl).")
     ] = None,
@@ -41,61 +48,58 @@ def score(
 
     Example: kvtune score captions.jsonl --coco ~/coco
     """
-    from kvtune.chair import ChairScorer, read_captions, save_details
+    from kvtune.chair import read_captions_file, save_details
+    from kvtune.chair.cleaning import Cleaning
+    from kvtune.chair.notes import look_at_request
+    from kvtune.report.score import score_captions, score_document, score_view
 
-    records = read_captions(captions, image_key, caption_key)
-    image_ids = list(dict.fromkeys(record["image_id"] for record in records))
-    truth = _ground_truth(image_ids, ground_truth, coco)
-    missing = [image_id for image_id in image_ids if image_id not in truth]
-    if missing:
+    if ground_truth is not None and coco is not None:
+        raise RequestError("--ground-truth and --coco both say what is in the images; give one of them")
+    if ground_truth is not None and instances_only:
+        raise RequestError("--instances-only is about COCO's annotations; leave it or --ground-truth out")
+    file = read_captions_file(captions, image_key, caption_key)
+    image_ids = list(dict.fromkeys(record["image_id"] for record in file.captions))
+    truth, source = _ground_truth(image_ids, ground_truth, coco, instances_only, skip_unknown)
+    known = [record for record in file.captions if record["image_id"] in truth]
+    unknown = [image_id for image_id in image_ids if image_id not in truth]
+    if unknown and not (skip_unknown and known):
         raise RequestError(
-            f"{len(missing)} of {len(image_ids)} captioned images have no ground truth in {ground_truth} "
-            f"(first: {missing[0]}); add their objects, or leave these captions out"
+            f"{len(unknown)} of {len(image_ids)} captioned images have no ground truth in {source} (first: "
+            f"{unknown[0]}); add their objects" + (", or leave their captions out: --skip-unknown" if known else "")
         )
-    scorer = ChairScorer(truth)
-    result = scorer.score(records)
-    if len(records) > len(image_ids):
-        logger.warning("warning: %d captions of %d images; each caption counts", len(records), len(image_ids))
+    scored = score_captions(
+        known,
+        truth,
+        Cleaning(as_written, complete_sentences, answer_after),
+        fields=file.fields,
+        options=True,
+        details=details is not None,
+        further=look_at_request(len(file.captions), len(known), instances_only),
+    )
     if json:
-        print_json(result.to_dict())
+        for note in scored.notes:
+            if note.is_warning:
+                logger.warning("warning: %s", note.text)
+        print_json(score_document(scored))
     else:
-        out.print(_table(result, len(image_ids)))
+        out.print(score_view(scored))
     if details is not None:
-        save_details(scorer.details(records), details)
+        save_details(scored.details, details)
         err.print(f"wrote {details}", soft_wrap=True, markup=False)
 
 
 def _ground_truth(
-    image_ids: list[int], file: Path | None, coco: Path | None
-) -> Mapping[int, frozenset[str] | set[str]]:
-    from kvtune.chair import build_ground_truth, load_ground_truth
+    image_ids: list[int], file: Path | None, coco: Path | None, instances_only: bool, skip_unknown: bool
+) -> tuple[Mapping[int, frozenset[str] | set[str]], Path]:
+    """Objects of the images, and where they are from."""
+    from kvtune.chair import load_ground_truth
 
-    if file is not None and coco is not None:
-        raise RequestError("--ground-truth and --coco both say what is in the images; give one of them")
     if file is not None:
-        return load_ground_truth(file)
+        return load_ground_truth(file), file
     from kvtune.coco import CocoFolder, find_coco
+    from kvtune.search.truth import coco_truth
 
     folder = CocoFolder(find_coco(coco))
-    return build_ground_truth(folder.categories(image_ids), folder.captions(image_ids))
-
-
-def _table(result: "ChairScore", images: int) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(style="bold")
-    table.add_column(justify="right")
-    table.add_column(style="dim")
-    for name, value, meaning in (
-        ("CHAIR_S", result.chair_s, "% of captions with a hallucinated object"),
-        ("CHAIR_I", result.chair_i, "% of mentions that are hallucinated"),
-        ("precision", result.precision, "% of the objects mentioned"),
-        ("recall", result.recall, "% of the objects in the captioned images"),
-        ("F1", result.f1, "their harmonic mean"),
-        ("words", result.mean_words, "tokens a caption"),
-    ):
-        table.add_row(name, f"{value:.2f}", meaning)
-    table.add_row("captions", str(result.captions), f"of {images} images")
-    table.add_row("scorer", "", result.scorer)
-    return table
+    if skip_unknown:
+        image_ids = [image_id for image_id in image_ids if folder.knows(image_id)]
+    return coco_truth(folder, image_ids, instances_only), folder.root

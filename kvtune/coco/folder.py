@@ -142,6 +142,18 @@ class CocoFolder:
         """
         return {image_id: list(texts) for image_id, texts in self._labels("captions", image_ids).items()}
 
+    def knows(self, image_id: int) -> bool:
+        """Whether an annotation file here lists the image."""
+        return any(image_id in self._file_names(source) for source in self.sources)
+
+    def has_labels(self, kind: Kind) -> bool:
+        """Whether any image has annotations of this kind."""
+        return any(self._annotations(kind, source).labels for source in self.sources if (kind, source) in self._paths)
+
+    def file_names(self, kind: Kind) -> str:
+        """Names of the annotation files of this kind, for messages."""
+        return ", ".join(annotation_name(kind, source) for source in self.sources if (kind, source) in self._paths)
+
     def image_path(self, image_id: int) -> Path:
         """Path of an image's file.
 
@@ -214,8 +226,15 @@ class CocoFolder:
                 annotations = self._annotations(kind, source)
                 found.update((i, annotations.labels.get(i, ())) for i in here if i in annotations.file_names)
         for image_id in wanted:
-            if image_id not in found:
+            if image_id in found:
+                continue
+            home = next((source for source in self.sources if image_id in self._file_names(source)), None)
+            if home is None or (kind, home) in self._paths:
                 raise self._unknown(image_id, [annotation_name(kind, source) for source in sources])
+            raise RequestError(
+                f"{self.root} has no {annotation_name(kind, home)}, which image {image_id} needs; fetch it: "
+                f"{download_command(self.root, f'--source {home}')}"
+            )
         return {image_id: found[image_id] for image_id in wanted}
 
     def _unknown(self, image_id: int, places: list[str]) -> RequestError:

@@ -13,6 +13,10 @@ _LARGEST = 1 << 26
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
+class JSONFormError(ValueError):
+    """A text that is no JSON; the message says why."""
+
+
 def read_records(path: Path) -> Iterator[tuple[str, Any]]:
     """Yield (key, record) for each record of each list in the object that a JSON file holds.
 
@@ -20,8 +24,10 @@ def read_records(path: Path) -> Iterator[tuple[str, Any]]:
 
     Raises
     ------
-    ValueError
+    JSONFormError
         If the file is not JSON, is cut off, or holds something else than an object.
+    ValueError
+        If it is not UTF-8, or a number in it has too many digits.
     OSError
         If it cannot be read.
     """
@@ -31,7 +37,7 @@ def read_records(path: Path) -> Iterator[tuple[str, Any]]:
         while not reader.follows("}"):
             key = reader.value()
             if not isinstance(key, str):
-                raise ValueError("a key that is no text")
+                raise JSONFormError("a key that is no text")
             reader.expect(":")
             if reader.follows("["):
                 while not reader.follows("]"):
@@ -65,8 +71,9 @@ class _Reader:
     def expect(self, sign: str) -> None:
         """Pass ``sign``; the empty one is the end of the file."""
         if not self.follows(sign):
-            found = repr(self._next()) if self._next() else "the end"
-            raise ValueError(f"{found} where {repr(sign) if sign else 'the end'} should be")
+            if not self._next():
+                raise JSONFormError("cut off")
+            raise JSONFormError(f"{self._next()!r} where {repr(sign) if sign else 'the end'} should be")
 
     def value(self) -> Any:
         """The value that is next."""
@@ -78,12 +85,13 @@ class _Reader:
                     self._at = end
                     return value
             except RecursionError:
-                raise ValueError("nested too deeply") from None
+                raise JSONFormError("nested too deeply") from None
             except json.JSONDecodeError as error:
                 if self._ended:
-                    raise ValueError(f"{error.msg} near the end") from None
+                    cut = error.msg.startswith("Unterminated string") or error.pos >= len(self._text.rstrip())
+                    raise JSONFormError("cut off" if cut else error.msg) from None
             if len(self._text) - self._at > _LARGEST:
-                raise ValueError("a record that is no JSON, or too long")
+                raise JSONFormError("a record that is no JSON, or too long")
             self._read(max(_CHUNK, len(self._text) - self._at))
 
     def _next(self) -> str:
@@ -101,4 +109,4 @@ class _Reader:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise JSONFormError(f"{constant} is no number")

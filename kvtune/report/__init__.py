@@ -66,9 +66,11 @@ subset
 search space
     YAML, ``method``, ``parameters`` and ``fixed``: :class:`kvtune.search.space.SearchSpace`, taken by ``--space``.
 captions to score
-    A list of ``{"image_id", "caption"}``, as JSON or a line each: taken by ``kvtune score`` and ``--overlay``.
+    Records of ``{"image_id", "caption"}`` as JSON, JSON lines, CSV or TSV, and the layouts of
+    :func:`kvtune.chair.read_captions_file`: taken by ``kvtune score`` and ``--overlay``.
 details of ``kvtune score --details``
-    ``{"image_id", "mentioned", "hallucinated", "correct", "missed", "words"}``, a caption a line.
+    ``{"image_id", "mentioned", "hallucinated", "correct", "missed", "words", "denied"}``, a caption a line;
+    :meth:`kvtune.chair.ChairScorer.details`.
 a reproduced table
     ``kvtune reproduce`` keeps a folder a model, ``reproductions/MODEL/``
     (:class:`kvtune.search.reproduce.documents.ModelFolder`): ``reproduction.json``, what its captions depend on
@@ -100,7 +102,8 @@ With ``--json``, a command prints one document on stdout and nothing else.
 ``kvtune caption``
     :func:`kvtune.report.marked.captions_document`, and ``trace``, the files that ``--trace`` wrote.
 ``kvtune score``
-    ``{"chair_s", "chair_i", "precision", "recall", "f1", "captions", "mean_words", "scorer"}``.
+    ``{"chair_s", "chair_i", "precision", "recall", "f1", "captions", "mean_words", "scorer", "intervals", "notes"}``:
+    ``[low, high]`` of each rate, 95 %, and what is implausible (:class:`kvtune.chair.notes.Note`).
 ``kvtune data subset``, ``kvtune data ground-truth``, ``kvtune data download``
     The subset without its ids, ``out`` and ``images``; ``{"out", "images", "objects"}``; ``{"coco", "annotations",
     "downloaded", "present"}``.

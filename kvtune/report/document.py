@@ -49,6 +49,9 @@ def study_document(
         Results of other methods, see :func:`overlay_document`.
     validation
         Held-out results, see :func:`validation_document`.
+    notes
+        What makes captions of the baseline and the trials implausible: ``{"trial", "kind", "count", "share", "text"}``,
+        see :class:`kvtune.chair.notes.Note`; ``trial`` is null for the baseline.
     """
     estimate = summary.hypervolume_estimate
     return {
@@ -71,6 +74,7 @@ def study_document(
         "statistics": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
         "overlays": [overlay_document(point) for point in overlays],
         "validation": validation_document(summary.validation),
+        "notes": [{"trial": number, **note.to_dict()} for number, note in summary.notes],
     }
 
 
@@ -112,8 +116,9 @@ def difference_document(found: Difference) -> dict[str, Any]:
 
 
 def overlay_document(point: OverlayPoint) -> dict[str, Any]:
-    """Return one overlay: ``label``, its rates in percent, ``reported`` (over other images) and ``source``."""
-    return {"label": point.label, **point.scores, "reported": point.reported, "source": point.source}
+    """Return one overlay: ``label``, its rates in percent, ``reported`` (over other images), ``source``, ``notes``."""
+    notes = [note.to_dict() for note in point.notes]
+    return {"label": point.label, **point.scores, "reported": point.reported, "source": point.source, "notes": notes}
 
 
 def validation_document(found: Validation | None) -> dict[str, Any] | None:

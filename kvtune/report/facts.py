@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+from kvtune.chair.notes import Note
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.search.claims import LABELS, claim, claims
 from kvtune.search.selection import KEEP_F1, select
@@ -118,6 +119,37 @@ def length_flags(summary: StudySummary, chosen: int | None = None) -> str | None
     )
 
 
+def at_limit(summary: StudySummary, chosen: int | None = None) -> str | None:
+    """How many captions hit the token limit: of the baseline, the chosen trial and the trial with most; None where
+    nobody looked."""
+    shares = {
+        trial.number: trial.length.at_limit
+        for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]
+        if trial.length is not None
+    }
+    if not shares:
+        return None
+    most = max(shares, key=lambda number: shares[number])
+    if not shares[most]:
+        return "No caption hit the token limit"
+    named = [number for number in dict.fromkeys((None, chosen, most)) if number in shares]
+    return "Captions that hit the token limit: " + ", ".join(f"{_setting(n)} {shares[n]:.1f} %" for n in named)
+
+
+def caption_notes(summary: StudySummary) -> list[str]:
+    """What makes captions implausible, kind by kind, for the setting with most of them and the names of the others."""
+    kinds: dict[str, list[tuple[int | None, Note]]] = {}
+    for number, note in summary.notes:
+        kinds.setdefault(note.kind, []).append((number, note))
+    lines = []
+    for found in kinds.values():
+        worst, note = max(found, key=lambda each: each[1].share)
+        others = [_setting(number) for number, _ in found if number != worst]
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        lines.append(f"{_setting(worst).capitalize()}: {note.text}" + (f" (also {shown})" if others else ""))
+    return lines
+
+
 def choice(summary: StudySummary, rule: str = KEEP_F1) -> dict[str, Any]:
     """What ``kvtune export`` would take: ``{"trial", "rule", "reason"}``.
 
@@ -135,6 +167,10 @@ def choice(summary: StudySummary, rule: str = KEEP_F1) -> dict[str, Any]:
     except KvtuneError as error:
         return {"trial": None, "rule": rule, "reason": str(error)}
     return {"trial": selection.trial.number, "rule": rule, "reason": f"{selection.rule}, on {selection.on} images"}
+
+
+def _setting(number: int | None) -> str:
+    return "baseline" if number is None else f"trial {number}"
 
 
 def _count(number: Any, thing: str) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kvtune.chair import read_captions_file
+from kvtune.chair.notes import Note
 from kvtune.errors import RequestError
 from kvtune.report.reported import reported_table
+from kvtune.report.score import score_captions
 from kvtune.search.layout import StudyFolder
 from kvtune.search.manifest import load_manifest
 
@@ -30,12 +33,15 @@ class OverlayPoint:
         own images scored by the study's own scorer.
     source
         Where it comes from: a paper's table, or the captions file.
+    notes
+        What makes the captions of a file implausible, and what was cut from them.
     """
 
     label: str
     scores: Mapping[str, float] = field(repr=False)
     reported: bool
     source: str
+    notes: tuple[Note, ...] = ()
 
     @property
     def x(self) -> float:
@@ -76,48 +82,63 @@ def paper_points(model: str) -> list[OverlayPoint]:
     ]
 
 
-def captions_point(path: Path, ground_truth: Mapping[int, Collection[str]], images: Collection[int]) -> OverlayPoint:
+def captions_point(
+    path: Path,
+    ground_truth: Mapping[int, Collection[str]],
+    images: Collection[int],
+    image_key: str = "image_id",
+    caption_key: str = "caption",
+) -> OverlayPoint:
     """Score a captions file of another method on the study's images.
 
-    Captions of further images are left out, so that the rates are over the same images as the study's.
+    Captions of further images are left out, so that the rates are over the same images as the study's. Special tokens
+    are cut as ``kvtune score`` cuts them.
 
     Parameters
     ----------
     path
-        JSON or JSON lines as ``kvtune score`` takes them.
+        As ``kvtune score`` takes it.
     ground_truth
         Image id -> categories in the image.
     images
         The study's tune images.
+    image_key, caption_key
+        See :func:`kvtune.chair.read_captions_file`.
 
     Raises
     ------
     RequestError
         If the file cannot be read, or does not have exactly one caption for each of the images.
     """
-    from kvtune.chair import ChairScorer, read_captions
-
     wanted = set(images)
-    captions = [caption for caption in read_captions(path) if caption["image_id"] in wanted]
+    file = read_captions_file(path, image_key, caption_key)
+    captions = [caption for caption in file.captions if caption["image_id"] in wanted]
     counts = Counter(caption["image_id"] for caption in captions)
     missing = sorted(wanted - counts.keys())
     if missing:
         raise RequestError(
-            f"captions file {path} covers {len(counts)} of the study's {len(wanted)} tune images (first missing: "
+            f"{file.name} covers {len(counts)} of the study's {len(wanted)} tune images (first missing: "
             f"{missing[0]}); caption the others too, a comparison over other images means nothing"
         )
     twice = [image for image, count in counts.items() if count > 1]
     if twice:
-        raise RequestError(
-            f"captions file {path} has {counts[twice[0]]} captions of image {twice[0]}; keep one an image"
-        )
-    score = ChairScorer(ground_truth).score(captions).to_dict()
+        raise RequestError(f"{file.name} has {counts[twice[0]]} captions of image {twice[0]}; keep one an image")
+    scored = score_captions(captions, ground_truth, fields=file.fields)
+    score = scored.score.to_dict()
     names = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words")
-    return OverlayPoint(path.stem, {name: score[name] for name in names}, reported=False, source=str(path))
+    rates = {name: score[name] for name in names}
+    return OverlayPoint(path.stem, rates, reported=False, source=str(path), notes=tuple(scored.notes))
 
 
-def overlay_points(name: str, folder: StudyFolder, model: str) -> list[OverlayPoint]:
+def overlay_points(
+    name: str, folder: StudyFolder, model: str, image_key: str = "image_id", caption_key: str = "caption"
+) -> list[OverlayPoint]:
     """Return what ``--overlay NAME`` stands for: :data:`PAPER`, or a captions file of the study's tune images.
+
+    Parameters
+    ----------
+    image_key, caption_key
+        See :func:`kvtune.chair.read_captions_file`.
 
     Raises
     ------
@@ -129,4 +150,5 @@ def overlay_points(name: str, folder: StudyFolder, model: str) -> list[OverlayPo
     from kvtune.chair import load_ground_truth
 
     manifest = load_manifest(folder)
-    return [captions_point(Path(name), load_ground_truth(folder.ground_truth), manifest.tune["image_ids"])]
+    truth = load_ground_truth(folder.ground_truth)
+    return [captions_point(Path(name), truth, manifest.tune["image_ids"], image_key, caption_key)]

@@ -90,13 +90,20 @@ def _page_document(
             }
             for index, overlay in enumerate(overlays)
         ],
-        "notes": [note for note in (facts.racing(summary), facts.floors(summary)) if note],
+        "notes": _notes(summary, chosen, overlays),
         "staircase": front_line(summary),
         "parameters": varying_parameters(summary),
         "shared_parameters": list(shared_parameters(summary)),
         "export_command": f"kvtune export {shlex.quote(study_argument)} --select trial:{{number}} --out preset.json",
         "captions_note": captions.note if captions else "",
     }
+
+
+def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint]) -> list[str]:
+    notes = [facts.racing(summary), facts.floors(summary), facts.at_limit(summary, chosen["trial"])]
+    notes += facts.caption_notes(summary)
+    notes += [f"{point.label}: {note.text}" for point in overlays for note in point.notes]
+    return [note for note in notes if note]
 
 
 def _json(document: Any) -> str:

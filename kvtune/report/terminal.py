@@ -76,6 +76,9 @@ def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[Ove
         facts.racing(summary),
         facts.floors(summary),
         facts.length_flags(summary, chosen["trial"]),
+        facts.at_limit(summary, chosen["trial"]),
+        *facts.caption_notes(summary),
+        *(f"{point.label}: {note.text}" for point in overlays for note in point.notes),
     )
     notes += [note for note in sentences if note]
     notes += sorted({f"Reported: {point.source}" for point in overlays if point.reported})

@@ -111,11 +111,8 @@ def _check(line: dict[str, Any], place: str) -> None:
     for key in CAPTION_KEYS:
         if key not in line:
             raise KvtuneError(f"{place}: the key {quoted(key)} is missing")
-    if (
-        not isinstance(line["image_id"], int)
-        or not isinstance(line["caption"], str)
-        or not isinstance(line["tokens"], int)
-    ):
+    whole = all(isinstance(line[key], int) and not isinstance(line[key], bool) for key in ("image_id", "tokens"))
+    if not whole or not isinstance(line["caption"], str):
         raise KvtuneError(f"{place}: image_id and tokens must be whole numbers and caption a text")
     if line["finish_reason"] not in FINISH_REASONS:
         raise KvtuneError(f"{place}: finish_reason must be one of {', '.join(FINISH_REASONS)}")

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvtune.chair import build_ground_truth
 from kvtune.coco import (
     OPERA500,
     CocoFolder,
@@ -16,6 +15,7 @@ from kvtune.coco import (
     tune_and_holdout,
 )
 from kvtune.search.judging import Image
+from kvtune.search.truth import coco_truth
 
 DEMO = "demo"
 IMAGES = 500
@@ -71,7 +71,7 @@ class Data:
         """Objects in all these images: categories of their instances and of their reference captions."""
         if self._ground_truth is None:
             ids = [*self.tune.image_ids, *self.holdout.image_ids]
-            self._ground_truth = build_ground_truth(self.folder.categories(ids), self.folder.captions(ids))
+            self._ground_truth = coco_truth(self.folder, ids)
         return self._ground_truth
 
 

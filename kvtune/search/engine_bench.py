@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from kvtune.chair import ChairScorer, build_ground_truth
+from kvtune.chair import ChairScorer
 from kvtune.coco import CocoFolder, find_coco, load_image
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.search.data import DEMO
 from kvtune.search.rounds import Plan
 from kvtune.search.space import space_for
+from kvtune.search.truth import coco_truth
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -199,7 +200,7 @@ def _with_weights(request: BenchRequest, count: int, draw: np.random.Generator) 
         raise RequestError(f"{source} has {len(there)} images; give --images {len(there)} or fewer")
     ids = [there[index] for index in sorted(draw.choice(len(there), count, replace=False).tolist())]
     images = [load_image(path) for path in folder.image_paths(ids)]
-    truth = build_ground_truth(folder.categories(ids), folder.captions(ids))
+    truth = coco_truth(folder, ids)
     scorer = ChairScorer(truth)
 
     def chair_s(captions: dict[int, str]) -> float:

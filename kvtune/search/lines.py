@@ -1,11 +1,11 @@
 """Append-only files of JSON lines that survive a kill at any moment."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from kvtune.errors import KvtuneError
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import decode, parse_json
 from kvtune.text import json_text
 
 
@@ -28,8 +28,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for number, raw in enumerate(data.split(b"\n")[:-1], 1):
         try:
-            line = json.loads(raw)
-        except ValueError:
+            line = parse_json(decode(raw, str(path)), str(path))
+        except RequestError:
             line = None
         if not isinstance(line, dict):
             raise KvtuneError(f"{path} line {number} is not a JSON object; remove that line to go on without it")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kvtune.chair import build_ground_truth, load_ground_truth, save_ground_truth
+from kvtune.chair import load_ground_truth, save_ground_truth
 from kvtune.coco import CocoFolder
 from kvtune.search.captions import captions_of
 from kvtune.search.front import reference_point
@@ -16,6 +16,7 @@ from kvtune.search.lock import locked
 from kvtune.search.manifest import Manifest, load_manifest
 from kvtune.search.scoring import Scoring
 from kvtune.search.storage import check_storage, optuna_copy
+from kvtune.search.truth import coco_truth
 
 
 def scores_again(
@@ -99,4 +100,4 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
 def _from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
     folder = CocoFolder(coco)
     ids = [*manifest.tune["image_ids"], *manifest.holdout["image_ids"]]
-    return build_ground_truth(folder.categories(ids), folder.captions(ids))
+    return coco_truth(folder, ids)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from kvtune.chair.notes import Note
 from kvtune.search.statistics import HypervolumeEstimate
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class TrialSummary:
         For a raced trial, the number of the trial that dominates it; its scores are over its ``images`` alone.
     below_floor
         Metrics that are below the study's floors; such a trial is not on the front and not exported.
+    notes
+        What makes its captions implausible (:mod:`kvtune.chair.notes`), where they were looked at.
     """
 
     number: int | None
@@ -129,6 +132,7 @@ class TrialSummary:
     length: Length | None = None
     raced_out_by: int | None = None
     below_floor: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,3 +183,9 @@ class StudySummary:
     validation: "Validation | None" = None
     race_confidence: float | None = None
     floors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[tuple[int | None, Note]]:
+        """What makes captions implausible, with the trial's number; None is the baseline."""
+        settings = [*([self.baseline] if self.baseline else []), *self.trials]
+        return [(setting.number, note) for setting in settings for note in setting.notes]

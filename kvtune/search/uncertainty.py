@@ -1,10 +1,12 @@
-"""How sure a study's numbers are: its summary with intervals, differences to the baseline, ties and length control."""
+"""How sure a study's numbers are: its summary with intervals, differences to the baseline, ties, length control and
+notes on its captions."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from kvtune.chair import load_ground_truth
+from kvtune.chair.notes import Note, look_at
 from kvtune.errors import KvtuneError
 from kvtune.search.captions import captions_of
 from kvtune.search.layout import StudyFolder
@@ -30,6 +32,7 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
     outcomes = Outcomes(folder.counts, scoring)
     known: dict[int | None, Outcome] = {}
     raced: dict[int | None, Outcome] = {}
+    notes: dict[int | None, tuple[Note, ...]] = {}
     curve = []
     for trial in [ledger.baseline, *ledger.trials]:
         if trial.metrics is None or trial.scoring != scoring.identity:
@@ -38,7 +41,9 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
             captions = captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial))
         except KvtuneError:
             continue
-        (raced if trial.state == "raced" else known)[trial.number] = outcomes.of(captions)
+        outcome = outcomes.of(captions)
+        (raced if trial.state == "raced" else known)[trial.number] = outcome
+        notes[trial.number] = tuple(look_at(captions, outcome.counts))
         if trial.number is None:
             curve = cut_baseline(outcomes.of_cuts(captions))
     outcomes.save()
@@ -58,6 +63,7 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
     changed = {
         trial.number: replace(
             trial,
+            notes=notes[trial.number],
             intervals=bootstrap.intervals(place[trial.number]),
             differences=differences.get(trial.number, {}),
             ties=tuple(ties.get(trial.number, ())) if trial.number is not None else (),
@@ -75,6 +81,7 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
     changed |= {
         trial.number: replace(
             trial,
+            notes=notes[trial.number],
             intervals=Bootstrap(raced[trial.number].counts[None]).intervals(0),
             length=length_of(raced[trial.number]),
         )

@@ -39,6 +39,13 @@ def test_written_and_read_again(tmp_path):
         ('{"42": "dog"}', "image 42 needs a list of COCO categories, not 'dog'"),
         ('{"42": null}', "image 42 needs a list"),
         ('{"42": {"dog": 1}}', "image 42 needs a list"),
+        ('{"42": [["dog", ["dog"]]]}', "image 42"),
+        ('{"42": [null]}', "'None' is no COCO category"),
+        ('{"42": ["\\ud800"]}', "is no COCO category"),
+        ('{"²": ["dog"]}', "'²' is no image id"),
+        ('{"42": ["dog"], "000000000042.jpg": ["cat"]}', "'42' and '000000000042.jpg' are one image"),
+        ('{"42": ["dog"], "42": ["cat"]}', "has the key '42' twice"),
+        ('{"images": [], "annotations": []}', "is an annotation file of COCO's; --coco takes the folder"),
         ("[]", "an object is expected"),
         ("{}", "holds no images"),
         ('{"42": ["dog"', "is not valid JSON"),
@@ -55,6 +62,23 @@ def test_files_that_are_none(tmp_path, text, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(RequestError, match="does not exist"):
         load_ground_truth(tmp_path / "truth.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10**5, '{"a":' * 10**5, '{"42": ' + "9" * 5000 + "}", '{"42": ["' + "x" * 10**6]
+)
+def test_files_too_deep_or_too_long(tmp_path, text):
+    path = tmp_path / "truth.json"
+    path.write_text(text)
+    with pytest.raises(RequestError) as caught:
+        load_ground_truth(path)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_a_byte_order_mark(tmp_path):
+    path = tmp_path / "truth.json"
+    path.write_text('{"42": ["dog"]}', encoding="utf-8-sig")
+    assert load_ground_truth(path) == {42: {"dog"}}
 
 
 def test_unknown_categories_of_instances():

@@ -57,8 +57,16 @@ def test_details_by_hand():
             "correct": ["dog", "dining table"],
             "missed": ["person"],
             "words": 15,
+            "denied": [],
         }
     ]
+
+
+def test_denied_mentions_are_marked_and_count():
+    scorer = ChairScorer({1: ["dog"]})
+    (line,) = scorer.details([{"image_id": 1, "caption": "There is no couch, but a dog and a cat."}])
+    assert line["mentioned"] == ["couch", "dog", "cat"] and line["hallucinated"] == ["couch", "cat"]
+    assert line["denied"] == ["couch"]
 
 
 @given(problems)

@@ -108,7 +108,7 @@ def test_subset_refused(coco, tmp_path):
     assert line.endswith(f"kvtune data download --to {tmp_path}/.cache/kvtune/coco")
     path = coco / "annotations" / "captions_val2014.json"
     path.write_text(path.read_text()[:-100])
-    assert f"{path} are truncated or not JSON" in refused(kvtune(*ask, "--images", 3))
+    assert f"{path} is not valid JSON: cut off" in refused(kvtune(*ask, "--images", 3))
     assert not out.exists()
 
 
@@ -124,7 +124,9 @@ def test_ground_truth(coco, tmp_path):
     captions.write_text(captions.read_text().replace("Caption 0 of 5.", "Two sheep beside a bike."))
     path = tmp_path / "truth.json"
     run = kvtune("data", "ground-truth", "--coco", coco, "--out", path, "--json")
-    assert run.stderr == ""
+    assert run.stderr.startswith(
+        "warning: 9 of 41 images have no instance in instances_val2014.json, instances_val2017.json of "
+    )
     truth = json.loads(path.read_text())
     assert sorted(map(int, truth)) == [*range(1, 31), *range(50, 61)]
     assert (truth["4"], truth["5"], truth["7"]) == (["dog", "person"], ["bicycle", "sheep"], ["person"])
@@ -155,9 +157,9 @@ def test_ground_truth_refused(coco, tmp_path):
     refused(kvtune(*ask, "--subset", tmp_path / "bad.json"))
     path = coco / "annotations" / "instances_val2017.json"
     path.write_text(path.read_text()[:-100])
-    assert f"{path} are truncated" in refused(kvtune(*ask))
+    assert f"{path} is not valid JSON: cut off" in refused(kvtune(*ask))
     path.unlink()
-    assert "image 50 is not in the annotations" in refused(kvtune(*ask))
+    assert "no instances_val2017.json, which image 50 needs" in refused(kvtune(*ask))
     assert not out.exists()
 
 

@@ -225,14 +225,14 @@ def bad_archives(whole: bytes) -> dict[str, tuple[bytes, str]]:
         "encrypted": (patched(whole, 6, 1), "encrypted"),
         "unknown compression": (patched(whole, 8, 99), "compression 99"),
         "lzma": (bomb(name, text * 100, compression=zipfile.ZIP_LZMA), "compression 14"),
-        "no JSON": (bomb(name, b"{} and more" * 10, compression=zipfile.ZIP_STORED), "not JSON"),
-        "cut JSON": (bomb(name, b'{"images": [{"id": 1', compression=zipfile.ZIP_STORED), "truncated"),
-        "no images": (bomb(name, text), "no 'images'"),
+        "no JSON": (bomb(name, b"{} and more" * 10, compression=zipfile.ZIP_STORED), "not valid JSON"),
+        "cut JSON": (bomb(name, b'{"images": [{"id": 1', compression=zipfile.ZIP_STORED), "cut off"),
+        "no images": (bomb(name, text), "it has no images"),
         "deep": (bomb(name, b'{"images": ' + b"[" * 5000, compression=zipfile.ZIP_STORED), "nested"),
         "other files": (bomb("other.json", text), "no item named"),
         "directory": (whole[:end] + whole[end : end + 12] + b"\xff\xff\xff\x7f" + whole[end + 16 :], "list of files"),
         "cut": (whole[: len(whole) // 2], "not a zip file"),
-        "control characters": (bomb(name, b'{"\x1b[31m'), "not JSON"),
+        "control characters": (bomb(name, b'{"\x1b[31m'), "not valid JSON"),
     }
 
 

@@ -110,7 +110,7 @@ def test_one_kind_is_enough_for_what_it_says(make_coco):
     folder = CocoFolder(root)
     assert folder.image_ids("val2014") == [1, 2]
     assert folder.categories([1]) == {1: {"person"}}
-    with pytest.raises(RequestError, match=r"image 1 is not in .*there is no such file.*kvtune data download"):
+    with pytest.raises(RequestError, match=r"no captions_val2014.json, which image 1 needs; .*kvtune data download"):
         folder.captions([1])
 
 
@@ -149,6 +149,14 @@ def test_missing_image_files(make_coco):
         ),
         lambda text: text.replace('"file_name"', '"path"'),
         lambda text: text.replace('"categories"', '"classes"'),
+        lambda text: text.replace('"name": "person"', '"name": ["person"]'),
+        lambda text: text.replace('"id": 1,', '"id": Infinity,', 1),
+        lambda text: text.replace('"image_id": 1', '"image_id": "²"', 1),
+        lambda text: text.replace('"image_id": 1', '"image_id": true', 1),
+        lambda text: text.replace('"image_id": 1', '"image_id": ' + "9" * 5000, 1),
+        lambda text: "[" * 100_000,
+        lambda text: '{"images": [null], "annotations": [], "categories": []}',
+        lambda text: '{"images": {"1": {}}, "annotations": [], "categories": []}',
     ],
     ids=[
         "half",
@@ -161,6 +169,14 @@ def test_missing_image_files(make_coco):
         "category",
         "no file_name",
         "no categories",
+        "category without a name",
+        "infinite id",
+        "superscript id",
+        "id that is true",
+        "5,000 digits",
+        "deep",
+        "null image",
+        "images by id",
     ],
 )
 def test_damaged_annotations(make_coco, damage):
@@ -176,10 +192,25 @@ def test_damaged_annotations(make_coco, damage):
     assert f"kvtune data download --to {root}" in str(error.value)
 
 
+def test_captions_that_are_no_text(make_coco):
+    root = make_coco("val2014", [1])
+    path = root / "annotations" / "captions_val2014.json"
+    path.write_text(path.read_text().replace('"Caption 0 of 1."', "null"))
+    with pytest.raises(RequestError, match=r"is not a COCO captions file \(an entry has no text 'caption'\)"):
+        CocoFolder(root).captions([1])
+
+
+def test_a_byte_order_mark(make_coco):
+    root = make_coco("val2014", [1])
+    path = root / "annotations" / "captions_val2014.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert len(CocoFolder(root).captions([1])[1]) == 5
+
+
 def test_bytes_that_are_no_text(make_coco):
     root = make_coco("val2014", [1])
     (root / "annotations" / "captions_val2014.json").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(RequestError, match=r"captions_val2014.json are truncated or not JSON"):
+    with pytest.raises(RequestError, match=r"captions_val2014.json is not UTF-8 text .*kvtune data download"):
         CocoFolder(root).captions([1])
 
 

@@ -11,6 +11,7 @@ from synthetic_studies import study, trial
 from kvtune.chair import ChairScorer
 from kvtune.errors import RequestError
 from kvtune.report.captions import caption_sets, packed_captions
+from kvtune.report.document import overlay_document
 from kvtune.report.outcomes import outcomes_frame
 from kvtune.report.overlay import captions_point, overlay_points
 from kvtune.report.thumbnails import SIDE, thumbnail
@@ -91,6 +92,19 @@ def test_an_overlay_is_scored_on_the_studys_images_alone(tmp_path):
     expected = ChairScorer(TRUTH).score([{"image_id": i, "caption": c} for i, c in CAPTIONS[None].items()])
     assert (point.label, point.x, point.y) == ("vcd", expected.chair_s, expected.f1)
     assert not point.reported and point.kind == "captions file, same images"
+
+
+def test_an_overlay_is_looked_at_and_read_by_other_fields(tmp_path, folder):
+    path = tmp_path / "other.csv"
+    path.write_text("image,text\n10,A dog.</s>\n20,\n30,A dog.\n")
+    (point,) = overlay_points(str(path), folder, "llava", "image", "text")
+    assert {note.kind: note.count for note in point.notes} == {"empty": 1, "end-marks": 1}
+    assert point.scores["chair_s"] == pytest.approx(100 / 3)
+    document = overlay_document(point)
+    assert [note["kind"] for note in document["notes"]] == ["empty", "end-marks"]
+    assert not any(" --answer" in note["text"] for note in document["notes"])
+    with pytest.raises(RequestError, match=r"\(image, text\); write --image-key image --caption-key text"):
+        overlay_points(str(path), folder, "llava")
 
 
 def test_an_overlay_that_misses_an_image_or_has_one_twice_is_refused(tmp_path, folder):

@@ -80,6 +80,8 @@ def test_opening_cuts_the_torn_line_off(tmp_path: Path) -> None:
         ([LINE, {"image_id": 43, "caption": "x", "tokens": 1}], "line 2: the key 'finish_reason' is missing"),
         ([LINE | {"finish_reason": "bored"}], "finish_reason must be one of eos, length, stop"),
         ([LINE | {"image_id": "42"}], "image_id and tokens must be whole numbers"),
+        ([LINE | {"image_id": True}], "image_id and tokens must be whole numbers"),
+        ([LINE | {"tokens": float("inf")}], "image_id and tokens must be whole numbers"),
         ([LINE, LINE], "line 2: image 42 has a caption already"),
         (["text"], "line 1 is not a JSON object"),
     ],
@@ -91,6 +93,21 @@ def test_what_is_no_caption_line_is_named(tmp_path: Path, lines: list[Any], mess
         with pytest.raises(KvtuneError, match=message) as caught:
             reading(path)
         assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"9" * 5000, b"[" * 10**5, b'{"caption": "\xff"}', b'{"a":' * 10**5])
+def test_a_line_that_cannot_be_read_is_named(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(json.dumps(LINE).encode() + b"\n" + data + b"\n")
+    with pytest.raises(KvtuneError, match="line 2 is not a JSON object"):
+        read_captions(path)
+
+
+def test_half_of_a_surrogate_pair_can_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(LINE | {"caption": "a \ud83d dog"}) + "\n")
+    (line,) = read_captions(path).values()
+    assert line["caption"].encode().decode() == "a \ufffd dog"
 
 
 def test_a_broken_line_before_the_last_is_named(tmp_path: Path) -> None:

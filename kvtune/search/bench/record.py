@@ -28,12 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import kvtune
-from kvtune.chair import COLUMNS, SCORER, ChairScorer, build_ground_truth
+from kvtune.chair import COLUMNS, SCORER, ChairScorer
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.search.bench.settings import SETS, Setting, methods_of
 from kvtune.search.bench.table import KEPT, Recorded, Table, load_table
 from kvtune.search.lines import LineWriter, read_lines
 from kvtune.search.space import load_space, spaces_folder
+from kvtune.search.truth import coco_truth
 
 if TYPE_CHECKING:
     from kvtune.captioning import Caption, CaptionRequest
@@ -165,7 +166,7 @@ def _render(folder: Path, scenes: Sequence[int], seed: int) -> tuple[dict[int, P
 
     write_coco(folder, scenes, seed)
     coco = CocoFolder(folder)
-    truth = build_ground_truth(coco.categories(scenes), coco.captions(scenes))
+    truth = coco_truth(coco, scenes)
     return dict(zip(scenes, coco.image_paths(scenes), strict=True)), truth
 
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvtune.chair import build_ground_truth
 from kvtune.coco import OPERA500, CocoFolder, Subset, available_images, check_images, draw, find_coco
 from kvtune.errors import RequestError
 from kvtune.search.judging import Image
+from kvtune.search.truth import coco_truth
 
 SEED = 0
 """Of the draw of tune images."""
@@ -57,7 +57,7 @@ class Images:
         """Objects in all these images."""
         if self._ground_truth is None:
             ids = self.image_ids
-            self._ground_truth = build_ground_truth(self.folder.categories(ids), self.folder.captions(ids))
+            self._ground_truth = coco_truth(self.folder, ids)
         return self._ground_truth
 
 

@@ -10,6 +10,7 @@ from kvtune.search.statistics.bootstrap import (
     bootstrap_p_value,
     percentile_interval,
     resampling_weights,
+    score_intervals,
 )
 from kvtune.search.statistics.hypervolume import HypervolumeEstimate, hypervolume_estimate, hypervolumes
 from kvtune.search.statistics.paired import holm, mcnemar
@@ -30,5 +31,6 @@ __all__ = [
     "mcnemar",
     "percentile_interval",
     "resampling_weights",
+    "score_intervals",
     "wilson_interval",
 ]

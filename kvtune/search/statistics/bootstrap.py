@@ -9,12 +9,13 @@ Intervals are percentile intervals (Efron and Tibshirani, 1993, chapter 13). The
 that is counted: greedy decoding has none, and the tune images stand for the images that they were drawn from.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kvtune.chair import COLUMNS, rates
+from kvtune.chair import COLUMNS, CaptionCounts, rates
 from kvtune.search.statistics.paired import mcnemar
 from kvtune.search.statistics.wilson import wilson_interval
 
@@ -29,14 +30,27 @@ SEED = 0
 """Of every bootstrap: the same data gives the same intervals."""
 
 
+_MOST_DRAWS = 10**7
+"""At a time: 160 MB."""
+
+
 def resampling_weights(images: int, resamples: int = RESAMPLES, seed: int = SEED) -> NDArray[np.float64]:
     """How often each of ``resamples`` bootstrap samples holds each image; shape ``[resamples, images]``.
 
     Rows sum to ``images``. Whole numbers, kept as float64 because matrix products of these are fast.
     """
-    draws = np.random.default_rng(seed).integers(0, images, size=(resamples, images))
-    draws += np.arange(resamples)[:, None] * images
-    return np.bincount(draws.ravel(), minlength=resamples * images).reshape(resamples, images).astype(np.float64)
+    return np.concatenate(list(_weights(images, resamples, seed)))
+
+
+def _weights(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """The rows of :func:`resampling_weights`, as many at a time as memory should hold."""
+    generator = np.random.default_rng(seed)
+    most = max(1, _MOST_DRAWS // images)
+    for first in range(0, resamples, most):
+        rows = min(most, resamples - first)
+        draws = generator.integers(0, images, size=(rows, images))
+        draws += np.arange(rows)[:, None] * images
+        yield np.bincount(draws.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
 
 
 class Bootstrap:
@@ -67,9 +81,9 @@ class Bootstrap:
     @cached_property
     def replicates(self) -> dict[str, NDArray[np.float64]]:
         """The rates of each resample by name, each of shape ``[resamples, settings]``."""
-        weights = resampling_weights(self.images, self.resamples, self.seed)
         by_image = np.moveaxis(self._counts, 1, 0).reshape(self.images, -1).astype(np.float64)
-        return rates((weights @ by_image).reshape(self.resamples, self.settings, len(COLUMNS)))
+        sums = [weights @ by_image for weights in _weights(self.images, self.resamples, self.seed)]
+        return rates(np.concatenate(sums).reshape(self.resamples, self.settings, len(COLUMNS)))
 
     def interval(self, metric: str, setting: int) -> Interval:
         """95 % interval of one rate of one setting.
@@ -115,6 +129,26 @@ class Bootstrap:
         found = self.replicates[metric]
         # Rounded, so that settings whose rates are equal do not differ by the last bit.
         return np.round(found[:, setting] - found[:, other], 9)
+
+
+def score_intervals(counts: CaptionCounts) -> dict[str, Interval]:
+    """95 % intervals of the rates of one set of captions, by name.
+
+    As :meth:`Bootstrap.intervals`. Where images have several captions, images are resampled with all of theirs, for
+    CHAIR_S too: captions of one image are not independent, as Wilson's interval takes them to be. Of a single image
+    there is nothing to resample, and only Wilson's interval is given.
+    """
+    images, place = np.unique(counts.image_ids, return_inverse=True)
+    table = np.zeros((1, len(images), len(COLUMNS)), dtype=np.int64)
+    np.add.at(table[0], place, counts.table)
+    bootstrap = Bootstrap(table)
+    alone = len(images) == len(counts)
+    if len(images) == 1:
+        return {"chair_s": bootstrap.interval("chair_s", 0)} if alone else {}
+    return {
+        metric: bootstrap.interval(metric, 0) if alone else percentile_interval(bootstrap.replicates[metric][:, 0])
+        for metric in METRICS
+    }
 
 
 def percentile_interval(replicates: ArrayLike) -> Interval:

@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtune.chair import COLUMNS
-from kvtune.search.statistics import METRICS, Bootstrap, bootstrap_p_value, resampling_weights, wilson_interval
+from kvtune.chair import COLUMNS, CaptionCounts
+from kvtune.search.statistics import (
+    METRICS,
+    Bootstrap,
+    bootstrap_p_value,
+    resampling_weights,
+    score_intervals,
+    wilson_interval,
+)
 
 
 def rows_of(images: int, seed: int, hallucinating: float = 0.4) -> list[dict[str, int]]:
@@ -198,3 +205,25 @@ def test_p_values_are_never_0_and_at_most_1() -> None:
 def test_counts_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="counts must be"):
         Bootstrap(np.zeros(shape))
+
+
+def test_resamples_do_not_depend_on_how_many_are_drawn_at_a_time(monkeypatch):
+    whole = resampling_weights(37, 50, seed=3)
+    for most in (1, 37 * 7, 1000):
+        monkeypatch.setattr("kvtune.search.statistics.bootstrap._MOST_DRAWS", most)
+        assert np.array_equal(resampling_weights(37, 50, seed=3), whole)
+
+
+def test_intervals_of_a_captions_file():
+    table = np.zeros((40, len(COLUMNS)), dtype=np.int64)
+    table[:, COLUMNS.index("captions")] = 1
+    table[::4, COLUMNS.index("hallucinated_captions")] = 1
+    table[:, COLUMNS.index("words")] = np.arange(40)
+    one_each = score_intervals(CaptionCounts(np.arange(40), table))
+    assert one_each == Bootstrap(table[None]).intervals(0)
+    # The same captions thrice tell no more than once, though there are three times as many.
+    thrice = score_intervals(CaptionCounts(np.tile(np.arange(40), 3), np.tile(table, (3, 1))))
+    assert thrice["mean_words"] == pytest.approx(one_each["mean_words"])
+    assert thrice["chair_s"] == pytest.approx(one_each["chair_s"], abs=3)
+    assert score_intervals(CaptionCounts(np.array([7]), table[:1])).keys() == {"chair_s"}
+    assert score_intervals(CaptionCounts(np.array([7, 7]), table[:2])) == {}

@@ -1,0 +1,393 @@
+"""What makes captions implausible, so that no score stands alone that says nothing.
+
+Each kind of note has its own evidence and its own threshold:
+
+``empty``, ``refusals``, ``reasoning``, ``question``
+    Any caption that is empty, that refuses, or that holds a reasoning block or the question: none of them is a
+    description, and the evidence is exact enough that 500 captions of LLaVA-1.5 show none. An empty caption
+    hallucinates nothing, so each lowers CHAIR_S by up to its share; a question's objects are scored as the caption's.
+``no-objects``
+    At least half of the captions name no COCO object and are none of these. Of real captions of COCO images it is under
+    one in a hundred, so something else was scored: a wrong field, for one.
+``script``, ``language``
+    At least 1 % of the captions have mostly letters of another script, or are of 15 words or more of which under 15 %
+    are English function words; or all words of all captions together are such. English captions have 35 % and more
+    (LLaVA-1.5's 500; COCO's own, which are short, 42 % together), German, French, Spanish and Italian ones about 10 %.
+    The scorer reads English words alone.
+``repetition``
+    Captions that hold at least 20 mentions (the most that any of the 500 has), 8 or more of each category on average,
+    or one caption of three or more that holds most mentions; and CHAIR_I differs by a point or more without them. At
+    500 captions its 95 % interval is 1.5 points to either side.
+``token-limit``
+    At least 10 % of the captions hit the token limit, by their ``finish_reason`` or, where they have none, by ending
+    within a sentence. Half sentences are then scored, and objects late in a caption are never reached; of the 500 none
+    does, at 64 tokens nearly all do.
+``no-truth``
+    The ground truth has no object in any of the images.
+``same-image``
+    Several captions of one image: each counts.
+``end-marks``, ``line-breaks``, ``sentences``
+    What :class:`~kvtune.chair.cleaning.Cleaning` cut, and, ``end-marks-left`` and ``line-breaks-left``, what it was
+    told to leave. Any.
+``skipped``, ``instances-only``
+    What ``kvtune score`` was asked for and scores depend on.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvtune.chair.captions import listed, printable
+from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, is_cut_off, read_line_breaks
+from kvtune.chair.counts import COLUMNS, rates
+
+FACTS = ("end-marks", "line-breaks", "sentences", "skipped", "instances-only")
+"""Kinds that say what was done with the captions; all others say that a score may mislead."""
+
+SOME = 1.0
+"""Percent of captions from which on another language is said."""
+
+MANY = 10.0
+"""Percent of captions from which on the token limit is said."""
+
+_LANGUAGE = "Hardly any English function word (another language, or a list of words)"
+_MENTIONS, _EACH = 20, 8
+_POINT = 1.0
+
+_REASONING_TAG = re.compile(
+    r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|◁/?think▷", re.IGNORECASE
+)
+_REASONING_LINE = re.compile(
+    r"^[\W_]{0,6}(?:reasoning|thoughts?|thinking|chain of thought|let me think|let's think)\b[^\n.]{0,20}?[:.,]",
+    re.IGNORECASE | re.MULTILINE,
+)
+_QUESTION = re.compile(
+    r"^\s*(?:user|human|question|prompt|instruction)\s*:|\bassistant\s*:|\[/?INST\]|<image>|<\|im_start\|>"
+    r"|###\s*(?:human|user)\b|\bdescribe (?:this|the) (?:image|picture|photo)|^[^.!?\n]{10,300}\?(?=\s)",
+    re.IGNORECASE | re.ASCII,
+)
+_QUESTION_HAS = (":", "inst]", "<image>", "<|im_start|>", "###", "describe th", "?")
+_REFUSAL = re.compile(
+    r"^\W*(?:(?:i['’]?m|i am) (?:(?:very|so) )?(?:sorry|unable|not able|afraid|just an?|an? (?:ai|text))\b"
+    r"|sorry\b|(?:i |my )apologi[sz]e|my apologies\b|apologies\b|unfortunately\b[, ]+i\b"
+    r"|i (?:can['’]?t|cannot|can not|could ?n['’]?t|could not|do ?n['’]?t (?:have|see)|do not (?:have|see)|won['’]?t)\b"
+    r"|as an? (?:ai|artificial|(?:large )?language model|text-based)\b"
+    r"|it (?:seems|looks|appears)(?: like| that)? you (?:have ?n['’]?t|have not|did ?n['’]?t|did not|forgot)\b"
+    r"|(?:it (?:seems|looks|appears)(?: like| that)? )?(?:no|there (?:is|was) no) (?:image|picture|photo)\b"
+    r"|please (?:provide|upload|share|attach)\b)",
+    re.IGNORECASE,
+)
+_ENDS_OF_REASONING = ("</think>", "</thinking>", "</thought>", "</reasoning>", "</analysis>", "◁/think▷")
+_ANSWERS = ("Final answer:", "Final Answer:", "Answer:", "Caption:", "Description:", "Response:")
+_ENDS_OF_QUESTION = ("ASSISTANT:", "Assistant:", "assistant:", "[/INST]", "<image>", *_ANSWERS)
+_NOTHING = ("", "none", "null", "nan", "n/a")
+_LETTER = re.compile(r"[^\W\d_]")
+_LATIN = re.compile(r"[A-Za-zÀ-ɏḀ-ỿ]")
+_FUNCTION_WORDS = frozenset(
+    "a the and of is are to with at it its this that there by for from near while they be has have their which several "  # noqa: SIM905
+    "two some other another into his her who in on".split()
+)
+_FUNCTION_SHARE = 0.15
+_ENOUGH_WORDS, _ENOUGH_WORDS_TOGETHER = 15, 8
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing that is implausible about captions, or was done with them.
+
+    Attributes
+    ----------
+    kind
+        Its name; see :mod:`kvtune.chair.notes`.
+    count
+        Captions that it is about.
+    share
+        Percent of all captions, 0 to 100.
+    text
+        What it is and what to do about it, for a person.
+    """
+
+    kind: str
+    count: int
+    share: float
+    text: str
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether a score may mislead because of it."""
+        return self.kind not in FACTS
+
+    def to_dict(self) -> dict[str, Any]:
+        """The note as JSON has it."""
+        return asdict(self)
+
+
+def look_at(
+    captions: Sequence[Mapping[str, Any]],
+    table: NDArray[np.int64] | None = None,
+    *,
+    fields: Sequence[str] = (),
+    options: bool = False,
+    ending: bool = True,
+) -> list[Note]:
+    """Look at captions as they are scored.
+
+    Parameters
+    ----------
+    captions
+        ``image_id`` and ``caption``; ``finish_reason`` (``length`` at the token limit) where it is known.
+    table
+        Their counts, :attr:`~kvtune.chair.counts.CaptionCounts.table`, shape ``[captions, len(COLUMNS)]``; what needs
+        them is not looked at where they are None.
+    fields
+        Fields of the file that they are from, to be named where a wrong one was scored.
+    options
+        Name the options of ``kvtune score`` that cure what they can.
+    ending
+        Look at how captions end.
+    """
+    if not captions:
+        return []
+    return _Look(captions, table, fields, options).notes(ending)
+
+
+def look_at_request(written: int, scored: int, instances_only: bool) -> list[Note]:
+    """What was asked for that scores depend on.
+
+    Parameters
+    ----------
+    written, scored
+        Captions of the file, and of those that have ground truth.
+    instances_only
+        The ground truth has no objects of reference captions.
+    """
+    notes = []
+    if scored < written:
+        notes.append(_note("skipped", "Images without ground truth, left out", written - scored, written))
+    if instances_only:
+        text = ", so that an object of the reference captions alone counts as hallucinated"
+        notes.append(_note("instances-only", "Ground truth of instances alone", scored, scored, text))
+    return notes
+
+
+def look_at_cleaning(written: Sequence[str], cleaning: Cleaning, options: bool = False) -> list[Note]:
+    """What a cleaning cut from captions, or what was left in by request.
+
+    Parameters
+    ----------
+    written
+        The captions as they are in the file.
+    cleaning
+        How they are read.
+    options
+        Name the options of ``kvtune score``.
+    """
+    texts = [text.rsplit(cleaning.answer_after, 1)[-1] for text in written] if cleaning.answer_after else list(written)
+    marks = sum(cut_end_marks(text) != text for text in texts)
+    breaks = sum(read_line_breaks(text) != text for text in texts)
+    total = len(texts)
+    notes = []
+    if marks and cleaning.as_written:
+        lost = ", before which the scorer loses a word; leave --as-written out to cut them"
+        notes.append(_note("end-marks-left", "Special tokens such as </s>", marks, total, lost))
+    elif marks:
+        cut = " with what followed" + ("; --as-written leaves them in" if options else "")
+        notes.append(_note("end-marks", "Special tokens such as </s> cut", marks, total, cut))
+    if breaks and cleaning.as_written:
+        lost = ", which joins words; leave --as-written out to read a line break"
+        notes.append(_note("line-breaks-left", "\\n as two characters", breaks, total, lost))
+    elif breaks:
+        cut = "; --as-written leaves it" if options else ""
+        notes.append(_note("line-breaks", "\\n as two characters read as a line break", breaks, total, cut))
+    if cleaning.complete_sentences:
+        whole = Cleaning(cleaning.as_written, False, cleaning.answer_after)
+        dropped = sum(complete_sentences(text) != text for text in (whole(each).rstrip() for each in written))
+        if dropped:
+            notes.append(_note("sentences", "Unfinished last sentence dropped", dropped, len(texts)))
+    return notes
+
+
+class _Look:
+    def __init__(
+        self,
+        captions: Sequence[Mapping[str, Any]],
+        table: NDArray[np.int64] | None,
+        fields: Sequence[str],
+        options: bool,
+    ) -> None:
+        self.captions = captions
+        self.texts = [caption["caption"] for caption in captions]
+        self.table = table
+        self.fields = fields
+        self.options = options
+        self.kinds: dict[str, list[str]] = {}
+        kinds = [kind_of_text(text) for text in self.texts]
+        words = [
+            (0, 0) if kind is not None else _function_words(text) for text, kind in zip(self.texts, kinds, strict=True)
+        ]
+        known, together = (sum(counts) for counts in zip(*words, strict=True))
+        enough = 1 if _is_foreign(known, together, _ENOUGH_WORDS_TOGETHER) else _ENOUGH_WORDS
+        kinds = ["language" if _is_foreign(*each, enough) else kind for kind, each in zip(kinds, words, strict=True)]
+        for text, kind in zip(self.texts, kinds, strict=True):
+            if kind is not None:
+                self.kinds.setdefault(kind, []).append(text)
+        self.plain = np.array([kind is None for kind in kinds])
+
+    def notes(self, ending: bool) -> list[Note]:
+        found = [self._no_objects(), self._no_truth(), self._empty(), self._refusals(), self._reasoning()]
+        found += [self._question(), self._foreign("script", "In another script"), self._foreign("language", _LANGUAGE)]
+        found += [self._repetition(), self._token_limit() if ending else None, self._same_image()]
+        return [note for note in found if note is not None]
+
+    def _note(self, kind: str, label: str, count: int, why: str, cure: str, option: str = "") -> Note:
+        return _note(kind, label, count, len(self.texts), f", {why}; {option if option and self.options else cure}")
+
+    def _column(self, name: str) -> NDArray[np.int64] | None:
+        return None if self.table is None else self.table[:, COLUMNS.index(name)]
+
+    def _no_objects(self) -> Note | None:
+        mentions = self._column("mentions")
+        if mentions is None:
+            return None
+        count = int(np.sum((mentions == 0) & self.plain))
+        if not count or 2 * count < len(self.texts):
+            return None
+        there = listed(self.fields) if self.fields else ""
+        why = "whose CHAIR is 0 whatever they say"
+        cure = "look whether these are captions, in English"
+        option = f"is --caption-key right? The file's fields: {there}" if there else ""
+        return self._note("no-objects", "No COCO object named", count, why, cure, option)
+
+    def _no_truth(self) -> Note | None:
+        present = self._column("present")
+        if present is None or present.any():
+            return None
+        why = "so that every mention counts as hallucinated"
+        return self._note("no-truth", "No object in the ground truth", len(self.texts), why, "is it of these images?")
+
+    def _empty(self) -> Note | None:
+        count = len(self.kinds.get("empty", ()))
+        why, cure = "which hallucinate nothing and so lower CHAIR_S", "caption these images again, or leave them out"
+        return self._note("empty", "Empty", count, why, cure) if count else None
+
+    def _refusals(self) -> Note | None:
+        found = self.kinds.get("refusals")
+        if not found:
+            return None
+        why = f"such as {_begin(found[0])}, which hallucinate nothing and so lower CHAIR_S"
+        return self._note("refusals", "Refusals", len(found), why, "ask in other words, or leave them out")
+
+    def _reasoning(self) -> Note | None:
+        found = self.kinds.get("reasoning")
+        if not found:
+            return None
+        why = f"such as {_begin(found[0])}, whose objects are scored too"
+        end = _most(found, (*_ENDS_OF_REASONING, *_ANSWERS))
+        if end is None and any(map(_REASONING_TAG.search, found)):
+            return self._note("reasoning", "Reasoning without an end", len(found), why, "allow more new tokens")
+        option = f"--answer-after '{end or 'TEXT'}' scores what follows it"
+        return self._note("reasoning", "Reasoning inside", len(found), why, "cut it off", option)
+
+    def _question(self) -> Note | None:
+        found = self.kinds.get("question")
+        if not found:
+            return None
+        why = f"such as {_begin(found[0])}, whose objects are scored too"
+        option = f"--answer-after '{_most(found, _ENDS_OF_QUESTION) or 'TEXT'}' scores what follows it"
+        return self._note("question", "The question inside", len(found), why, "cut it off", option)
+
+    def _foreign(self, kind: str, label: str) -> Note | None:
+        count = len(self.kinds.get(kind, ()))
+        if not count or 100 * count < SOME * len(self.texts):
+            return None
+        why = "of which the scorer reads nothing or little"
+        return self._note(kind, label, count, why, "it reads English sentences: ask for them, or translate")
+
+    def _repetition(self) -> Note | None:
+        mentions, mentioned = self._column("mentions"), self._column("mentioned")
+        if self.table is None or mentions is None or mentioned is None:
+            return None
+        many = mentions >= _MENTIONS
+        chosen = many & (mentions >= _EACH * mentioned)
+        if len(mentions) > 2:
+            chosen |= many & (2 * mentions > mentions.sum())
+        if not chosen.any():
+            return None
+        whole, rest = (float(rates(part.sum(axis=0))["chair_i"]) for part in (self.table, self.table[~chosen]))
+        if abs(whole - rest) < _POINT:
+            return None
+        why = (
+            f"the first of image {self.captions[int(np.argmax(chosen))]['image_id']}, with {mentions[chosen].sum()} of "
+            f"all {mentions.sum()} mentions: CHAIR_I is {whole:.1f} with and {rest:.1f} without"
+        )
+        cure = "a repetition penalty or fewer new tokens end that"
+        return self._note("repetition", "Repetition decides CHAIR_I", int(chosen.sum()), why, cure)
+
+    def _token_limit(self) -> Note | None:
+        reasons = [caption.get("finish_reason") for caption in self.captions]
+        known = all(reasons)
+        count = sum(reason == "length" for reason in reasons) if known else sum(map(is_cut_off, self.texts))
+        if not count or 100 * count < MANY * len(self.texts):
+            return None
+        label = "At the token limit" if known else "Ended within a sentence, as at a token limit"
+        option = "--complete-sentences drops that, as evaluations at 64 tokens do"
+        return self._note(
+            "token-limit", label, count, "of which half a sentence is scored", "allow more new tokens", option
+        )
+
+    def _same_image(self) -> Note | None:
+        images = len({caption["image_id"] for caption in self.captions})
+        further = len(self.captions) - images
+        if not further:
+            return None
+        text = f"{len(self.captions)} captions of {images} images; each caption counts"
+        return Note("same-image", further, 100 * further / len(self.captions), text)
+
+
+def kind_of_text(text: str) -> str | None:
+    """Why a text is no English description: the kind of note, or None."""
+    if text.strip().lower() in _NOTHING:
+        return "empty"
+    if (("<" in text or "◁" in text) and _REASONING_TAG.search(text)) or _REASONING_LINE.search(text):
+        return "reasoning"
+    if _REFUSAL.match(text):
+        return "refusals"
+    lower = text.lower()
+    if any(each in lower for each in _QUESTION_HAS) and _QUESTION.search(text):
+        return "question"
+    if not text.isascii() and 2 * len(_LATIN.findall(text)) < len(_LETTER.findall(text)):
+        return "script"
+    return None
+
+
+def _function_words(text: str) -> tuple[int, int]:
+    """How many of a text's words are English function words, and how many words there are."""
+    words = text.lower().split()
+    return sum(map(_FUNCTION_WORDS.__contains__, words)), sum(word[0].isalpha() for word in words)
+
+
+def _is_foreign(known: int, words: int, enough: int) -> bool:
+    return words >= enough and known < _FUNCTION_SHARE * words
+
+
+def _note(kind: str, label: str, count: int, total: int, text: str = "") -> Note:
+    share = 100 * count / total
+    captions = f"{count} of {total} caption{'s' * (total > 1)} ({share:.{int(share < 10)}f} %)"
+    return Note(kind, count, share, f"{label}: {captions}{text}")
+
+
+def _begin(text: str) -> str:
+    """How a text begins, quoted."""
+    line = printable(" ".join(text.split()))
+    return f'"{line[:40].rstrip()}..."' if len(line) > 43 else f'"{line}"'
+
+
+def _most(texts: Sequence[str], ends: Sequence[str]) -> str | None:
+    """The end that most of the texts hold, the first of several; None if none holds any."""
+    counts = [sum(end in text for text in texts) for end in ends]
+    most = max(counts)
+    return ends[counts.index(most)] if most else None
