@@ -118,7 +118,8 @@ class PagedDecoding(Decoding):
             if len(self.requests) == 1:
                 raise KvtuneError(NO_ROOM)
             # Captions become longer than was thought; the youngest give way, which costs the least.
-            self.scheduler.caption_pages += 1
+            longest = pages_for(self.max_new_tokens + 1)
+            self.scheduler.caption_pages = min(self.scheduler.caption_pages + 1, longest)
             youngest = sorted(self.requests, key=lambda row: (self.grid.newest[row], -row))
             for row in youngest[: max(1, min(missing, len(youngest) - 1))]:
                 self.scheduler.put_back(row)

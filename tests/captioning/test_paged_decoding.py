@@ -90,6 +90,16 @@ def test_a_prompt_longer_than_was_thought_takes_the_place_of_one_that_is_done():
     assert captions.keys() == {0, 1}
 
 
+def test_no_more_is_expected_of_captions_than_they_can_take():
+    """All captions run to the limit, and again and again there is no page for the next token."""
+    scripts = [Script(number, 0, 308 + number % 13) for number in range(192)]
+    with pytest.MonkeyPatch.context() as patch:
+        decoding = scripted(patch, a_plan(32, 1 + 32 * 4, 32, 320), lambda image: 32, 320)
+        captions, _ = run(decoding, scripts)
+    assert len(captions) == 192
+    assert decoding.scheduler.caption_pages <= pages_for(321)
+
+
 @pytest.mark.parametrize("pages", [1, 8])
 def test_no_room_for_one_caption_is_said(pages):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KvtuneError, match="single caption"):
