@@ -122,7 +122,7 @@ class Grid:
             state.set_rows(rows, [method if type(method) is kind else None for method in methods])
             if state.smooths_output:
                 for layer in range(self.n_layers):
-                    state.start_outputs(rows, layer, self.prefix_outputs[layer, group])
+                    state.start_outputs(index, layer, self.prefix_outputs[layer, group])
         return self._first_tokens[host_group].tolist()
 
     def packed(self, groups: Sequence[Sequence[int]], lanes: int) -> Grid:

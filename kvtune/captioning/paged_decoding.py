@@ -77,12 +77,14 @@ class PagedDecoding(Decoding):
             request_of.setdefault(placement.image, placement.request)
         images = list(loads)
         refused: set[int] = set()
+        promised = sum(placement.image not in loads for placement in starts)
         for begin in range(0, len(images), PREFILL_BATCH):
             batch = images[begin : begin + PREFILL_BATCH]
             prompts = self.prompts_of([request_of[image] for image in batch])
-            fits = {
-                image: self.grid.reserve(image, prompt.length) for image, prompt in zip(batch, prompts, strict=True)
-            }
+            fits = {}
+            for image, prompt in zip(batch, prompts, strict=True):
+                fits[image] = self._reserve(image, prompt.length, promised + 1)
+                promised += fits[image]
             self.scheduler.prompt_pages = max(
                 self.scheduler.prompt_pages, *(pages_for(prompt.length) for prompt in prompts)
             )
@@ -95,8 +97,9 @@ class PagedDecoding(Decoding):
                     self.grid.load(image, prefix)
         fitting = [placement for placement in starts if placement.image not in refused]
         begun = fitting[: self.grid.pages.free]
+        rows = {placement.row for placement in begun}
         for placement in reversed(starts):
-            if placement not in begun:
+            if placement.row not in rows:
                 self.scheduler.put_back(placement.row)
         for image in refused:
             self.scheduler.forget(image)
@@ -106,6 +109,13 @@ class PagedDecoding(Decoding):
 
     def _layers(self) -> AbstractContextManager[object]:
         return self._fused.applied()
+
+    def _reserve(self, image: int, length: int, promised: int) -> bool:
+        """Take a prompt's pages, if need be those of prompts that nobody reads; False unless ``promised`` are left."""
+        while pages_for(length) + promised > self.grid.pages.free:
+            if not self.scheduler.evict():
+                return False
+        return self.grid.reserve(image, length)
 
     def _make_room(self) -> None:
         while self.requests:

@@ -27,6 +27,7 @@ from kvtune.captioning.prefix import Prefix, PromptEnd
 from kvtune.captioning.step import KeysOnly
 from kvtune.methods import Method, RowState
 from kvtune.methods.cache_name import CACHE
+from kvtune.methods.sending import pinned, to_device
 from kvtune.models import VisionLanguageModel
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -86,9 +87,11 @@ class PagedGrid:
         missing = len(own) - self._prompt_table.shape[1]
         if missing > 0:
             self._prompt_table = torch.nn.functional.pad(self._prompt_table, (0, missing))
-        pages = self._to_device(np.array(own))
+        pages = to_device(np.array(own), self.vlm.device)
         self._prompt_table[image, : len(own)] = pages
-        self._prompt_lengths[image] = prefix.length - 1
+        self._prompt_lengths[image : image + 1].fill_(
+            prefix.length - 1
+        )  # a single number put there would be waited for
         for cache, new in ((self.keys, prefix.keys), (self.values, prefix.values)):
             filled = torch.nn.functional.pad(new, (0, 0, 0, len(own) * PAGE - prefix.length))
             cache[:, pages] = filled.unflatten(2, (len(own), PAGE)).transpose(1, 2)
@@ -110,7 +113,7 @@ class PagedGrid:
         self._table[rows, 0] = own
         last = [divmod(prompt.length - 1, PAGE) for prompt in prompts]
         from_pages = [self.pages.of(("image", image))[page] for image, (page, _) in zip(images, last, strict=True)]
-        index, to_page, from_page, place, tokens, positions = self._to_device(
+        index, to_page, from_page, place, tokens, positions = to_device(
             np.array(
                 [
                     rows,
@@ -120,7 +123,8 @@ class PagedGrid:
                     [prompt.first_token for prompt in prompts],
                     [prompt.next_position for prompt in prompts],
                 ]
-            )
+            ),
+            self.vlm.device,
         )
         for cache in (self.keys, self.values):
             cache[:, to_page, :, 0] = cache[:, from_page, :, place].transpose(0, 1)
@@ -132,7 +136,7 @@ class PagedGrid:
             if state.smooths_output:
                 outputs = torch.stack([prompt.outputs for prompt in prompts], dim=1)
                 for layer in range(self.n_layers):
-                    state.start_outputs(rows, layer, outputs[layer])
+                    state.start_outputs(index, layer, outputs[layer])
         return [prompt.first_token for prompt in prompts]
 
     def release(self, row: int) -> None:
@@ -151,7 +155,7 @@ class PagedGrid:
 
     def move(self, order: np.ndarray) -> None:
         """Row ``i`` becomes what row ``order[i]`` was; ``order`` is a permutation of all rows."""
-        index = self._to_device(order)
+        index = to_device(order, self.vlm.device)
         for name in ("_tokens", "_positions"):
             tensor = getattr(self, name)
             tensor.copy_(tensor[index])
@@ -241,7 +245,7 @@ class PagedGrid:
         # A row that is not running has pages still if its last token has not been looked at; it writes into nobody's.
         table = np.where(newest[:, None] > 0, self._table[:width], 0)
         sent = np.concatenate([newest, lanes_of_rows, table.ravel(), tile_images, members])
-        self._layout[: len(sent)].copy_(self._pinned(sent), non_blocking=True)
+        self._layout[: len(sent)].copy_(pinned(sent, self.vlm.device), non_blocking=True)
         return tiles
 
     def _on_device(self, width: int, tiles: int) -> Layout:
@@ -263,11 +267,3 @@ class PagedGrid:
 
     def _layout_size(self, width: int, tiles: int) -> int:
         return width * (2 + self._table.shape[1]) + tiles * (1 + LANES)
-
-    def _to_device(self, numbers: np.ndarray) -> Tensor:
-        return self._pinned(numbers).to(self.vlm.device, non_blocking=True)
-
-    def _pinned(self, numbers: np.ndarray) -> Tensor:
-        """``numbers`` in memory from which a GPU copies while the host goes on."""
-        tensor = torch.from_numpy(numbers)
-        return tensor.pin_memory() if self.vlm.device.type == "cuda" else tensor

@@ -360,7 +360,7 @@ def _attention(
     if kvtune_step is None or state is None or kvtune_step.is_prompt or module.layer_idx not in state.layers:
         output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
         if state is not None and state.smooths_output and module.layer_idx in state.layers:
-            state.start_outputs(range(len(output)), module.layer_idx, output[:, -1])
+            state.start_outputs(torch.arange(len(output), device=output.device), module.layer_idx, output[:, -1])
         if kvtune_step is not None and kvtune_step.observed is not None:
             kvtune_step.observed.append(row_entropy(_weights(query, key, attention_mask, scaling)))
         return output, weights

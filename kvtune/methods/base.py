@@ -118,8 +118,11 @@ class RowState(ABC):
         """Attention output of one layer, [rows, heads, head_dim], smoothed where a row asks for it."""
 
     @abstractmethod
-    def start_outputs(self, rows: Sequence[int], layer: int, output: Tensor) -> None:
-        """Take the last prompt token's attention output, [len(rows), heads, head_dim], to start output smoothing."""
+    def start_outputs(self, rows: Tensor, layer: int, output: Tensor) -> None:
+        """Take the last prompt token's attention output, [len(rows), heads, head_dim], to start output smoothing.
+
+        ``rows`` are indices on the state's device.
+        """
 
     @abstractmethod
     def factors(self, entropy: Tensor) -> tuple[Tensor, Tensor]:

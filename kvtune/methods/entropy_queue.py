@@ -20,9 +20,12 @@ class EntropyQueue:
         self.seen = torch.zeros_like(self.lengths)
         self.entries = torch.full((n_layers, n_rows, 1), torch.inf, device=device)
 
-    def start(self, rows: Tensor, lengths: Tensor) -> None:
-        """Empty the queues of ``rows`` (indices) and let each keep at most ``lengths`` entries (M, at least 1)."""
-        missing = int(lengths.max()) - self.entries.shape[2]
+    def start(self, rows: Tensor, lengths: Tensor, longest: int) -> None:
+        """Empty the queues of ``rows`` (indices) and let each keep at most ``lengths`` entries (M, at least 1).
+
+        ``longest`` is the greatest of ``lengths``, which the host must not ask a device for.
+        """
+        missing = longest - self.entries.shape[2]
         if missing > 0:
             self.entries = torch.nn.functional.pad(self.entries, (0, missing), value=torch.inf)
         self.lengths[rows] = lengths

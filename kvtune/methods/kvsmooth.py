@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kvtune.errors import RequestError
 from kvtune.methods.base import Method, RowState
 from kvtune.methods.entropy_queue import EntropyQueue, moved
+from kvtune.methods.sending import to_device
 from kvtune.methods.smoothing import lerp_
 from kvtune.text import quoted
 
@@ -106,20 +108,32 @@ class KVSmoothRows(RowState):
         self._outputs: dict[int, Tensor] = {}
 
     def set_rows(self, rows: Sequence[int], methods: Sequence[KVSmooth | None]) -> None:
-        device = self._low.device
-        index = torch.tensor(list(rows), device=device)
-        layers = torch.arange(len(self._in_layers), device=device)[:, None]
-        start = torch.tensor([m.start_layer if m else 0 for m in methods], device=device)
-        end = torch.tensor([m.end_layer if m else 0 for m in methods], device=device)
-        low, high = torch.tensor([_bounds(m) for m in methods], dtype=torch.float64, device=device).T
         targets = [m.target if m else None for m in methods]
-        self._low[index], self._high[index] = low, high
+        lengths = [m.queue_length if m else 1 for m in methods]
+        # float64 holds all of these exactly, so that one copy brings them.
+        numbers = to_device(
+            np.array(
+                [
+                    list(rows),
+                    [m.start_layer if m else 0 for m in methods],
+                    [m.end_layer if m else 0 for m in methods],
+                    lengths,
+                    [t in ("kv", "k") for t in targets],
+                    [t == "kv" for t in targets],
+                    [t == "attention_output" for t in targets],
+                    *zip(*map(_bounds, methods), strict=True),
+                ],
+                dtype=np.float64,
+            ),
+            self._low.device,
+        )
+        index, start, end, queue_lengths = numbers[:4].long()
+        self._on_keys[index], self._on_values[index], self._on_output[index] = numbers[4:7].bool()
+        self._low[index], self._high[index] = numbers[7:]
+        layers = torch.arange(len(self._in_layers), device=index.device)[:, None]
         self._in_layers[:, index] = (layers >= start) & (layers < end)
-        self._on_keys[index] = torch.tensor([t in ("kv", "k") for t in targets], device=device)
-        self._on_values[index] = torch.tensor([t == "kv" for t in targets], device=device)
-        self._on_output[index] = torch.tensor([t == "attention_output" for t in targets], device=device)
         self._smooths_output |= "attention_output" in targets
-        self._queue.start(index, torch.tensor([m.queue_length if m else 1 for m in methods], device=device))
+        self._queue.start(index, queue_lengths, max(lengths))
         smoothed = [range(m.start_layer, m.end_layer) for m in methods if m]
         if smoothed:
             known = [self.layers] if self.layers else []
@@ -129,10 +143,10 @@ class KVSmoothRows(RowState):
     def smooths_output(self) -> bool:
         return self._smooths_output
 
-    def start_outputs(self, rows: Sequence[int], layer: int, output: Tensor) -> None:
+    def start_outputs(self, rows: Tensor, layer: int, output: Tensor) -> None:
         if layer not in self._outputs:
             self._outputs[layer] = output.new_zeros(len(self._low), *output.shape[1:])
-        self._outputs[layer][list(rows)] = output
+        self._outputs[layer][rows] = output
 
     def smooth_output(self, layer: int, entropy: Tensor, output: Tensor) -> Tensor:
         factor = self._factor(entropy[None], slice(layer, layer + 1))[0] * self._on_output

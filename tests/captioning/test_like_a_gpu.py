@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from graph_like import RecordedStep, like_a_gpu
+from graph_like import NoWaits, RecordedStep, like_a_gpu
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import small_llava
@@ -21,6 +21,7 @@ from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import plan_pages
 from kvtune.captioning.prefill import prefill
+from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.prompts import Prompts
 from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError
@@ -238,6 +239,53 @@ def test_a_step_runs_where_nothing_can_be_read(methods):
             state.factors = lambda entropy: entropy.max().item() and factors(entropy)
             with pytest.raises(RuntimeError, match="meta"):
                 grid._decode(4, tiles)
+
+
+def test_captions_begin_and_go_on_without_waiting_for_the_device():
+    """Prompts come onto the grid, captions start under all kinds of methods, step, move and end."""
+    with torch.inference_mode():
+        prefixes = list(prefill(ENDLESS, Prompts(ENDLESS, None).of(["a", "b"], random_images(2)), [None, None]))
+    meta = small_vlm(copy.deepcopy(ENDLESS.hf_model).to("meta"), eos=())
+    grid = PagedGrid(meta, dataclasses.replace(plan_pages(ENDLESS, 20, 60, 6, 2, 6), pages=40), cuda_graphs=False)
+    with torch.inference_mode(), attention_implementation(meta.hf_model, ATTENTION):
+        prefixes = [
+            Prefix(
+                prefix.keys.to("meta"),
+                prefix.values.to("meta"),
+                dataclasses.replace(prefix.end, outputs=prefix.end.outputs.to("meta")),
+            )
+            for prefix in prefixes
+        ]
+        with NoWaits():
+            for image, prefix in enumerate(prefixes):
+                assert grid.reserve(image, prefix.length)
+                grid.load(image, prefix)
+            grid.start([0, 2], [0, 1], [None, METHODS[1]])
+            grid.step(np.array([0, 2]))
+            grid.start([1, 3, 4, 5], [0, 1, 0, 1], METHODS[2:6])
+            grid.step(np.arange(6))
+            grid.release(0)
+            grid.move(np.array([5, 4, 3, 2, 1, 0]))
+            assert grid.step(np.arange(5)).is_meta
+
+
+WAITS = {
+    "number": lambda state: state.__setitem__((0,), 1),
+    "list": lambda state: state[[0, 1]],
+    "array": lambda state: state.__setitem__(np.arange(2), 0),
+    "index": lambda state: state[torch.arange(2)],
+    "new": lambda state: torch.tensor([1], device="meta"),
+    "to": lambda state: torch.arange(2).to("meta"),
+    "copy": lambda state: state.copy_(torch.ones(2)),
+    "max": lambda state: int(state.max()),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
+def test_what_waits_for_the_device_is_refused(wait):
+    state = torch.ones(2, device="meta")
+    with pytest.raises(AssertionError, match="waits for the device"), NoWaits():
+        wait(state)
 
 
 def to_meta(thing, seen):

@@ -16,13 +16,13 @@ values = st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0])  # few, so that ties happen
 def test_equals_a_deque_for_every_row_and_layer(data, layers, rows, steps):
     lengths = [data.draw(st.integers(1, 6)) for _ in range(rows)]
     queue = EntropyQueue(layers, rows, "cpu")
-    queue.start(torch.arange(rows), torch.tensor(lengths))
+    queue.start(torch.arange(rows), torch.tensor(lengths), max(lengths))
     naive = [[deque(maxlen=length) for length in lengths] for _ in range(layers)]
     for _ in range(steps):
         if data.draw(st.booleans()):  # a row starts afresh, perhaps with another length
             row = data.draw(st.integers(0, rows - 1))
             lengths[row] = data.draw(st.integers(1, 9))
-            queue.start(torch.tensor([row]), torch.tensor([lengths[row]]))
+            queue.start(torch.tensor([row]), torch.tensor([lengths[row]]), lengths[row])
             for layer in range(layers):
                 naive[layer][row] = deque(maxlen=lengths[row])
         entropy = [[data.draw(values) for _ in range(rows)] for _ in range(layers)]
@@ -40,7 +40,7 @@ def test_equals_a_deque_for_every_row_and_layer(data, layers, rows, steps):
 
 def test_reorder_moves_rows_with_all_they_hold():
     queue = EntropyQueue(1, 3, "cpu")
-    queue.start(torch.arange(3), torch.tensor([2, 3, 4]))
+    queue.start(torch.arange(3), torch.tensor([2, 3, 4]), 4)
     for step in range(3):
         queue.rank(torch.tensor([[0.0 + step, 5.0 - step, 2.0]]), slice(None))
         queue.advance()

@@ -4,6 +4,7 @@ As with a CUDA graph, Python takes no part in a replay: shapes, branches and num
 only tensors' contents differ. Asking a tensor for a number while recording fails, as it fails a capture.
 """
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -100,3 +101,32 @@ def like_a_gpu(monkeypatch):
     monkeypatch.setattr(captioner, "uses_pages", lambda vlm: True)
     monkeypatch.setattr(paged_grid, "step_graphs", recorder)
     return made
+
+
+class NoWaits(TorchFunctionMode):
+    """Refuses what makes a host wait for a GPU, of which tensors on meta are a stand-in: reads, and copies to it from
+    memory that is not pinned, in whatever disguise."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name, kwargs = getattr(function, "__name__", ""), kwargs or {}
+        first = args[0] if args else None
+        there = isinstance(first, torch.Tensor) and first.is_meta
+        refused = there and name in READS_IN_PYTHON
+        if name in {"tensor", "as_tensor"}:
+            refused = str(kwargs.get("device")) == "meta"
+        elif name in {"to", "copy_"}:
+            source = args[1] if name == "copy_" else first
+            leaves = there if name == "copy_" else "meta" in map(str, [*args[1:], *kwargs.values()])
+            refused = leaves and not source.is_meta and not kwargs.get("non_blocking")
+        elif name in {"__getitem__", "__setitem__"} and there:
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            refused = any(map(here, index))
+            one = len(index) == first.ndim and all(isinstance(i, int) for i in index)
+            refused |= name == "__setitem__" and one and not isinstance(args[2], torch.Tensor)
+        assert not refused, f"{name} waits for the device"
+        return function(*args, **kwargs)
+
+
+def here(index):
+    """Whether an index lies in the host's memory and would be copied to the device."""
+    return isinstance(index, list | range | np.ndarray) or (isinstance(index, torch.Tensor) and not index.is_meta)

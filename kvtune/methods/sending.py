@@ -1,0 +1,18 @@
+"""Numbers from the host to a device, without waiting for it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def pinned(numbers: np.ndarray, device: torch.device) -> Tensor:
+    """``numbers`` in memory from which ``device`` copies while the host goes on."""
+    tensor = torch.from_numpy(numbers)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def to_device(numbers: np.ndarray, device: torch.device) -> Tensor:
+    """``numbers`` on ``device``, in one copy that nobody waits for."""
+    return pinned(numbers, device).to(device, non_blocking=True)

@@ -1,0 +1,96 @@
+"""Who decodes where on a GPU, with no model: any lengths, any memory."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paged_without_model import Script, a_plan, request, scripted
+
+from kvtune.captioning.pages import pages_for
+from kvtune.errors import KvtuneError
+
+
+def run(decoding, scripts, look_ahead=50, withdrawals=None, arrivals=None):
+    """As a captioner runs it; captions by tag, and steps.
+
+    ``arrivals`` holds how many come before each step, of those that there is room for.
+    """
+    scripts, captions, steps, withdrawn = iter(scripts), {}, 0, set()
+    exhausted = False
+    arrivals = itertools.chain(arrivals or [], itertools.repeat(look_ahead))
+    while True:
+        done = []
+        if not exhausted:
+            room = min(next(arrivals), max(0, look_ahead - decoding.scheduler.waiting))
+            if room > 0 or not decoding.scheduler.is_busy:
+                pulled = list(itertools.islice(scripts, max(1, room)))
+                exhausted = not pulled
+                for script in pulled:
+                    decoding.scheduler.add(script.image, request(script))
+        if tag := (withdrawals or {}).get(steps):
+            withdrawn.add(tag)
+            decoding.scheduler.withdraw(lambda one: one.tag in withdrawn)
+            decoding.forget_withdrawn()
+        if exhausted and not decoding.scheduler.is_busy:
+            return captions, steps
+        if exhausted and not decoding.scheduler.waiting:
+            decoding.shrink(done)
+        steps += decoding.advance(done)
+        assert steps < 100_000
+        for caption in done:
+            assert caption.tag not in captions
+            captions[caption.tag] = caption
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_every_caption_is_whole_whatever_the_memory(data):
+    limit = data.draw(st.sampled_from([1, 2, 31, 32, 33, 63, 64, 65, 150]), "max_new_tokens")
+    prompts = data.draw(st.lists(st.integers(1, 200), min_size=1, max_size=6), "prompts")
+    lengths = st.one_of(st.integers(0, limit), st.just(limit))
+    pairs = data.draw(
+        st.lists(st.tuples(st.integers(0, len(prompts) - 1), lengths), min_size=1, max_size=40), "captions"
+    )
+    scripts = [Script(number, image, length) for number, (image, length) in enumerate(pairs)]
+    # A page for nobody's sake, or more; what the plan thinks of prompts may be wrong.
+    least = max(map(pages_for, prompts)) + pages_for(limit + 1)
+    pages = least + data.draw(st.integers(0, 30), "pages more")
+    thought = data.draw(st.sampled_from(prompts), "prompt thought of")
+    rows = data.draw(st.integers(1, 12), "rows")
+    arrivals = data.draw(st.lists(st.integers(0, 4), max_size=20), "arrivals")
+    withdrawals = data.draw(st.dictionaries(st.integers(0, 60), st.integers(0, len(pairs) - 1), max_size=3), "gone")
+    with pytest.MonkeyPatch.context() as patch:
+        decoding = scripted(patch, a_plan(rows, pages, thought, limit), prompts.__getitem__, limit)
+        captions, _ = run(decoding, scripts, withdrawals=withdrawals, arrivals=arrivals)
+    for script in scripts:
+        if script.number in captions:
+            assert captions[script.number].token_ids == script.token_ids
+            assert captions[script.number].image_id == script.image
+        else:
+            assert script.number in withdrawals.values()
+    held = sum(len(decoding.grid.pages.of(("image", image))) for image in range(rows))
+    assert held + decoding.grid.pages.free == pages
+
+
+def test_prompts_longer_than_was_thought_come_one_after_the_other():
+    """Two prompts that the plan took for short fill the memory to the last page, and leave none for a caption."""
+    scripts = [Script(number, number, 5) for number in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        decoding = scripted(patch, a_plan(2, 10, 1, 31), lambda image: 160, 31)
+        captions, _ = run(decoding, scripts)
+    assert captions.keys() == {0, 1}
+
+
+def test_a_prompt_longer_than_was_thought_takes_the_place_of_one_that_is_done():
+    scripts = [Script(number, number, 5) for number in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        decoding = scripted(patch, a_plan(2, 10, 90, 31), [90, 280].__getitem__, 31)
+        captions, _ = run(decoding, scripts, arrivals=[1] + 9 * [0])
+    assert captions.keys() == {0, 1}
+
+
+@pytest.mark.parametrize("pages", [1, 8])
+def test_no_room_for_one_caption_is_said(pages):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KvtuneError, match="single caption"):
+        run(scripted(patch, a_plan(1, pages, 90, 200), lambda image: 90, 200), [Script(0, 0, 190)])
