@@ -213,8 +213,8 @@ def _coco(path: Path | None) -> Check:
 
 def _models() -> Iterator[Check]:
     try:
+        from kvtune.models.availability import presences
         from kvtune.models.hub import models_folder
-        from kvtune.models.presence import presences
     except Exception as error:  # as for torch
         yield Check("models", "failed", f"transformers cannot be imported: {_line(error)}", "install transformers anew")
         return

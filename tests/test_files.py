@@ -23,7 +23,7 @@ from kvtune.files import (
     write_bytes,
     write_text,
 )
-from kvtune.search.lock import locked
+from kvtune.study.lock import locked
 
 
 def killed(function, *arguments):

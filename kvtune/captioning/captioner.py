@@ -11,7 +11,7 @@ from itertools import islice
 from kvtune.captioning.decoding import Decoding, on_device
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.group_decoding import GroupDecoding
-from kvtune.captioning.images import ImageKeys
+from kvtune.captioning.image_keys import ImageKeys
 from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages

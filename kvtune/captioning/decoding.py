@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvtune.captioning.late import HostCopy, Unread
+from kvtune.captioning.host_copy import HostCopy, Unread
 from kvtune.captioning.prompts import Prompt
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.captioning.scheduler import Placement
 from kvtune.captioning.step import ATTENTION
+from kvtune.hf import attention_implementation
 from kvtune.methods import Method
-from kvtune.methods.attach import attention_implementation
 from kvtune.models import VisionLanguageModel
 
 IDLE = 1 / 3

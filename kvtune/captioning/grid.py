@@ -1,154 +1,153 @@
-"""The grid on a CPU: prefixes of images, suffixes of rows, and one decode step of them all.
+"""The grid on a CPU: one decode step of all its rows.
 
-Row ``group * lanes + lane`` decodes one caption. What an image's prompt left in the KV cache is held once a group and
-read by all its lanes as one matrix product; what a row has generated is its own. A row's suffix starts with a copy of
-the last prompt token, so that the position before any generated token is always the one before in the suffix.
+Suffixes of rows that stand side by side are read together, as far as the longest of them goes, where that costs less
+than one more product.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kvtune.captioning.attention import attend
+from kvtune.captioning.cached import Cached
+from kvtune.captioning.grid_cache import GridCache, grown
 from kvtune.captioning.memory import bytes_per_position
-from kvtune.captioning.prefix import Prefix
-from kvtune.captioning.step import GridStep, KeysOnly, Span
-from kvtune.methods import Method, RowState
-from kvtune.methods.cache_name import CACHE
+from kvtune.captioning.step import KeysOnly
+from kvtune.hf import CACHE
 from kvtune.methods.smoothing import lerp_
-from kvtune.models import VisionLanguageModel
-
-SLOTS = 128
-"""Suffix slots that a grid starts with unless told; they are doubled when a caption grows beyond."""
 
 _SPAN_BYTES = 2**19
 """Keys and values that a CPU reads in the time that reading them in two products rather than one costs, roughly."""
 
 
-class Grid:
-    """Tensors of ``groups`` images by ``lanes`` captions each, and the decode step.
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Groups that lie side by side and whose suffixes are read together.
 
-    Prefix tensors are [layers, groups, kv_heads, prompt tokens, head_dim], suffix tensors
-    [layers, rows, kv_heads, slots, head_dim]; both grow when a longer prompt or caption comes.
+    Attributes
+    ----------
+    first, last
+        Rows ``first <= row < last``.
+    slots
+        Suffix slots that are read, the new token's included.
     """
 
-    def __init__(
-        self,
-        vlm: VisionLanguageModel,
-        groups: int,
-        lanes: int,
-        prompt_tokens: int = 0,
-        slots: int = SLOTS,
-    ) -> None:
-        self.vlm, self.groups, self.lanes = vlm, groups, lanes
-        self.rows = groups * lanes
-        config, device = vlm.decoder.config, vlm.device
-        self.n_layers = vlm.n_layers
-        self._embed = vlm.hf_model.get_input_embeddings()
-        self._head = vlm.hf_model.get_output_embeddings()
-        heads = config.num_attention_heads
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(self.n_layers, *shape, vlm.head_dim, dtype=vlm.dtype, device=device)
-
-        kv_heads = config.num_key_value_heads
-        self.prefix_keys, self.prefix_values = (zeros(groups, kv_heads, prompt_tokens) for _ in range(2))
-        self.suffix_keys, self.suffix_values = (zeros(self.rows, kv_heads, slots) for _ in range(2))
-        self.new_keys, self.new_values = (zeros(self.rows, kv_heads) for _ in range(2))
-        """The step's own keys and values, as computed and then smoothed."""
-        self.last_keys, self.last_values = (zeros(self.rows, kv_heads) for _ in range(2))
-        """Those of the step before, smoothed."""
-        self.prefix_outputs = zeros(groups, heads)
-        self.prefix_lengths = torch.ones(groups, dtype=torch.long, device=device)
-        """Prompt tokens that are read as prefix: all but the last, which opens the suffix of each row."""
-        self.prefix_hidden: Tensor | None = None
-        """Added to scores where groups differ in length, [groups, 1, 1, prefix_width]."""
-        self._host_prefix_lengths = np.zeros(groups, dtype=int)
-        self._first_tokens = np.zeros(groups, dtype=int)
-        self._next_positions = np.zeros(groups, dtype=int)
-        self.slots = torch.ones(self.rows, dtype=torch.long, device=device)
-        """The suffix slot that each row's next token takes."""
-        self._host_slots = np.ones(self.rows, dtype=int)
-        self._tokens = torch.zeros_like(self.slots)
-        self._positions = torch.zeros_like(self.slots)
-        self.states: dict[type[Method], RowState] = {}
+    first: int
+    last: int
+    slots: int
 
     @property
-    def prefix_width(self) -> int:
-        """Prefix positions that are read: those of the longest group."""
-        return max(1, int(self._host_prefix_lengths.max()))
+    def size(self) -> int:
+        """Slots that are read, of all rows."""
+        return (self.last - self.first) * self.slots
 
-    def load(self, group: int, prefix: Prefix) -> None:
-        """Put another image into ``group``; its lanes must be free."""
-        self.prefix_keys = _grown(self.prefix_keys, prefix.length)
-        self.prefix_values = _grown(self.prefix_values, prefix.length)
-        self.prefix_keys[:, group, :, : prefix.length] = prefix.keys
-        self.prefix_values[:, group, :, : prefix.length] = prefix.values
-        self.prefix_outputs[:, group] = prefix.end.outputs
-        self.prefix_lengths[group] = self._host_prefix_lengths[group] = prefix.length - 1
-        self._first_tokens[group] = prefix.end.first_token
-        self._next_positions[group] = prefix.end.next_position
-        self._hide_missing_positions()
 
-    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
-        """Begin a caption in each of ``rows``, each about one of the images, its group's, and with its method.
+class GridStep:
+    """What the layers of one step share; each leaves its new keys and values in the grid and its entropies here.
+
+    Attributes
+    ----------
+    entropies
+        Layer to the entropy of each row's attention weights, [rows]; the layers in which a method looks at it.
+    """
+
+    def __init__(self, grid: GridCache, spans: list[Span]) -> None:
+        self.grid = grid
+        self.entropies: dict[int, Tensor] = {}
+        self._looked_at = {layer for state in grid.states.values() for layer in state.layers}
+        self._on_output = [state for state in grid.states.values() if state.smooths_output]
+        self._spans = [(span, *self._hidden(span)) for span in spans]
+        _, kv_heads, capacity, _ = grid.suffix_keys.shape[1:]
+        heads = torch.arange(grid.rows * kv_heads, device=grid.vlm.device).view(grid.rows, kv_heads)
+        # Rows that are not running may be beyond the end of the suffix; they write into its last slot.
+        slots = grid.slots.clamp(max=capacity - 1)
+        places = (heads * capacity + slots[:, None]).flatten()
+        self._places = torch.arange(grid.n_layers, device=places.device)[:, None] * (len(places) * capacity) + places
+
+    def _hidden(self, span: Span) -> tuple[Tensor | None, Tensor]:
+        """What hides positions of the prompts that are not there, and suffix slots that rows have not come to."""
+        grid = self.grid
+        on_prefix = None if grid.prefix_hidden is None else grid.prefix_hidden[self._groups(span)]
+        at = grid.slots[span.first : span.last]
+        ahead = torch.arange(span.slots, device=at.device) > at[:, None]
+        return on_prefix, grid.hides(ahead)[:, None, None]
+
+    def _groups(self, span: Span) -> slice:
+        return slice(span.first // self.grid.lanes, span.last // self.grid.lanes)
+
+    def put(self, layers: slice, keys: Tensor, values: Tensor) -> None:
+        """Write the new token's keys and values, [layers, rows, kv_heads, head_dim], into layers of the suffix."""
+        places = self._places[layers].flatten()
+        for suffix, new in ((self.grid.suffix_keys, keys), (self.grid.suffix_values, values)):
+            size = suffix.shape[-1]
+            suffix.view(-1, size)[places] = new.reshape(-1, size)
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """Attention of one layer over prefix and suffix, joined by one softmax.
+
+        Parameters
+        ----------
+        query
+            [rows, heads, 1, head_dim].
+        key, value
+            [rows, kv_heads, 1, head_dim], of the new token.
 
         Returns
         -------
-        list of int
-            The first token of each, which the prefill has given.
+        Tensor
+            [rows, 1, heads, head_dim].
         """
-        host_rows = np.array(rows)
-        host_group = np.array(images)
-        index, group = self._to_device(host_rows), self._to_device(host_group)
-        last = self.prefix_lengths[group]
-        for prefix, suffix, before in (
-            (self.prefix_keys, self.suffix_keys, self.last_keys),
-            (self.prefix_values, self.suffix_values, self.last_values),
-        ):
-            before[:, index] = prefix[:, group, :, last].transpose(0, 1)
-            suffix[:, index, :, 0] = before[:, index]
-        self._tokens[index] = self._to_device(self._first_tokens[host_group])
-        self._positions[index] = self._to_device(self._next_positions[host_group])
-        self.slots[index] = 1
-        self._host_slots[host_rows] = 1
-        for kind in {type(method) for method in methods if method is not None} - set(self.states):
-            self.states[kind] = kind.row_state(self.rows, self.n_layers, self.vlm.device)
-        for kind, state in self.states.items():
-            state.set_rows(rows, [method if type(method) is kind else None for method in methods])
-            if state.smooths_output:
-                for layer in range(self.n_layers):
-                    state.start_outputs(index, layer, self.prefix_outputs[layer, group])
-        return self._first_tokens[host_group].tolist()
+        grid = self.grid
+        rows, heads, _, head_dim = query.shape
+        kv_heads = key.shape[1]
+        grid.new_keys[layer], grid.new_values[layer] = key[:, :, 0], value[:, :, 0]
+        self.put(slice(layer, layer + 1), key, value)
 
-    def packed(self, groups: Sequence[Sequence[int]], lanes: int) -> Grid:
-        """A grid of these rows alone, those of each group on at most ``lanes`` lanes of one image.
+        query = query.view(rows, kv_heads, heads // kv_heads, head_dim) * scaling
+        looked_at = layer in self._looked_at
+        attended = [
+            attend(query[span.first : span.last], prefix, suffix, looked_at)
+            for span, prefix, suffix in self._cached(layer)
+        ]
+        output = torch.cat([output for output, _ in attended]) if len(attended) > 1 else attended[0][0]
+        output = output.to(query.dtype).reshape(rows, heads, head_dim)
+        entropies = [entropy for _, entropy in attended if entropy is not None]
+        if entropies:
+            self.entropies[layer] = entropy = torch.cat(entropies) if len(entropies) > 1 else entropies[0]
+            for state in self._on_output:
+                if layer in state.layers:
+                    output = state.smooth_output(layer, entropy, output)
+        return output[:, None]
 
-        For the end of a run, when few captions are left.
-        """
-        host_rows = np.array([[*rows, *[rows[0]] * (lanes - len(rows))] for rows in groups]).flatten()
-        host_group = host_rows[::lanes] // self.lanes
-        index, group = self._to_device(host_rows), self._to_device(host_group)
-        other = copy.copy(self)
-        other.groups, other.rows, other.lanes = len(groups), len(host_rows), lanes
-        for name in ("prefix_keys", "prefix_values", "prefix_outputs"):
-            setattr(other, name, getattr(self, name)[:, group])
-        for name in ("suffix_keys", "suffix_values", "new_keys", "new_values", "last_keys", "last_values"):
-            setattr(other, name, getattr(self, name)[:, index])
-        for name in ("slots", "_tokens", "_positions"):
-            setattr(other, name, getattr(self, name)[index])
-        other.prefix_lengths = self.prefix_lengths[group]
-        for name in ("_host_prefix_lengths", "_first_tokens", "_next_positions"):
-            setattr(other, name, getattr(self, name)[host_group])
-        other._host_slots = self._host_slots[host_rows]
-        other._hide_missing_positions()
-        for state in self.states.values():
-            state.reorder(index)
-        return other
+    def _cached(self, layer: int) -> Iterator[tuple[Span, Cached, Cached]]:
+        """Each span's prefix and suffix."""
+        grid, width = self.grid, self.grid.prefix_width
+        for span, prefix_hidden, suffix_hidden in self._spans:
+            groups, rows = self._groups(span), slice(span.first, span.last)
+            yield (
+                span,
+                Cached(
+                    grid.prefix_keys[layer, groups, :, :width],
+                    grid.prefix_values[layer, groups, :, :width],
+                    grid.prefix_lengths[groups],
+                    prefix_hidden,
+                ),
+                Cached(
+                    grid.suffix_keys[layer, rows, :, : span.slots],
+                    grid.suffix_values[layer, rows, :, : span.slots],
+                    grid.slots[rows] + 1,
+                    suffix_hidden,
+                ),
+            )
+
+
+class Grid(GridCache):
+    """A grid that decodes."""
 
     def step(self, running: np.ndarray) -> Tensor:
         """Decode one token in every row; only those of ``running`` (row numbers) need be right.
@@ -161,8 +160,8 @@ class Grid:
         spans = self._spans(running)
         longest = max(span.slots for span in spans)
         if longest > self.suffix_keys.shape[3]:
-            self.suffix_keys = _grown(self.suffix_keys, 2 * longest)
-            self.suffix_values = _grown(self.suffix_values, 2 * longest)
+            self.suffix_keys = grown(self.suffix_keys, 2 * longest)
+            self.suffix_values = grown(self.suffix_values, 2 * longest)
         self._decode(spans)
         self._host_slots[running] += 1
         return self._tokens
@@ -216,26 +215,3 @@ class Grid:
                     continue
             spans.append(Span(first, last, max(1, slots)))
         return spans
-
-    def _hide_missing_positions(self) -> None:
-        """Keep the scores of positions that a shorter prefix does not have out of the softmax."""
-        width = self.prefix_width
-        loaded = self._host_prefix_lengths[self._host_prefix_lengths > 0]
-        if (loaded == width).all():
-            self.prefix_hidden = None
-            return
-        positions = torch.arange(width, device=self.vlm.device)
-        self.prefix_hidden = self.hides(positions >= self.prefix_lengths[:, None])[:, None, None]
-
-    def hides(self, hidden: Tensor) -> Tensor:
-        """What is added to scores so that positions where ``hidden`` is true are not seen."""
-        return hidden.to(self.vlm.dtype) * (torch.finfo(self.vlm.dtype).min / 2)
-
-    def _to_device(self, numbers: np.ndarray) -> Tensor:
-        return torch.from_numpy(numbers).to(self.vlm.device)
-
-
-def _grown(cache: Tensor, positions: int) -> Tensor:
-    """``cache`` with room for at least ``positions`` on its last axis but one."""
-    missing = positions - cache.shape[-2]
-    return torch.nn.functional.pad(cache, (0, 0, 0, missing)) if missing > 0 else cache

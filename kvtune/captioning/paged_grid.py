@@ -25,8 +25,8 @@ from kvtune.captioning.paged_step import PagedStep
 from kvtune.captioning.pages import PAGE, Pages, pages_for
 from kvtune.captioning.prefix import Prefix, PromptEnd
 from kvtune.captioning.step import KeysOnly
+from kvtune.hf import CACHE
 from kvtune.methods import Method, RowState
-from kvtune.methods.cache_name import CACHE
 from kvtune.methods.sending import pinned, to_device
 from kvtune.models import VisionLanguageModel
 

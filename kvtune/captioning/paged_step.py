@@ -37,7 +37,7 @@ class PagedStep:
         self._on_output = [state for state in states if state.smooths_output]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one layer; shapes as in :meth:`kvtune.captioning.step.GridStep.attend`."""
+        """Attention of one layer; shapes as in :class:`kvtune.captioning.step.Step`."""
         rows, heads, _, head_dim = query.shape
         kv_heads = key.shape[1]
         query = query.reshape(rows, kv_heads, heads // kv_heads, head_dim)

@@ -12,8 +12,8 @@ from transformers import DynamicCache
 
 from kvtune.captioning.prefix import Prefix, PromptEnd
 from kvtune.captioning.prompts import Prompt
+from kvtune.hf import CACHE
 from kvtune.methods import Method
-from kvtune.methods.cache_name import CACHE
 from kvtune.models import VisionLanguageModel
 
 

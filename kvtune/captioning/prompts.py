@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from kvtune.captioning.images import open_image
+from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.memory import free_host_memory
 from kvtune.errors import RequestError
 from kvtune.models import VisionLanguageModel

@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from kvtune.captioning.images import open_image
+from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.request import Caption, cut
 from kvtune.errors import RequestError
 from kvtune.methods import Method
 from kvtune.methods.attach import attach
 from kvtune.models import VisionLanguageModel
-from kvtune.models.prompts import word_ids
+from kvtune.models.prompt_ids import word_ids
 
 
 @dataclasses.dataclass(frozen=True)

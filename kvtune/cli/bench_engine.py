@@ -56,9 +56,9 @@ def engine(
 
     Example: kvtune bench engine --model demo --images 64
     """
-    from kvtune.report.engine_bench import engine_figure, engine_lines, engine_table
-    from kvtune.search.engine_bench import BenchRequest, bench
-    from kvtune.search.interrupt import terminable
+    from kvtune.bench.engine.run import BenchRequest, bench
+    from kvtune.cli.common import terminable
+    from kvtune.report.terminal.engine_bench import engine_figure, engine_lines, engine_table
 
     request = BenchRequest(
         model=model,

@@ -17,7 +17,7 @@ def score(
 
     Example: kvtune bench score --captions 50000
     """
-    from kvtune.chair.bench import bench_score
+    from kvtune.bench.score import bench_score
 
     result = bench_score(captions, words, seed)
     if json:

@@ -34,16 +34,16 @@ def search(
 
     Example: kvtune bench search --seeds 5 --arm tpe-8-race --arm optuna-tpe-8
     """
-    from kvtune.report.search_bench import coverage_lines, coverage_table, search_lines, search_table
+    from kvtune.report.terminal.search_bench import coverage_lines, coverage_table, search_lines, search_table
 
     if coverage:
-        from kvtune.search.bench.coverage import Simulation, simulate
+        from kvtune.bench.search.coverage import Simulation, simulate
 
         with progress("studies") as on_progress:
             result = simulate(Simulation(table, studies, images), on_progress)
         shown, lines = coverage_table(result), coverage_lines(result)
     else:
-        from kvtune.search.bench.compare import Request, compare
+        from kvtune.bench.search.run import Request, compare
 
         with progress("searches") as on_progress:
             result = compare(Request(table, arm or (), seeds, budget, jobs), on_progress)

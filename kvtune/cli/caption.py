@@ -52,12 +52,13 @@ def caption(
     from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
     from kvtune.captioning.trace import spellable, spelt
     from kvtune.chair.spans import MentionFinder
+    from kvtune.coco.categories import truth_of_files
     from kvtune.models import load_model
     from kvtune.presets import load_preset
-    from kvtune.report.files import check_parquet
-    from kvtune.report.marked import captions_document, captions_view
-    from kvtune.report.trace import vocabulary_words, write_trace
-    from kvtune.search.truth import truth_of_files
+    from kvtune.report.data.mentions import vocabulary_words
+    from kvtune.report.study_files import check_parquet
+    from kvtune.report.terminal.caption import captions_document, captions_view
+    from kvtune.report.trace_files import write_trace
 
     if trace is not None:
         check_parquet()

@@ -23,13 +23,13 @@ def compare(
 
     Example: kvtune compare llava-kvsmooth minigpt4-kvsmooth
     """
-    from kvtune.report import compare as report
-    from kvtune.report import facts
+    from kvtune.analysis.summarize import summarize
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.compare import comparison_figure
-    from kvtune.report.files import write_frame
-    from kvtune.search.layout import find_study
-    from kvtune.search.summarize import summarize
+    from kvtune.report.study_files import write_frame
+    from kvtune.report.terminal import compare as report
+    from kvtune.report.terminal import facts
+    from kvtune.study.study_folder import find_study
 
     summaries = [summarize(find_study(study, studies_dir)) for study in studies]
     compared = [report.Compared(summary, facts.choice(summary, select)) for summary in summaries]

@@ -22,7 +22,7 @@ def dashboard(
     Example: kvtune dashboard demo-kvsmooth --port 8081
     """
     from kvtune.report.dashboard import dashboard_storage, serve
-    from kvtune.search.layout import find_study
+    from kvtune.study.study_folder import find_study
 
     folder = find_study(study, studies_dir)
     url = dashboard_storage(folder, storage)

@@ -32,8 +32,8 @@ def export(
 
     Example: kvtune export demo-kvsmooth --out preset.json
     """
-    from kvtune.search.export import export as build
-    from kvtune.search.layout import find_study
+    from kvtune.analysis.export import export as build
+    from kvtune.study.study_folder import find_study
 
     if to is not None:
         check_writable(to)
@@ -61,8 +61,8 @@ def export(
 
 def _lines(images: str, metrics: dict[str, Any], baseline: dict[str, Any]) -> list[str]:
     """What the preset's metrics on one subset say."""
-    from kvtune.search.claims import LABELS, claim
-    from kvtune.search.summary import Difference
+    from kvtune.analysis.claims import LABELS, claim
+    from kvtune.analysis.result import Difference
 
     scores = [
         f"{LABELS[name]} {metrics[name]:.1f} (baseline {baseline[name]:.1f})" for name in LABELS if name in baseline

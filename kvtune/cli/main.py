@@ -10,7 +10,7 @@ import typer
 import kvtune
 from kvtune.cli import bench, data, models
 from kvtune.cli.caption import caption
-from kvtune.cli.common import command, print_error_line, report_error
+from kvtune.cli.common import command, print_error_line, report_error, terminable
 from kvtune.cli.compare import compare
 from kvtune.cli.dashboard import dashboard
 from kvtune.cli.doctor import doctor
@@ -25,7 +25,6 @@ from kvtune.cli.streams import guard_streams, output_error
 from kvtune.cli.studies import studies
 from kvtune.cli.validate import validate
 from kvtune.errors import KvtuneError
-from kvtune.search.interrupt import terminable
 
 _LONG_WORD = re.compile(r"\S{100,}")
 

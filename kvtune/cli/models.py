@@ -19,8 +19,8 @@ from kvtune.cli.common import (
 from kvtune.text import visible
 
 if TYPE_CHECKING:
+    from kvtune.models.availability import Presence
     from kvtune.models.check import ModelCheck
-    from kvtune.models.presence import Presence
 
 app = typer.Typer()
 
@@ -37,7 +37,7 @@ def models(context: typer.Context, json: Json = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from kvtune.models.presence import presences
+    from kvtune.models.availability import presences
 
     found = presences()
     if json:
@@ -149,7 +149,7 @@ def convert(
     --qformer blip2_pretrained_flant5xxl.pth --checkpoint prerained_minigpt4_7b.pth
     """
     from kvtune.models.hub import models_folder
-    from kvtune.models.minigpt4_convert import convert_minigpt4
+    from kvtune.models.minigpt4.convert import convert_minigpt4
 
     def say(step: str) -> None:
         err.print(step, soft_wrap=True)

@@ -40,14 +40,14 @@ def pareto(
 
     Example: kvtune pareto demo-kvsmooth --html --images
     """
+    from kvtune.analysis.summarize import summarize
     from kvtune.errors import RequestError
     from kvtune.files import check_path
-    from kvtune.report import facts
-    from kvtune.report.document import study_document
-    from kvtune.report.overlay import overlay_points
-    from kvtune.report.terminal import front_view
-    from kvtune.search.layout import find_study
-    from kvtune.search.summarize import summarize
+    from kvtune.report.data.document import study_document
+    from kvtune.report.data.overlay import overlay_points
+    from kvtune.report.terminal import facts
+    from kvtune.report.terminal.study import front_view
+    from kvtune.study.study_folder import find_study
 
     folder = find_study(study, studies_dir)
     summary = summarize(folder)
@@ -67,22 +67,22 @@ def pareto(
     if not (everything or html or outcomes or parquet):
         return
 
-    from kvtune.report import files
-    from kvtune.report.outcomes import outcomes_frame
+    from kvtune.report import study_files
+    from kvtune.report.data.outcomes import outcomes_frame
 
     if parquet:
-        files.check_parquet()
+        study_files.check_parquet()
     report = out_dir or folder.report
     written: list[Path] = []
     if everything:
-        written += files.write_pictures(report, summary, chosen["trial"], overlays)
+        written += study_files.write_pictures(report, summary, chosen["trial"], overlays)
     if everything or parquet:
-        written += files.write_trials(report, summary, chosen["trial"], parquet=parquet)
+        written += study_files.write_trials(report, summary, chosen["trial"], parquet=parquet)
     if outcomes:
-        written += files.write_frame(report / "outcomes", outcomes_frame(folder, summary), parquet=parquet)
+        written += study_files.write_frame(report / "outcomes", outcomes_frame(folder, summary), parquet=parquet)
     if html:
         with progress("images put into the page") as on_progress:
-            written += files.write_page(
+            written += study_files.write_page(
                 report, folder, summary, chosen, overlays, with_images=images, coco=coco, on_progress=on_progress
             )
     for path in written:

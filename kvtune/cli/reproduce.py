@@ -44,9 +44,9 @@ def reproduce(
 
     Example: kvtune reproduce table1 --models llava-1.5
     """
-    from kvtune.report.reproduction import reproduction_document, reproduction_view, write_reproduction
-    from kvtune.search.reproduce import PAPER_MODELS, Request
-    from kvtune.search.reproduce import reproduce as run
+    from kvtune.report.terminal.reproduction import reproduction_document, reproduction_view, write_reproduction
+    from kvtune.reproduce import PAPER_MODELS, Request
+    from kvtune.reproduce import reproduce as run
 
     named = [name.strip() for each in models or PAPER_MODELS for name in each.split(",")]
     request = Request(table, named, images, coco, out_dir, device, dtype, load_in_4bit, load_in_8bit, lanes)

@@ -21,11 +21,11 @@ def rescore(
 
     Example: kvtune rescore demo-kvsmooth
     """
-    from kvtune.report import facts
-    from kvtune.report.document import study_document
-    from kvtune.search.layout import find_study
-    from kvtune.search.rescore import rescore_study
-    from kvtune.search.summarize import summarize
+    from kvtune.analysis.summarize import summarize
+    from kvtune.report.data.document import study_document
+    from kvtune.report.terminal import facts
+    from kvtune.study.rescore import rescore_study
+    from kvtune.study.study_folder import find_study
 
     folder = find_study(study, studies_dir)
     changed = rescore_study(folder, coco, storage)

@@ -51,7 +51,7 @@ def score(
     from kvtune.chair import read_captions_file, save_details
     from kvtune.chair.cleaning import Cleaning
     from kvtune.chair.notes import look_at_request
-    from kvtune.report.score import score_captions, score_document, score_view
+    from kvtune.report.terminal.score import score_captions, score_document, score_view
 
     if ground_truth is not None and coco is not None:
         raise RequestError("--ground-truth and --coco both say what is in the images; give one of them")
@@ -97,7 +97,7 @@ def _ground_truth(
     if file is not None:
         return load_ground_truth(file), file
     from kvtune.coco import CocoFolder, find_coco
-    from kvtune.search.truth import coco_truth
+    from kvtune.coco.categories import coco_truth
 
     folder = CocoFolder(find_coco(coco))
     if skip_unknown:

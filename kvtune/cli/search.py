@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from kvtune.cli.common import CudaGraphs, Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json, stopped
-from kvtune.search.constraints import RACE_CONFIDENCE
-from kvtune.search.samplers import SamplerName
+from kvtune.statistics.confidence import RACE_CONFIDENCE
+from kvtune.study.sampler_names import SamplerName
 
 
 def search(
@@ -68,10 +68,10 @@ def search(
 
     kvtune search --model demo --trials 12 --study next --from kept --timeout 90m
     """
-    from kvtune.report import facts
-    from kvtune.report.document import study_document
-    from kvtune.report.live import view_for
-    from kvtune.report.table import trials_table
+    from kvtune.report.data.document import study_document
+    from kvtune.report.terminal import facts
+    from kvtune.report.terminal.live import view_for
+    from kvtune.report.terminal.trials import trials_table
     from kvtune.search.session import Options
     from kvtune.search.session import search as run
 

@@ -30,9 +30,9 @@ def sensitivity(
 
     Example: kvtune sensitivity demo-kvsmooth --parameter lambda_ref --select trial:0
     """
-    from kvtune.search.layout import find_study
-    from kvtune.search.more_captions import Engine
-    from kvtune.search.sensitivity import sensitivity as run
+    from kvtune.analysis.sensitivity import sensitivity as run
+    from kvtune.study.captioning import Engine
+    from kvtune.study.study_folder import find_study
 
     folder = find_study(study, studies_dir)
     try:
@@ -46,8 +46,8 @@ def sensitivity(
 
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.sensitivity import sensitivity_figure
-    from kvtune.report.files import write_frame
-    from kvtune.report.sensitivity import sensitivity_frame, sensitivity_view
+    from kvtune.report.study_files import write_frame
+    from kvtune.report.terminal.sensitivity import sensitivity_frame, sensitivity_view
 
     out.print(sensitivity_view(found, out))
     stem = folder.report / "sensitivity"

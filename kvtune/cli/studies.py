@@ -15,8 +15,8 @@ def studies(
 
     Example: kvtune studies --studies-dir studies
     """
-    from kvtune.report.overviews import overviews_view
-    from kvtune.search.overview import overviews
+    from kvtune.analysis.overview import overviews
+    from kvtune.report.terminal.studies import overviews_view
 
     found = overviews(studies_dir)
     if json:

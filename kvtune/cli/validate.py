@@ -24,10 +24,10 @@ def validate(
 
     Example: kvtune validate demo-kvsmooth
     """
-    from kvtune.report.validation import validation_view
-    from kvtune.search.layout import find_study
-    from kvtune.search.more_captions import Engine
-    from kvtune.search.validation import validate as run
+    from kvtune.analysis.validate import validate as run
+    from kvtune.report.terminal.held_out import validation_view
+    from kvtune.study.captioning import Engine
+    from kvtune.study.study_folder import find_study
 
     folder = find_study(study, studies_dir)
     try:

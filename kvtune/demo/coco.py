@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from kvtune.demo.captions import reference_captions
+from kvtune.demo.descriptions import reference_captions
 from kvtune.demo.scenes import CATEGORIES, SIZE, render
 from kvtune.demo.shapes import SHAPES
 from kvtune.errors import KvtuneError

@@ -3,7 +3,7 @@
     python -m kvtune.demo.train --out DIR --seed 0
 
 Stage 1 teaches the vision tower to tell, patch by patch, which categories and colours are there. Stage 2 freezes it
-and trains projector and decoder on the long captions of `kvtune.demo.captions`. A decoder trained straight away
+and trains projector and decoder on the long captions of `kvtune.demo.descriptions`. A decoder trained straight away
 learns the language and ignores the picture for a long time; after stage 1 it does not.
 
 Several captions of one scene share a row: the prompt with the picture is computed once, and every caption attends to
@@ -28,10 +28,10 @@ import torch
 from torch import nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from kvtune.demo.captions import training_caption
-from kvtune.demo.model import PATCH, PROMPTS, TEMPLATE, build_model, build_processor, build_tokenizer
+from kvtune.demo.descriptions import training_caption
 from kvtune.demo.scenes import CATEGORIES, KINDS, SIZE, render
 from kvtune.demo.shapes import PALETTE
+from kvtune.demo.small_llava import PATCH, PROMPTS, TEMPLATE, build_model, build_processor, build_tokenizer
 
 _COLOURS = tuple(PALETTE)
 _SIDE = SIZE // PATCH

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from kvtune.models.base import VisionLanguageModel
+from kvtune.models.family import VisionLanguageModel
 
 
 @dataclasses.dataclass(frozen=True)

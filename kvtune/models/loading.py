@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from kvtune.errors import RequestError
 from kvtune.files import check_path
-from kvtune.models.base import Family, VisionLanguageModel
+from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
 from kvtune.models.registry import families, family_of, get_family, hub_id_name, model_names
 from kvtune.text import quoted

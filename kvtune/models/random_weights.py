@@ -19,11 +19,11 @@ from transformers import (
 )
 
 from kvtune.errors import RequestError
-from kvtune.models.base import Family, VisionLanguageModel
-from kvtune.models.instructblip import InstructBlip
-from kvtune.models.llava import Llava
+from kvtune.models.families.instructblip import InstructBlip
+from kvtune.models.families.llava import Llava
+from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.loading import memory_needed, resolve_dtype
-from kvtune.models.prompts import prompt_rows
+from kvtune.models.prompt_ids import prompt_rows
 from kvtune.text import quoted
 
 

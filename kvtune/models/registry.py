@@ -1,13 +1,13 @@
 """The families there are."""
 
 from kvtune.errors import RequestError
-from kvtune.models.base import Family
-from kvtune.models.demo import Demo
-from kvtune.models.instructblip import InstructBlip
-from kvtune.models.llava import Llava
-from kvtune.models.llava_next import LlavaNext
-from kvtune.models.minigpt4 import MiniGpt4
-from kvtune.models.qwen2_5_vl import Qwen2_5_VL
+from kvtune.models.families.demo import Demo
+from kvtune.models.families.instructblip import InstructBlip
+from kvtune.models.families.llava import Llava
+from kvtune.models.families.llava_next import LlavaNext
+from kvtune.models.families.minigpt4 import MiniGpt4
+from kvtune.models.families.qwen2_5_vl import Qwen2_5_VL
+from kvtune.models.family import Family
 from kvtune.text import quoted
 
 _FAMILIES: tuple[Family, ...] = (Demo(), Llava(), MiniGpt4(), InstructBlip(), LlavaNext(), Qwen2_5_VL())

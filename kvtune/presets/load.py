@@ -6,7 +6,7 @@ from typing import Any
 
 from kvtune.errors import RequestError
 from kvtune.files import check_path, read_json
-from kvtune.presets.schema import SCHEMA_VERSION, Preset
+from kvtune.presets.preset import SCHEMA_VERSION, Preset
 from kvtune.schema import validated
 from kvtune.text import quoted
 

@@ -3,9 +3,9 @@
 from importlib.util import find_spec
 
 from kvtune.errors import RequestError
-from kvtune.search.layout import StudyFolder
-from kvtune.search.manifest import load_manifest
-from kvtune.search.storage import check_storage
+from kvtune.study.manifest import load_manifest
+from kvtune.study.optuna_copy import check_storage
+from kvtune.study.study_folder import StudyFolder
 from kvtune.text import sqlite_url
 
 

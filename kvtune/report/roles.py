@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from kvtune.search.summary import StudySummary, TrialSummary
+from kvtune.analysis.summary import StudySummary, TrialSummary
 
 Role = Literal["chosen", "baseline", "published", "front", "complete", "raced"]
 
@@ -53,7 +53,7 @@ LOOKS: dict[Role, Look] = {
 """By falling precedence: where points coincide, the first of these is drawn on top."""
 
 OVERLAY_LOOK = Look("other method", "◇", "+", "green", "D", "#009E73")
-"""Results that are not of the study: see :mod:`kvtune.report.overlay`."""
+"""Results that are not of the study: see :mod:`kvtune.report.data.overlay`."""
 
 
 @dataclass(frozen=True)

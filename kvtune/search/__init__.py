@@ -1,1 +1,1 @@
-"""Searching: spaces, rounds of trials, the study on disk, choosing a point of the front."""
+"""Which settings are tried next, and the loop that tries them."""

@@ -10,19 +10,20 @@ from numpy.typing import NDArray
 
 from kvtune.errors import KvtuneError
 from kvtune.search.budget import Deadline, cost
-from kvtune.search.captions import CaptionLog, captions_of, count_captions
-from kvtune.search.front import front
-from kvtune.search.heat import FirstImages, Heat
-from kvtune.search.judging import CaptionWriter, Image, caption_images
-from kvtune.search.layout import StudyFolder
-from kvtune.search.ledger import LedgerWriter, Trial
-from kvtune.search.manifest import Manifest
-from kvtune.search.progress import View
-from kvtune.search.racing import Race, race_counts
-from kvtune.search.rescore import put_scores, scores_again, with_reference_point
+from kvtune.search.race import FirstImages, Heat
 from kvtune.search.rounds import Plan
-from kvtune.search.scoring import Scoring
-from kvtune.search.storage import optuna_copy
+from kvtune.search.view import View
+from kvtune.statistics.front import front
+from kvtune.statistics.racing import Race, race_counts
+from kvtune.study.caption_log import CaptionLog, captions_of, count_captions
+from kvtune.study.captioning import CaptionWriter, caption_images
+from kvtune.study.manifest import Manifest
+from kvtune.study.optuna_copy import optuna_copy
+from kvtune.study.rescore import put_scores, scores_again, with_reference_point
+from kvtune.study.scoring import Scoring
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.subsets import Image
+from kvtune.study.trials import LedgerWriter, Trial
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, end a search: something is wrong with more than the settings."""

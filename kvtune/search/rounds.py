@@ -12,11 +12,12 @@ from typing import Any
 
 import optuna
 
-from kvtune.search.constraints import Constraints
-from kvtune.search.ledger import Trial
-from kvtune.search.optuna_trials import frozen_trial
-from kvtune.search.samplers import SamplerName, grid_points, make_sampler, round_seed
-from kvtune.search.space import SearchSpace
+from kvtune.search.samplers import grid_points, make_sampler, round_seed
+from kvtune.spaces import SearchSpace
+from kvtune.study.constraints import Constraints
+from kvtune.study.optuna_copy import frozen_trial
+from kvtune.study.sampler_names import SamplerName
+from kvtune.study.trials import Trial
 
 ASKS_FOR_SOMETHING_NEW = 5
 """How often a sampler that repeats an earlier setting is asked again before a new one is drawn at random."""

@@ -4,18 +4,17 @@ import hashlib
 import random
 from collections.abc import Iterator
 from math import prod
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from kvtune.errors import RequestError
+from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from kvtune.search.space import SearchSpace
+    from kvtune.spaces import SearchSpace
 
-SamplerName = Literal["tpe", "nsga2", "gp", "random", "grid"]
-SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
 STARTUP_TRIALS = 10
 """Random trials before TPE and GP use what they have seen; Optuna's own default for both."""

@@ -8,26 +8,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvtune.analysis.summarize import summarize
+from kvtune.analysis.summary import StudySummary
 from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
 from kvtune.files import check_path
 from kvtune.search.budget import Deadline, parse_duration
-from kvtune.search.constraints import RACE_CONFIDENCE, check_floor
-from kvtune.search.data import DEMO, DEMO_IMAGES, IMAGES, Data, find_data
-from kvtune.search.layout import DEFAULT_STUDIES, StudyFolder, check_name, default_name
-from kvtune.search.lock import locked
 from kvtune.search.loop import Search
-from kvtune.search.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
-from kvtune.search.progress import View
-from kvtune.search.racing import Race
-from kvtune.search.samplers import SAMPLERS, SamplerName
-from kvtune.search.scoring import Scoring
-from kvtune.search.space import SearchSpace, load_space, space_for
-from kvtune.search.storage import check_storage
-from kvtune.search.summarize import summarize
-from kvtune.search.summary import StudySummary
+from kvtune.search.view import View
 from kvtune.search.warm_start import other_front, start_from
+from kvtune.spaces import SearchSpace, load_space, space_for
+from kvtune.statistics.confidence import RACE_CONFIDENCE
+from kvtune.statistics.racing import Race
+from kvtune.study.constraints import check_floor
+from kvtune.study.lock import locked
+from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
+from kvtune.study.optuna_copy import check_storage
+from kvtune.study.sampler_names import SAMPLERS, SamplerName
+from kvtune.study.scoring import Scoring
+from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
+from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, find_data
 from kvtune.text import quoted
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kvtune.analysis.summarize import summarize
+from kvtune.analysis.summary import StudySummary
 from kvtune.errors import RequestError
-from kvtune.search.layout import find_study
-from kvtune.search.manifest import Manifest, Start, StartPoint, load_manifest
-from kvtune.search.space import SearchSpace
-from kvtune.search.summarize import summarize
-from kvtune.search.summary import StudySummary
+from kvtune.spaces import SearchSpace
+from kvtune.study.manifest import Manifest, Start, StartPoint, load_manifest
+from kvtune.study.study_folder import find_study
 
 _LAYERS = ("start_layer", "end_layer")
 

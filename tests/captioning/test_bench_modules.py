@@ -10,10 +10,10 @@ from small_models import small_llava
 from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning.bench.long import long_among_short
-from kvtune.captioning.bench.profile import StepKernels, capture_seconds, profile
-from kvtune.captioning.bench.subject import bench_method
-from kvtune.captioning.bench.workload import Workload
+from kvtune.bench.engine.long import long_among_short
+from kvtune.bench.engine.profile import StepKernels, capture_seconds, profile
+from kvtune.bench.engine.subject import bench_method
+from kvtune.bench.engine.workload import Workload
 from kvtune.captioning.captioner import Captioner
 from kvtune.captioning.memory import plan_grid
 
@@ -59,8 +59,8 @@ def test_long_captions_are_few_forced_and_begin_early(monkeypatch):
 
 
 def test_a_run_without_given_lanes_has_six_turns_of_what_is_planned(monkeypatch):
+    from kvtune.bench.engine import long
     from kvtune.captioning import captioner
-    from kvtune.captioning.bench import long
 
     for module in (captioner, long):
         monkeypatch.setattr(module, "MOST_ROWS", 16)
@@ -122,7 +122,7 @@ def test_the_method_of_a_small_model_fits_it():
 
 
 def test_versions_as_one_line_of_json():
-    command = [sys.executable, "-m", "kvtune.captioning.bench.versions", "--device", "cpu"]
+    command = [sys.executable, "-m", "kvtune.bench.engine.versions", "--device", "cpu"]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert found["device"] == "CPU" and found["torch"] == torch.__version__ and found["driver"] is None
     assert min(found["matmul_flops"], found["copy_bytes_per_second"], found["free_bytes"]) > 0

@@ -25,7 +25,7 @@ from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.prompts import Prompts
 from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError
-from kvtune.methods.attach import attention_implementation
+from kvtune.hf import attention_implementation
 from kvtune.methods.kvsmooth import KVSmoothRows
 from kvtune.models import VisionLanguageModel
 

@@ -10,13 +10,13 @@ from small_vlms import random_images, small_vlm
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from kvtune import KVSmooth
+from kvtune.bench.engine.peak import measured_peak
 from kvtune.captioning import Captioner, CaptionRequest, memory
 from kvtune.captioning import captioner as captioner_module
-from kvtune.captioning.bench.peak import measured_peak
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.memory import bytes_per_position, plan_grid, predict
 from kvtune.errors import RequestError
-from kvtune.models.llava import Llava
+from kvtune.models.families.llava import Llava
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import signal
 import pytest
 from small_architectures import SMALL
 
+from kvtune.bench.engine import run as engine_bench
 from kvtune.cli.main import main
 from kvtune.models import random_weights
 from kvtune.models.random_weights import ARCHITECTURES, Architecture
-from kvtune.search import engine_bench
 
 FLAGS = ["--device", "cpu", "--images", "2", "--repeats", "1"]
 
@@ -90,7 +90,7 @@ def test_an_arm_that_fails_is_named_and_the_others_are_shown(capsys, monkeypatch
 
 
 def test_a_failure_of_all_shows_what_there_is(capsys, monkeypatch):
-    from kvtune.captioning import bench
+    from kvtune.bench.engine import run as bench
 
     def fails(*arguments):
         raise MemoryError("no host memory")
@@ -104,7 +104,7 @@ def test_a_failure_of_all_shows_what_there_is(capsys, monkeypatch):
 
 def test_a_steady_slice_fits_into_the_default_on_a_gpu():
     """However many rows the engine plans."""
-    from kvtune.captioning.bench.sweep import steady_slice
+    from kvtune.bench.engine.sweep import steady_slice
     from kvtune.captioning.memory import MOST_ROWS
 
     for size in (engine_bench.QUICK_ON_A_GPU, engine_bench.FULL):

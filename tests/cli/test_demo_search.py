@@ -12,12 +12,12 @@ from typing import Any
 import optuna
 import pytest
 
+from kvtune.analysis.summarize import summarize
 from kvtune.demo import demo_model_path
-from kvtune.search.captions import captions_of, read_captions
-from kvtune.search.layout import StudyFolder
-from kvtune.search.ledger import Ledger
-from kvtune.search.manifest import load_manifest
-from kvtune.search.summarize import summarize
+from kvtune.study.caption_log import captions_of, read_captions
+from kvtune.study.manifest import load_manifest
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger
 
 pytestmark = pytest.mark.skipif(
     not (demo_model_path() / "model.safetensors").exists(),

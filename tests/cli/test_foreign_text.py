@@ -11,7 +11,7 @@ import typer
 from kvtune.cli.main import app, main
 from kvtune.demo import demo_model_path
 from kvtune.demo.coco import FIRST_ID, write_coco
-from kvtune.search.captions import read_captions
+from kvtune.study.caption_log import read_captions
 from kvtune.text import visible
 
 ODD = "odd ?a=%41&b#[red]{x}'[/b]"
@@ -83,7 +83,7 @@ def test_one_database_where_the_folder_is(world: World, capsys: pytest.CaptureFi
 
 
 def test_a_storage_where_the_folder_is(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    from kvtune.search.layout import StudyFolder
+    from kvtune.study.study_folder import StudyFolder
     from kvtune.text import sqlite_url
 
     pytest.importorskip("optuna_dashboard")
@@ -235,9 +235,9 @@ def test_names_that_no_file_can_have_are_refused_in_a_short_line(
     ("module", "words"),
     [
         ("kvtune.search.session.search", lambda w: w.search(50)),
-        ("kvtune.search.validation.validate", lambda w: w.study("validate", "--coco", w.coco)),
-        ("kvtune.search.sensitivity.sensitivity", lambda w: w.study("sensitivity", "--coco", w.coco)),
-        ("kvtune.search.reproduce.reproduce", lambda w: ["reproduce", "table1", "--coco", w.folder / "[/b]"]),
+        ("kvtune.analysis.validate.validate", lambda w: w.study("validate", "--coco", w.coco)),
+        ("kvtune.analysis.sensitivity.sensitivity", lambda w: w.study("sensitivity", "--coco", w.coco)),
+        ("kvtune.reproduce.reproduce", lambda w: ["reproduce", "table1", "--coco", w.folder / "[/b]"]),
     ],
     ids=["search", "validate", "sensitivity", "reproduce"],
 )

@@ -10,7 +10,7 @@ from minigpt4_files import write_files
 from PIL import Image
 
 from kvtune.cli.main import main
-from kvtune.models import minigpt4_convert
+from kvtune.models.minigpt4 import convert
 from kvtune.models.registry import model_names
 
 
@@ -112,8 +112,8 @@ def test_wrong_requests_are_one_line_and_exit_code_2(run, arguments, said):
 
 
 def test_minigpt4_is_made_and_then_found_by_its_name(run, models_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(minigpt4_convert, "VISION", minigpt4_files.VISION)
-    monkeypatch.setattr(minigpt4_convert, "QFORMER", minigpt4_files.QFORMER)
+    monkeypatch.setattr(convert, "VISION", minigpt4_files.VISION)
+    monkeypatch.setattr(convert, "QFORMER", minigpt4_files.QFORMER)
     options = [part for key, path in write_files(tmp_path / "files").items() for part in (f"--{key}", path)]
     code, out, err = run("convert", "minigpt4", *options)
     assert code == 0 and "try kvtune models check minigpt4" in out and "checking what was written" in err

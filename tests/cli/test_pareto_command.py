@@ -17,7 +17,7 @@ from synthetic_studies import random_study, study, trial
 
 from kvtune.cli.main import main
 from kvtune.report.dashboard import dashboard_storage
-from kvtune.search.layout import StudyFolder
+from kvtune.study.study_folder import StudyFolder
 
 KVTUNE = [sys.executable, "-m", "kvtune.cli.main"]
 

@@ -16,7 +16,7 @@ from small_coco import write_coco
 from kvtune.cli.main import main
 from kvtune.coco import OPERA500, Subset
 from kvtune.demo import demo_model_path
-from kvtune.search.captions import read_captions
+from kvtune.study.caption_log import read_captions
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from small_coco import write_coco
 
 from kvtune.chair import ChairScorer, read_captions
 from kvtune.cli.main import main
-from kvtune.search.statistics import Bootstrap
+from kvtune.statistics.bootstrap import Bootstrap
 
 CAPTIONS = [
     {"image_id": "COCO_val2014_000000000001.jpg", "caption": "A dog beside a bicycle."},

@@ -21,7 +21,7 @@ from small_coco import file_name, write_coco
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.presets import load_preset
-from kvtune.search.lock import locked
+from kvtune.study.lock import locked
 
 IMAGES = list(range(1, 41))
 COUNTS = ["--images", "6", "--holdout-images", "4"]

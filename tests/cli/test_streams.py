@@ -13,7 +13,7 @@ from study_folders import write_study
 from synthetic_studies import random_study
 
 from kvtune.demo import demo_model_path
-from kvtune.search.captions import read_captions
+from kvtune.study.caption_log import read_captions
 
 KVTUNE = f"{sys.executable} -m kvtune.cli.main"
 

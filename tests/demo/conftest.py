@@ -8,7 +8,7 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from kvtune.demo import demo_model_path
-from kvtune.demo.captions import NOUNS
+from kvtune.demo.descriptions import NOUNS
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kvtune.chair import CaptionReader
-from kvtune.demo.captions import COMPANIONS, NOUNS, companion_weights, groups, reference_captions, training_caption
+from kvtune.demo.descriptions import COMPANIONS, NOUNS, companion_weights, groups, reference_captions, training_caption
 from kvtune.demo.scenes import KINDS, render
 from kvtune.demo.shapes import SHAPES
 

@@ -3,8 +3,8 @@ import torch
 from PIL import Image
 
 from kvtune.demo import demo_model_path
-from kvtune.demo.model import PROMPT, TEMPLATE
 from kvtune.demo.scenes import render
+from kvtune.demo.small_llava import PROMPT, TEMPLATE
 
 SCENES = 32
 

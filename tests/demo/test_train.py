@@ -4,8 +4,8 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from kvtune.demo import train
-from kvtune.demo.model import PATCH, PROMPT, TEMPLATE, build_model
 from kvtune.demo.scenes import CATEGORIES, SIZE, render
+from kvtune.demo.small_llava import PATCH, PROMPT, TEMPLATE, build_model
 
 
 @pytest.fixture(scope="module")

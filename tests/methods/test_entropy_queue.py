@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtune.methods.entropy_queue import EntropyQueue
+from kvtune.methods.kvsmooth import EntropyQueue
 
 values = st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0])  # few, so that ties happen
 

@@ -12,8 +12,8 @@ from transformers import DynamicCache, LlamaForCausalLM, QuantizedCache, StaticC
 
 from kvtune import KVSmooth
 from kvtune.errors import RequestError
-from kvtune.methods.attach import attach, text_decoder
-from kvtune.methods.cache_name import CACHE
+from kvtune.hf import CACHE, text_decoder
+from kvtune.methods.attach import attach
 
 CASES = [
     {"lambda_ref": 0.9},

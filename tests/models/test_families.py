@@ -13,7 +13,7 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.trace import spelt, trace_caption
 from kvtune.errors import RequestError
-from kvtune.methods.cache_name import CACHE
+from kvtune.hf import CACHE
 from kvtune.models import family_of, get_family
 
 FAMILIES = list(SAVERS)

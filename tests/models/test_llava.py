@@ -10,8 +10,9 @@ from transformers import CLIPImageProcessorPil
 
 from kvtune.errors import RequestError
 from kvtune.models import get_family, load_model
-from kvtune.models.base import OPERA_PROMPT
-from kvtune.models.images import pillow_image_processor
+from kvtune.models.families import llava as llava_module
+from kvtune.models.family import OPERA_PROMPT
+from kvtune.models.image_processor import pillow_image_processor
 
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 SPREAD = np.array([0.26862954, 0.26130258, 0.27577711])
@@ -110,7 +111,7 @@ def test_colour_modes_become_rgb_as_pillow_converts_them(loaded):
 def test_a_fine_tune_with_another_language_model_keeps_its_own_chat_template(loaded, monkeypatch):
     vlm = loaded("llava-1.5")
     assert vlm.family.template_for(vlm) == vlm.family.template
-    monkeypatch.setattr("kvtune.models.llava.is_sentencepiece", lambda tokenizer: False)
+    monkeypatch.setattr(llava_module, "is_sentencepiece", lambda tokenizer: False)
     assert vlm.family.template_for(vlm) == vlm.family.template  # ships no chat template
     monkeypatch.setattr(
         vlm.processor,

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from kvtune.errors import RequestError
 from kvtune.models import commit_of, families, load_model, loading
-from kvtune.models.at_hand import at_hand
+from kvtune.models.availability import at_hand
 from kvtune.models.hub import models_folder
 from kvtune.models.loading import resolve_device, resolve_dtype
 from kvtune.models.registry import model_names

@@ -16,9 +16,10 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.request import cut
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.models import get_family, load_model, minigpt4_convert
-from kvtune.models.minigpt4_convert import convert_minigpt4
-from kvtune.models.minigpt4_model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
+from kvtune.models import get_family, load_model
+from kvtune.models.minigpt4 import convert
+from kvtune.models.minigpt4.convert import convert_minigpt4
+from kvtune.models.minigpt4.model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8))
 PROMPT = (
@@ -32,8 +33,8 @@ PROMPT = (
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Conversion to the scaled-down sizes of the test's files."""
-    monkeypatch.setattr(minigpt4_convert, "VISION", minigpt4_files.VISION)
-    monkeypatch.setattr(minigpt4_convert, "QFORMER", minigpt4_files.QFORMER)
+    monkeypatch.setattr(convert, "VISION", minigpt4_files.VISION)
+    monkeypatch.setattr(convert, "QFORMER", minigpt4_files.QFORMER)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +45,8 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def converted(files, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(minigpt4_convert, "VISION", minigpt4_files.VISION)
-        patch.setattr(minigpt4_convert, "QFORMER", minigpt4_files.QFORMER)
+        patch.setattr(convert, "VISION", minigpt4_files.VISION)
+        patch.setattr(convert, "QFORMER", minigpt4_files.QFORMER)
         steps = []
         result = convert_minigpt4(**files, out=tmp_path_factory.mktemp("models") / "minigpt4", on_step=steps.append)
     assert len(steps) == 7 and steps[-1] == "checking what was written"
@@ -63,7 +64,7 @@ def test_the_published_sizes_map_onto_the_model_whole(monkeypatch, tmp_path):
     sizes |= {"Q_WIDTH": 768, "Q_LAYERS": 12, "Q_MLP": 3072}
     for name, size in sizes.items():
         monkeypatch.setattr(minigpt4_files, name, size)
-    monkeypatch.setattr(minigpt4_convert, "VISION", Blip2VisionConfig())
+    monkeypatch.setattr(convert, "VISION", Blip2VisionConfig())
     with torch.device("meta"):
         needed = {
             name: tuple(t.shape) for name, t in MiniGpt4ForConditionalGeneration(MiniGpt4Config()).state_dict().items()
@@ -74,12 +75,12 @@ def test_the_published_sizes_map_onto_the_model_whole(monkeypatch, tmp_path):
 
     found = {}
     for tensors, rename in (
-        (minigpt4_files.eva_tensors(empty), minigpt4_convert._eva_name),
-        (minigpt4_files.qformer_tensors(empty), minigpt4_convert._qformer_name),
-        (minigpt4_files.linear(empty, "llama_proj", 768, 4096), minigpt4_convert._projection_name),
+        (minigpt4_files.eva_tensors(empty), convert._eva_name),
+        (minigpt4_files.qformer_tensors(empty), convert._qformer_name),
+        (minigpt4_files.linear(empty, "llama_proj", 768, 4096), convert._projection_name),
     ):
-        monkeypatch.setattr(minigpt4_convert, "_tensors", lambda path, tensors=tensors: iter(tensors.items()))
-        found |= minigpt4_convert._renamed(tmp_path, rename, needed)
+        monkeypatch.setattr(convert, "_tensors", lambda path, tensors=tensors: iter(tensors.items()))
+        found |= convert._renamed(tmp_path, rename, needed)
     language = {name for name in needed if name.startswith(("language_model.", "lm_head."))}
     assert len(language) == 9 * 32 + 3
     assert found.keys() == needed.keys() - language

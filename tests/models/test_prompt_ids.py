@@ -7,7 +7,7 @@ from tokenizers_made_here import llama_tokenizer, qwen_tokenizer
 from transformers import LlamaTokenizer
 
 from kvtune.errors import RequestError
-from kvtune.models.prompts import chat_segments, is_sentencepiece, prompt_rows, segment_ids
+from kvtune.models.prompt_ids import chat_segments, is_sentencepiece, prompt_rows, segment_ids
 
 CORPUS = ["A chat between a curious user and an assistant.", "USER: Please describe ### this image", "  two  spaces\n"]
 

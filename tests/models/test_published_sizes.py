@@ -14,10 +14,10 @@ from transformers import (
 
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
-from kvtune.methods.attach import text_decoder
+from kvtune.hf import text_decoder
 from kvtune.models import get_family, loading
 from kvtune.models.loading import memory_needed
-from kvtune.models.minigpt4_model import MiniGpt4Config
+from kvtune.models.minigpt4.model import MiniGpt4Config
 
 CLIP_L_336 = CLIPVisionConfig(
     hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,

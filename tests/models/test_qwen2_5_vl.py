@@ -10,8 +10,8 @@ from PIL import Image
 
 from kvtune.errors import RequestError
 from kvtune.models import load_model
-from kvtune.models.images import pillow_image_processor
-from kvtune.models.prompts import chat_segments
+from kvtune.models.image_processor import pillow_image_processor
+from kvtune.models.prompt_ids import chat_segments
 
 PROMPT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"

@@ -8,15 +8,15 @@ from rich.console import Console
 from study_folders import write_study
 from synthetic_studies import study, trial
 
+from kvtune.analysis.summarize import summarize
 from kvtune.chair import ChairScorer
-from kvtune.report import facts
-from kvtune.report.document import study_document
-from kvtune.report.page import html_page
-from kvtune.report.terminal import front_view
-from kvtune.search.captions import CaptionLog
-from kvtune.search.ledger import LedgerWriter, Trial
-from kvtune.search.scoring import Scoring
-from kvtune.search.summarize import summarize
+from kvtune.report.data.document import study_document
+from kvtune.report.page.build import html_page
+from kvtune.report.terminal import facts
+from kvtune.report.terminal.study import front_view
+from kvtune.study.caption_log import CaptionLog
+from kvtune.study.scoring import Scoring
+from kvtune.study.trials import LedgerWriter, Trial
 
 TRUTH = {image: {"dog"} for image in range(1, 11)}
 GOOD = "A dog sits next to a person on the couch."

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 from synthetic_studies import random_study, study, trial, validation
 
-from kvtune.report import facts
-from kvtune.report.compare import Compared, comparison_document, comparison_frame, comparison_table
 from kvtune.report.figures.compare import comparison_figure
+from kvtune.report.terminal import facts
+from kvtune.report.terminal.compare import Compared, comparison_document, comparison_frame, comparison_table
 
 
 def compared(**changes):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from synthetic_studies import random_study, study, trial
 
+from kvtune.analysis.sensitivity import FORMAT, Sensitivity, Sweep, SweepPoint
+from kvtune.analysis.summary import CutBaseline
 from kvtune.report.figures import COLUMN_WIDTH
 from kvtune.report.figures.precision_recall import precision_recall_figure
 from kvtune.report.figures.sensitivity import sensitivity_figure
-from kvtune.search.sensitivity import FORMAT, Sensitivity, Sweep, SweepPoint
-from kvtune.search.summary import CutBaseline
 
 CURVE = [CutBaseline(n, 15.0 * n, 6.0 * n, 2.0 * n, 100.0 - 4 * n, 40.0 + 8 * n, 60.0 + 2 * n) for n in range(1, 6)]
 CURVE.append(replace(CURVE[-1], sentences=6, recall=CURVE[-1].recall + 0.1))

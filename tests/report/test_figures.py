@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic_studies import random_study, study, trial
 
+from kvtune.analysis.summary import CutBaseline
+from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.figures import COLUMN_WIDTH, column_figure, save_figure
 from kvtune.report.figures.drawing import drawn_text
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.hypervolume import hypervolumes
 from kvtune.report.figures.points import number_points
-from kvtune.report.files import write_pictures
-from kvtune.report.overlay import OverlayPoint
-from kvtune.search.front import hypervolume
-from kvtune.search.summary import CutBaseline
+from kvtune.report.study_files import write_pictures
+from kvtune.statistics.front import hypervolume
 
 
 def texts(figure):

@@ -89,10 +89,10 @@ def test_documents_have_the_keys_that_the_reference_names(tmp_path, capsys):
     ]
     run("pareto", *here)
     document = json.loads(capsys.readouterr().out)
-    promised = kvtune.report.document.study_document.__doc__.split("Keys\n")[1]
+    promised = kvtune.report.data.document.study_document.__doc__.split("Keys\n")[1]
     for key in document:
         assert re.search(rf"^    .*\b{key}\b", promised, re.MULTILINE), f"{key} is not documented"
-    about_trials = kvtune.report.document.trial_document.__doc__
+    about_trials = kvtune.report.data.document.trial_document.__doc__
     for key in document["trials"][0]:
         plain = (
             "number",

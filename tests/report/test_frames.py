@@ -6,11 +6,12 @@ import pytest
 from synthetic_studies import random_study, study, trial
 
 from kvtune.errors import RequestError
-from kvtune.report import facts, files
-from kvtune.report.document import study_document
-from kvtune.report.frames import trials_frame
-from kvtune.report.overlay import paper_points
-from kvtune.report.table import shared_parameters, varying_parameters
+from kvtune.report import study_files
+from kvtune.report.data.document import study_document
+from kvtune.report.data.frames import trials_frame
+from kvtune.report.data.overlay import paper_points
+from kvtune.report.terminal import facts
+from kvtune.report.terminal.trials import shared_parameters, varying_parameters
 
 
 def test_one_row_for_the_baseline_and_each_trial():
@@ -28,7 +29,7 @@ def test_one_row_for_the_baseline_and_each_trial():
 
 def test_csv_reads_back_with_full_precision(tmp_path):
     summary = random_study(12, failed=2)
-    (path,) = files.write_trials(tmp_path, summary, None)
+    (path,) = study_files.write_trials(tmp_path, summary, None)
     frame = pd.read_csv(path)
     pd.testing.assert_frame_equal(
         frame[["params_lambda_ref", "f1"]], trials_frame(summary)[["params_lambda_ref", "f1"]], check_exact=True
@@ -44,14 +45,14 @@ def test_an_empty_study_has_all_columns():
 def test_parquet_has_the_same_data(tmp_path):
     pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
     summary = random_study(12, failed=2)
-    _, parquet = files.write_trials(tmp_path, summary, None, parquet=True)
+    _, parquet = study_files.write_trials(tmp_path, summary, None, parquet=True)
     pd.testing.assert_frame_equal(pd.read_parquet(parquet), trials_frame(summary))
 
 
 def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RequestError, match=r"kvtune\[parquet\]"):
-        files.check_parquet()
+        study_files.check_parquet()
 
 
 def test_the_document_is_json_with_the_promised_keys():

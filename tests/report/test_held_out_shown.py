@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 from synthetic_studies import random_study, study, trial, validation
 
-from kvtune.report import facts
+from kvtune.analysis.result import Difference
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.held_out import held_out_figure
-from kvtune.report.files import write_pictures, write_trials
-from kvtune.report.terminal import front_view
-from kvtune.search.summary import Difference
+from kvtune.report.study_files import write_pictures, write_trials
+from kvtune.report.terminal import facts
+from kvtune.report.terminal.study import front_view
 
 
 def shown(summary, chosen):

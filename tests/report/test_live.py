@@ -9,10 +9,10 @@ import pytest
 from fake_search import FakeRequest, new_study, run_search
 from rich.console import Console
 
-from kvtune.report import live
-from kvtune.report.live import LiveView, view_for
-from kvtune.search.progress import PlainView
-from kvtune.search.summarize import summarize
+from kvtune.analysis.summarize import summarize
+from kvtune.report.terminal import live
+from kvtune.report.terminal.live import LiveView, view_for
+from kvtune.search.view import PlainView
 
 
 @pytest.fixture(autouse=True)

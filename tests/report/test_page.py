@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_studies import random_study, study, trial
 
-from kvtune.report import facts, page_captions
-from kvtune.report.page import html_page
-from kvtune.report.page_captions import pack_captions
+from kvtune.report.page import pack
+from kvtune.report.page.build import html_page
+from kvtune.report.page.pack import pack_captions
+from kvtune.report.terminal import facts
 
 
 def unpacked(packed):
@@ -65,7 +66,7 @@ def test_thumbnails_are_beside_their_images():
 
 
 def test_what_exceeds_the_room_is_left_out_from_the_end_and_said(monkeypatch):
-    monkeypatch.setattr(page_captions, "_MOST_TEXT", 20)
+    monkeypatch.setattr(pack, "_MOST_TEXT", 20)
     packed = pack_captions([(None, {1: "a" * 10}), (3, {1: "b" * 10}), (4, {1: "c" * 10})], {1: []}, words("x"))
     assert set(unpacked(packed)["captions"]) == {"baseline", "3"}
     assert packed.note == "1 of 3 sets of captions are left out to keep the page small"

@@ -7,10 +7,10 @@ import browser
 import pytest
 from synthetic_studies import study, trial
 
-from kvtune.report import facts
-from kvtune.report.overlay import OverlayPoint
-from kvtune.report.page import html_page
-from kvtune.report.page_captions import pack_captions
+from kvtune.report.data.overlay import OverlayPoint
+from kvtune.report.page.build import html_page
+from kvtune.report.page.pack import pack_captions
+from kvtune.report.terminal import facts
 
 pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="needs Chromium: apt-get install chromium")
 

@@ -6,9 +6,10 @@ import browser
 import pytest
 from synthetic_studies import random_study, study, trial, validation
 
-from kvtune.report import facts
-from kvtune.report.page import html_page
-from kvtune.search.summary import CutBaseline, Difference, Length
+from kvtune.analysis.result import Difference
+from kvtune.analysis.summary import CutBaseline, Length
+from kvtune.report.page.build import html_page
+from kvtune.report.terminal import facts
 
 pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="needs Chromium: apt-get install chromium")
 

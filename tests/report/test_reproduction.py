@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from kvtune.analysis.result import DifferenceEntry, Result
 from kvtune.chair import load_ground_truth, read_captions
 from kvtune.cli.main import main
-from kvtune.report.reported import reported, reported_table
-from kvtune.report.reproduction import (
+from kvtune.report.data.reported import reported, reported_table
+from kvtune.report.terminal.reproduction import (
     label,
     reproduction_document,
     reproduction_frame,
@@ -21,10 +22,9 @@ from kvtune.report.reproduction import (
     sentences,
     write_reproduction,
 )
-from kvtune.search.held_out import DifferenceEntry, Result
-from kvtune.search.reproduce import PAPER_MODELS, ModelResult, SettingResult
-from kvtune.search.reproduce.documents import Sweep, SweepPoint
-from kvtune.search.reproduce.settings import LAMBDAS, TABLES
+from kvtune.reproduce import PAPER_MODELS, ModelResult, SettingResult
+from kvtune.reproduce.documents import Sweep, SweepPoint
+from kvtune.reproduce.paper_settings import LAMBDAS, TABLES
 
 METRICS = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words")
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pandas as pd
 from synthetic_studies import random_study, study, trial
 
-from kvtune.report import files
+from kvtune.analysis.result import Difference
+from kvtune.analysis.summary import CutBaseline, Length
+from kvtune.report import study_files
+from kvtune.report.data.frames import cut_baseline_frame, trials_frame
 from kvtune.report.figures.front import front_figure
-from kvtune.report.frames import cut_baseline_frame, trials_frame
-from kvtune.search.summary import CutBaseline, Difference, Length
 
 CURVE = [CutBaseline(n, 15.0 * n, 6.0 * n, 2.0 * n, 90.0 - n, 40.0 + 4 * n, 60.0 + 2 * n) for n in range(1, 8)]
 
@@ -40,7 +41,7 @@ def test_tables_have_what_was_computed(tmp_path):
         length=length,
     )
     summary = replace(study([found, trial(1, 41, 76)]), cut_baseline=CURVE)
-    written = files.write_trials(tmp_path, summary, None)
+    written = study_files.write_trials(tmp_path, summary, None)
     assert [path.name for path in written] == ["trials.csv", "cut_baseline.csv"]
     frame = pd.read_csv(written[0])
     row, other = frame.iloc[1], frame.iloc[2]

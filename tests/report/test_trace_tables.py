@@ -10,9 +10,10 @@ from kvtune.captioning.side_by_side import TracedPair
 from kvtune.captioning.trace import Trace, Word
 from kvtune.chair.spans import MentionFinder
 from kvtune.errors import RequestError
+from kvtune.report.data.mentions import mentions, objects_to_show, vocabulary_words
 from kvtune.report.figures.drawing import COLUMN_WIDTH
 from kvtune.report.figures.trace import trace_figure
-from kvtune.report.trace import layers_frame, mentions, objects_frame, objects_to_show, vocabulary_words, write_trace
+from kvtune.report.trace_files import layers_frame, objects_frame, write_trace
 
 FINDER = MentionFinder()
 WORDS = tuple(

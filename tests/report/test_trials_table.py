@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 from synthetic_studies import random_study, study, trial
 
-from kvtune.report import facts
-from kvtune.report.overlay import OverlayPoint
-from kvtune.report.terminal import front_view
+from kvtune.report.data.overlay import OverlayPoint
+from kvtune.report.terminal import facts
+from kvtune.report.terminal.study import front_view
 
 
 def view(summary, width=140, encoding="utf-8", overlays=(), every=False, rule="keep-f1", **console):

@@ -8,12 +8,12 @@ from rich.console import Console
 from synthetic_studies import random_study, study, trial, validation
 from test_curves import sweep
 
-from kvtune.report.overviews import overviews_view
-from kvtune.report.sensitivity import sensitivity_view
-from kvtune.report.terminal import front_view
-from kvtune.report.validation import validation_view
-from kvtune.search.overview import Overview
-from kvtune.search.sensitivity import FORMAT, Sensitivity
+from kvtune.analysis.overview import Overview
+from kvtune.analysis.sensitivity import FORMAT, Sensitivity
+from kvtune.report.terminal.held_out import validation_view
+from kvtune.report.terminal.sensitivity import sensitivity_view
+from kvtune.report.terminal.studies import overviews_view
+from kvtune.report.terminal.study import front_view
 
 WIDTHS = pytest.mark.parametrize("width", [60, 80, 140])
 

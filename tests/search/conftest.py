@@ -1,25 +1,5 @@
-"""What tests of searches share."""
+"""Searches here have a fake captioner."""
 
-import os
-import sys
-from collections.abc import Iterator
-from types import SimpleNamespace
+from quick_searches import no_waiting_for_the_disk, quick_requests
 
-import pytest
-from fake_search import FakeRequest
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_waiting_for_the_disk() -> Iterator[None]:
-    """Killed processes lose nothing that was written, synced or not; only a power cut would."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda file: None)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_requests() -> Iterator[None]:
-    """Searches with a fake captioner need no engine, whose import takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "kvtune.captioning", SimpleNamespace(CaptionRequest=FakeRequest))
-        yield
+__all__ = ["no_waiting_for_the_disk", "quick_requests"]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from kvtune.errors import RequestError
 from kvtune.search.budget import Deadline, cost, parse_duration
-from kvtune.search.layout import StudyFolder
-from kvtune.search.ledger import Ledger
-from kvtune.search.manifest import load_manifest
-from kvtune.search.progress import View
+from kvtune.search.view import View
+from kvtune.study.manifest import load_manifest
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_the_cost_is_told_once_after_the_first_block(tmp_path: Path, race: float
 
 
 def _lines(folder: StudyFolder, number: int | None) -> list[dict[str, Any]]:
-    from kvtune.search.captions import read_captions
+    from kvtune.study.caption_log import read_captions
 
     return list(read_captions(folder.trial_captions(number)).values())
 

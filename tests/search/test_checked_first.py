@@ -11,9 +11,9 @@ from scored_studies import scored_study
 
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
-from kvtune.search.reproduce import Request, reproduce
-from kvtune.search.rescore import rescore_study
-from kvtune.search.storage import check_storage
+from kvtune.reproduce import Request, reproduce
+from kvtune.study.optuna_copy import check_storage
+from kvtune.study.rescore import rescore_study
 from kvtune.text import sqlite_url
 
 
@@ -40,7 +40,7 @@ def study(tmp_path: Path) -> Path:
     ids=lambda url: url[:30],
 )  # fmt: skip
 def test_a_storage_that_is_none(study: Path, url: str) -> None:
-    from kvtune.search.layout import StudyFolder
+    from kvtune.study.study_folder import StudyFolder
 
     before = contents(study)
     with pytest.raises(RequestError) as error:

@@ -7,8 +7,8 @@ import pytest
 from small_coco import write_coco
 
 from kvtune.coco import CocoFolder
+from kvtune.coco.categories import coco_truth
 from kvtune.errors import RequestError
-from kvtune.search.truth import coco_truth
 
 
 @pytest.fixture

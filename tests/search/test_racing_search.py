@@ -13,15 +13,15 @@ from fake_search import FakeCaptioner, WordScoring, new_study, run_search
 from killing import child, die_at
 from optuna.trial import TrialState
 
-from kvtune.search.captions import captions_of, count_captions, read_captions
-from kvtune.search.layout import StudyFolder
-from kvtune.search.ledger import Ledger
-from kvtune.search.lock import locked
-from kvtune.search.manifest import load_manifest
-from kvtune.search.racing import Race, race_counts
-from kvtune.search.rescore import rescore_study
-from kvtune.search.storage import optuna_copy
-from kvtune.search.summarize import summarize
+from kvtune.analysis.summarize import summarize
+from kvtune.statistics.racing import Race, race_counts
+from kvtune.study.caption_log import captions_of, count_captions, read_captions
+from kvtune.study.lock import locked
+from kvtune.study.manifest import load_manifest
+from kvtune.study.optuna_copy import optuna_copy
+from kvtune.study.rescore import rescore_study
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger
 
 IMAGES, TRIALS, ROUND = 100, 16, 4
 
@@ -235,8 +235,8 @@ def test_rescoring_keeps_who_was_raced_out(tmp_path: Path, raced: StudyFolder, m
     for old, new in zip(before, after, strict=True):
         assert old.metrics is not None and new.metrics is not None
         assert old.metrics["images"] == new.metrics["images"] and new.metrics["scorer"] == "words-2"
-    monkeypatch.setattr("kvtune.search.rescore.Scoring", lambda truth: WordScoring())
-    monkeypatch.setattr("kvtune.search.rescore.load_ground_truth", lambda path: {})
+    monkeypatch.setattr("kvtune.study.rescore.Scoring", lambda truth: WordScoring())
+    monkeypatch.setattr("kvtune.study.rescore.load_ground_truth", lambda path: {})
     assert rescore_study(folder) == TRIALS + 1
     assert Ledger(folder.ledger).trials == before
 
@@ -259,7 +259,7 @@ def test_too_few_images_for_a_look_are_not_raced(tmp_path: Path) -> None:
 
 
 def test_reports_show_the_captions_that_a_trial_was_judged_by(raced: StudyFolder) -> None:
-    from kvtune.report.captions import caption_sets
+    from kvtune.report.page.study_captions import caption_sets
 
     summary, order = summarize(raced, statistics=False), load_manifest(raced).image_order
     shown = {number: list(lines) for number, lines in caption_sets(raced, summary)}

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvtune.errors import RequestError
-from kvtune.search.ledger import Trial
 from kvtune.search.rounds import Plan
-from kvtune.search.samplers import POPULATION, SAMPLERS, grid_points, make_sampler, round_seed
-from kvtune.search.space import Range, SearchSpace, default_space
+from kvtune.search.samplers import POPULATION, grid_points, make_sampler, round_seed
+from kvtune.spaces import Range, SearchSpace, default_space
+from kvtune.study.sampler_names import SAMPLERS
+from kvtune.study.trials import Trial
 
 SPACE = default_space("kvsmooth", LAYERS).fitted(LAYERS)
 FAST = ("tpe", "nsga2", "random", "grid")

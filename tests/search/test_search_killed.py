@@ -14,11 +14,11 @@ import pytest
 from fake_search import FakeCaptioner, WordScoring, new_study, run_search
 from killing import child, die_at
 
-from kvtune.search.captions import read_captions
-from kvtune.search.layout import StudyFolder
-from kvtune.search.lock import locked
-from kvtune.search.manifest import load_manifest
-from kvtune.search.summarize import summarize
+from kvtune.analysis.summarize import summarize
+from kvtune.study.caption_log import read_captions
+from kvtune.study.lock import locked
+from kvtune.study.manifest import load_manifest
+from kvtune.study.study_folder import StudyFolder
 
 TRIALS = 6
 IMAGES = 6

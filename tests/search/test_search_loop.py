@@ -10,14 +10,14 @@ import pytest
 from fake_search import PUBLISHED, FakeCaptioner, WordScoring, fake_images, new_study, run_search
 from optuna.trial import TrialState
 
+from kvtune.analysis.summarize import summarize
+from kvtune.analysis.summary import StudySummary
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.search.captions import read_captions
-from kvtune.search.layout import StudyFolder
-from kvtune.search.ledger import Ledger
-from kvtune.search.manifest import load_manifest
-from kvtune.search.space import SearchSpace
-from kvtune.search.summarize import summarize
-from kvtune.search.summary import StudySummary
+from kvtune.spaces import SearchSpace
+from kvtune.study.caption_log import read_captions
+from kvtune.study.manifest import load_manifest
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger
 
 
 def loaded(folder: StudyFolder) -> optuna.Study:

@@ -7,10 +7,10 @@ import pytest
 from fake_search import new_study, run_search
 from rich.console import Console
 
-from kvtune.search import progress
-from kvtune.search.overview import overviews
-from kvtune.search.progress import PlainView, View
-from kvtune.search.summarize import summarize
+from kvtune.analysis.overview import overviews
+from kvtune.analysis.summarize import summarize
+from kvtune.search import view
+from kvtune.search.view import PlainView, View
 
 
 def console(width: int = 120) -> Console:
@@ -23,8 +23,8 @@ def shown(used: Console) -> str:
 
 
 def test_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "ENOUGH_FOR_A_RATE", 4)
+    monkeypatch.setattr(view, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(view, "ENOUGH_FOR_A_RATE", 4)
     folder, manifest = new_study(tmp_path / "s", images=5)
     used = console(width=40)
     run_search(folder, manifest, 3, view=PlainView(used))

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from fake_search import LAYERS, PUBLISHED, new_study, run_search
 
+from kvtune.analysis.summarize import summarize
 from kvtune.errors import RequestError
-from kvtune.search.layout import StudyFolder
-from kvtune.search.manifest import Start, StartPoint, load_manifest
-from kvtune.search.space import SearchSpace, default_space
-from kvtune.search.summarize import summarize
 from kvtune.search.warm_start import other_front, start_from
+from kvtune.spaces import SearchSpace, default_space
+from kvtune.study.manifest import Start, StartPoint, load_manifest
+from kvtune.study.study_folder import StudyFolder
 
 
 @pytest.fixture(scope="module")

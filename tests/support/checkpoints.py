@@ -32,7 +32,7 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-from kvtune.models.minigpt4_model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
+from kvtune.models.minigpt4.model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
 
 LAYERS = 3
 QWEN_TEMPLATE = (

@@ -13,12 +13,12 @@ import numpy as np
 
 from kvtune.chair import CaptionCounts
 from kvtune.search.budget import Deadline
-from kvtune.search.layout import StudyFolder
 from kvtune.search.loop import Search
-from kvtune.search.manifest import FORMAT, Fingerprint, Manifest, Published, Start, versions
-from kvtune.search.progress import View
-from kvtune.search.racing import Race
-from kvtune.search.space import SearchSpace, default_space
+from kvtune.search.view import View
+from kvtune.spaces import SearchSpace, default_space
+from kvtune.statistics.racing import Race
+from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, Start, versions
+from kvtune.study.study_folder import StudyFolder
 
 LAYERS = 8
 OBJECTS = ("dog", "cat", "car", "chair", "cup", "bottle", "bench", "bird")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import DynamicCache
 
-from kvtune.methods.cache_name import CACHE
+from kvtune.hf import CACHE
 
 
 @dataclass

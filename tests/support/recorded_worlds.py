@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from kvtune.bench.search.settings import Setting, grid_settings, methods_of
+from kvtune.bench.search.table import Recorded, Table
 from kvtune.chair import SCORER
-from kvtune.search.bench.settings import Setting, grid_settings, methods_of
-from kvtune.search.bench.table import Recorded, Table
 
 SMALL_AXES = {
     "lambda_ref": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),

@@ -10,8 +10,8 @@ import pytest
 from fake_search import FakeCaptioner, FakeRequest, fake_images, new_study, run_search, truth
 
 from kvtune.chair import save_ground_truth
-from kvtune.search.layout import StudyFolder
-from kvtune.search.scoring import Scoring
+from kvtune.study.scoring import Scoring
+from kvtune.study.study_folder import StudyFolder
 
 HOLDOUT = [5003, 5001, 5002, *range(5010, 5040)]
 

@@ -8,8 +8,8 @@ from PIL import Image
 from small_models import BOS, IMAGE_TOKEN, PAD, VOCABULARY, small_llava
 
 from kvtune.methods import KVSmooth
-from kvtune.models.base import VisionLanguageModel
-from kvtune.models.llava import Llava
+from kvtune.models.families.llava import Llava
+from kvtune.models.family import VisionLanguageModel
 
 
 class SmallLlava(Llava):

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
-from kvtune.search.captions import CaptionLog
-from kvtune.search.layout import StudyFolder
-from kvtune.search.ledger import LedgerWriter, Trial
-from kvtune.search.manifest import FORMAT, Fingerprint, Manifest
-from kvtune.search.space import SearchSpace
-from kvtune.search.summary import StudySummary, TrialSummary
+from kvtune.spaces import SearchSpace
+from kvtune.study.caption_log import CaptionLog
+from kvtune.study.manifest import FORMAT, Fingerprint, Manifest
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import LedgerWriter, Trial
 
 SPACE = {"method": "kvsmooth", "parameters": {"lambda_ref": {"low": 0.0, "high": 1.0}}}
 

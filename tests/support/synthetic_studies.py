@@ -3,9 +3,10 @@
 import random
 from collections.abc import Sequence
 
-from kvtune.search.front import front, hypervolume, reference_point
-from kvtune.search.held_out import FORMAT, DifferenceEntry, Result, Validated, Validation
-from kvtune.search.summary import State, StudySummary, TrialSummary
+from kvtune.analysis.held_out import FORMAT
+from kvtune.analysis.result import DifferenceEntry, Result, Validated, Validation
+from kvtune.analysis.summary import State, StudySummary, TrialSummary
+from kvtune.statistics.front import front, hypervolume, reference_point
 
 RATES = ("chair_s", "chair_i", "precision", "recall", "f1")
 

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.report.figures.drawing import (
     CHAIR_S,
     F1,
@@ -16,7 +17,6 @@ from kvtune.report.figures.drawing import (
 )
 from kvtune.report.figures.points import error_bars
 from kvtune.report.roles import front_line
-from kvtune.search.summary import StudySummary, TrialSummary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kvtune.analysis.summary import StudySummary
+from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, drawn_text, give_room, halo, legend_below, style
 from kvtune.report.figures.points import draw_points, number_points
-from kvtune.report.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, front_line, marks
-from kvtune.search.summary import StudySummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

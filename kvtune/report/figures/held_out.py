@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from kvtune.analysis.result import Validated, Validation
 from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, give_room, legend_below, style
 from kvtune.report.figures.points import HOLLOW, SIZES, error_bars, number_points
 from kvtune.report.roles import LOOKS, Role
-from kvtune.search.held_out import Validated, Validation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

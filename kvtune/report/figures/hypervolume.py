@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from kvtune.analysis.summary import StudySummary
 from kvtune.report.figures.drawing import column_figure, legend_below, nothing_yet, style
 from kvtune.report.roles import LOOKS, marks
-from kvtune.search.front import hypervolume
-from kvtune.search.summary import StudySummary
+from kvtune.statistics.front import hypervolume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kvtune.analysis.summary import StudySummary
 from kvtune.report.figures.drawing import halo
 from kvtune.report.roles import LOOKS, Mark, Role, marks
-from kvtune.search.summary import StudySummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

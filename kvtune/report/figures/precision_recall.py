@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvtune.analysis.summary import StudySummary
 from kvtune.report.figures.drawing import column_figure, give_room, halo, legend_below, style
 from kvtune.report.figures.points import draw_points
 from kvtune.report.roles import LOOKS
-from kvtune.search.summary import StudySummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

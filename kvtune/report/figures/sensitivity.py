@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from kvtune.analysis.sensitivity import Sensitivity, Sweep
 from kvtune.report.figures.drawing import CHAIR_S, COLUMN_WIDTH, F1, PALETTE, style
-from kvtune.search.sensitivity import Sensitivity, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

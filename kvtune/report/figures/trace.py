@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kvtune.chair.spans import MentionFinder
+from kvtune.report.data.mentions import Mention, TracedObject, mentions
 from kvtune.report.figures.drawing import COLUMN_WIDTH, PALETTE, drawn_text, style
-from kvtune.report.trace import Mention, TracedObject, mentions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,66 @@
+"""What may be said of a difference to the baseline: better, worse, or neither for sure."""
+
+from dataclasses import asdict
+from typing import Any, Literal
+
+from kvtune.analysis.result import Difference
+from kvtune.analysis.summary import TrialSummary
+
+Verdict = Literal["better", "worse", "unclear"]
+
+LABELS = {"chair_s": "CHAIR_S", "f1": "F1"}
+"""The objectives, which claims are made of."""
+
+_LOWER_IS_BETTER = ("chair_s", "chair_i")
+
+
+def verdict(metric: str, difference: Difference) -> Verdict:
+    """``better`` or ``worse`` than the baseline if the 95 % interval and the adjusted p-value both say so, else
+    ``unclear``; see :attr:`kvtune.analysis.result.Difference.is_clear`."""
+    if not difference.is_clear:
+        return "unclear"
+    return "better" if (difference.value < 0) == (metric in _LOWER_IS_BETTER) else "worse"
+
+
+def claim(metric: str, difference: Difference) -> str:
+    """One difference to the baseline in words, saying so where it may be none."""
+    low, high = difference.interval
+    found = verdict(metric, difference)
+    sure = f"95 % interval {low:+.1f} to {high:+.1f}, {_p(difference.p_adjusted)} after Holm's adjustment"
+    text = f"{LABELS[metric]} {difference.value:+.1f} ({sure})"
+    return text + {"better": "", "worse": ": worse", "unclear": ": no improvement for sure"}[found]
+
+
+def claims(trial: TrialSummary) -> list[str]:
+    """What may be said of a trial against the baseline; empty where it was not compared."""
+    return [claim(metric, trial.differences[metric]) for metric in LABELS if metric in trial.differences]
+
+
+def evidence(trial: TrialSummary) -> dict[str, Any]:
+    """What a preset carries beside a trial's scores: intervals, differences to the baseline, verdicts, length flag.
+
+    Keys
+    ----
+    intervals
+        95 %, by metric.
+    differences
+        To the baseline, by metric: ``value``, ``interval``, ``p_value``, ``p_adjusted``.
+    verdict
+        Of CHAIR_S and F1 against the baseline: ``better``, ``worse``, ``unclear`` (see :func:`verdict`).
+    length_flag
+        Why it does not beat the baseline cut to as many words; null where it does.
+    """
+    if not trial.intervals:
+        return {}
+    found: dict[str, Any] = {"intervals": {name: list(bounds) for name, bounds in trial.intervals.items()}}
+    if trial.differences:
+        found["differences"] = {
+            name: asdict(each) | {"interval": list(each.interval)} for name, each in trial.differences.items()
+        }
+        found["verdict"] = {name: verdict(name, trial.differences[name]) for name in LABELS}
+        found["length_flag"] = None if trial.length is None else trial.length.flag
+    return found
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p {value:.3f}"

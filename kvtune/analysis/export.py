@@ -1,0 +1,125 @@
+"""From a chosen trial to the preset that carries it out."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from kvtune.analysis.claims import LABELS, evidence, verdict
+from kvtune.analysis.held_out import holds_for, load_validation, on_held_out
+from kvtune.analysis.result import Validation
+from kvtune.analysis.selection import KEEP_F1, Selection, select
+from kvtune.analysis.summarize import summary_of
+from kvtune.analysis.summary import StudySummary
+from kvtune.analysis.uncertainty import with_statistics
+from kvtune.errors import RequestError
+from kvtune.presets import (
+    GenerationInfo,
+    MetricsInfo,
+    ModelInfo,
+    Preset,
+    SelectionInfo,
+    StudyInfo,
+    SubsetInfo,
+)
+from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger, Trial
+
+On = Literal["tune", "holdout"]
+
+OPTIMISTIC = "selected on held-out, estimate optimistic"
+
+
+def export(folder: StudyFolder, rule: str = KEEP_F1, on: On = "tune") -> tuple[Preset, Selection]:
+    """Choose a trial of a study and make it a preset.
+
+    Where ``kvtune validate`` has judged the trial on held-out images, the preset carries that as ``metrics.holdout``.
+
+    Parameters
+    ----------
+    rule
+        One of :data:`kvtune.analysis.selection.RULES`.
+    on
+        The images on which the rule is applied. On held-out images, they are no longer held out: the preset is stamped
+        so.
+
+    Returns
+    -------
+    (Preset, Selection)
+        The preset, not saved yet, and what was chosen by which rule.
+
+    Raises
+    ------
+    RequestError
+        If the study cannot be read, there is no such rule or trial, or nothing to choose by was validated.
+    KvtuneError
+        If the rule finds no trial; see :func:`kvtune.analysis.selection.select`.
+    """
+    manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
+    summary = with_statistics(folder, manifest, ledger, summary_of(folder.name, manifest, ledger))
+    validation = load_validation(folder)
+    if on == "tune":
+        selection = select(summary, rule)
+    else:
+        selection = _select_on_held_out(folder, manifest, ledger, summary, validation, rule)
+    trial = next(trial for trial in summary.trials if trial.number == selection.trial.number)
+    number = selection.trial.number or 0
+    fingerprint = manifest.fingerprint
+    preset = Preset(
+        schema_version=1,
+        name=f"{folder.name}-trial-{number}",
+        method=fingerprint.method,
+        parameters=selection.trial.params,
+        model=ModelInfo(
+            family=manifest.family, id=fingerprint.model, revision=fingerprint.revision, layers=manifest.layers
+        ),
+        generation=GenerationInfo(
+            prompt=fingerprint.prompt, max_new_tokens=fingerprint.max_new_tokens, dtype=fingerprint.dtype
+        ),
+        selection=SelectionInfo(rule=selection.rule, on=on),
+        metrics=MetricsInfo(
+            tune=(ledger[number].metrics or {}) | evidence(trial),
+            holdout=_held_out(manifest, ledger, ledger[number], validation, selection),
+            baseline=(ledger.baseline.metrics or {}) | (evidence(summary.baseline) if summary.baseline else {}),
+        ),
+        subset=SubsetInfo(
+            name=manifest.tune["name"], sha256=manifest.tune["sha256"], images=len(manifest.tune["image_ids"])
+        ),
+        study=StudyInfo(name=folder.name, trial=number),
+        versions=manifest.versions,
+        source="search",
+    )
+    return preset, selection
+
+
+def _select_on_held_out(
+    folder: StudyFolder,
+    manifest: Manifest,
+    ledger: Ledger,
+    summary: StudySummary,
+    validation: Validation | None,
+    rule: str,
+) -> Selection:
+    if validation is None or not holds_for(validation, manifest, ledger, ledger.baseline):
+        raise RequestError(f"{folder.name} has no held-out results to select on; run kvtune validate {folder.name}")
+    selection = select(on_held_out(summary, validation), rule)
+    return replace(selection, rule=f"{selection.rule} ({OPTIMISTIC})", on="holdout")
+
+
+def _held_out(
+    manifest: Manifest, ledger: Ledger, trial: Trial, validation: Validation | None, selection: Selection
+) -> dict[str, Any] | None:
+    """What held-out images said of the trial and of the baseline; None where nobody asked, or of something else."""
+    if validation is None or not holds_for(validation, manifest, ledger, trial):
+        return None
+    found, baseline = validation.of(trial.number), validation.of(None)
+    if found is None or baseline is None:
+        return None
+    entry: dict[str, Any] = dict(found.holdout.metrics) | {
+        "intervals": {name: list(bounds) for name, bounds in found.holdout.intervals.items()},
+        "differences": {name: each.model_dump(mode="json") for name, each in found.holdout.differences.items()},
+        "verdict": {name: verdict(name, found.holdout.differences[name].plain()) for name in LABELS},
+        "shrinkage": found.shrinkage,
+        "subset": validation.subset,
+        "baseline": baseline.holdout.metrics,
+    }
+    return entry | ({"note": OPTIMISTIC} if selection.on == "holdout" else {})

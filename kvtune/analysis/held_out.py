@@ -1,0 +1,109 @@
+"""``report/validation.json``: what settings of a study did on images that no search has seen."""
+
+from dataclasses import replace
+from typing import Literal
+
+from kvtune.analysis.result import Validated, Validation
+from kvtune.analysis.summary import StudySummary
+from kvtune.errors import RequestError
+from kvtune.files import read_json
+from kvtune.schema import validated
+from kvtune.statistics.front import front
+from kvtune.study.manifest import Manifest
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger, Trial
+
+FORMAT: Literal["kvtune-validation/1"] = "kvtune-validation/1"
+
+
+def load_validation(folder: StudyFolder) -> Validation | None:
+    """Read a study's held-out results; None where nothing was validated.
+
+    Raises
+    ------
+    RequestError
+        If the file cannot be read.
+    """
+    if not folder.validation.exists():
+        return None
+    return validated(Validation, read_json(folder.validation, "validation"), f"validation {folder.validation}")
+
+
+def holds_for(validation: Validation, manifest: Manifest, ledger: Ledger, trial: Trial) -> bool:
+    """Whether held-out results are of this study, this trial, these images and this scorer."""
+    found = validation.of(trial.number)
+    return (
+        found is not None
+        and found.params == trial.params
+        and validation.study_id == manifest.id
+        and validation.subset["sha256"] == manifest.holdout["sha256"]
+        and validation.scoring == trial.scoring == ledger.baseline.scoring
+    )
+
+
+def current_validation(folder: StudyFolder, manifest: Manifest, ledger: Ledger) -> Validation | None:
+    """Held-out results without those that are not of the study as it is now; None if nothing or no baseline is left.
+
+    Raises
+    ------
+    RequestError
+        If the file cannot be read.
+    """
+    found = load_validation(folder)
+    if found is None or not holds_for(found, manifest, ledger, ledger.baseline):
+        return None
+    trials = {trial.number: trial for trial in [ledger.baseline, *ledger.trials]}
+
+    def holds(setting: Validated) -> bool:
+        if setting.number is None and "published" in setting.roles:
+            return manifest.published is not None and setting.params == manifest.published.parameters
+        return setting.number in trials and holds_for(found, manifest, ledger, trials[setting.number])
+
+    return found.model_copy(update={"settings": [setting for setting in found.settings if holds(setting)]})
+
+
+def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
+    """The study as its held-out images show it: validated trials alone, with their held-out scores and their front.
+
+    Raises
+    ------
+    RequestError
+        If the baseline or every trial is missing from the held-out results.
+    """
+    baseline, trials = summary.baseline, []
+    for trial in [*([baseline] if baseline else []), *summary.trials]:
+        found = validation.of(trial.number)
+        if found is None or found.params != trial.params or trial.state != "complete":
+            continue
+        held_out = replace(
+            trial,
+            **{name: found.holdout.metrics[name] for name in _SCORES},
+            intervals=dict(found.holdout.intervals),
+            differences={name: entry.plain() for name, entry in found.holdout.differences.items()},
+            ties=(),
+            length=None,
+        )
+        if trial.number is None:
+            baseline = held_out
+        else:
+            trials.append(held_out)
+    if not trials or baseline is summary.baseline:
+        raise RequestError(
+            f"nothing of {summary.study} was validated as it is now; run kvtune validate {summary.study}"
+        )
+    kept = [trial for trial in trials if not trial.below_floor]
+    points = [(trial.chair_s or 0.0, trial.f1 or 0.0) for trial in kept]
+    return replace(
+        summary,
+        baseline=baseline,
+        trials=trials,
+        front=[kept[index].number or 0 for index in front(points)],
+        subset=validation.subset,
+        hypervolume=None,
+        hypervolume_estimate=None,
+        reference_point=None,
+        cut_baseline=[],
+    )
+
+
+_SCORES = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images")

@@ -1,0 +1,73 @@
+"""What is on disk and how far each study is; imports neither torch nor Optuna."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kvtune.analysis.summarize import summarize
+from kvtune.errors import KvtuneError
+from kvtune.study.caption_log import count_captions
+from kvtune.study.study_folder import StudyFolder, study_folders
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One study in a line.
+
+    Attributes
+    ----------
+    problem
+        Why the study cannot be read; everything but ``study``, ``path`` and ``updated`` is then empty.
+    trials
+        Number of trials by state.
+    captions
+        Captions on disk, those of trials in work included.
+    updated
+        When a search, or a rescoring, last began or judged the baseline; ISO 8601.
+    """
+
+    study: str
+    path: str
+    updated: str
+    problem: str | None = None
+    model: str | None = None
+    method: str | None = None
+    images: int | None = None
+    trials: dict[str, int] | None = None
+    captions: int | None = None
+    front: int | None = None
+    hypervolume: float | None = None
+    baseline: dict[str, float | None] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The overview as ``kvtune studies --json`` prints it."""
+        return asdict(self)
+
+
+def overviews(studies: Path) -> list[Overview]:
+    """Every study in a folder, the latest first; one that cannot be read says why."""
+    return [_overview(folder) for folder in study_folders(studies)]
+
+
+def _overview(folder: StudyFolder) -> Overview:
+    changed = datetime.fromtimestamp(folder.manifest.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    try:
+        summary = summarize(folder, statistics=False)
+    except KvtuneError as error:
+        return Overview(folder.name, str(folder.path), changed, problem=str(error))
+    baseline = summary.baseline
+    return Overview(
+        study=folder.name,
+        path=str(folder.path),
+        updated=changed,
+        model=summary.model,
+        method=summary.method,
+        images=summary.subset["images"],
+        trials=dict(sorted(Counter(trial.state for trial in summary.trials).items())),
+        captions=sum(count_captions(path) for path in folder.captions.glob("*.jsonl")),
+        front=len(summary.front),
+        hypervolume=summary.hypervolume,
+        baseline=None if baseline is None else {"chair_s": baseline.chair_s, "f1": baseline.f1},
+    )

@@ -1,0 +1,100 @@
+"""A setting's result on one subset, its difference to the baseline, and the document of a validation."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kvtune.schema import Document
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A rate of a trial minus the baseline's, on the same images.
+
+    Attributes
+    ----------
+    value
+        Percentage points; words for ``mean_words``.
+    interval
+        95 %, of the paired bootstrap.
+    p_value
+        Two-sided, of no difference: McNemar's exact test for CHAIR_S, the paired bootstrap for the others.
+    p_adjusted
+        After Holm's adjustment over all trials that were compared with the baseline here.
+    """
+
+    value: float
+    interval: tuple[float, float]
+    p_value: float
+    p_adjusted: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval does not contain 0 and the adjusted p-value is below 0.05.
+
+        Both, because with few images the bootstrap's interval of CHAIR_S is narrower than McNemar's exact test allows,
+        and because an interval knows nothing of how many settings were compared.
+        """
+        return not self.interval[0] <= 0 <= self.interval[1] and self.p_adjusted < 0.05
+
+
+class DifferenceEntry(Document):
+    """A rate minus the baseline's on the same images; see :class:`kvtune.analysis.result.Difference`."""
+
+    value: float
+    interval: tuple[float, float]
+    p_value: float
+    p_adjusted: float
+
+    def plain(self) -> Difference:
+        """The same as the summaries have it."""
+        return Difference(self.value, self.interval, self.p_value, self.p_adjusted)
+
+
+class Result(Document):
+    """One setting on one subset: scores in percent, 95 % intervals, differences to the baseline (none for itself).
+
+    On held-out images p-values are adjusted (Holm) over the settings that were validated, on tune images over all
+    trials.
+    """
+
+    metrics: dict[str, Any]
+    intervals: dict[str, tuple[float, float]]
+    differences: dict[str, DifferenceEntry]
+
+
+class Validated(Document):
+    """A setting that was validated.
+
+    ``number`` is null for the baseline and for a published preset that is no trial; ``roles`` are ``baseline``,
+    ``published``, ``front``; ``tune`` is null for what was never judged on tune images. ``shrinkage`` is, by metric,
+    the difference to the baseline on held-out images minus that on tune images: what choosing on the tune images had
+    added to the difference by luck, give or take the sampling of both.
+    """
+
+    name: str
+    number: int | None
+    roles: list[Literal["baseline", "published", "front"]]
+    params: dict[str, Any]
+    tune: Result | None
+    holdout: Result
+    shrinkage: dict[str, float]
+
+
+class Validation(Document):
+    """The whole file. ``scoring`` identifies scorer and ground truth, ``study_id`` the study that was searched."""
+
+    format: Literal["kvtune-validation/1"]
+    study: str
+    study_id: str
+    scoring: str
+    subset: dict[str, Any]
+    tune_subset: dict[str, Any]
+    statistics: dict[str, Any]
+    settings: list[Validated]
+
+    def of(self, number: int | None) -> Validated | None:
+        """The trial of that number; None for the baseline's is the baseline."""
+        for setting in self.settings:
+            if setting.number == number and ("baseline" in setting.roles) == (number is None):
+                return setting
+        return None

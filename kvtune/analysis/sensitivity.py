@@ -1,0 +1,204 @@
+"""``kvtune sensitivity``: one parameter varied, the others held; and what matters over the whole search."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import numpy as np
+
+from kvtune.analysis.importance import importance
+from kvtune.analysis.outcomes import Outcomes
+from kvtune.analysis.selection import KEEP_F1, select
+from kvtune.analysis.summarize import summary_of
+from kvtune.chair import load_ground_truth
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import write_json
+from kvtune.schema import Document
+from kvtune.statistics.bootstrap import Bootstrap
+from kvtune.study.caption_log import captions_of
+from kvtune.study.captioning import Engine, Number, Setting, caption_settings
+from kvtune.study.lock import locked
+from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.scoring import Scoring
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger
+from kvtune.text import quoted
+
+FORMAT: Literal["kvtune-sensitivity/1"] = "kvtune-sensitivity/1"
+
+POINTS = 9
+"""Values of a parameter that are tried unless more are asked for."""
+
+
+class SweepPoint(Document):
+    """One value of the varied parameter: scores in percent with their 95 % intervals.
+
+    ``trial`` is the number of the trial that had these very parameters, whose captions were used; null for none.
+    """
+
+    value: int | float
+    trial: int | None
+    metrics: dict[str, Any]
+    intervals: dict[str, tuple[float, float]]
+
+
+class Sweep(Document):
+    """A parameter varied, the others held; ``points`` by rising value."""
+
+    parameter: str
+    held: int | float
+    points: list[SweepPoint]
+
+
+class Sensitivity(Document):
+    """``report/sensitivity.json``.
+
+    ``around`` are the parameters that are held, those of ``trial``, chosen by ``rule``. ``importance`` is PED-ANOVA's
+    share of each parameter for each objective over the study's trials; null for too few trials.
+    """
+
+    format: Literal["kvtune-sensitivity/1"]
+    study: str
+    study_id: str
+    scoring: str
+    trial: int
+    rule: str
+    around: dict[str, Any]
+    baseline: dict[str, Any]
+    sweeps: list[Sweep]
+    importance: dict[str, dict[str, float]] | None
+
+
+def sensitivity(
+    folder: StudyFolder,
+    engine: Engine,
+    rule: str = KEEP_F1,
+    parameters: Sequence[str] = (),
+    points: int = POINTS,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Sensitivity:
+    """Vary each parameter around one trial on the tune images (KVSmooth, figures 5 to 7).
+
+    Captions of settings that were trials are taken from them; others are kept in ``captions/sensitivity/`` and written
+    once. The first and the last layer run over the whole model, not only over the search space.
+
+    Parameters
+    ----------
+    rule
+        Chooses the trial; see :data:`kvtune.analysis.selection.RULES`.
+    parameters
+        Which to vary; all that were searched if empty.
+    points
+        Values of each, 2 or more; fewer where a parameter has not so many. The trial's own value is always among them.
+    on_progress
+        Called with (captions that are there, captions wanted).
+
+    Raises
+    ------
+    RequestError
+        If a parameter was not searched, or the study, the model or an image is missing.
+    KvtuneError
+        If the rule finds no trial or captioning fails; no caption is lost.
+    """
+    if points < 2:
+        raise RequestError(f"--points must be at least 2, not {points}")
+    with locked(folder.path):
+        manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
+        space = manifest.fingerprint.space
+        for name in parameters:
+            if name not in space.parameters:
+                raise RequestError(
+                    f"{quoted(name)} was not searched in {folder.name}; it has {', '.join(space.parameters)}"
+                )
+        selection = select(summary_of(folder.name, manifest, ledger), rule)
+        around = selection.trial.params
+        settings = {
+            name: [around | {name: value} for value in sweep_values(manifest, name, around, points)]
+            for name in (parameters or space.parameters)
+        }
+        files = _files(folder, ledger, [each for group in settings.values() for each in group])
+        image_ids = manifest.tune["image_ids"]
+        wanted: dict[Number, Setting] = {
+            index: Setting(params, files[_key(params)][0]) for index, params in enumerate(_distinct(settings))
+        }
+        caption_settings(manifest, image_ids, wanted, engine, on_progress)
+
+        scoring = Scoring(load_ground_truth(folder.ground_truth))
+        outcomes = Outcomes(None, scoring)
+        found = {_key(s.params or {}): captions_of(s.file, image_ids) for s in wanted.values()}
+        bootstrap = Bootstrap(np.stack([outcomes.of(captions).counts for captions in found.values()]))
+        place = {key: index for index, key in enumerate(found)}
+        result = Sensitivity(
+            format=FORMAT,
+            study=folder.name,
+            study_id=manifest.id,
+            scoring=scoring.identity,
+            trial=selection.trial.number or 0,
+            rule=selection.rule,
+            around=around,
+            baseline=scoring.score(captions_of(folder.trial_captions(None), image_ids)),
+            sweeps=[
+                Sweep(
+                    parameter=name,
+                    held=around[name],
+                    points=[
+                        SweepPoint(
+                            value=params[name],
+                            trial=files[_key(params)][1],
+                            metrics=scoring.score(found[_key(params)]),
+                            intervals=bootstrap.intervals(place[_key(params)]),
+                        )
+                        for params in group
+                    ],
+                )
+                for name, group in settings.items()
+            ],
+            importance=importance(ledger.trials, space),
+        )
+        write_json(folder.report / "sensitivity.json", result.model_dump(mode="json"))
+    return result
+
+
+def sweep_values(manifest: Manifest, name: str, around: Mapping[str, Any], points: int) -> list[Any]:
+    """Values of a parameter by rising size: evenly spread over its range, and the one that is held among them."""
+    from kvtune.methods import get_method
+
+    searched = manifest.fingerprint.space.parameters[name]
+    values: Sequence[float]
+    if name == "start_layer":
+        values = range(int(around["end_layer"]))
+    elif name == "end_layer":
+        values = range(int(around["start_layer"]) + 1, manifest.layers + 1)
+    else:
+        spread = np.geomspace if searched.log else np.linspace
+        values = searched.grid() or [float(value) for value in spread(searched.low, searched.high, points)]
+    places = sorted({round(place) for place in np.linspace(0, len(values) - 1, points)})
+    whole = get_type_hints(get_method(manifest.fingerprint.method)).get(name) is int
+    kept = {around[name]} | {int(values[place]) if whole else float(values[place]) for place in places}
+    return sorted(kept)
+
+
+def _distinct(settings: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return list({_key(params): params for group in settings.values() for params in group}.values())
+
+
+def _files(
+    folder: StudyFolder, ledger: Ledger, settings: Sequence[dict[str, Any]]
+) -> dict[str, tuple[Path, int | None]]:
+    """Where each setting's captions are or go, and the trial that they are of."""
+    trials = {_key(trial.params): trial.number for trial in reversed(ledger.trials) if trial.state == "complete"}
+    files: dict[str, tuple[Path, int | None]] = {}
+    for params in settings:
+        key, number = _key(params), trials.get(_key(params))
+        own = folder.captions / "sensitivity" / f"{key}.jsonl"
+        files[key] = (own, None) if number is None else (folder.trial_captions(number), number)
+        if number is not None and not files[key][0].exists():
+            raise KvtuneError(f"{files[key][0]} is missing; restore it")
+    return files
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    """A name for a setting that follows from its parameters."""
+    return hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,96 @@
+"""What a study found, read from its folder; imports neither torch nor Optuna."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from kvtune.analysis.held_out import current_validation
+from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.analysis.uncertainty import with_statistics
+from kvtune.statistics.front import front, hypervolume
+from kvtune.study.caption_log import count_captions
+from kvtune.study.constraints import Constraints
+from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger, Trial
+
+
+def summarize(folder: StudyFolder, statistics: bool = True) -> StudySummary:
+    """Read what a study found so far; a search may be writing it meanwhile.
+
+    Parameters
+    ----------
+    statistics
+        Say how sure it is as well (:func:`kvtune.analysis.uncertainty.with_statistics`), which reads the captions, and
+        what held-out images said.
+
+    Raises
+    ------
+    RequestError
+        If the manifest or the held-out results cannot be read.
+    KvtuneError
+        If the trials cannot be read.
+    """
+    manifest = load_manifest(folder)
+    ledger = Ledger(folder.ledger)
+    summary = summary_of(
+        folder.name, manifest, ledger, lambda trial: count_captions(folder.trial_captions(trial.number))
+    )
+    if not statistics:
+        return summary
+    summary = with_statistics(folder, manifest, ledger, summary)
+    return replace(summary, validation=current_validation(folder, manifest, ledger))
+
+
+def summary_of(
+    name: str, manifest: Manifest, ledger: Ledger, images_of: Callable[[Trial], int] = lambda trial: 0
+) -> StudySummary:
+    """Summarise a study that is in memory already.
+
+    Parameters
+    ----------
+    images_of
+        Images captioned so far, asked of trials that are not judged yet.
+    """
+    constraints = manifest.constraints(ledger.baseline)
+    complete = [trial for trial in ledger.trials if constraints.met_by(trial)]
+    points = [trial.point for trial in complete if trial.point is not None]
+    reference = manifest.reference_point
+    judged = ledger.baseline.state == "complete"
+    volume = hypervolume(points, (reference["chair_s"], reference["f1"])) if judged and reference else None
+    return StudySummary(
+        study=name,
+        model=manifest.model,
+        method=manifest.fingerprint.method,
+        subset={
+            "name": manifest.tune["name"],
+            "sha256": manifest.tune["sha256"],
+            "images": len(manifest.tune["image_ids"]),
+        },
+        baseline=_trial_summary(ledger.baseline, images_of, Constraints()) if judged else None,
+        trials=[_trial_summary(trial, images_of, constraints) for trial in ledger.trials],
+        front=[complete[index].number or 0 for index in front(points)],
+        hypervolume=volume,
+        reference_point=reference,
+        race_confidence=None if manifest.race is None else manifest.race.confidence,
+        floors=dict(constraints.floors),
+    )
+
+
+def _trial_summary(trial: Trial, images_of: Callable[[Trial], int], constraints: Constraints) -> TrialSummary:
+    metrics: dict[str, Any] = trial.metrics or {}
+    return TrialSummary(
+        number=trial.number,
+        params=trial.params,
+        chair_s=metrics.get("chair_s"),
+        chair_i=metrics.get("chair_i"),
+        precision=metrics.get("precision"),
+        recall=metrics.get("recall"),
+        f1=metrics.get("f1"),
+        mean_words=metrics.get("mean_words"),
+        images=metrics["images"] if metrics else images_of(trial),
+        state=trial.state,
+        published=trial.published,
+        raced_out_by=trial.by,
+        below_floor=constraints.below(metrics) if metrics else (),
+    )

@@ -1,0 +1,161 @@
+"""What a study found, as plain data: the only thing that reports and exports read."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from kvtune.analysis.result import Difference
+from kvtune.chair.notes import Note
+from kvtune.statistics.hypervolume import HypervolumeEstimate
+
+if TYPE_CHECKING:
+    from kvtune.analysis.result import Validation
+
+State = Literal["complete", "raced", "failed", "running"]
+
+
+@dataclass(frozen=True)
+class Length:
+    """What could make CHAIR_S fall without fewer things being seen wrongly: short captions, or ones that repeat.
+
+    Attributes
+    ----------
+    at_limit
+        Share of captions that hit the token limit, percent.
+    distinct
+        distinct-n for n = 1, 2, 3: different n-grams of all n-grams of a caption, the mean over captions, 0 to 1
+        (Li et al., 2016, NAACL). Near 1 for fluent text at n = 3; repetition pulls it down.
+    cut_chair_s, cut_f1
+        Of the baseline's captions cut to as many words, in percent; see :class:`CutBaseline`. None for the baseline.
+    flag
+        Why the trial does not beat the cut baseline; None where it does.
+    """
+
+    at_limit: float
+    distinct: tuple[float, float, float]
+    cut_chair_s: float | None = None
+    cut_f1: float | None = None
+    flag: str | None = None
+
+
+@dataclass(frozen=True)
+class CutBaseline:
+    """The baseline's captions cut to their first ``sentences`` sentences, scored on the same images, in percent."""
+
+    sentences: int
+    mean_words: float
+    chair_s: float
+    chair_i: float
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class TrialSummary:
+    """One judged setting, or the baseline.
+
+    Attributes
+    ----------
+    number
+        Trial number; None for the baseline.
+    params
+        The method's parameters; empty for the baseline.
+    chair_s, chair_i, precision, recall, f1
+        Percent, 0-100; None while no image has been judged.
+    mean_words
+        Tokens per caption after joining pairs, punctuation included.
+    images
+        Tune images judged so far.
+    published
+        True for the family's published preset (trial 0 where there is one).
+    intervals
+        95 % intervals by metric name, where they were computed.
+    differences
+        By metric name, where they were computed; empty for the baseline.
+    ties
+        For a trial on the front, numbers of those on it that it is tied with: the paired 95 % intervals of the
+        differences in CHAIR_S and in F1 both contain 0.
+    length
+        Length and repetition, where they were looked at.
+    raced_out_by
+        For a raced trial, the number of the trial that dominates it; its scores are over its ``images`` alone.
+    below_floor
+        Metrics that are below the study's floors; such a trial is not on the front and not exported.
+    notes
+        What makes its captions implausible (:mod:`kvtune.chair.notes`), where they were looked at.
+    """
+
+    number: int | None
+    params: dict[str, Any]
+    chair_s: float | None
+    chair_i: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    mean_words: float | None
+    images: int
+    state: State
+    published: bool = False
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    differences: dict[str, Difference] = field(default_factory=dict)
+    ties: tuple[int, ...] = ()
+    length: Length | None = None
+    raced_out_by: int | None = None
+    below_floor: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study as ``kvtune pareto --json`` prints it.
+
+    Attributes
+    ----------
+    study, model, method
+        Names.
+    subset
+        ``{"name", "sha256", "images"}`` of the tune subset.
+    baseline
+        The same model on the same images with no method; None until it is judged.
+    trials
+        By number.
+    front
+        Numbers of the non-dominated complete trials that are not below a floor, by rising CHAIR_S.
+    hypervolume
+        Percent of the box from the reference point to (0, 100); None without a baseline.
+    reference_point
+        ``{"chair_s", "f1"}``: the baseline's CHAIR_S + 5 points and F1 - 10 points.
+    hypervolume_estimate
+        How sure the hypervolume is, and how much of it is luck; None where it was not computed.
+    cut_baseline
+        The baseline's captions cut to 1, 2, 3, ... sentences (KVSmooth's figure 4), the whole ones last; empty where
+        they were not scored.
+    validation
+        What ``kvtune validate`` found on held-out images, as far as it is of these trials, images and this scorer; None
+        where nothing was validated or nobody looked.
+    race_confidence
+        With which trials are raced; None where they are not.
+    floors
+        The least ``f1`` (percent) and ``mean_words`` that a trial on the front must have, where one was asked for.
+    """
+
+    study: str
+    model: str
+    method: str
+    subset: dict[str, Any]
+    baseline: TrialSummary | None
+    trials: list[TrialSummary]
+    front: list[int]
+    hypervolume: float | None
+    reference_point: dict[str, float] | None
+    hypervolume_estimate: HypervolumeEstimate | None = None
+    cut_baseline: list[CutBaseline] = field(default_factory=list)
+    validation: "Validation | None" = None
+    race_confidence: float | None = None
+    floors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[tuple[int | None, Note]]:
+        """What makes captions implausible, with the trial's number; None is the baseline."""
+        settings = [*([self.baseline] if self.baseline else []), *self.trials]
+        return [(setting.number, note) for setting in settings for note in setting.notes]

@@ -1,0 +1,131 @@
+"""How sure a study's numbers are: its summary with intervals, differences to the baseline, ties, length control and
+notes on its captions."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from kvtune.analysis.length_control import cut_baseline, length_of
+from kvtune.analysis.outcomes import Outcome, Outcomes
+from kvtune.analysis.result import Difference
+from kvtune.analysis.summary import StudySummary
+from kvtune.chair import load_ground_truth
+from kvtune.chair.notes import Note, look_at
+from kvtune.errors import KvtuneError
+from kvtune.statistics.bootstrap import METRICS, Bootstrap
+from kvtune.statistics.hypervolume import hypervolume_estimate
+from kvtune.statistics.paired import holm
+from kvtune.study.caption_log import captions_of
+from kvtune.study.manifest import Manifest
+from kvtune.study.scoring import Scoring
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger
+
+
+def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, summary: StudySummary) -> StudySummary:
+    """Add what resampling the images says.
+
+    Trials whose captions are not there, or were scored by another scorer or against another ground truth than the
+    study's, are left as they are: ``kvtune rescore`` makes them alike. A raced trial gets the intervals of the images
+    that it saw, and is not compared with the baseline, whose scores are over all.
+    """
+    if not folder.ground_truth.exists():
+        return summary
+    scoring = Scoring(load_ground_truth(folder.ground_truth))
+    outcomes = Outcomes(folder.counts, scoring)
+    known: dict[int | None, Outcome] = {}
+    raced: dict[int | None, Outcome] = {}
+    notes: dict[int | None, tuple[Note, ...]] = {}
+    curve = []
+    for trial in [ledger.baseline, *ledger.trials]:
+        if trial.metrics is None or trial.scoring != scoring.identity:
+            continue
+        try:
+            captions = captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial))
+        except KvtuneError:
+            continue
+        outcome = outcomes.of(captions)
+        (raced if trial.state == "raced" else known)[trial.number] = outcome
+        notes[trial.number] = tuple(look_at(captions, outcome.counts))
+        if trial.number is None:
+            curve = cut_baseline(outcomes.of_cuts(captions))
+    outcomes.save()
+    if not known:
+        return summary
+
+    place = {number: index for index, number in enumerate(known)}
+    bootstrap = Bootstrap(np.stack([outcome.counts for outcome in known.values()]))
+    differences = differences_to_baseline(bootstrap, place)
+    members = [number for number in summary.front if number in place]
+    ties: dict[int, list[int]] = {number: [] for number in members}
+    for index, one in enumerate(members):
+        for other in members[index + 1 :]:
+            if bootstrap.tied(place[one], place[other]):
+                ties[one].append(other)
+                ties[other].append(one)
+    changed = {
+        trial.number: replace(
+            trial,
+            notes=notes[trial.number],
+            intervals=bootstrap.intervals(place[trial.number]),
+            differences=differences.get(trial.number, {}),
+            ties=tuple(ties.get(trial.number, ())) if trial.number is not None else (),
+            length=length_of(
+                known[trial.number],
+                None
+                if trial.number is None
+                else {"chair_s": trial.chair_s, "f1": trial.f1, "mean_words": trial.mean_words},
+                curve,
+            ),
+        )
+        for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]
+        if trial.number in place
+    }
+    changed |= {
+        trial.number: replace(
+            trial,
+            notes=notes[trial.number],
+            intervals=Bootstrap(raced[trial.number].counts[None]).intervals(0),
+            length=length_of(raced[trial.number]),
+        )
+        for trial in summary.trials
+        if trial.number in raced
+    }
+    estimate = None
+    complete = [trial.number for trial in summary.trials if trial.state == "complete" and not trial.below_floor]
+    if summary.hypervolume is not None and summary.reference_point and all(number in place for number in complete):
+        columns = [place[number] for number in complete]
+        replicates = bootstrap.replicates
+        reference = (summary.reference_point["chair_s"], summary.reference_point["f1"])
+        estimate = hypervolume_estimate(
+            summary.hypervolume, replicates["chair_s"][:, columns], replicates["f1"][:, columns], reference
+        )
+    return replace(
+        summary,
+        baseline=changed.get(None, summary.baseline),
+        trials=[changed.get(trial.number, trial) for trial in summary.trials],
+        hypervolume_estimate=estimate,
+        cut_baseline=curve,
+    )
+
+
+def differences_to_baseline(
+    bootstrap: Bootstrap, place: dict[int | None, int]
+) -> dict[int | None, dict[str, Difference]]:
+    """Every setting minus the baseline, by number and metric; p-values adjusted over the settings, metric by metric.
+
+    Parameters
+    ----------
+    place
+        Number to index in ``bootstrap``; None is the baseline, without which there are no differences.
+    """
+    others = [number for number in place if number is not None]
+    if None not in place:
+        return {}
+    found: dict[int | None, dict[str, Difference]] = {number: {} for number in others}
+    for metric in METRICS:
+        p_values = [bootstrap.p_value(metric, place[number], place[None]) for number in others]
+        for number, p_value, adjusted in zip(others, p_values, holm(p_values), strict=True):
+            value, interval = bootstrap.difference(metric, place[number], place[None])
+            found[number][metric] = Difference(value, interval, p_value, adjusted)
+    return found

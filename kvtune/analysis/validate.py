@@ -1,0 +1,173 @@
+"""``kvtune validate``: front, baseline and published preset on images that took no part in the search."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from kvtune.analysis.held_out import FORMAT
+from kvtune.analysis.outcomes import Outcomes
+from kvtune.analysis.result import Difference, DifferenceEntry, Result, Validated, Validation
+from kvtune.analysis.summarize import summary_of
+from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.analysis.uncertainty import differences_to_baseline, with_statistics
+from kvtune.chair import load_ground_truth
+from kvtune.errors import KvtuneError
+from kvtune.files import write_json
+from kvtune.statistics.bootstrap import RESAMPLES, SEED, Bootstrap
+from kvtune.statistics.confidence import CONFIDENCE
+from kvtune.study.caption_log import captions_of
+from kvtune.study.captioning import Engine, Number, Setting, caption_settings
+from kvtune.study.lock import locked
+from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.scoring import Scoring
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger
+
+PUBLISHED = -1
+"""Stands for a published preset that is no trial, because it is no point of the search space."""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    name: str
+    roles: list[Any]
+    params: dict[str, Any]
+
+
+def validate(
+    folder: StudyFolder, engine: Engine, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> Validation:
+    """Caption the held-out images with what the search found, score them and write ``report/validation.json``.
+
+    Captions that were paid for are kept in ``captions/holdout/`` and never written twice, so the same call goes on
+    after an interruption, and after more trials captions only what is new on the front.
+
+    Parameters
+    ----------
+    on_progress
+        Called with (captions that are there, captions wanted).
+
+    Raises
+    ------
+    RequestError
+        If the study, the model or an image is missing, or the study is in use.
+    KvtuneError
+        If there is no front yet, or captioning fails; no caption is lost.
+    """
+    with locked(folder.path):
+        manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
+        summary = summary_of(folder.name, manifest, ledger)
+        if summary.baseline is None or not summary.front:
+            raise KvtuneError(f"study {folder.name} has no front to validate yet; run kvtune search first")
+        candidates = _candidates(manifest, summary)
+        image_ids = manifest.holdout["image_ids"]
+        settings = {
+            number: Setting(
+                None if number is None else candidate.params,
+                folder.holdout_captions(candidate.name),
+            )
+            for number, candidate in candidates.items()
+        }
+        scoring = Scoring(load_ground_truth(folder.ground_truth))
+        _same_scorer(folder, ledger, candidates, scoring)
+        caption_settings(manifest, image_ids, settings, engine, on_progress)
+        captions = {number: captions_of(setting.file, image_ids) for number, setting in settings.items()}
+        summary = with_statistics(folder, manifest, ledger, summary)
+        result = _validation(folder, manifest, summary, candidates, captions, scoring)
+        write_json(folder.validation, result.model_dump(mode="json"))
+    return result
+
+
+def _candidates(manifest: Manifest, summary: StudySummary) -> dict[Number, _Candidate]:
+    """Baseline, published preset and front by number, in this order."""
+    found: dict[Number, _Candidate] = {None: _Candidate("baseline", ["baseline"], {})}
+    if manifest.published is not None and not manifest.published.enqueued:
+        found[PUBLISHED] = _Candidate("published", ["published"], manifest.published.parameters)
+    by_number = {trial.number: trial for trial in summary.trials}
+    published = [trial.number for trial in summary.trials if trial.published and trial.state == "complete"]
+    for number in [*published, *summary.front]:
+        if number is not None and number not in found:
+            roles = ["published"] * (number in published) + ["front"] * (number in summary.front)
+            found[number] = _Candidate(f"trial-{number:04d}", roles, by_number[number].params)
+    return found
+
+
+def _same_scorer(
+    folder: StudyFolder, ledger: Ledger, candidates: Mapping[Number, _Candidate], scoring: Scoring
+) -> None:
+    judged = [ledger[number] for number in candidates if number != PUBLISHED]
+    if any(trial.scoring != scoring.identity for trial in judged):
+        raise KvtuneError(
+            f"the tune images of {folder.name} were scored by another scorer or against another ground truth; "
+            f"run kvtune rescore {folder.name} first"
+        )
+
+
+def _validation(
+    folder: StudyFolder,
+    manifest: Manifest,
+    summary: StudySummary,
+    candidates: Mapping[Number, _Candidate],
+    captions: Mapping[Number, list[dict[str, Any]]],
+    scoring: Scoring,
+) -> Validation:
+    outcomes = Outcomes(None, scoring)
+    place = {number: index for index, number in enumerate(candidates)}
+    bootstrap = Bootstrap(np.stack([outcomes.of(captions[number]).counts for number in candidates]))
+    differences = differences_to_baseline(bootstrap, place)
+    on_tune = {trial.number: trial for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]}
+    settings = []
+    for number, candidate in candidates.items():
+        tune = _tune_result(on_tune[number]) if number in on_tune else None
+        holdout = Result(
+            metrics=scoring.score(captions[number]),
+            intervals=bootstrap.intervals(place[number]),
+            differences=entries(differences.get(number, {})),
+        )
+        settings.append(
+            Validated(
+                name=candidate.name,
+                number=None if number == PUBLISHED else number,
+                roles=candidate.roles,
+                params=candidate.params,
+                tune=tune,
+                holdout=holdout,
+                shrinkage={}
+                if tune is None
+                else {
+                    name: found.value - tune.differences[name].value
+                    for name, found in holdout.differences.items()
+                    if name in tune.differences
+                },
+            )
+        )
+    return Validation(
+        format=FORMAT,
+        study=folder.name,
+        study_id=manifest.id,
+        scoring=scoring.identity,
+        subset=_subset(manifest.holdout),
+        tune_subset=_subset(manifest.tune),
+        statistics={"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED, "adjustment": "holm"},
+        settings=settings,
+    )
+
+
+def _tune_result(trial: TrialSummary) -> Result:
+    names = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images")
+    return Result(
+        metrics={name: getattr(trial, name) for name in names},
+        intervals=trial.intervals,
+        differences=entries(trial.differences),
+    )
+
+
+def entries(differences: Mapping[str, Difference]) -> dict[str, DifferenceEntry]:
+    """Differences as a document has them."""
+    return {name: DifferenceEntry(**asdict(found)) for name, found in differences.items()}
+
+
+def _subset(subset: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": subset["name"], "sha256": subset["sha256"], "images": len(subset["image_ids"])}

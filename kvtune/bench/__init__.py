@@ -1,0 +1,1 @@
+"""Speed, memory and search cost, measured."""

@@ -1,0 +1,1 @@
+"""Speed, memory and noise of the engine, measured in one run beside what it replaces."""

@@ -1,0 +1,208 @@
+"""The kernels at the shapes of real models: how far from float64, and how fast.
+
+Prints a line of JSON for each kernel, shape and type, with ``ok``, whether the error is within that of its type; the
+exit code is 1 if any is not: ``python -m kvtune.bench.engine.kernels --device cuda``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvtune.bench.engine.device import seconds_of
+from kvtune.bench.engine.subject import print_line
+from kvtune.captioning.kernels import PLAIN, Kernels, kernels_for
+from kvtune.captioning.paged_attention import LANES, Layout
+from kvtune.captioning.pages import PAGE, pages_for
+from kvtune.models.loading import resolve_device
+
+MOST_ERROR = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.5e-2}
+"""Of the result's norm, from the result of the same numbers in float64."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Rows of a step and what they have cached.
+
+    Attributes
+    ----------
+    rows
+        Captions, :data:`LANES` of an image.
+    kv_heads, share, head_dim
+        Heads that keys and values have, query heads that read each, and their size.
+    prompt, text
+        Positions of every prompt; positions of the longest text, of which rows have from 1 to that many.
+    """
+
+    rows: int
+    kv_heads: int
+    share: int
+    head_dim: int
+    prompt: int = 626
+    text: int = 110
+
+
+SHAPES = [
+    Shape(336, 32, 1, 128, text=256),
+    Shape(768, 32, 1, 128),
+    Shape(768, 4, 7, 128),
+    Shape(336, 40, 1, 128),
+    Shape(336, 32, 1, 80),
+    Shape(336, 8, 4, 64),
+]
+"""LLaVA-1.5-7B with rows and texts as first planned and as they are now, Qwen2.5-VL-7B, LLaVA-1.5-13B, other sizes."""
+
+SMALL = [Shape(5, 2, 1, 16, 40, 40), Shape(20, 1, 3, 24, 33, 70)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Situation:
+    """Random numbers in pages: the arguments of attention but for the scaling, and smoothing factors."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    keys: Tensor
+    values: Tensor
+    layout: Layout
+    factors: Tensor
+
+    @classmethod
+    def of(cls, shape: Shape, dtype: torch.dtype, device: torch.device, seed: int = 0) -> Situation:
+        """Every row of ``shape``, pages in a random order."""
+        random = torch.Generator(device).manual_seed(seed)
+
+        def numbers(*size: int) -> Tensor:
+            return torch.randn(size, generator=random, device=device, dtype=torch.float32).to(dtype)
+
+        rows, images = shape.rows, -(-shape.rows // LANES)
+        prompt_pages, text_pages = pages_for(shape.prompt), pages_for(shape.text)
+        count = images * prompt_pages + rows * text_pages
+        order = torch.randperm(count, generator=random, device=device).int() + 1
+        members = torch.arange(images * LANES, device=device, dtype=torch.int32)
+        members[rows:] = -1
+        layout = Layout(
+            newest=torch.randint(1, shape.text, (rows,), generator=random, device=device, dtype=torch.int32),
+            table=order[images * prompt_pages :].view(rows, text_pages),
+            tiles=members.view(images, LANES),
+            tile_images=torch.arange(images, device=device, dtype=torch.int32),
+            lanes_of_rows=torch.arange(rows, device=device, dtype=torch.int32),
+            prompt_table=order[: images * prompt_pages].view(images, prompt_pages),
+            prompt_lengths=torch.full((images,), shape.prompt - 1, device=device, dtype=torch.int32),
+        )
+        new = (rows, shape.kv_heads, shape.head_dim)
+        cache = (count + 1, shape.kv_heads, PAGE, shape.head_dim)
+        return cls(
+            numbers(rows, shape.kv_heads, shape.share, shape.head_dim),
+            numbers(*new),
+            numbers(*new),
+            numbers(*cache),
+            numbers(*cache),
+            layout,
+            torch.rand(1, rows, generator=random, device=device),
+        )
+
+    def attend(self, kernels: Kernels) -> tuple[Tensor, Tensor]:
+        arguments = self.query, self.key, self.value, self.keys, self.values, self.layout
+        return kernels.attend(*arguments, self.query.shape[-1] ** -0.5)
+
+    def smooth(self, kernels: Kernels) -> None:
+        layout, caches = self.layout, (self.keys[None], self.values[None])
+        kernels.smooth(*caches, layout.table, layout.newest, self.factors, self.factors, 0)
+
+    def double(self) -> Situation:
+        """The same in float64."""
+        names = ("query", "key", "value", "keys", "values")
+        return dataclasses.replace(self, **{name: getattr(self, name).double() for name in names})
+
+    @property
+    def bytes_read(self) -> int:
+        """What attention reads and writes: each prompt once, each text and query once, the output."""
+        layout = self.layout
+        positions = int(layout.prompt_lengths.sum()) + int(layout.newest.sum()) + 2 * len(layout.newest)
+        return positions * 2 * self.key[0].nbytes + 2 * self.query.nbytes
+
+
+def check(shape: Shape, dtype: torch.dtype, device: torch.device, repeats: int = 20) -> list[dict[str, Any]]:
+    """Attention and smoothing of one shape and type: relative errors, milliseconds and GB/s."""
+    kernels = kernels_for(device, dtype, shape.kv_heads, shape.share, shape.head_dim)
+    situation = Situation.of(shape, dtype, device)
+    exact = situation.double()
+    expected, got = exact.attend(PLAIN), situation.attend(kernels)
+    said: dict[str, Any] = {
+        "dtype": str(dtype).removeprefix("torch."),
+        "shape": dataclasses.asdict(shape),
+        "built": kernels is not PLAIN,
+    }
+    built = kernels is not PLAIN or device.type != "cuda"
+    errors = {
+        "output": relative_error(got[0], expected[0]),
+        "entropy": relative_error(got[1].mean(-1), expected[1].mean(-1)),
+        "new keys": relative_error(situation.keys[1:], exact.keys[1:]),
+    }
+    attention = (
+        said
+        | {"kernel": "attention", "errors": errors}
+        | speed(lambda: situation.attend(kernels), device, situation.bytes_read, repeats)
+    )
+    exact = situation.double()
+    exact.smooth(PLAIN)
+    situation.smooth(kernels)
+    errors_of_smoothing = {
+        "keys": relative_error(situation.keys[1:], exact.keys[1:]),
+        "values": relative_error(situation.values[1:], exact.values[1:]),
+    }
+    moved = 3 * 2 * situation.key.nbytes
+    smoothing = (
+        said
+        | {"kernel": "smoothing", "errors": errors_of_smoothing}
+        | speed(lambda: situation.smooth(kernels), device, moved, repeats)
+    )
+    results: list[dict[str, Any]] = [attention, smoothing]
+    for result in results:
+        within = all(error <= MOST_ERROR[dtype] for error in result["errors"].values())  # NaN is not
+        result["ok"] = built and within
+    return results
+
+
+def speed(run: Callable[[], object], device: torch.device, size: int, repeats: int) -> dict[str, float]:
+    """Milliseconds of ``run``, the median of ``repeats`` in one go each, and GB/s of ``size`` bytes."""
+    run()
+
+    def several() -> None:
+        for _ in range(repeats):
+            run()
+
+    seconds = sorted(seconds_of(several, device) / repeats for _ in range(3))[1]
+    return {"ms": 1e3 * seconds, "gb_per_second": size / seconds / 1e9}
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """Distance in the Euclidean norm over the norm of what is expected."""
+    return float((got.double() - expected).norm() / expected.norm())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--small", action="store_true", help="tiny shapes, for a CPU")
+    given = parser.parse_args()
+    device = resolve_device(given.device)
+    right = True
+    with torch.inference_mode():
+        for shape in SMALL if given.small else SHAPES:
+            for dtype in MOST_ERROR:
+                for result in check(shape, dtype, device, 2 if given.small else 20):
+                    print_line(result)
+                    right &= result["ok"]
+    sys.exit(not right)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""A decode step, taken apart: what a method adds, how long graphs take to capture, memory, and the dearest kernels.
+
+Prints a line of JSON for each: ``python -m kvtune.bench.engine.profile --model llava-1.5 --device cuda``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import DeviceType
+
+from kvtune.bench.engine.steps import around_steps, decode_together, time_steps
+from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, subject
+from kvtune.bench.engine.workload import Workload
+from kvtune.captioning.captioner import Plan, plan_for
+from kvtune.methods import Method
+
+_IMAGES = 128
+"""Images for which the grid is planned: with 16 trials each, twice as many captions as a grid has rows at most."""
+
+_STEPS = 4
+"""Steps whose kernels are looked at, the first in the later half of the captions: graphs are captured by then."""
+
+_KERNELS = 15
+
+
+def profile(work: Workload, method: Method, plan: Plan, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Measure the steps of a grid like ``plan``; each result goes to ``keep`` when it is there."""
+    rows, device = plan.rows, work.vlm.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with capture_seconds() as captured:
+        times = time_steps(work, method, rows, plan.lanes, pairs=2)
+    keep({"what": "steps"} | times.to_dict())
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+        keep({"what": "graphs", "captured": len(captured), "seconds": captured})
+        keep({"what": "memory", "plan": plan.to_dict(), "peak": peak, "predicted_over_measured": plan.peak / peak})
+    kernels = StepKernels(device, range(times.steps, min(times.steps + _STEPS, 2 * times.steps - 1)))
+    with around_steps(kernels.step):
+        decode_together(work, work.captioner(rows), method, rows, plan.lanes)
+    keep({"what": "kernels", "steps": len(kernels.steps), "kernels": kernels.dearest(_KERNELS)})
+
+
+@contextmanager
+def capture_seconds() -> Iterator[list[float]]:
+    """How long each capture of a CUDA graph takes within the block."""
+    seconds: list[float] = []
+    original = torch.cuda.graph
+
+    class Timed(original):  # type: ignore[misc, valid-type]
+        def __enter__(self) -> None:
+            self._start = time.perf_counter()
+            super().__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            super().__exit__(*error)
+            seconds.append(time.perf_counter() - self._start)
+
+    torch.cuda.graph = Timed  # type: ignore[misc]
+    try:
+        yield seconds
+    finally:
+        torch.cuda.graph = original  # type: ignore[misc]
+
+
+class StepKernels:
+    """Looks at some decode steps, by their numbers, with PyTorch's profiler."""
+
+    def __init__(self, device: torch.device, steps: range) -> None:
+        self.steps = steps
+        self._device = device
+        self._made = 0
+        activity = torch.profiler.ProfilerActivity
+        on_gpu = device.type == "cuda"
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler writes on stderr that it begins and ends
+        self._profile = torch.profiler.profile(activities=[activity.CPU, *([activity.CUDA] if on_gpu else [])])
+
+    def step(self, step: Callable[[], Tensor], rows: int) -> Tensor:
+        if self.steps and self._made == self.steps.start:
+            self._wait()
+            self._profile.__enter__()
+        tokens = step()
+        self._made += 1
+        if self.steps and self._made == self.steps.stop:
+            self._wait()
+            self._profile.__exit__(None, None, None)
+        return tokens
+
+    def dearest(self, count: int) -> list[dict[str, Any]]:
+        """Kernels (on a CPU: operators) that took most of the time, with calls and milliseconds a step."""
+        if self._made < self.steps.stop:
+            return []
+        kind = DeviceType.CUDA if self._device.type == "cuda" else DeviceType.CPU
+        spent = [
+            (event.self_device_time_total if kind == DeviceType.CUDA else event.self_cpu_time_total, event)
+            for event in self._profile.key_averages()
+            if event.device_type == kind
+        ]
+        whole = sum(time for time, _ in spent) or 1
+        return [
+            {
+                "name": event.key,
+                "calls": event.count / len(self.steps),
+                "ms": time / 1e3 / len(self.steps),
+                "share": time / whole,
+            }
+            for time, event in sorted(spent, key=lambda one: -one[0])[:count]
+        ]
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    given = parser.parse_args()
+    vlm = subject(given.model, given.device, given.dtype)
+    count = _IMAGES if given.lanes is None else -(-given.lanes // given.trials)
+    images = [noise_image(number) for number in range(count)]
+    work = Workload(vlm, images, None, given.max_new_tokens, None, given.lanes or "auto", cuda_graphs=True)
+    plan = plan_for(vlm, work.prompt_tokens, given.max_new_tokens, count * given.trials, count, work.lanes)
+    profile(work, bench_method(vlm), plan, print_line)
+
+
+if __name__ == "__main__":
+    main()

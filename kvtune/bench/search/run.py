@@ -1,0 +1,180 @@
+"""Arms compared on a recorded grid: captions until a share of its hypervolume, over seeds."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kvtune.bench.search.replay import NOT_REACHED, Replay, replay
+from kvtune.bench.search.samplers_and_rounds import ARMS, DEFAULT, YARDSTICK, Arm
+from kvtune.bench.search.table import load_table
+from kvtune.bench.search.world import World
+from kvtune.errors import RequestError
+from kvtune.text import quoted
+
+GRID = Path(__file__).parent / "grid.npz"
+"""The table that ships."""
+
+SHARES = (0.95, 0.99)
+TARGET = 0.99
+"""The share at which the default is compared with the yardstick."""
+
+BUDGET_TRIALS = 200
+"""Captions that a search may spend, in trials on all images."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``kvtune bench search`` was asked for.
+
+    Attributes
+    ----------
+    table
+        A recorded grid; None for the one that ships.
+    arms
+        Names of :data:`~kvtune.bench.search.samplers_and_rounds.ARMS`; none for all but GP, which takes about a second
+        a trial.
+    seeds
+        Searches of each arm.
+    budget
+        Captions that a search may spend, in trials on all images.
+    jobs
+        Processes; None for one a processor.
+    """
+
+    table: Path | None = None
+    arms: Sequence[str] = ()
+    seeds: int = 20
+    budget: int = BUDGET_TRIALS
+    jobs: int | None = None
+
+
+def compare(request: Request, on_progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
+    """Replay every arm with every seed.
+
+    Returns
+    -------
+    dict
+        The document that ``kvtune bench search --json`` prints.
+
+    Raises
+    ------
+    RequestError
+        If an arm is unknown, or the table is missing, damaged or no full grid.
+    """
+    arms = [_arm(name) for name in request.arms] or [arm for arm in ARMS.values() if arm.sampler != "gp"]
+    if DEFAULT in arms and YARDSTICK not in arms:
+        arms.append(YARDSTICK)
+    path = request.table or GRID
+    table = load_table(path)
+    world = World(table)
+    budget = request.budget * world.images
+    tasks = [(arm, seed, budget) for arm in sorted(arms, key=_cost) for seed in range(request.seeds)]
+    found: dict[Arm, list[Replay]] = {arm: [] for arm in arms}
+    for done, (task, one) in enumerate(zip(tasks, _all(path, tasks, request.jobs), strict=True), 1):
+        found[task[0]].append(one)
+        on_progress(done, len(tasks))
+    return {
+        "table": {
+            "settings": len(world.settings),
+            "images": world.images,
+            "front": len({world.points[index] for index in world.front}),
+            "reference_point": {"chair_s": world.nadir[0], "f1": world.nadir[1]},
+            **{name: getattr(table.recorded, name) for name in ("model", "weights", "max_new_tokens", "kvtune")},
+        },
+        "seeds": request.seeds,
+        "budget": budget,
+        "not_reached": NOT_REACHED * budget,
+        "arms": [_summary(world, arm, found[arm], budget) for arm in arms],
+        "default": DEFAULT.name,
+        "yardstick": YARDSTICK.name,
+        "default_over_yardstick": _ratio(found, budget),
+    }
+
+
+def _arm(name: str) -> Arm:
+    if name not in ARMS:
+        raise RequestError(f"unknown arm {quoted(name)}; choose from {', '.join(ARMS)}")
+    return ARMS[name]
+
+
+def _cost(arm: Arm) -> tuple[bool, bool]:
+    """The slow ones first, so that none is left for the end."""
+    return arm.sampler != "gp", arm.sampler == "random"
+
+
+def _all(path: Path, tasks: Sequence[tuple[Arm, int, int]], jobs: int | None) -> Iterator[Replay]:
+    workers = min(jobs or os.cpu_count() or 1, len(tasks))
+    if workers == 1:
+        world = World(load_table(path))
+        yield from (_one(world, *task) for task in tasks)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (path,)) as pool:
+        yield from pool.map(_work, tasks)
+
+
+def _begin(path: Path) -> None:
+    global _world
+    import torch
+
+    torch.set_num_threads(1)
+    _world = World(load_table(path))
+
+
+def _work(task: tuple[Arm, int, int]) -> Replay:
+    return _one(_world, *task)
+
+
+def _one(world: World, arm: Arm, seed: int, budget: int) -> Replay:
+    import warnings
+
+    import optuna
+
+    from kvtune.presets import load_preset
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    return replay(world, arm, seed, budget, max(SHARES), load_preset("demo").method().parameters())
+
+
+def _summary(world: World, arm: Arm, found: Sequence[Replay], budget: int) -> dict[str, Any]:
+    lost, best = np.sum([one.lost(world.points) for one in found], axis=0).tolist()
+    return {
+        "arm": arm.name,
+        "sampler": arm.sampler,
+        "round_size": arm.round_size,
+        "race": arm.race,
+        "captions": {f"{share:.0%}": _quartiles([one.spent(share, budget) for one in found]) for share in SHARES},
+        "reached": {f"{share:.0%}": sum(one.spent(share, budget) <= budget for one in found) for share in SHARES},
+        "trials": float(np.median([len(one.settings) for one in found])),
+        "raced": float(np.mean([np.mean(one.raced) for one in found])),
+        "front_points_sampled": best,
+        "front_points_lost": lost,
+    }
+
+
+def _quartiles(values: Sequence[float]) -> dict[str, float]:
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+    return {"median": middle, "quartiles": [low, high]}
+
+
+def _ratio(found: dict[Arm, list[Replay]], budget: int) -> dict[str, Any] | None:
+    """Median captions of the default over those of the yardstick, with a bootstrap interval over seeds."""
+    if DEFAULT not in found or YARDSTICK not in found:
+        return None
+    ours, theirs = (np.array([one.spent(TARGET, budget) for one in found[arm]]) for arm in (DEFAULT, YARDSTICK))
+    draws = np.random.default_rng(0).integers(0, len(ours), (2, 2000, len(ours)))
+    ratios = np.median(ours[draws[0]], axis=1) / np.median(theirs[draws[1]], axis=1)
+    return {
+        "share": TARGET,
+        "ratio": float(np.median(ours) / np.median(theirs)),
+        "interval": np.quantile(ratios, [0.025, 0.975]).tolist(),
+    }
+
+
+_world: World

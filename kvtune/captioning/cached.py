@@ -1,0 +1,42 @@
+"""Cached keys and values, and the two ways to lay out rows: by the group that shares a prompt, and one by one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """Keys and values of some positions, for ``n`` groups or rows.
+
+    Attributes
+    ----------
+    keys, values
+        [n, kv_heads, positions, head_dim].
+    lengths
+        [n], at least 1; the positions from there on hold nothing.
+    hidden
+        The same as numbers to add to scores, [n, 1, 1, positions]; None if all are as long as the tensors.
+    """
+
+    keys: Tensor
+    values: Tensor
+    lengths: Tensor
+    hidden: Tensor | None
+
+
+def by_group(rows: Tensor, groups: int) -> Tensor:
+    """[rows, kv_heads, share, n] as [groups, kv_heads, rows a group * share, n]: one product a group."""
+    _, kv_heads, share, size = rows.shape
+    grouped = rows.view(groups, -1, kv_heads, share, size).transpose(1, 2)
+    return grouped.reshape(groups, kv_heads, -1, size)
+
+
+def by_row(grouped: Tensor, rows: int) -> Tensor:
+    """The way back from :func:`by_group`."""
+    groups, kv_heads, _, size = grouped.shape
+    lanes = rows // groups
+    ungrouped = grouped.view(groups, kv_heads, lanes, -1, size).transpose(1, 2)
+    return ungrouped.reshape(rows, kv_heads, -1, size)

@@ -1,0 +1,79 @@
+"""A KV cache that takes a method's state along when its rows change places."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
+
+from kvtune.errors import RequestError
+from kvtune.methods.row_state import RowState
+
+
+class Followed:
+    """Makes a cache take a method's state along when its rows change places.
+
+    A mixin put in front of the cache's own class, because a copy of the cache must take a copy of the state.
+    """
+
+    kvtune_session: object
+    """The attachment that it belongs to."""
+
+    kvtune_state: RowState | None
+    kvtune_cropped: bool
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self._reorder_state(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self._reorder_state(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        if self.kvtune_state is not None:
+            rows = torch.arange(self.layers[0].keys.shape[0] // repeats)  # type: ignore[attr-defined]
+            self._reorder_state(rows.repeat_interleave(repeats))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        super().crop(tokens_to_remove)  # type: ignore[misc]
+        self.kvtune_cropped |= tokens_to_remove != 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        memo[id(self.kvtune_session)] = self.kvtune_session
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
+        return copied
+
+    def _reorder_state(self, index: Tensor) -> None:
+        if self.kvtune_state is not None:
+            self.kvtune_state.reorder(index)
+
+
+@functools.cache
+def _followed(kind: Any) -> Any:
+    return type(kind.__name__, (Followed, kind), {})
+
+
+def follow(cache: Any, session: object, state: RowState | None) -> None:
+    if not isinstance(cache, Followed):
+        kind: Any = type(cache)
+        cache.__class__ = _followed(kind)
+    cache.kvtune_session, cache.kvtune_state, cache.kvtune_cropped = session, state, False
+
+
+def check_cache(cache: Any) -> None:
+    """Refuse caches whose tensors cannot be smoothed where they lie."""
+    kinds: set[Any] = {type(layer) for layer in getattr(cache, "layers", ())}
+    kinds.add(getattr(cache, "layer_class_to_replicate", None) or DynamicLayer)
+    if not isinstance(cache, Cache) or cache.offloading or not kinds <= {DynamicLayer, StaticLayer}:
+        raise RequestError(
+            f"the method cannot smooth the cache {type(cache).__name__}: use a plain dynamic or "
+            "static cache, on the device, without quantization, offloading or a sliding window"
+        )

@@ -1,0 +1,22 @@
+"""The demo model: a small LLaVA trained on kvtune's own scenes, shipped with the package."""
+
+from typing import ClassVar
+
+from kvtune.models.families.llava import Llava
+from kvtune.models.family import VisionLanguageModel
+
+
+class Demo(Llava):
+    """The shipped model that describes rendered scenes; no download, no GPU."""
+
+    name = "demo"
+    title = "Demo"
+    model_types: ClassVar[tuple[str, ...]] = ()
+    hub_ids: ClassVar[dict[str, str]] = {}
+    billions: ClassVar[dict[str, float]] = {}
+    gpu_gib: ClassVar[dict[str, float]] = {}
+    published_presets: ClassVar[dict[str, str]] = {"demo": "demo"}
+    template = "USER: <image>\n{prompt} ASSISTANT:"
+
+    def template_for(self, vlm: VisionLanguageModel) -> str:
+        return self.template

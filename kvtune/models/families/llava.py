@@ -1,0 +1,93 @@
+"""LLaVA-1.5: CLIP at 336 pixels, 576 visual tokens, a Vicuna that reads them in its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+from torch import Tensor
+
+from kvtune.models.family import Family, VisionLanguageModel
+from kvtune.models.image_processor import pillow_image_processor
+from kvtune.models.prompt_ids import chat_segments, is_sentencepiece, prompt_rows, segment_ids
+
+IMAGE = "<image>"
+"""The image's place in the templates here."""
+
+
+class Llava(Family):
+    """LLaVA-1.5 as transformers holds it, prompted as OPERA's evaluation does.
+
+    System sentence, no space before USER, a space and not a line break after the image, the text before and after the
+    image tokenised apart. The image's shorter edge becomes 336 pixels and its centre is cut out, without padding.
+    """
+
+    name = "llava-1.5"
+    title = "LLaVA-1.5"
+    model_types: ClassVar[tuple[str, ...]] = ("llava",)
+    hub_ids: ClassVar[dict[str, str]] = {
+        "llava-1.5": "llava-hf/llava-1.5-7b-hf",
+        "llava-1.5-13b": "llava-hf/llava-1.5-13b-hf",
+    }
+    billions: ClassVar[dict[str, float]] = {"llava-1.5": 7.06, "llava-1.5-13b": 13.35}
+    gpu_gib: ClassVar[dict[str, float]] = {"llava-1.5": 13.2, "llava-1.5-13b": 24.9}
+    published_presets: ClassVar[dict[str, str]] = {"llava-1.5": "llava-1.5"}
+    not_quantized: ClassVar[tuple[str, ...]] = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
+    template = (
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed,"
+        " and polite answers to the user's questions.USER: <image> {prompt} ASSISTANT:"
+    )
+
+    def model_class(self) -> Any:
+        from transformers import LlavaForConditionalGeneration
+
+        return LlavaForConditionalGeneration
+
+    def check(self, config: dict[str, Any]) -> str | None:
+        if "text_config" not in config:
+            return (
+                "it is in the LLaVA repository's own format; take the converted one (llava-hf/...), or convert it with "
+                "transformers' convert_llava_weights_to_hf.py"
+            )
+        return None
+
+    def load_processor(self, folder: Path, config: Any) -> Any:
+        from transformers import AutoProcessor
+
+        image_processor = pillow_image_processor(folder)
+        processor = AutoProcessor.from_pretrained(folder)
+        processor.image_processor = image_processor
+        if processor.patch_size is None:  # folders written before transformers 4.47
+            processor.patch_size = config.vision_config.patch_size
+            processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+            processor.num_additional_image_tokens = int(config.vision_config.model_type == "clip_vision_model")
+        return processor
+
+    def prepare(self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
+        processor, image_token_id = vlm.processor, vlm.hf_model.config.image_token_id
+        encoded = processor(
+            images=list(images), text=[processor.image_token] * len(images), padding=True, return_tensors="pt"
+        )
+        counts = (encoded.pop("input_ids") == image_token_id).sum(1).tolist()
+        del encoded["attention_mask"]
+        before, after = self.segments(vlm, prompt)
+        rows = prompt_rows([(before, count, after) for count in counts], image_token_id, vlm.pad_token_id)
+        return {**rows, **encoded}
+
+    def segments(self, vlm: VisionLanguageModel, prompt: str) -> tuple[list[int], list[int]]:
+        """Ids before and after the image."""
+        template = self.template_for(vlm)
+        if template is None:
+            return chat_segments(vlm.tokenizer, vlm.processor.chat_template, vlm.processor.image_token, prompt)
+        before, after = template.format(prompt=prompt).split(IMAGE, 1)
+        return [vlm.tokenizer.bos_token_id, *segment_ids(vlm.tokenizer, before)], segment_ids(vlm.tokenizer, after)
+
+    def template_for(self, vlm: VisionLanguageModel) -> str | None:
+        """The template of this checkpoint's language model; None for the chat template that it ships.
+
+        Vicuna's is the family's own; a language model of another kind (Llama 3, Qwen) has been trained on another.
+        """
+        own = vlm.processor.chat_template is None or is_sentencepiece(vlm.tokenizer)
+        return self.template if own else None

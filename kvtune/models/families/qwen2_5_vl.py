@@ -1,0 +1,80 @@
+"""Qwen2.5-VL: images at their own resolution, rotary positions on three axes, a chat template."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+from torch import Tensor
+
+from kvtune.models.family import Family, Processor, VisionLanguageModel
+from kvtune.models.image_processor import pillow_image_processor
+from kvtune.models.prompt_ids import chat_segments, find_chat_template, prompt_rows
+
+IMAGE = "<|image_pad|>"
+CHAT_TEMPLATE = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
+    "<|vision_end|>{{ messages[0]['content'][1]['text'] }}<|im_end|>\n{{ '<|im_start|>assistant\n' }}"
+)
+"""What the published chat template makes of one image and one question, for a checkpoint that ships none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenProcessor(Processor):
+    """Tokenizer, image processor and chat template.
+
+    transformers' own processor for Qwen2.5-VL wants a video processor and thereby torchvision.
+    """
+
+    chat_template: str
+
+
+class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
+    """Qwen2.5-VL with the chat template of its checkpoint, one user's turn of image and question."""
+
+    name = "qwen2.5-vl"
+    title = "Qwen2.5-VL"
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
+    hub_ids: ClassVar[dict[str, str]] = {"qwen2.5-vl": "Qwen/Qwen2.5-VL-7B-Instruct"}
+    billions: ClassVar[dict[str, float]] = {"qwen2.5-vl": 8.29}
+    gpu_gib: ClassVar[dict[str, float]] = {"qwen2.5-vl": 15.4}
+    not_quantized: ClassVar[tuple[str, ...]] = ("model.visual", "lm_head")
+
+    def model_class(self) -> Any:
+        from transformers import Qwen2_5_VLForConditionalGeneration
+
+        return Qwen2_5_VLForConditionalGeneration
+
+    def load_processor(self, folder: Path, config: Any) -> Any:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        template = find_chat_template(folder, tokenizer) or CHAT_TEMPLATE
+        return QwenProcessor(tokenizer, pillow_image_processor(folder), template)
+
+    def prepare(self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
+        processor, image_token_id = vlm.processor, vlm.hf_model.config.image_token_id
+        pixels = processor.image_processor(list(images), return_tensors="pt")
+        # One visual token for a square of merge_size patches a side.
+        counts = (pixels["image_grid_thw"].prod(1) // processor.image_processor.merge_size**2).tolist()
+        before, after = chat_segments(vlm.tokenizer, processor.chat_template, IMAGE, prompt)
+        inputs = prompt_rows([(before, count, after) for count in counts], image_token_id, vlm.pad_token_id)
+        return {
+            **inputs,
+            "mm_token_type_ids": (inputs["input_ids"] == image_token_id).int(),
+            "pixel_values": pixels["pixel_values"],
+            "image_grid_thw": pixels["image_grid_thw"],
+        }
+
+    def positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
+        """Positions in time, height and width, [3, rows, tokens]; text counts up all three alike."""
+        positions: Tensor = vlm.hf_model.model.get_rope_index(
+            inputs["input_ids"],
+            mm_token_type_ids=inputs["mm_token_type_ids"],
+            image_grid_thw=inputs["image_grid_thw"],
+            attention_mask=inputs["attention_mask"],
+        )[0]
+        return positions

@@ -1,0 +1,223 @@
+"""What a model family knows, and a loaded model with what belongs to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kvtune.errors import RequestError
+from kvtune.hf import CACHE, text_decoder
+
+MAX_ASPECT = 1000
+"""How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""
+
+OPERA_PROMPT = "Please describe this image in detail."
+"""The question of OPERA's CHAIR evaluation, which most later papers took over."""
+
+
+class Family(ABC):
+    """A kind of vision-language model: everything about it that its weights do not say."""
+
+    name: ClassVar[str]
+    """The short name on the command line."""
+    title: ClassVar[str]
+    """What people call it."""
+    model_types: ClassVar[tuple[str, ...]]
+    """``model_type`` in the configuration of checkpoints of this family."""
+    hub_ids: ClassVar[dict[str, str]]
+    """Short name -> Hub id of the published weights; the first is the family's own name."""
+    billions: ClassVar[dict[str, float]]
+    """Short name -> billions of parameters of the published weights."""
+    gpu_gib: ClassVar[dict[str, float]]
+    """Short name -> GiB of GPU memory that they take with the language model in 16 bits."""
+    how_to_get: ClassVar[str] = ""
+    """The command that makes the weights, for a family whose weights are not on the Hub in one piece."""
+    published_presets: ClassVar[dict[str, str]] = {}
+    """Short name -> published preset that ships with kvtune."""
+    default_prompt: ClassVar[str] = OPERA_PROMPT
+    evaluation_dtype: ClassVar[torch.dtype | None] = None
+    """What ``--dtype auto`` is on a GPU where the stored weights say otherwise than the evaluations run them."""
+    not_quantized: ClassVar[tuple[str, ...]]
+    """Modules that stay in full precision in a 4-bit or 8-bit model: everything but the language model."""
+    silent_tokens: ClassVar[frozenset[int]] = frozenset()
+    """Token ids that a caption is decoded without, beside the tokenizer's special tokens."""
+
+    @abstractmethod
+    def model_class(self) -> Any:
+        """The Hugging Face model class."""
+
+    @abstractmethod
+    def load_processor(self, folder: Path, config: Any) -> Any:
+        """What prepares inputs, with a ``tokenizer`` and a Pillow-backed ``image_processor``."""
+
+    @abstractmethod
+    def prepare(self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
+        """Inputs for ``generate()``, one row an image, padded on the left."""
+
+    def check(self, config: dict[str, Any]) -> str | None:
+        """Why a checkpoint of one of ``model_types``, known by its config.json, is not supported; None if it is."""
+        return None
+
+    def visual_tokens(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
+        """Where the prompt's visual tokens are: a boolean mask [rows, prompt tokens]."""
+        return (inputs["input_ids"] == vlm.hf_model.config.image_token_id) & inputs["attention_mask"].bool()
+
+    def positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
+        """Rotary positions of the prompt, padding not counted: [rows, tokens], or [axes, rows, tokens]."""
+        return (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+
+    def prefill(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], cache: Any) -> Tensor:
+        """Run the prompt, images included, into ``cache``; the logits after its last token, [rows, vocabulary]."""
+        output = vlm.hf_model(
+            **inputs,
+            position_ids=self.positions(vlm, inputs),
+            **{CACHE: cache},
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return output.logits[:, -1]
+
+    def next_positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
+        """Rotary position of each row's first generated token, [rows]; from there they count up by one."""
+        last = self.positions(vlm, inputs)[..., -1]
+        return (last if last.ndim == 1 else last[0]) + 1
+
+    def decode(self, vlm: VisionLanguageModel, token_ids: Sequence[int]) -> str:
+        """The caption that generated tokens spell."""
+        spoken = [token for token in token_ids if token not in self.silent_tokens]
+        return self.finish(vlm.tokenizer.decode(spoken, skip_special_tokens=True))
+
+    def finish(self, text: str) -> str:
+        """The caption in the text that the model wrote; what a family's evaluation scripts cut away is cut here."""
+        return text.strip()
+
+    def stop_sequences(self, vlm: VisionLanguageModel) -> list[list[int]]:
+        """Token sequences other than end-of-text after which nothing more is written."""
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Processor:
+    """What prepares inputs, for families whose processor in transformers does not do or cannot be had."""
+
+    tokenizer: Any
+    image_processor: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VisionLanguageModel:
+    """A loaded model.
+
+    Attributes
+    ----------
+    hf_model
+        The Hugging Face model, in eval mode, with greedy decoding as its generation config.
+    model_id
+        Hub id or absolute path that it came from.
+    name
+        What the user called it: a short name, a folder's name or a Hub id.
+    revision
+        Commit hash of Hub weights; None for a local folder.
+    quantization
+        ``4bit``, ``8bit``, or None.
+    """
+
+    family: Family
+    hf_model: Any
+    processor: Any
+    name: str
+    model_id: str
+    revision: str | None
+    quantization: str | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer
+
+    @property
+    def decoder(self) -> Any:
+        """The stack of layers that writes the text."""
+        return text_decoder(self.hf_model)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head of the decoder."""
+        config = self.decoder.config
+        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.decoder.layers)
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf_model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that the language model computes in; a vision tower may stay in float32."""
+        return self.decoder.dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """As in ``float16``, or ``float16-4bit`` where the language model's weights are quantized."""
+        return "-".join(filter(None, (str(self.dtype).removeprefix("torch."), self.quantization)))
+
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """The tokens that end a text."""
+        ids = self.hf_model.generation_config.eos_token_id
+        return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.hf_model.generation_config.pad_token_id
+
+    @property
+    def default_prompt(self) -> str:
+        return self.family.default_prompt
+
+    @property
+    def published_preset(self) -> str | None:
+        """Name of the published preset for this very model, None for others of its family."""
+        return self.family.published_presets.get(self.name)
+
+    def prepare(self, images: Sequence[Image.Image], prompt: str | None = None) -> dict[str, Tensor]:
+        """Inputs for ``generate()``: one row an image, padded on the left, on the model's device.
+
+        Parameters
+        ----------
+        images
+            Images in any of Pillow's modes; all but RGB are converted as ``Image.convert("RGB")`` does.
+        prompt
+            The question, without the family's template; None is the family's default.
+
+        Raises
+        ------
+        RequestError
+            If there is no image, or one has a shape that the family's preprocessing cannot take.
+        """
+        if not images:
+            raise RequestError("there is no image to prepare")
+        in_colour = [image.convert("RGB") for image in images]
+        width, height = max((image.size for image in images), key=lambda size: max(size) / min(size))
+        try:
+            if max(width, height) > MAX_ASPECT * min(width, height):
+                raise ValueError(f"one side is longer than the other by more than {MAX_ASPECT} times")
+            inputs = self.family.prepare(self, in_colour, prompt if prompt is not None else self.default_prompt)
+        except (ValueError, ZeroDivisionError, MemoryError, OverflowError) as error:
+            raise RequestError(
+                f"{self.family.title} cannot take an image of {width}x{height} pixels: {error}; leave it out"
+            ) from error
+        return {key: value.to(self.device) for key, value in inputs.items()}
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The caption that generated tokens spell."""
+        return self.family.decode(self, token_ids)

@@ -1,0 +1,1 @@
+"""MiniGPT-4: its model in transformers' terms, and the conversion of its published checkpoint."""

@@ -1,0 +1,66 @@
+"""Numbers that others report, to stand beside one's own: ``reported.json`` with where each was seen."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One row that is reported.
+
+    Attributes
+    ----------
+    scores
+        Rates in percent, and ``mean_words``, by name; those that are known.
+    source
+        What reports them.
+    seen
+        Where the numbers were read: in ``source`` itself or in something about it.
+    first_hand
+        False for numbers from a summary that were not compared with the paper.
+    same_images
+        True for captions of opera500 itself, False for other images.
+    """
+
+    scores: Mapping[str, float]
+    source: str
+    seen: str
+    first_hand: bool
+    same_images: bool
+
+
+@cache
+def reported_table() -> dict[str, Any]:
+    """``reported.json``: ``points`` of the paper's table 1, ``ablations`` of its table 4, ``anchors`` of OPERA."""
+    table: dict[str, Any] = json.loads(
+        resources.files("kvtune.report.data").joinpath("reported.json").read_text(encoding="utf-8")
+    )
+    return table
+
+
+def reported(model: str, setting: str) -> Reported | None:
+    """What is reported of a row of the paper's tables; None where nothing is known.
+
+    Parameters
+    ----------
+    model
+        One of the paper's models by its short name.
+    setting
+        The row; see :data:`kvtune.reproduce.paper_settings.TABLES`.
+    """
+    table = reported_table()
+    for group, source in (
+        (table["points"], table["source"]),
+        (table["ablations"]["points"], table["ablations"]["source"]),
+        (table["anchors"]["points"], table["anchors"]["source"]),
+    ):
+        for row in group:
+            if (row["model"], row["setting"]) == (model, setting):
+                scores = {name: value for name, value in row.items() if isinstance(value, float)}
+                seen = row["seen"]
+                return Reported(scores, source, table["seen"][seen], seen != "summary", seen == "captions")
+    return None

@@ -1,0 +1,177 @@
+"""A study in a few sentences, the same in the terminal and on the page."""
+
+from collections import Counter
+from typing import Any
+
+from kvtune.analysis.claims import LABELS, claim, claims
+from kvtune.analysis.selection import KEEP_F1, select
+from kvtune.analysis.summary import State, StudySummary
+from kvtune.chair.notes import Note
+from kvtune.errors import KvtuneError, RequestError
+
+_STATE_WORDS: dict[State, str] = {
+    "complete": "complete",
+    "raced": "raced out",
+    "failed": "failed",
+    "running": "running",
+}
+
+_FLOORS = {"f1": "F1 of at least", "mean_words": "words a caption of at least"}
+
+
+def subject(summary: StudySummary) -> str:
+    """What was tuned on what."""
+    images = summary.subset.get("images")
+    name = summary.subset.get("name")
+    return f"{summary.method} on {summary.model}, {_count(images, 'tune image')}" + (f" ({name})" if name else "")
+
+
+def progress(summary: StudySummary) -> str:
+    """How many trials there are in which state, and how many form the front."""
+    if not summary.trials:
+        return "no trial yet"
+    counts = Counter(trial.state for trial in summary.trials)
+    states = ", ".join(f"{counts[state]} {words}" for state, words in _STATE_WORDS.items() if counts[state])
+    return f"{_count(len(summary.trials), 'trial')} ({states}); {len(summary.front)} on the front"
+
+
+def volume(summary: StudySummary) -> str:
+    """The hypervolume with its reference point."""
+    if summary.baseline is None or summary.reference_point is None or summary.hypervolume is None:
+        return "no hypervolume before the baseline is judged"
+    if not summary.front:
+        return "no hypervolume without a front"
+    reference, estimate = summary.reference_point, summary.hypervolume_estimate
+    text = (
+        f"hypervolume {summary.hypervolume:.1f} % of the box between (CHAIR_S {reference['chair_s']:.1f}, "
+        f"F1 {reference['f1']:.1f}) and (0, 100)"
+    )
+    if estimate is None:
+        return text
+    low, high = estimate.interval
+    return f"{text}; {estimate.corrected:.1f} less the luck of its front (95 % interval {low:.1f} to {high:.1f})"
+
+
+def racing(summary: StudySummary) -> str | None:
+    """How early trials were stopped; None where none was."""
+    images = sorted(trial.images for trial in summary.trials if trial.state == "raced")
+    if not images:
+        return None
+    span = str(images[0]) if images[0] == images[-1] else f"{images[0]} to {images[-1]}"
+    sure = "" if summary.race_confidence is None else f", {100 * summary.race_confidence:g} % sure"
+    return (
+        f"Raced out{sure}: {_count(len(images), 'trial')}, after {span} of {summary.subset.get('images')} images; "
+        "their rates are over those alone"
+    )
+
+
+def floors(summary: StudySummary) -> str | None:
+    """What a trial must reach to be on the front, and how many do not; None where nothing is asked of it."""
+    if not summary.floors:
+        return None
+    asked = " and ".join(f"{_FLOORS.get(name, name)} {least:g}" for name, least in summary.floors.items())
+    below = sum(bool(trial.below_floor) for trial in summary.trials)
+    return f"On the front only with {asked}; {_count(below, 'trial')} below"
+
+
+def ties(summary: StudySummary, chosen: int | None) -> str | None:
+    """Which points of the front cannot be told apart on these images: from the chosen one where it is on the front,
+    else from each other. None where all can or nobody looked."""
+    pairs = []
+    for trial in summary.trials:
+        others = [other for other in trial.ties if trial.number is not None and other > trial.number]
+        if chosen in summary.front:
+            others = list(trial.ties) if trial.number == chosen else []
+        if others:
+            pairs.append(f"{trial.number} with {', '.join(map(str, others))}")
+    return f"Tied on the front (paired 95 % intervals contain 0): {'; '.join(pairs)}" if pairs else None
+
+
+def against_baseline(summary: StudySummary, number: int) -> list[str]:
+    """The trial against the baseline, on the images that it was searched on and on held-out ones, if they were asked;
+    nothing where nobody looked."""
+    on_tune = claims(next(trial for trial in summary.trials if trial.number == number))
+    if not on_tune:
+        return []
+    said = f"Trial {number} against the baseline: {'; '.join(on_tune)}"
+    validated = summary.validation.of(number) if summary.validation else None
+    if validated is None or summary.validation is None:
+        return [f"{said}. It was chosen on these images: kvtune validate measures it on others"]
+    differences = {name: found.plain() for name, found in validated.holdout.differences.items()}
+    held_out = "; ".join(claim(metric, differences[metric]) for metric in LABELS if metric in differences)
+    return [said, f"The same on {_count(summary.validation.subset['images'], 'held-out image')}: {held_out}"]
+
+
+def length_flags(summary: StudySummary, chosen: int | None = None) -> str | None:
+    """Which of front, published preset and chosen trial do not beat the baseline cut short; None for none."""
+    flagged = [
+        str(trial.number)
+        for trial in summary.trials
+        if (trial.number in summary.front or trial.published or trial.number == chosen)
+        and trial.length is not None
+        and trial.length.flag is not None
+    ]
+    if not flagged:
+        return None
+    return (
+        f"Not better than the baseline's captions cut short: {'trial' if len(flagged) == 1 else 'trials'} "
+        f"{', '.join(flagged)}. --json and --html say how for each"
+    )
+
+
+def at_limit(summary: StudySummary, chosen: int | None = None) -> str | None:
+    """How many captions hit the token limit: of the baseline, the chosen trial and the trial with most; None where
+    nobody looked."""
+    shares = {
+        trial.number: trial.length.at_limit
+        for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]
+        if trial.length is not None
+    }
+    if not shares:
+        return None
+    most = max(shares, key=lambda number: shares[number])
+    if not shares[most]:
+        return "No caption hit the token limit"
+    named = [number for number in dict.fromkeys((None, chosen, most)) if number in shares]
+    return "Captions that hit the token limit: " + ", ".join(f"{_setting(n)} {shares[n]:.1f} %" for n in named)
+
+
+def caption_notes(summary: StudySummary) -> list[str]:
+    """What makes captions implausible, kind by kind, for the setting with most of them and the names of the others."""
+    kinds: dict[str, list[tuple[int | None, Note]]] = {}
+    for number, note in summary.notes:
+        kinds.setdefault(note.kind, []).append((number, note))
+    lines = []
+    for found in kinds.values():
+        worst, note = max(found, key=lambda each: each[1].share)
+        others = [_setting(number) for number, _ in found if number != worst]
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+        lines.append(f"{_setting(worst).capitalize()}: {note.text}" + (f" (also {shown})" if others else ""))
+    return lines
+
+
+def choice(summary: StudySummary, rule: str = KEEP_F1) -> dict[str, Any]:
+    """What ``kvtune export`` would take: ``{"trial", "rule", "reason"}``.
+
+    ``trial`` is None where the rule finds no point (yet), and ``reason`` then says why.
+
+    Raises
+    ------
+    RequestError
+        If there is no such rule or trial.
+    """
+    try:
+        selection = select(summary, rule)
+    except RequestError:
+        raise
+    except KvtuneError as error:
+        return {"trial": None, "rule": rule, "reason": str(error)}
+    return {"trial": selection.trial.number, "rule": rule, "reason": f"{selection.rule}, on {selection.on} images"}
+
+
+def _setting(number: int | None) -> str:
+    return "baseline" if number is None else f"trial {number}"
+
+
+def _count(number: Any, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -1,0 +1,104 @@
+"""Held-out results as a table and in sentences."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kvtune.analysis.claims import LABELS, claim
+from kvtune.analysis.result import Validated, Validation
+from kvtune.report.terminal.trials import fitting, listed, rate
+from kvtune.text import visible
+
+
+def validation_view(found: Validation, console: Console) -> RenderableType:
+    """Return tune beside held-out results, differences to the baseline with intervals and p-values, and what they say.
+
+    Where the console is too narrow for all of it in one row, scores and differences are tables of their own.
+    """
+    both = tuple(LABELS)
+    scores = _table(found, both, scores=True, differences=False)
+    apart = [_table(found, (metric,), scores=False, differences=True) for metric in both]
+    each = [_table(found, (metric,), scores=True, differences=False) for metric in both]
+    layouts: list[RenderableType] = [
+        _table(found, both, scores=True, differences=True),
+        Group(scores, "", _table(found, both, scores=False, differences=True)),
+        Group(scores, "", apart[0], "", apart[1]),
+        Group(each[0], "", each[1], "", apart[0], "", apart[1]),
+    ]
+    head = (
+        f"{found.study}: {found.subset['images']} held-out images ({found.subset['name']}), "
+        f"chosen on {found.tune_subset['images']} tune images ({found.tune_subset['name']})"
+    )
+    note = (
+        "Under scores and differences: 95 % intervals. p: McNemar for CHAIR_S, paired bootstrap for F1, Holm-adjusted "
+        "over these settings. Shrinkage: difference on held-out minus difference on tune images."
+    )
+    return Group(
+        Text(visible(head), style="bold"), Text(), fitting(layouts, console), Text(), listed([note, *sentences(found)])
+    )
+
+
+def sentences(found: Validation) -> list[str]:
+    """What each setting may claim against the baseline on the held-out images."""
+    return [
+        f"{label(each)} on held-out images: "
+        + "; ".join(claim(metric, each.holdout.differences[metric].plain()) for metric in LABELS)
+        for each in found.settings
+        if each.holdout.differences
+    ]
+
+
+def label(setting: Validated) -> str:
+    """A setting's name in tables: ``trial 7 (front)``."""
+    if "baseline" in setting.roles:
+        return "baseline"
+    name = "published" if setting.number is None else f"trial {setting.number}"
+    roles = ", ".join(role for role in setting.roles if role != name)
+    return name + (f" ({roles})" if roles else "")
+
+
+def _table(found: Validation, metrics: Sequence[str], *, scores: bool, differences: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("setting", no_wrap=True)
+    for metric in metrics:
+        columns = ["tune", "held-out"] if scores else []
+        columns += ["difference", "p", "shrinkage"] if differences else []
+        for column in columns:
+            table.add_column(f"{LABELS[metric]}\n{column}", justify="right", no_wrap=True)
+    if scores:
+        table.add_column("words\nheld-out", justify="right", no_wrap=True)
+    for setting in found.settings:
+        if not scores and not setting.holdout.differences:
+            continue
+        cells: list[str] = []
+        for metric in metrics:
+            if scores:
+                tune = None if setting.tune is None else setting.tune.metrics[metric]
+                cells += [rate(tune), _with_interval(setting, metric)]
+            if differences:
+                cells += _difference(setting, metric)
+        if scores:
+            cells.append(rate(setting.holdout.metrics["mean_words"]))
+        table.add_row(Text(label(setting)), *map(Text, cells))
+    return table
+
+
+def _with_interval(setting: Validated, metric: str) -> str:
+    low, high = setting.holdout.intervals[metric]
+    return f"{rate(setting.holdout.metrics[metric])}\n{low:.1f} to {high:.1f}"
+
+
+def _difference(setting: Validated, metric: str) -> list[str]:
+    found = setting.holdout.differences.get(metric)
+    if found is None:
+        return ["", "", ""]
+    low, high = found.interval
+    shrinkage = f"{setting.shrinkage[metric]:+.1f}" if metric in setting.shrinkage else ""
+    return [
+        f"{found.value:+.1f}\n{low:+.1f} to {high:+.1f}",
+        "<0.001" if found.p_adjusted < 0.001 else f"{found.p_adjusted:.3f}",
+        shrinkage,
+    ]

@@ -1,0 +1,138 @@
+"""What one sees of a search on a terminal while it runs: progress, the trade-off so far, the front, what came last."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from kvtune.analysis.summarize import summary_of
+from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.report.terminal.scatter import scatter
+from kvtune.report.terminal.trials import trials_table
+from kvtune.search.view import PlainView, View
+from kvtune.study.manifest import Manifest
+from kvtune.study.trials import Ledger, Trial
+
+FRONT_ROWS = 12
+LATEST_ROWS = 6
+"""Rows of the front, and of the latest other trials, that fit on a terminal beside the rest."""
+
+_WIDEST = 100
+_SMALLEST_PICTURE = 10
+"""Lines that the picture needs; on a lower terminal it is left out."""
+
+_LARGEST_PICTURE = 18
+_LEGEND = 3
+
+
+class LiveView(View):
+    """A live display of the same pieces that ``kvtune pareto`` shows."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextlib.contextmanager
+    def checking(self) -> Iterator[Callable[[int, int], None]]:
+        columns = (TextColumn("images checked"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task("", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    @contextlib.contextmanager
+    def showing(self, manifest: Manifest, ledger: Ledger, captions: int) -> Iterator[None]:
+        self._manifest, self._ledger = manifest, ledger
+        self._images = len(manifest.tune["image_ids"])
+        self._in_work: dict[int | None, int] = {}
+        self._progress = Progress(
+            TextColumn("captions"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("to go"),
+            TimeRemainingColumn(),
+            console=self._console,
+            speed_estimate_period=120,
+        )
+        self._total = captions
+        self._task = self._progress.add_task("captions", total=captions)
+        self._results: RenderableType = ""
+        self._judged()
+        with Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True):
+            yield
+
+    def note(self, text: str) -> None:
+        self._console.print(text)
+
+    def started(self, number: int | None, captions: int) -> None:
+        self._in_work[number] = captions
+
+    def caption(self, number: int | None) -> None:
+        self._in_work[number] += 1
+        self._progress.advance(self._task)
+
+    def stopped(self, number: int, spared: int) -> None:
+        self._in_work.pop(number, None)
+        self._total -= spared
+        self._progress.update(self._task, total=self._total)
+
+    def ended(self, trial: Trial) -> None:
+        self._in_work.pop(trial.number, None)
+        if trial.state == "failed":
+            self.note(f"trial {trial.number} failed: {trial.reason}")
+        self._judged()
+
+    def _judged(self) -> None:
+        """Draw anew what changes with each trial, and only then."""
+        summary = summary_of("", self._manifest, self._ledger)
+        members = set(summary.front)
+        others = [t for t in summary.trials if t.number not in members and t.chair_s is not None]
+        rows = [*([summary.baseline] if summary.baseline else []), *_front(summary)[:FRONT_ROWS]]
+        latest = others[: -LATEST_ROWS - 1 : -1]
+        parts: list[RenderableType] = []
+        if rows or latest:
+            parts.append(trials_table(replace(summary, cut_baseline=[]), None, self._console, rows=[*rows, *latest]))
+        if len(members) > FRONT_ROWS:
+            parts.append(f"and {len(members) - FRONT_ROWS} more on the front")
+        if len(others) > LATEST_ROWS:
+            parts.append(f"and {len(others) - LATEST_ROWS} trials before")
+        height = self._console.height - self._lines(parts) - _LEGEND - 4
+        picture = Text()
+        if summary.front and height >= _SMALLEST_PICTURE:
+            picture = scatter(
+                summary,
+                None,
+                width=min(self._console.width, _WIDEST),
+                height=min(height, _LARGEST_PICTURE),
+                ascii_only=self._console.options.ascii_only,
+            )
+        self._results = Group(picture, "", *parts) if picture else Group(*parts)
+
+    def _lines(self, parts: list[RenderableType]) -> int:
+        return len(self._console.render_lines(Group(*parts), pad=False))
+
+    def _render(self) -> RenderableType:
+        fingerprint = self._manifest.fingerprint
+        title = f"{fingerprint.method} on {self._manifest.model}, {self._images} images, sampler {fingerprint.sampler}"
+        at_work = ", ".join(
+            f"{'baseline' if number is None else number} {captions}/{self._images}"
+            for number, captions in self._in_work.items()
+        )
+        raced = sum(trial.state == "raced" for trial in self._ledger.trials)
+        done = f"trials finished: {self._ledger.finished}" + (f", {raced} of them raced out" if raced else "")
+        done += f"   in work: {at_work}" if at_work else ""
+        return Group(Text(title), self._progress, Text(done), self._results)
+
+
+def view_for(console: Console) -> View:
+    """The view that suits a console."""
+    return LiveView(console) if console.is_terminal else PlainView(console)
+
+
+def _front(summary: StudySummary) -> list[TrialSummary]:
+    by_number = {trial.number: trial for trial in summary.trials}
+    return [by_number[number] for number in summary.front]

@@ -1,0 +1,43 @@
+"""What is on disk, as a table in the terminal."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from kvtune.analysis.overview import Overview
+from kvtune.report.terminal.trials import fitting, rate
+from kvtune.text import visible
+
+
+def overviews_view(found: Sequence[Overview], console: Console) -> RenderableType:
+    """Return a row a study with how far it is; model and date are left out where there is no room for them."""
+    layouts = [_table(found, model, updated) for model, updated in ((True, True), (False, True), (False, False))]
+    problems = [Text(visible(f"{each.study}: {each.problem}")) for each in found if each.problem is not None]
+    return Group(fitting(layouts, console), *problems)
+
+
+def _table(found: Sequence[Overview], model: bool, updated: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("study", overflow="fold", max_width=24)
+    table.add_column("trials", no_wrap=True)
+    for name in ("images", "front", "hyper-\nvolume"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if model:
+        table.add_column("model", overflow="fold")
+    if updated:
+        table.add_column("updated (UTC)", no_wrap=True)
+    for each in found:
+        counts = [f"{number} {state}" for state, number in (each.trials or {}).items()]
+        cells = [each.study, "\n".join(counts) or "none yet", str(each.images), str(each.front)]
+        cells.append("" if each.hypervolume is None else rate(each.hypervolume))
+        if each.problem is not None:
+            cells = [each.study, "unreadable", "", "", ""]
+        if model:
+            cells.append(each.model or "")
+        if updated:
+            cells.append(each.updated[:16].replace("T", " "))
+        table.add_row(*map(Text, map(visible, cells)))
+    return table

@@ -1,0 +1,199 @@
+"""The trials of a study as a table in the terminal that fits the width it is given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.report.data.overlay import OverlayPoint
+from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
+from kvtune.text import visible
+
+RATES = {"chair_s": "CHAIR_S", "chair_i": "CHAIR_I", "precision": "precision", "recall": "recall", "f1": "F1"}
+"""Scores in percent by their names in tables; the first is minimised, F1 maximised."""
+
+OBJECTIVES = ("chair_s", "f1")
+
+
+def trials_table(
+    summary: StudySummary,
+    chosen: int | None,
+    console: Console,
+    overlays: Sequence[OverlayPoint] = (),
+    *,
+    rows: Sequence[TrialSummary] | None = None,
+) -> RenderableType:
+    """Return trials with their parameters and scores.
+
+    On a console too narrow for one table the parameters move to a second one; where that is still too wide, CHAIR_I,
+    precision and recall are left out.
+
+    Parameters
+    ----------
+    chosen
+        Number of the trial that ``kvtune export`` would take, if any.
+    overlays
+        Results of other methods, shown last.
+    rows
+        What to show, :func:`front_rows` when left out.
+    """
+    names = varying_parameters(summary)
+    draw = _Drawing(summary, chosen, console, front_rows(summary, chosen) if rows is None else rows, overlays)
+    all_rates = tuple(RATES)
+    layouts: list[RenderableType] = [
+        draw.table(all_rates, names, intervals=all_rates),
+        draw.table(all_rates, names, intervals=OBJECTIVES),
+        Group(draw.table(all_rates, (), intervals=all_rates), "", draw.table((), names)),
+        Group(draw.table(all_rates, (), intervals=OBJECTIVES), "", draw.table((), names)),
+        Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), "", draw.table((), names)),
+    ]
+    return fitting(layouts, console)
+
+
+def fitting(layouts: Sequence[RenderableType], console: Console) -> RenderableType:
+    """Return the first layout that ``console`` is wide enough for, or the last."""
+    return next((layout for layout in layouts if _width(layout, console) <= console.width), layouts[-1])
+
+
+def listed(sentences: Sequence[str]) -> RenderableType:
+    """Return sentences as a list that wraps behind its dashes."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in sentences:
+        grid.add_row("-", Text(visible(sentence)))
+    return grid
+
+
+def varying_parameters(summary: StudySummary) -> list[str]:
+    """Return the parameters that differ between trials, in their own order; all of them for a single trial."""
+    names = list(dict.fromkeys(name for trial in summary.trials for name in trial.params))
+    different = [name for name in names if len({repr(trial.params.get(name)) for trial in summary.trials}) > 1]
+    return different or names
+
+
+def shared_parameters(summary: StudySummary) -> dict[str, Any]:
+    """Return the parameters that all trials share, as :func:`varying_parameters` leaves them out."""
+    varying = varying_parameters(summary)
+    return {k: v for trial in summary.trials[:1] for k, v in trial.params.items() if k not in varying}
+
+
+def number(value: Any) -> str:
+    """Return a parameter's value as tables show it: three significant digits, no ``True``/``False`` spelling."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)
+
+
+def rate(value: float | None) -> str:
+    """Return a rate in percent with one decimal, or a dash where there is none."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """Return a rate with its interval on a second line, where there is one."""
+    return rate(value) + (f"\n{interval[0]:.1f}–{interval[1]:.1f}" if interval is not None else "")
+
+
+class _Drawing:
+    def __init__(
+        self,
+        summary: StudySummary,
+        chosen: int | None,
+        console: Console,
+        rows: Sequence[TrialSummary],
+        overlays: Sequence[OverlayPoint],
+    ) -> None:
+        self.summary = summary
+        self.chosen = chosen
+        self.rows = rows
+        self.overlays = overlays
+        self.ascii_only = console.options.ascii_only
+        self.digits = max((len(str(trial.number)) for trial in rows if trial.number is not None), default=0)
+        self.tied = next((trial.ties for trial in summary.trials if trial.number == chosen), ())
+        self.same_images = len({trial.images for trial in rows}) == 1
+
+    def table(self, rates: Sequence[str], parameters: Sequence[str], intervals: Sequence[str] = ()) -> Table:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        table.add_column("trial", no_wrap=True)
+        for name in parameters:
+            table.add_column(_heading(name), justify="right", no_wrap=True)
+        for name in rates:
+            arrow = {"chair_s": " ↓", "f1": " ↑"}.get(name, "")
+            table.add_column(RATES[name] + ("" if self.ascii_only else arrow), justify="right", no_wrap=True)
+        if rates:
+            table.add_column("words", justify="right", no_wrap=True)
+        if rates and not self.same_images:
+            table.add_column("images", justify="right", no_wrap=True)
+        for trial in self.rows:
+            if not rates and not trial.params:
+                continue
+            cells = [number(trial.params[name]) if name in trial.params else "" for name in parameters]
+            cells += [self._rate(trial, name, name in intervals) for name in rates]
+            if rates:
+                cells.append(self._dashed(rate(trial.mean_words)))
+            if rates and not self.same_images:
+                cells.append(str(trial.images))
+            table.add_row(self._name(trial), *map(Text, cells))
+        for point in self.overlays if rates else ():
+            cells = [""] * len(parameters)
+            cells += [self._dashed(rate(point.scores.get(name))) for name in (*rates, "mean_words")]
+            table.add_row(self._overlay_name(point), *map(Text, cells))
+        return table
+
+    def _name(self, trial: TrialSummary) -> Text:
+        found = roles(self.summary, trial, self.chosen)
+        text = Text()
+        if found:
+            look = LOOKS[found[0]]
+            text.append(look.ascii_glyph if self.ascii_only else look.glyph, style=look.style)
+        else:
+            text.append(" ")
+        named = [LOOKS[kind].label for kind in found if kind != "complete"]
+        if trial.number in self.tied:
+            named.append("tied")
+        if trial.below_floor:
+            named.append("below floor")
+        if trial.state in ("running", "failed"):
+            named.append(trial.state)
+        label = "" if trial.number is None else str(trial.number)
+        return text.append(f" {label:>{self.digits}} " + ", ".join(named))
+
+    def _overlay_name(self, point: OverlayPoint) -> Text:
+        text = Text()
+        text.append(OVERLAY_LOOK.ascii_glyph if self.ascii_only else OVERLAY_LOOK.glyph, style=OVERLAY_LOOK.style)
+        return text.append(f" {visible(point.label)}\n  ({point.kind})")
+
+    def _rate(self, trial: TrialSummary, name: str, interval: bool) -> str:
+        return self._dashed(with_interval(getattr(trial, name), trial.intervals.get(name) if interval else None))
+
+    def _dashed(self, text: str) -> str:
+        return text.replace("–", "-") if self.ascii_only else text
+
+
+def front_rows(summary: StudySummary, chosen: int | None) -> list[TrialSummary]:
+    """Return baseline, published preset, chosen trial and front by rising CHAIR_S, those of them that there are."""
+    baseline = [summary.baseline] if summary.baseline else []
+    by_number = {trial.number: trial for trial in summary.trials}
+    named = [t for t in summary.trials if (t.published or t.number == chosen) and t.number not in summary.front]
+    return [*baseline, *named, *(by_number[number] for number in summary.front)]
+
+
+def every_row(summary: StudySummary) -> list[TrialSummary]:
+    """Return the baseline, if it is judged, and all trials by number."""
+    return [*([summary.baseline] if summary.baseline else []), *summary.trials]
+
+
+def _heading(parameter: str) -> str:
+    """Break a parameter's name at its underscores: ``queue_length`` is wider than any of its values."""
+    return parameter.replace("_", "\n")
+
+
+def _width(layout: RenderableType, console: Console) -> int:
+    parts = layout.renderables if isinstance(layout, Group) else [layout]
+    return max(Measurement.get(console, console.options.update(width=1000), part).maximum for part in parts)

@@ -1,0 +1,138 @@
+"""What a reproduction keeps on disk beside its captions, and what it finds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kvtune.analysis.result import Result
+from kvtune.files import read_json, write_json
+from kvtune.reproduce.paper_settings import SettingName, Table
+from kvtune.schema import Document, validated
+
+FORMAT: Literal["kvtune-reproduction/1"] = "kvtune-reproduction/1"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The files of one model: captions that all tables share, and a result for each table."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What the captions depend on; see :class:`Manifest`."""
+        return self.path / "reproduction.json"
+
+    @property
+    def ground_truth(self) -> Path:
+        """Objects in the images, so that scoring again needs no COCO."""
+        return self.path / "ground_truth.json"
+
+    def captions(self, name: SettingName, factor: float) -> Path:
+        """The caption file of a row; ``factor`` is the constant one's."""
+        stem = f"constant-{factor}" if name == "constant" else name.replace("_", "-")
+        return self.path / "captions" / f"{stem}.jsonl"
+
+    def tune_captions(self, factor: float) -> Path:
+        """The caption file of a constant factor on the tune images."""
+        return self.path / "captions" / "tune" / f"constant-{factor}.jsonl"
+
+
+class Fingerprint(Document):
+    """Everything that the captions depend on; ``reporting`` is the subset's sha256, ``model`` a Hub id or a path."""
+
+    model: str
+    revision: str | None
+    dtype: str
+    prompt: str
+    max_new_tokens: int
+    reporting: str
+
+
+class Manifest(Document):
+    """``reproduction.json``.
+
+    ``tune`` is the subset of most images so far: a smaller one is its beginning. ``coco``, ``versions``, ``device`` and
+    ``lanes`` are those of the last run and free to change.
+    """
+
+    format: Literal["kvtune-reproduction/1"]
+    created: str
+    fingerprint: Fingerprint
+    family: str
+    layers: int
+    tune: dict[str, Any]
+    coco: str
+    versions: dict[str, str]
+    device: str
+    lanes: str
+
+    def save(self, folder: ModelFolder) -> None:
+        """Write the manifest; KvtuneError if it cannot be written."""
+        write_json(folder.manifest, self.model_dump(mode="json"))
+
+
+def load_manifest(folder: ModelFolder) -> Manifest | None:
+    """Read a model's manifest; None where nothing was begun.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read or a key is unknown, missing or wrong.
+    """
+    if not folder.manifest.exists():
+        return None
+    return validated(Manifest, read_json(folder.manifest, "reproduction"), f"reproduction {folder.manifest}")
+
+
+class SweepPoint(Document):
+    """A constant factor on the tune images; scores in percent with their 95 % intervals."""
+
+    factor: float
+    metrics: dict[str, Any]
+    intervals: dict[str, tuple[float, float]]
+
+
+class Sweep(Document):
+    """How the constant factor was chosen: that with the highest F1 on the tune images."""
+
+    chosen: float
+    subset: dict[str, Any]
+    points: list[SweepPoint]
+
+
+class SettingResult(Document):
+    """A row: ``params`` is empty for no method; differences are to ``baseline``, p-values adjusted over the rows."""
+
+    name: SettingName
+    prompt: str
+    params: dict[str, Any]
+    result: Result
+
+
+class ModelResult(Document):
+    """One model's part of a table.
+
+    ``paper_model`` says whether the model has the family and the layers of the paper's, so that its numbers may stand
+    beside; ``whole`` whether all images of the reporting set were used. ``subset`` has their name, digest and number.
+    """
+
+    table: Table
+    model: str
+    id: str
+    revision: str | None
+    family: str
+    layers: int
+    dtype: str
+    paper_model: bool
+    max_new_tokens: int
+    subset: dict[str, Any]
+    whole: bool
+    scoring: str
+    statistics: dict[str, Any]
+    constant: Sweep
+    settings: list[SettingResult]
+
+    def setting(self, name: SettingName) -> SettingResult | None:
+        """A row by its name."""
+        return next((setting for setting in self.settings if setting.name == name), None)

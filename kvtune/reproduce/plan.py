@@ -1,0 +1,170 @@
+"""What a reproduction is of, checked before anything is written or captioned."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvtune.chair import load_ground_truth
+from kvtune.coco import Subset
+from kvtune.errors import RequestError
+from kvtune.presets import Preset
+from kvtune.reproduce.constant_factor import scoring_of, sweep_of
+from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
+from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, TABLES, Table, published_preset
+from kvtune.reproduce.paper_subset import Images, check_count, find_images, reporting_subset
+from kvtune.study.caption_log import read_captions
+from kvtune.study.manifest import first_difference
+from kvtune.study.study_folder import plain_name
+from kvtune.study.subsets import DEMO
+from kvtune.text import quoted
+
+DEFAULT_OUT = Path("reproductions")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What ``kvtune reproduce`` was asked for; ``images`` None is the whole reporting set."""
+
+    table: Table
+    models: Sequence[str] = PAPER_MODELS
+    images: int | None = None
+    coco: Path | None = None
+    out: Path = DEFAULT_OUT
+    device: str = "auto"
+    dtype: str = "auto"
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+    lanes: str = "auto"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One model, checked: ``images`` is None where all captions are there and only scores are wanted."""
+
+    request: Request
+    model: str
+    name: str
+    source: str
+    preset: Preset
+    folder: ModelFolder
+    begun: Manifest | None
+    reporting: Subset
+    count: int
+    images: Images | None
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The images to report on."""
+        return list(self.reporting.image_ids[: self.count])
+
+
+def plans(request: Request) -> list[Plan]:
+    """Check everything that can be refused, without writing anything.
+
+    Raises
+    ------
+    RequestError
+        If something asked for is wrong or missing, or would mix captions of two models or settings.
+    """
+    if request.lanes != "auto" and not (request.lanes.isdigit() and int(request.lanes) > 0):
+        raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(request.lanes)}")
+    if not request.models:
+        raise RequestError(f"--models names no model; leave it out for {', '.join(PAPER_MODELS)}")
+    from kvtune.models import locate
+    from kvtune.models.loading import check_dtype, quantization_of, resolve_device
+
+    resolve_device(request.device)
+    check_dtype(request.dtype)
+    quantization_of(request.dtype, request.load_in_4bit, request.load_in_8bit)
+    located: dict[ModelFolder, tuple[str, str, str]] = {}
+    for model in request.models:
+        _, source, name = locate(model)
+        folder = ModelFolder(request.out.expanduser() / plain_name(name))
+        if folder in located:
+            raise RequestError(
+                f"--models {located[folder][0]} and {model} would both be kept in {folder.path}; run one of them with "
+                "another --out"
+            )
+        located[folder] = model, DEMO if name == DEMO else source, name
+    data: dict[bool, Images] = {}
+    return [_plan(request, *place, folder, data) for folder, place in located.items()]
+
+
+def _plan(request: Request, model: str, source: str, name: str, folder: ModelFolder, data: dict[bool, Images]) -> Plan:
+    from kvtune.models import get_family
+    from kvtune.models.availability import at_hand
+
+    demo = name == DEMO
+    reporting = reporting_subset(demo)
+    count = check_count(request.images, reporting)
+    begun = load_manifest(folder)
+    if begun is None and (folder.path / "captions").exists():
+        raise RequestError(
+            f"{folder.path} has captions but no {folder.manifest.name}; restore it, or give another --out"
+        )
+    if begun is not None:
+        now = {"model": source, "reporting": reporting.sha256}
+        refuse_difference(folder, begun, now | _asked_dtype(request, begun.fingerprint.dtype))
+        preset = published_preset(get_family(begun.family))
+        if _is_complete(request.table, folder, begun, reporting, count):
+            return Plan(request, model, name, source, preset, folder, begun, reporting, count, None)
+    preset = published_preset(at_hand(model).family)
+    if demo not in data:
+        coco = request.coco
+        if demo and coco is None:
+            from kvtune.demo import demo_coco
+
+            coco = demo_coco()
+        data[demo] = find_images(coco, reporting, count)
+    _same_tune_images(folder, begun, data[demo].tune)
+    return Plan(request, model, name, source, preset, folder, begun, reporting, count, data[demo])
+
+
+def refuse_difference(folder: ModelFolder, begun: Manifest, now: Mapping[str, Any]) -> None:
+    """Refuse to go on with what was begun with another fingerprint than ``now``, as far as that says."""
+    before = begun.fingerprint.model_dump(mode="json", include=set(now))
+    if (found := first_difference(before, dict(now))) is not None:
+        raise RequestError(f"reproduction {folder.path} was begun with {found}; give another --out folder")
+
+
+def _asked_dtype(request: Request, begun: str) -> dict[str, str]:
+    """What the request says of the dtype, as a fingerprint has it; empty where it leaves it to what was begun."""
+    bits = "-4bit" if request.load_in_4bit else "-8bit" if request.load_in_8bit else ""
+    if request.dtype == "auto" and not bits:
+        return {}
+    return {"dtype": (begun.partition("-")[0] if request.dtype == "auto" else request.dtype) + bits}
+
+
+def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset) -> None:
+    """Refuse tune images of another draw: those of a smaller one have to be the first of a larger one."""
+    if begun is None:
+        return
+    before = begun.tune["image_ids"]
+    shared = min(len(before), len(tune.image_ids))
+    if list(tune.image_ids[:shared]) != before[:shared]:
+        raise RequestError(
+            f"reproduction {folder.path} was begun with other tune images than {tune.name} of this COCO folder; "
+            "name the one it was begun with, or another --out folder"
+        )
+
+
+def _is_complete(table: Table, folder: ModelFolder, begun: Manifest, reporting: Subset, count: int) -> bool:
+    """Whether every caption of a table is there, so that neither weights nor images are needed."""
+    image_ids, tune_ids = list(reporting.image_ids[:count]), begun.tune["image_ids"][:count]
+    if len(tune_ids) < count or not has_truth(folder, [*image_ids, *tune_ids]):
+        return False
+    if not all(_has_all(folder.tune_captions(factor), tune_ids) for factor in LAMBDAS):
+        return False
+    scoring = scoring_of(folder, [*image_ids, *tune_ids])
+    chosen = sweep_of(folder, scoring, tune_ids, begun.tune).chosen
+    return all(_has_all(folder.captions(name, chosen), image_ids) for name in TABLES[table])
+
+
+def has_truth(folder: ModelFolder, image_ids: Sequence[int]) -> bool:
+    """Whether it is known what is in these images."""
+    return folder.ground_truth.exists() and load_ground_truth(folder.ground_truth).keys() >= set(image_ids)
+
+
+def _has_all(path: Path, image_ids: Sequence[int]) -> bool:
+    return read_captions(path).keys() >= set(image_ids)

@@ -1,0 +1,260 @@
+"""Captioning and scoring what the paper's tables compare, model after model."""
+
+import gc
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kvtune.analysis.result import Result
+from kvtune.analysis.uncertainty import differences_to_baseline
+from kvtune.analysis.validate import entries
+from kvtune.chair import save_ground_truth
+from kvtune.coco.subset import ids_sha256
+from kvtune.errors import RequestError
+from kvtune.reproduce.constant_factor import bootstrap_of, scoring_of, sweep_of
+from kvtune.reproduce.documents import (
+    FORMAT,
+    Fingerprint,
+    Manifest,
+    ModelFolder,
+    ModelResult,
+    SettingResult,
+    Sweep,
+    load_manifest,
+)
+from kvtune.reproduce.paper_settings import (
+    LAMBDAS,
+    METHOD,
+    PAPER_MODELS,
+    TABLES,
+    SettingName,
+    constant_parameters,
+    opera_prompt,
+    parameters_of,
+    published_parameters,
+)
+from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_difference
+from kvtune.statistics.bootstrap import RESAMPLES, SEED
+from kvtune.statistics.confidence import CONFIDENCE
+from kvtune.study.caption_log import captions_of
+from kvtune.study.captioning import CaptionWriter, Number, Setting, caption_files
+from kvtune.study.lock import locked
+from kvtune.study.manifest import versions
+from kvtune.study.scoring import Scoring
+from kvtune.study.subsets import Image
+
+if TYPE_CHECKING:
+    from kvtune.models import VisionLanguageModel
+
+Show = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Shows a long step by its name; what it gives takes (done, total)."""
+
+
+def reproduce(
+    request: Request, show: Show, note: Callable[[str], None] = lambda text: None
+) -> Iterator[tuple[ModelFolder, ModelResult]]:
+    """Caption, score and compare what a table of the paper compares; one model after another.
+
+    Captions that were paid for are kept below ``request.out`` and never written twice, whichever table they were
+    written for; the same call goes on after an interruption. All models, weights and images are looked for before the
+    first caption.
+
+    Parameters
+    ----------
+    show
+        Shows each model's captions as they come.
+    note
+        Says something once.
+
+    Yields
+    ------
+    (ModelFolder, ModelResult)
+        As each model is done.
+
+    Raises
+    ------
+    RequestError
+        If something asked for is wrong or missing, or would mix captions of two models or settings; nothing long was
+        done.
+    KvtuneError
+        If captioning fails; no caption is lost.
+    """
+    checked = plans(request)
+    with ExitStack() as stack:
+        for plan in checked:
+            stack.enter_context(locked(plan.folder.path, "reproduction", "--out folder"))
+        for plan in checked:
+            if load_manifest(plan.folder) != plan.begun:
+                raise RequestError(f"{plan.folder.path} was just begun by another process; give the command again")
+        for images in {id(plan.images): plan.images for plan in checked if plan.images is not None}.values():
+            with show("images checked") as on_progress:
+                images.check(on_progress)
+        for number, plan in enumerate(checked, 1):
+            note(f"{plan.name}: captions are kept in {plan.folder.path}")
+            with show(f"{plan.name} ({number} of {len(checked)}), captions") as on_progress:
+                result = _reproduce(plan, on_progress)
+            _free_memory()
+            yield plan.folder, result
+
+
+def _reproduce(plan: Plan, on_progress: Callable[[int, int], None]) -> ModelResult:
+    """Write what is missing and score all of it. The caller holds the lock."""
+    engine = _Engine(plan)
+    if plan.images is not None:
+        _begin(plan, engine)
+    manifest = load_manifest(plan.folder)
+    assert manifest is not None
+    names, tune_ids = TABLES[plan.request.table], manifest.tune["image_ids"][: plan.count]
+    published = published_parameters(plan.preset, manifest.layers)
+    scoring = scoring_of(plan.folder, [*plan.image_ids, *tune_ids])
+    total = len(LAMBDAS) * len(tune_ids) + len(names) * plan.count
+
+    def caption(settings: Mapping[Number, Setting], image_ids: Sequence[int], prompt: str, before: int) -> None:
+        caption_files(
+            image_ids,
+            settings,
+            METHOD,
+            lambda: engine.prepare(prompt, image_ids),
+            lambda done, _: on_progress(before + done, total),
+            known={*manifest.tune["image_ids"], *plan.reporting.image_ids},
+        )
+
+    factors: dict[Number, Setting] = {
+        index: Setting(constant_parameters(published, factor), plan.folder.tune_captions(factor))
+        for index, factor in enumerate(LAMBDAS)
+    }
+    caption(factors, tune_ids, plan.preset.generation.prompt, 0)
+    sweep = sweep_of(plan.folder, scoring, tune_ids, manifest.tune)
+    done = len(LAMBDAS) * len(tune_ids)
+    settings = {
+        name: Setting(parameters_of(name, published, sweep.chosen), plan.folder.captions(name, sweep.chosen))
+        for name in names
+    }
+    # The baseline's number is None, so that its failure is known as the model's own.
+    numbered: dict[Number, Setting] = {
+        None if name == "baseline" else index: setting
+        for index, (name, setting) in enumerate(settings.items())
+        if name != "opera"
+    }
+    caption(numbered, plan.image_ids, plan.preset.generation.prompt, done)
+    if "opera" in settings:
+        caption({None: settings["opera"]}, plan.image_ids, opera_prompt(), done + len(numbered) * plan.count)
+    return _result(plan, manifest, scoring, sweep, settings)
+
+
+class _Engine:
+    """The model, loaded when the first missing caption asks for it."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    @cached_property
+    def vlm(self) -> "VisionLanguageModel":
+        """The model; the very one that the captions so far are of."""
+        from kvtune.models import load_model
+
+        plan, begun = self._plan, self._plan.begun
+        dtype, revision = plan.request.dtype, None
+        if begun is not None:
+            dtype, revision = begun.fingerprint.dtype, begun.fingerprint.revision
+        quantization = plan.request.load_in_4bit, plan.request.load_in_8bit
+        vlm = load_model(plan.model, plan.request.device, dtype, revision, *quantization)
+        if begun is not None:
+            refuse_difference(plan.folder, begun, _fingerprint(plan, vlm).model_dump(mode="json"))
+        return vlm
+
+    def prepare(self, prompt: str, image_ids: Sequence[int]) -> tuple[CaptionWriter, list[Image]]:
+        """A captioner for a question, and the images."""
+        from kvtune.captioning import Captioner
+
+        assert self._plan.images is not None
+        images = self._plan.images.of(image_ids)
+        lanes = self._plan.request.lanes
+        limit = self._plan.preset.generation.max_new_tokens
+        return Captioner(self.vlm, prompt, limit, "auto" if lanes == "auto" else int(lanes)), images
+
+
+def _begin(plan: Plan, engine: _Engine) -> None:
+    """Write down what the captions are of, before the first of them."""
+    images = plan.images
+    assert images is not None
+    begun, tune = plan.begun, images.tune.model_dump(mode="json")
+    if begun is not None and len(begun.tune["image_ids"]) > len(tune["image_ids"]):
+        tune = begun.tune
+    vlm = engine.vlm
+    if not has_truth(plan.folder, images.image_ids):
+        save_ground_truth(images.ground_truth(), plan.folder.ground_truth)
+    Manifest(
+        format=FORMAT,
+        created=datetime.now(UTC).isoformat(timespec="seconds") if begun is None else begun.created,
+        fingerprint=_fingerprint(plan, vlm),
+        family=vlm.family.name,
+        layers=vlm.n_layers,
+        tune=tune,
+        coco=str(images.folder.root.absolute()),
+        versions=versions(),
+        device=str(vlm.device),
+        lanes=plan.request.lanes,
+    ).save(plan.folder)
+
+
+def _fingerprint(plan: Plan, vlm: "VisionLanguageModel") -> Fingerprint:
+    return Fingerprint(
+        model=plan.source,
+        revision=vlm.revision,
+        dtype=vlm.dtype_name,
+        prompt=plan.preset.generation.prompt,
+        max_new_tokens=plan.preset.generation.max_new_tokens,
+        reporting=plan.reporting.sha256,
+    )
+
+
+def _result(
+    plan: Plan, manifest: Manifest, scoring: Scoring, sweep: Sweep, settings: Mapping[SettingName, Setting]
+) -> ModelResult:
+    captions = {name: captions_of(setting.file, plan.image_ids) for name, setting in settings.items()}
+    bootstrap = bootstrap_of(scoring, list(captions.values()))
+    place = {name: index for index, name in enumerate(captions)}
+    # OPERA's question is no setting to compare with the baseline: it stands for another baseline.
+    numbers = {None if name == "baseline" else index: index for name, index in place.items() if name != "opera"}
+    differences = differences_to_baseline(bootstrap, numbers)
+    begun = manifest.fingerprint
+    return ModelResult(
+        table=plan.request.table,
+        model=plan.name,
+        id=begun.model,
+        revision=begun.revision,
+        family=manifest.family,
+        layers=manifest.layers,
+        dtype=begun.dtype,
+        paper_model=manifest.family in PAPER_MODELS and manifest.layers == plan.preset.model.layers,
+        max_new_tokens=begun.max_new_tokens,
+        subset={"name": plan.reporting.name, "sha256": ids_sha256(plan.image_ids), "images": plan.count},
+        whole=plan.count == len(plan.reporting.image_ids),
+        scoring=scoring.identity,
+        statistics={"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED, "adjustment": "holm"},
+        constant=sweep,
+        settings=[
+            SettingResult(
+                name=name,
+                prompt=opera_prompt() if name == "opera" else begun.prompt,
+                params=setting.params or {},
+                result=Result(
+                    metrics=scoring.score(captions[name]),
+                    intervals=bootstrap.intervals(place[name]),
+                    differences=entries(differences.get(place[name], {})),
+                ),
+            )
+            for name, setting in settings.items()
+        ],
+    )
+
+
+def _free_memory() -> None:
+    """Give the last model's memory back before the next one is loaded."""
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()

@@ -1,0 +1,239 @@
+"""Search spaces: which parameters are searched, over which ranges, and which are held."""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, get_type_hints
+
+import yaml
+from pydantic import Field, model_validator
+
+import kvtune
+from kvtune.errors import RequestError
+from kvtune.schema import Document, validated
+from kvtune.text import quoted
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+class Range(Document):
+    """The range of one parameter, both ends included.
+
+    ``step`` makes it discrete, ``log`` searches it on a logarithmic scale; a range has one or the other.
+    """
+
+    low: int | float
+    high: int | float
+    step: int | float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        if self.log and self.step is not None:
+            raise ValueError("a range has step or log, not both")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log needs a low above 0, not {self.low:g}")
+        if self.step is not None and not _whole((self.high - self.low) / self.step):
+            raise ValueError(f"step {self.step:g} does not lead from {self.low:g} to {self.high:g}")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers, once :meth:`SearchSpace.fitted` has set the types."""
+        return isinstance(self.low, int)
+
+    def contains(self, value: float) -> bool:
+        """Whether ``value`` is in the range, and on one of its steps where it has them."""
+        return self.low <= value <= self.high and (self.step is None or _whole((value - self.low) / self.step))
+
+    def grid(self) -> list[float] | None:
+        """The values that the grid sampler tries; None for a continuous range without a step.
+
+        Whole numbers need no step: they go one by one, and on a logarithmic scale they double (2, 4, 8, ...).
+        """
+        if self.log and self.whole:
+            return [self.low * 2**power for power in range(64) if self.low * 2**power <= self.high]
+        if self.step is None and not self.whole:
+            return None
+        step = self.step or 1
+        return [self.snapped(self.low + index * step) for index in range(round((self.high - self.low) / step) + 1)]
+
+    def snapped(self, value: float) -> float:
+        """A value on one of the steps, exactly: adding steps up leaves 0.15000000000000002."""
+        return value if self.step is None or self.whole else round(value, 10)
+
+    def of_type(self, kind: type[int] | type[float]) -> "Range":
+        """The same range with its numbers of one type."""
+        step = None if self.step is None else kind(self.step)
+        return Range(low=kind(self.low), high=kind(self.high), step=step, log=self.log)
+
+
+class SearchSpace(Document):
+    """What a search varies: ranges by parameter name, and the values of those it does not vary.
+
+    A space as written in a file leaves open whether ``0`` is a whole number; :meth:`fitted` settles that, and checks
+    the space against its method and a model. All other methods want a fitted space.
+    """
+
+    method: str
+    parameters: dict[str, Range] = Field(min_length=1)
+    fixed: dict[str, Any] = Field(default_factory=dict)
+
+    def fitted(self, n_layers: int) -> "SearchSpace":
+        """The space for a model of ``n_layers`` decoder layers, every point of it a setting that the method takes.
+
+        Raises
+        ------
+        RequestError
+            If a parameter is unknown or missing, a range exceeds what the method allows or the model has, or the
+            layer ranges can cross: the start layer must stay in [0, L/2) and the end layer in [L/2, L].
+        """
+        from kvtune.methods import get_method
+
+        method = get_method(self.method)
+        types = get_type_hints(method)
+        ranges: dict[str, Range] = {}
+        for name, given in self.parameters.items():
+            if name in self.fixed:
+                raise RequestError(f"{name} is under both parameters and fixed; keep one of the two")
+            kind = types.get(name, float)
+            if kind not in (int, float):
+                raise RequestError(f"{name} is not a number and cannot be searched; give it a value under fixed")
+            if kind is int and not all(_whole(value) for value in (given.low, given.high, given.step or 1)):
+                raise RequestError(f"{name} takes whole numbers, so its low, high and step must be whole numbers")
+            ranges[name] = given.of_type(kind)
+        # What a method and a model allow is a box, so their own checks at the corners of the space are exhaustive.
+        for corner in itertools.product(*({found.low: None, found.high: None} for found in ranges.values())):
+            setting = dict(zip(ranges, corner, strict=True)) | self.fixed
+            method.from_parameters(setting).check_layers(n_layers)
+        start, end = ranges.get("start_layer"), ranges.get("end_layer")
+        if start is not None and start.high >= n_layers / 2:
+            raise RequestError(f"start_layer must stay below half of the model's {n_layers} layers, not {start.high}")
+        if end is not None and end.low < n_layers / 2:
+            raise RequestError(f"end_layer must be at least half of the model's {n_layers} layers, not {end.low}")
+        return SearchSpace(method=self.method, parameters=ranges, fixed=self.fixed)
+
+    def full(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters of the method at a point: those searched, those fixed, and the method's own defaults."""
+        from kvtune.methods import get_method
+
+        return get_method(self.method).from_parameters({**point, **self.fixed}).parameters()
+
+    def point(self, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The searched part of a full set of the method's parameters; None if that setting is not in the space."""
+        point = {name: parameters[name] for name in self.parameters if name in parameters}
+        if len(point) < len(self.parameters) or not all(self.parameters[name].contains(point[name]) for name in point):
+            return None
+        return point if self.full(point) == dict(parameters) else None
+
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        """The space as Optuna's distributions, in the order of the file."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        made: dict[str, BaseDistribution] = {}
+        for name, searched in self.parameters.items():
+            if searched.whole:
+                step = int(searched.step or 1)
+                made[name] = IntDistribution(int(searched.low), int(searched.high), log=searched.log, step=step)
+            else:
+                made[name] = FloatDistribution(searched.low, searched.high, log=searched.log, step=searched.step)
+        return made
+
+    def grid(self) -> dict[str, list[float]]:
+        """The values that the grid sampler tries for each parameter.
+
+        Raises
+        ------
+        RequestError
+            If a continuous parameter has no step.
+        """
+        grid: dict[str, list[float]] = {}
+        for name, searched in self.parameters.items():
+            values = searched.grid()
+            if values is None:
+                raise RequestError(f"the grid sampler needs a step for {name}: write one in the space, or use tpe")
+            grid[name] = values
+        return grid
+
+
+def load_space(path: str | Path) -> SearchSpace:
+    """Read a search space from a YAML file.
+
+    Raises
+    ------
+    RequestError
+        If the file is missing, is not YAML, or a key is unknown, missing or wrong.
+    """
+    path = Path(path).expanduser()
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(
+            f"search space file {path} does not exist; those that ship are in {spaces_folder()}"
+        ) from None
+    except OSError as error:
+        raise RequestError(f"search space file {path} cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"search space file {path} is not valid YAML: {error}") from None
+    return validated(SearchSpace, data, f"search space {path}")
+
+
+def spaces_folder() -> Path:
+    """The folder of the spaces that ship, ``METHOD/MODEL.yaml``: within an installed package, else beside it."""
+    package = Path(kvtune.__file__).parent
+    inside = package / "search_spaces"
+    return inside if inside.is_dir() else package.parent / "search_spaces"
+
+
+def space_for(method: str, names: Iterable[str], n_layers: int) -> SearchSpace:
+    """The space that ships for a model or its family, or one made for the model's layers where none fits.
+
+    Parameters
+    ----------
+    method
+        The method's name.
+    names
+        Names to look for in :func:`spaces_folder`, the most special first: the model's, the family's.
+    n_layers
+        Decoder layers of the model; a space made for another number of layers is not used.
+    """
+    for path in (spaces_folder() / method / f"{name}.yaml" for name in names):
+        if path.is_file():
+            shipped = load_space(path)
+            end = shipped.parameters.get("end_layer")
+            if end is not None and end.high == n_layers:
+                return shipped
+    return default_space(method, n_layers)
+
+
+def default_space(method: str, n_layers: int) -> SearchSpace:
+    """The ranges of the spaces that ship, for any number of layers.
+
+    Raises
+    ------
+    RequestError
+        If ``method`` is not one that a default space is known for.
+    """
+    if method != "kvsmooth":
+        raise RequestError(
+            f"no search space ships for the method {quoted(method)}; write one and name it with --space FILE"
+        )
+    half = (n_layers + 1) // 2
+    return SearchSpace(
+        method=method,
+        parameters={
+            "lambda_ref": Range(low=0.0, high=1.0, step=0.05),
+            "queue_length": Range(low=2, high=64, log=True),
+            "clip_width": Range(low=0.0, high=0.5, step=0.05),
+            "start_layer": Range(low=0, high=half - 1),
+            "end_layer": Range(low=half, high=n_layers),
+        },
+        fixed={"target": "kv", "adaptive": True},
+    )
+
+
+def _whole(value: float) -> bool:
+    return abs(value - round(value)) < 1e-6

@@ -1,0 +1,1 @@
+"""Intervals, paired tests, the front, its hypervolume and the racing rule; NumPy and SciPy alone."""

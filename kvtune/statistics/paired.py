@@ -1,0 +1,83 @@
+"""Tests of one setting against another on the same images, and what testing several at once costs."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def mcnemar(one: ArrayLike, other: ArrayLike) -> float:
+    """Exact McNemar test (Q. McNemar, 1947, Psychometrika 12) of two yes-or-no outcomes of the same images.
+
+    Of the images on which the two differ, as many go either way by chance as heads fall: the p-value is that of the
+    exact two-sided binomial test, which holds for any number of images.
+
+    Parameters
+    ----------
+    one, other
+        Shape ``[images]``; whether each image's caption hallucinates, under each setting.
+
+    Returns
+    -------
+    float
+        The p-value; 1 where no image differs.
+    """
+    first, second = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
+    if first.shape != second.shape:
+        raise ValueError(f"outcomes of {first.shape} and {second.shape} images are not paired")
+    only_one, only_other = int(np.sum(first & ~second)), int(np.sum(second & ~first))
+    differing = only_one + only_other
+    tail = sum(math.comb(differing, heads) for heads in range(min(only_one, only_other) + 1))
+    return min(1.0, 2 * tail / 2**differing)  # whole numbers of any size, so nothing is lost before the division
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that the chance of any false rejection among them is bounded.
+
+    The step-down procedure of S. Holm (1979, Scandinavian Journal of Statistics 6); it asks nothing of how the tests
+    depend on each other.
+
+    Returns
+    -------
+    list of float
+        In the order given, each at least the p-value it was and at most 1.
+    """
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The interval of shares that a score test does not reject (E. B. Wilson, 1927, JASA 22).
+
+    It stays inside 0 to 100, has a width also at both ends, and covers close to its level for small counts (Brown, Cai
+    and DasGupta, 2001, Statistical Science 16), where the usual p ± 1.96 s.e. does neither.
+
+    Parameters
+    ----------
+    hits, total
+        Of ``total`` captions, 1 or more, ``hits`` have what is counted.
+    confidence
+        Of the interval, above 0 and below 1.
+
+    Returns
+    -------
+    (float, float)
+        Bounds in percent.
+    """
+    if not 0 <= hits <= total or total < 1:
+        raise ValueError(f"{hits} of {total} is no share")
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = hits / total
+    scale = 1 + z * z / total
+    middle = (share + z * z / (2 * total)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # The ends are exact where no or every caption is hit; rounding must not take them off 0 and 100.
+    low = 0.0 if hits == 0 else 100 * (middle - half)
+    high = 100.0 if hits == total else 100 * (middle + half)
+    return low, high

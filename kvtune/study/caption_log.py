@@ -1,0 +1,118 @@
+"""The captions of one trial on disk: paid for once, kept for good."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvtune.errors import KvtuneError
+from kvtune.study.jsonl import LineWriter, read_lines
+from kvtune.text import quoted
+
+CAPTION_KEYS = ("image_id", "caption", "tokens", "finish_reason")
+FINISH_REASONS = ("eos", "length", "stop")
+
+
+def read_captions(path: Path) -> dict[int, dict[str, Any]]:
+    """Read a caption file: image id to its line, in the order of the file.
+
+    A file that does not exist has no captions, and a last line that was cut short counts as not there.
+
+    Raises
+    ------
+    KvtuneError
+        If a line is not a caption line, or an image has two.
+    """
+    captions: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        _check(line, f"{path} line {number}")
+        if line["image_id"] in captions:
+            raise KvtuneError(
+                f"{path} line {number}: image {line['image_id']} has a caption already; remove one of the two"
+            )
+        captions[line["image_id"]] = line
+    return captions
+
+
+def captions_of(path: Path, image_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The captions of these images from a caption file, in the order of the images.
+
+    Raises
+    ------
+    KvtuneError
+        If one is missing or the file cannot be read.
+    """
+    captions = read_captions(path)
+    missing = [image_id for image_id in image_ids if image_id not in captions]
+    if missing:
+        raise KvtuneError(f"{path} has no caption of image {missing[0]} ({len(missing)} missing); restore the file")
+    return [captions[image_id] for image_id in image_ids]
+
+
+def count_captions(path: Path) -> int:
+    """How many captions a file has so far, without looking at them."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+class CaptionLog:
+    """The caption file of one trial while it is being written.
+
+    Parameters
+    ----------
+    path
+        The file; what it holds already is read, a torn last line is cut off.
+
+    Raises
+    ------
+    KvtuneError
+        If the file cannot be read or written, or holds something else than caption lines.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._captions = read_captions(path)
+        self._writer = LineWriter(path)
+
+    def append(self, image_id: int, caption: str, tokens: int, finish_reason: str) -> None:
+        """Append the caption of an image that has none yet, flushed before this returns."""
+        line = {"image_id": image_id, "caption": caption, "tokens": tokens, "finish_reason": finish_reason}
+        _check(line, str(self._writer.path))
+        if image_id in self._captions:
+            raise ValueError(f"image {image_id} is captioned already in {self._writer.path}")
+        self._writer.append(line)
+        self._captions[image_id] = line
+
+    def __contains__(self, image_id: int) -> bool:
+        return image_id in self._captions
+
+    def __getitem__(self, image_id: int) -> dict[str, Any]:
+        return self._captions[image_id]
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The images that have their caption, in the order of the file."""
+        return list(self._captions)
+
+    def has_all(self, image_ids: Iterable[int]) -> bool:
+        """Whether every one of these images has its caption."""
+        return all(image_id in self._captions for image_id in image_ids)
+
+    def close(self) -> None:
+        """Wait until all captions are on the disk and close the file."""
+        self._writer.sync()
+        self._writer.close()
+
+
+def _check(line: dict[str, Any], place: str) -> None:
+    for key in line:
+        if key not in CAPTION_KEYS:
+            raise KvtuneError(f"{place}: unknown key {quoted(key)}; a caption line has {', '.join(CAPTION_KEYS)}")
+    for key in CAPTION_KEYS:
+        if key not in line:
+            raise KvtuneError(f"{place}: the key {quoted(key)} is missing")
+    whole = all(isinstance(line[key], int) and not isinstance(line[key], bool) for key in ("image_id", "tokens"))
+    if not whole or not isinstance(line["caption"], str):
+        raise KvtuneError(f"{place}: image_id and tokens must be whole numbers and caption a text")
+    if line["finish_reason"] not in FINISH_REASONS:
+        raise KvtuneError(f"{place}: finish_reason must be one of {', '.join(FINISH_REASONS)}")

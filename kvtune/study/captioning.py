@@ -1,0 +1,283 @@
+"""Captioning with many settings at once, every caption kept as it comes: a round's, held-out images', a sweep's."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kvtune.coco import CocoFolder
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.study.caption_log import CaptionLog
+from kvtune.study.manifest import Manifest
+from kvtune.study.subsets import DEMO, Image
+from kvtune.text import quoted
+
+if TYPE_CHECKING:
+    from kvtune.captioning import CaptionRequest
+    from kvtune.methods import Method
+
+
+Number = int | None
+"""A trial's number; None is the baseline."""
+
+
+class CaptionWriter(Protocol):
+    """What a search needs of :class:`kvtune.captioning.Captioner`."""
+
+    def run(self, requests: Iterable[Any]) -> Iterator[Any]:
+        """Captions as they finish, in any order."""
+
+    def withdraw(self, tag: Any) -> None:
+        """Give no captions for requests of ``tag`` any more."""
+
+
+def caption_images(
+    captioner: CaptionWriter,
+    images: Sequence[Image],
+    methods: "Mapping[Number, Method | None]",
+    logs: Mapping[Number, CaptionLog],
+    on_caption: Callable[[Number], None],
+    stopped: Set[Number] = frozenset(),
+    is_over: Callable[[], bool] = lambda: False,
+) -> dict[Number, str]:
+    """Caption every image with every method, except what the logs hold already.
+
+    The trials go through one stream of requests. If that fails, each goes again alone, so that one trial's failure
+    takes no other with it.
+
+    Parameters
+    ----------
+    images
+        The images, in the order in which they are asked for.
+    methods
+        Trial number to its method; None is the baseline, whose method is None.
+    logs
+        Trial number to the log that its captions are appended to.
+    on_caption
+        Called with the trial's number after each caption.
+    stopped
+        Trials that want no more captions; may grow while ``on_caption`` is called.
+    is_over
+        Whether to end now, asked after each caption; captions in flight are then lost.
+
+    Returns
+    -------
+    dict
+        Number and reason of each trial whose own captions fail while the model works without a method.
+
+    Raises
+    ------
+    KvtuneError
+        If captioning fails for a reason that is no trial's own: an image, the disk, the device.
+    """
+
+    def run(some: "Mapping[Number, Method | None]") -> None:
+        withdrawn: set[Number] = set()
+        for caption in captioner.run(_requests(images, some, logs, stopped)):
+            if caption.tag not in stopped:
+                logs[caption.tag].append(caption.image_id, caption.text, len(caption.token_ids), caption.finish_reason)
+                on_caption(caption.tag)
+            for number in stopped - withdrawn:
+                captioner.withdraw(number)
+                withdrawn.add(number)
+            if is_over():
+                return
+
+    try:
+        run(methods)
+        return {}
+    except KvtuneError as error:
+        raise _stopped(error) from error
+    except Exception as error:
+        together = error
+    failures: dict[Number, Exception] = {}
+    for number, method in methods.items():
+        try:
+            if number not in stopped and not is_over():
+                run({number: method})
+        except KvtuneError as error:
+            raise _stopped(error) from error
+        except Exception as error:
+            failures[number] = error
+    if None in failures or (failures and not _works_without_method(captioner, images[0])):
+        raise _stopped(failures.get(None, together)) from together
+    return {number: _reason(error) for number, error in failures.items()}
+
+
+def _requests(
+    images: Sequence[Image],
+    methods: "Mapping[Number, Method | None]",
+    logs: Mapping[Number, CaptionLog],
+    stopped: Set[Number],
+) -> "Iterator[CaptionRequest]":
+    """Requests for what is missing; those that share an image are neighbours, because they share its prefill."""
+    from kvtune.captioning import CaptionRequest
+
+    for image_id, path in images:
+        for number, method in methods.items():
+            if number not in stopped and image_id not in logs[number]:
+                yield CaptionRequest(image_id, path, method, number)
+
+
+def _works_without_method(captioner: CaptionWriter, image: Image) -> bool:
+    from kvtune.captioning import CaptionRequest
+
+    try:
+        return len(list(captioner.run([CaptionRequest(image[0], image[1], None, None)]))) == 1
+    except Exception:
+        return False
+
+
+def _stopped(error: Exception) -> KvtuneError:
+    return KvtuneError(f"captioning stopped: {_reason(error)}; no caption is lost, the same command goes on from here")
+
+
+def _reason(error: Exception) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return text if isinstance(error, KvtuneError) else f"{type(error).__name__}: {text}"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how to caption; None is what the search used. What a caption depends on is fixed by the study."""
+
+    coco: Path | None = None
+    device: str = "auto"
+    lanes: str = "auto"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What to caption: the method's parameters (None for no method), and the file that the captions go to."""
+
+    params: dict[str, Any] | None
+    file: Path
+
+
+def caption_settings(
+    manifest: Manifest,
+    image_ids: Sequence[int],
+    settings: Mapping[Number, Setting],
+    engine: Engine,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Caption these images with every setting as the study's model does, but for the captions that are there already.
+
+    No model is loaded if nothing is missing. The caller holds the study's lock.
+
+    Parameters
+    ----------
+    on_progress
+        Called with (captions that are there, captions wanted).
+
+    Raises
+    ------
+    RequestError
+        If the model or an image is missing, or the model is not the one that the study was searched with.
+    KvtuneError
+        If captioning fails; all captions so far are kept.
+    """
+
+    def prepare() -> tuple[CaptionWriter, list[Image]]:
+        images = _images(manifest, image_ids, engine)
+        return _captioner(manifest, engine), images
+
+    caption_files(image_ids, settings, manifest.fingerprint.method, prepare, on_progress)
+
+
+def caption_files(
+    image_ids: Sequence[int],
+    settings: Mapping[Number, Setting],
+    method: str,
+    prepare: Callable[[], tuple[CaptionWriter, Sequence[Image]]],
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    known: Collection[int] | None = None,
+) -> None:
+    """Caption these images with every setting in one stream, but for the captions that the files hold already.
+
+    Parameters
+    ----------
+    settings
+        By any numbers; None is the baseline, whose failure is no setting's own.
+    method
+        The name of the method that the parameters are of.
+    prepare
+        Gives the captioner and the images; called only if a caption is missing.
+    on_progress
+        Called with (captions that are there, captions wanted).
+    known
+        Images that the files may hold captions of; these images alone if not given.
+
+    Raises
+    ------
+    KvtuneError
+        If captioning fails; all captions so far are kept.
+    """
+    allowed = set(image_ids if known is None else known)
+    with ExitStack() as stack:
+        logs = {number: stack.enter_context(closing(_open(setting, allowed))) for number, setting in settings.items()}
+        missing = {number: settings[number] for number in settings if not logs[number].has_all(image_ids)}
+        if not missing:
+            return
+        captioner, images = prepare()
+        done = sum(image_id in log for log in logs.values() for image_id in image_ids)
+        total = len(settings) * len(image_ids)
+        on_progress(done, total)
+
+        def written(number: Number) -> None:
+            nonlocal done
+            done += 1
+            on_progress(done, total)
+
+        methods = {number: _method(method, setting.params) for number, setting in missing.items()}
+        failures = caption_images(captioner, images, methods, logs, written)
+    if failures:
+        number, reason = next(iter(failures.items()))
+        raise KvtuneError(f"captioning {settings[number].file.stem} failed: {reason}; all other captions are kept")
+
+
+def _open(setting: Setting, allowed: Collection[int]) -> CaptionLog:
+    log = CaptionLog(setting.file)
+    strange = set(log.image_ids).difference(allowed)
+    if strange:
+        log.close()
+        raise KvtuneError(f"{setting.file} has a caption of image {min(strange)}, which is not asked for; remove it")
+    return log
+
+
+def _method(name: str, params: dict[str, Any] | None) -> Any:
+    from kvtune.methods import get_method
+
+    return None if params is None else get_method(name).from_parameters(params)
+
+
+def _images(manifest: Manifest, image_ids: Sequence[int], engine: Engine) -> list[Image]:
+    coco = engine.coco
+    if coco is None and manifest.fingerprint.model == DEMO:
+        from kvtune.demo import demo_coco
+
+        coco = demo_coco()
+    paths = CocoFolder(coco if coco is not None else Path(manifest.coco)).image_paths(image_ids)
+    return list(zip(image_ids, paths, strict=True))
+
+
+def _captioner(manifest: Manifest, engine: Engine) -> CaptionWriter:
+    if engine.lanes != "auto" and not (engine.lanes.isdigit() and int(engine.lanes) > 0):
+        raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(engine.lanes)}")
+    from kvtune.captioning import Captioner
+    from kvtune.models import load_model
+
+    begun = manifest.fingerprint
+    vlm = load_model(begun.model, device=engine.device, dtype=begun.dtype, revision=begun.revision)
+    if (vlm.revision, vlm.dtype_name) != (begun.revision, begun.dtype):
+        raise RequestError(
+            f"the study was searched with {begun.model} at revision {begun.revision} in {begun.dtype}, but the model "
+            f"here is at revision {vlm.revision} in {vlm.dtype_name}; put the same weights there"
+        )
+    return Captioner(
+        vlm,
+        prompt=begun.prompt,
+        max_new_tokens=begun.max_new_tokens,
+        lanes="auto" if engine.lanes == "auto" else int(engine.lanes),
+    )

@@ -1,0 +1,197 @@
+"""What is fixed about a study, and what is recorded of the machine it ran on."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from pydantic import Field
+
+import kvtune
+from kvtune.errors import RequestError
+from kvtune.files import read_json, write_json
+from kvtune.schema import Document, validated
+from kvtune.spaces import SearchSpace
+from kvtune.statistics.racing import Race, image_order
+from kvtune.study.constraints import Constraints, constraints_of
+from kvtune.study.sampler_names import SamplerName
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Trial
+from kvtune.text import json_text
+
+FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
+_LONGEST_SHOWN = 120
+_PACKAGES = ("torch", "transformers", "optuna", "numpy")
+
+
+class Fingerprint(Document):
+    """Everything that a trial's scores or a study's trials depend on: one study has one of these.
+
+    ``subset`` is the sha256 of the tune images' ids, ``dtype`` the weights' type by its torch name.
+    ``race_confidence`` is null where trials are not raced; ``min_f1`` and ``min_words`` are floors as
+    :func:`kvtune.study.constraints.check_floor` returns them, null for none.
+    """
+
+    model: str
+    revision: str | None
+    prompt: str
+    max_new_tokens: int
+    subset: str
+    method: str
+    dtype: str
+    seed: int
+    sampler: SamplerName
+    parallel_trials: int
+    space: SearchSpace
+    race_confidence: float | None = None
+    min_f1: str | None = None
+    min_words: str | None = None
+
+
+class Published(Document):
+    """The family's published preset: its name, the method's parameters, and whether it is trial 0."""
+
+    name: str
+    parameters: dict[str, Any]
+    enqueued: bool
+
+
+class StartPoint(Document):
+    """A setting taken over from another study: its trial there, and its place in this study's space."""
+
+    trial: int
+    point: dict[str, int | float]
+
+
+class Start(Document):
+    """The front of another study, which this one tries first; kept here, so the other may change or go."""
+
+    study: str
+    study_id: str
+    points: list[StartPoint]
+
+
+class Manifest(Document):
+    """``study.json``.
+
+    ``id`` tells studies of one name apart; ``model``, ``family`` and ``layers`` describe the model; ``tune`` and
+    ``holdout`` are the subsets whole; ``reference_point`` is there once the baseline is judged. ``looks`` are the
+    numbers of images after which a trial may be raced out, empty for no race; ``start`` is what ``--from`` brought,
+    null for nothing. ``coco``, ``versions``, ``device``, ``lanes`` and ``scorer`` are those of the last ``kvtune
+    search`` and free to change.
+    """
+
+    format: Literal["kvtune-study/1"]
+    id: str
+    created: str
+    fingerprint: Fingerprint
+    model: str
+    family: str
+    layers: int
+    published: Published | None
+    tune: dict[str, Any]
+    holdout: dict[str, Any]
+    coco: str
+    versions: dict[str, str]
+    device: str
+    lanes: str
+    scorer: str
+    reference_point: dict[str, float] | None = Field(default=None)
+    looks: list[int] = Field(default_factory=list)
+    start: Start | None = None
+
+    @property
+    def image_order(self) -> list[int]:
+        """The tune images in the order in which trials see them: random, fixed by the seed."""
+        return image_order(self.tune["image_ids"], self.fingerprint.seed)
+
+    def judged_images(self, trial: Trial) -> list[int]:
+        """The tune images that a trial's scores are over: all, or for a raced trial the first of the race."""
+        if trial.state == "raced" and trial.metrics is not None:
+            return self.image_order[: trial.metrics["images"]]
+        return list(self.tune["image_ids"])
+
+    @property
+    def race(self) -> Race | None:
+        """How trials are raced; None where they are not."""
+        confidence = self.fingerprint.race_confidence
+        if confidence is None or not self.looks:
+            return None
+        return Race(len(self.tune["image_ids"]), confidence, tuple(self.looks))
+
+    def constraints(self, baseline: Trial) -> Constraints:
+        """What a trial must meet to be on the front; floors are known once the baseline is judged."""
+        begun = self.fingerprint
+        return constraints_of(self.race is not None, begun.min_f1, begun.min_words, baseline)
+
+    def save(self, folder: StudyFolder) -> None:
+        """Write the manifest.
+
+        Raises
+        ------
+        KvtuneError
+            If the file cannot be written.
+        """
+        write_json(folder.manifest, self.model_dump(mode="json"))
+
+
+def load_manifest(folder: StudyFolder) -> Manifest:
+    """Read a study's manifest.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read or a key is unknown, missing or wrong.
+    """
+    return validated(Manifest, read_json(folder.manifest, "study"), f"study {folder.manifest}")
+
+
+def refuse_difference(folder: StudyFolder, begun: Fingerprint, now: dict[str, Any]) -> None:
+    """Check that a command would continue a study as it was begun.
+
+    Parameters
+    ----------
+    now
+        A fingerprint's fields as plain data, or those of them that are known yet.
+
+    Raises
+    ------
+    RequestError
+        If one differs; the message names the first that does and both values.
+    """
+    found = first_difference(begun.model_dump(mode="json", include=set(now)), now)
+    if found is not None:
+        raise RequestError(
+            f"study {folder.name} was begun with {found}; give the options it was begun with, or another --study name"
+        )
+
+
+def first_difference(begun: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first value that differs, as in ``seed 0, but this command has 1``; None where none does."""
+    before, after = _flat(begun), _flat(now)
+    for key in [*before, *after]:
+        if before.get(key) != after.get(key):
+            return f"{key} {_shown(before.get(key))}, but this command has {_shown(after.get(key))}"
+    return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of kvtune and of the packages that captions depend on."""
+    found = {"kvtune": kvtune.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one: ``{"space": {"method": "x"}}`` becomes ``{"space.method": "x"}``."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else json_text(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN // 2]}...{text[-_LONGEST_SHOWN // 4 :]}"

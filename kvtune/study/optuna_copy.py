@@ -1,0 +1,430 @@
+"""The study as Optuna's own tools read it.
+
+The ledger is what a search works from; the Optuna storage follows it, so that ``optuna.load_study``, optuna-dashboard
+and every plot of Optuna's show the study, running trials included. It can be built again at any time.
+"""
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import create_engine, event, inspect
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import check_writable
+from kvtune.spaces import SearchSpace
+from kvtune.study.constraints import Constraints
+from kvtune.study.manifest import Manifest
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger, Trial
+from kvtune.text import quoted, sqlite_url, without_passwords
+
+METRIC_NAMES = ["chair_s", "f1"]
+_ID = "kvtune_study"
+
+
+class OptunaCopy:
+    """A study in an Optuna storage, kept equal to the ledger.
+
+    Parameters
+    ----------
+    folder
+        The study; its name is the Optuna study's.
+    study_id
+        The manifest's id, which tells this study from another of the same name in a shared storage.
+    space
+        The search space.
+    url
+        The storage; None for ``study.db`` in the study's folder.
+    about
+        What dashboards show of the study: model, method and the like.
+    constraints
+        The study's constraints, given its baseline.
+    """
+
+    def __init__(
+        self,
+        folder: StudyFolder,
+        study_id: str,
+        space: SearchSpace,
+        url: str | None,
+        about: dict[str, Any],
+        constraints: Callable[[Trial], Constraints] = lambda baseline: Constraints(),
+    ) -> None:
+        self._folder = folder
+        self._id = study_id
+        self._space = space
+        self._url = url
+        self._about = about
+        self._constraints_of = constraints
+        self._constraints = Constraints()
+        self._storage: RDBStorage | None = None
+        self._study: optuna.Study | None = None
+
+    def follow(self, ledger: Ledger) -> None:
+        """Open the storage and bring it level with the ledger; where it says something else, build it again.
+
+        Raises
+        ------
+        RequestError
+            If the storage holds trials that kvtune did not ask, or another study of this name.
+        KvtuneError
+            If it cannot be read or written.
+        """
+        self._constraints = self._constraints_of(ledger.baseline)
+        with self._failing():
+            _remove_database(self._new)  # half of one, that a killed process left
+            if self._url is None and not self._folder.database.exists():
+                self.rebuild(ledger)
+                return
+            try:
+                self._open(self._url or sqlite_url(self._folder.database))
+            except SQLAlchemyError:
+                self.rebuild(ledger)  # a file that is no database any more
+                return
+            stored = self._trials()
+            if len(stored) > len(ledger.trials):
+                raise RequestError(
+                    f"study {self._folder.name}: the Optuna storage has {len(stored)} trials, but kvtune asked "
+                    f"{len(ledger.trials)}; kvtune rescore {self._folder.name} builds it again without the others"
+                )
+            pairs = list(zip(ledger.trials, stored, strict=False))
+            if any(not self._agree(trial, found) for trial, found in pairs):
+                self.rebuild(ledger)
+                return
+            for trial, found in pairs:
+                if trial.state != "running" and found.state == TrialState.RUNNING:
+                    self._finish(trial)
+            self.add(ledger.trials[len(stored) :])
+            self.describe(ledger.baseline)
+
+    def rebuild(self, ledger: Ledger) -> None:
+        """Build the storage anew from the ledger; ``study.db`` beside the old file, which it then replaces.
+
+        Raises
+        ------
+        KvtuneError
+            If it cannot be written.
+        """
+        self._constraints = self._constraints_of(ledger.baseline)
+        with self._failing():
+            self.close()
+            if self._url is not None:
+                self._delete_remote()
+                self._open(self._url)
+                self._fill(ledger)
+                return
+            final = self._folder.database
+            new = self._new
+            _remove_database(new)
+            self._open(sqlite_url(new))
+            self._fill(ledger)
+            self.close()
+            _settle(final)
+            os.replace(new, final)
+            self._open(sqlite_url(final), has_tables=True)
+
+    def add(self, trials: list[Trial]) -> None:
+        """Add trials, each in one transaction with all its parameters."""
+        with self._failing():
+            for trial in trials:
+                self._opened.add_trial(frozen_trial(trial, self._space, self._constraints))
+
+    def finish(self, trial: Trial) -> None:
+        """Tell Optuna what came of a running trial."""
+        with self._failing():
+            self._finish(trial)
+
+    def describe(self, baseline: Trial) -> None:
+        """Show the baseline's scores beside the study; floors that are relative to it are known from now on."""
+        self._constraints = self._constraints_of(baseline)
+        with self._failing():
+            attributes = self._opened.user_attrs
+            if baseline.metrics is not None and attributes.get("baseline") != baseline.metrics:
+                self._opened.set_user_attr("baseline", baseline.metrics)
+
+    def close(self) -> None:
+        """Let go of the storage."""
+        if self._storage is not None:
+            self._storage.remove_session()
+            self._storage.engine.dispose()
+        self._storage = self._study = None
+
+    @property
+    def _new(self) -> Path:
+        """Where ``study.db`` is built anew."""
+        return self._folder.database.with_name("study.db.new")
+
+    @property
+    def _opened(self) -> optuna.Study:
+        if self._study is None:
+            raise ValueError("the storage is not open")
+        return self._study
+
+    def _open(self, url: str, has_tables: bool = False) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if self._url is None:
+            self._storage = _local(url, has_tables)
+        else:
+            self._storage = _remote(url)
+        try:
+            # No sampler of this study is ever used: settings come from kvtune.search.rounds.
+            self._study = optuna.create_study(
+                study_name=self._folder.name,
+                storage=self._storage,
+                directions=["minimize", "maximize"],
+                sampler=optuna.samplers.RandomSampler(),
+            )
+            created = True
+        except DuplicatedStudyError:
+            self._study = optuna.load_study(
+                study_name=self._folder.name, storage=self._storage, sampler=optuna.samplers.RandomSampler()
+            )
+            created = not self._study.user_attrs and not self._trials()
+        if not created and self._study.user_attrs.get(_ID) != self._id:
+            raise _other_study(self._folder.name)
+        if self._study.user_attrs.get(_ID) != self._id or self._study.metric_names != METRIC_NAMES:
+            self._study.set_user_attr(_ID, self._id)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self._study.set_metric_names(METRIC_NAMES)
+        for key, value in self._about.items():
+            if self._study.user_attrs.get(key) != value:
+                self._study.set_user_attr(key, value)
+
+    def _fill(self, ledger: Ledger) -> None:
+        self.add(ledger.trials)
+        self.describe(ledger.baseline)
+
+    def _finish(self, trial: Trial) -> None:
+        if self._storage is None or trial.number is None:
+            raise ValueError("the storage is not open")
+        study_id = self._storage.get_study_id_from_name(self._folder.name)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        for key, value in user_attributes(trial).items():
+            self._storage.set_trial_user_attr(trial_id, key, value)
+        for key, value in frozen_trial(trial, self._space, self._constraints).system_attrs.items():
+            self._storage.set_trial_system_attr(trial_id, key, value)  # constraints, and what was there already
+        values = None if trial.point is None else list(trial.point)
+        self._opened.tell(trial.number, values, state=STATES[trial.state])
+
+    def _agree(self, trial: Trial, found: optuna.trial.FrozenTrial) -> bool:
+        """Whether Optuna's trial is the ledger's, or what the ledger's was before it ended."""
+        if any(trial.params[name] != value for name, value in found.params.items()) or not found.params:
+            return False
+        if found.state == TrialState.RUNNING:
+            return True
+        values = None if trial.point is None else list(trial.point)
+        told = (found.state, found.values, found.constraints)
+        return told == (STATES[trial.state], values, self._constraints.of(trial))
+
+    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+        return self._opened.get_trials(deepcopy=False)
+
+    def _delete_remote(self) -> None:
+        """Delete this study, and no other of its name, from a shared storage."""
+        self._open(str(self._url))
+        self.close()
+        optuna.delete_study(study_name=self._folder.name, storage=str(self._url))
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
+            where = self._folder.database if self._url is None else quoted(self._url)
+            reason = _without_secrets(_first_line(error), self._url or "")
+            raise KvtuneError(
+                f"the Optuna storage {where} failed: {reason}; no caption is lost, and kvtune rescore "
+                f"{self._folder.name} builds the storage again"
+            ) from error
+
+
+def optuna_copy(folder: StudyFolder, manifest: Manifest, storage: str | None) -> OptunaCopy:
+    """The Optuna storage that follows a study."""
+    fingerprint = manifest.fingerprint
+    about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
+    return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about, manifest.constraints)
+
+
+def check_storage(url: str, name: str, study_id: str | None) -> None:
+    """Check that an Optuna storage can be opened and holds no other study of this name; nothing is written.
+
+    Parameters
+    ----------
+    name, study_id
+        The study's name and the id in its manifest; no id for a study that is yet to begin.
+
+    Raises
+    ------
+    RequestError
+        If it cannot: no such server, no driver for it, no permission, the name taken.
+    """
+    parsed = _parsed(url)
+    with _opening(url):
+        is_file = parsed.get_backend_name() == "sqlite" and "uri" not in parsed.query
+        if is_file and parsed.database in (None, "", ":memory:"):
+            raise ValueError("a storage in memory is lost at the end; name a file")
+        if is_file and not Path(str(parsed.database)).exists():
+            path = Path(str(parsed.database))
+            check_writable(path)
+            if not path.absolute().parent.is_dir():
+                raise ValueError(f"there is no folder {path.parent}")
+            with tempfile.TemporaryFile(dir=path.absolute().parent):
+                return
+        engine = create_engine(parsed)
+        try:
+            if not inspect(engine).has_table("studies"):
+                return
+        finally:
+            engine.dispose()
+    storage = _remote(url)
+    try:
+        found = storage.get_study_id_from_name(name)
+        attributes = storage.get_study_user_attrs(found)
+        is_ours = study_id is not None and attributes.get(_ID) == study_id
+        if not is_ours and (attributes or storage.get_n_trials(found)):
+            raise _other_study(name)
+    except KeyError:  # no study of this name
+        pass
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _other_study(name: str) -> RequestError:
+    return RequestError(f"the Optuna storage holds another study called {name}; choose another --study name")
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url.format(SCHEMA_VERSION=0))  # which Optuna fills in
+    except (ArgumentError, ValueError, LookupError):
+        raise RequestError(
+            f"--storage {quoted(url)} is no database URL; write it as sqlite:///FILE or "
+            "postgresql+psycopg://USER@HOST/NAME"
+        ) from None
+
+
+def _remote(url: str) -> RDBStorage:
+    _parsed(url)
+    with _opening(url):
+        return RDBStorage(url)
+
+
+@contextlib.contextmanager
+def _opening(url: str) -> Iterator[None]:
+    """Turn whatever keeps a storage from being opened into one line without a password."""
+    try:
+        yield
+    except KvtuneError:
+        raise
+    except Exception as error:  # SQLAlchemy's, Optuna's, and those of any driver
+        shown = quoted(url)
+        if isinstance(error, NoSuchModuleError):
+            raise RequestError(
+                f"--storage {shown} names a kind of database that is not known; write sqlite or postgresql+psycopg"
+            ) from None
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        if isinstance(missing, ModuleNotFoundError):
+            raise RequestError(f"--storage {shown} needs a driver: pip install {missing.name}") from None
+        raise RequestError(f"--storage {shown} cannot be opened: {_without_secrets(_first_line(error), url)}") from None
+
+
+def _without_secrets(text: str, url: str) -> str:
+    """A driver's message without the passwords of the URL that it was given."""
+    with contextlib.suppress(ArgumentError, ValueError):
+        parsed = make_url(url)
+        secrets = [parsed.password, *(value for key, value in parsed.query.items() if "pass" in key.lower())]
+        for secret in secrets:
+            if secret:
+                text = text.replace(str(secret), "***")
+    return without_passwords(text)
+
+
+def _local(url: str, has_tables: bool) -> RDBStorage:
+    """Open a SQLite storage without waiting for the disk at every commit: the ledger is what must not be lost."""
+    storage = RDBStorage(
+        url,
+        engine_kwargs={"connect_args": {"timeout": 60}},
+        skip_compatibility_check=has_tables,
+        skip_table_creation=has_tables,
+    )
+    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
+    storage.engine.dispose()
+    return storage
+
+
+def _settle(path: Path) -> None:
+    """Let SQLite finish or undo what a killed process had begun in ``path``.
+
+    Otherwise a journal that was left behind would be applied to the file that takes the place of this one.
+    """
+    if path.exists():
+        try:
+            with contextlib.closing(sqlite3.connect(path, timeout=60)) as database:
+                database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.DatabaseError:
+            _remove_database(path)  # not a database any more
+    for journal in _journals(path):
+        journal.unlink(missing_ok=True)
+
+
+def _remove_database(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    for journal in _journals(path):
+        journal.unlink(missing_ok=True)
+
+
+def _journals(path: Path) -> list[Path]:
+    return [path.with_name(path.name + ending) for ending in ("-journal", "-wal", "-shm")]
+
+
+def _first_line(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+
+
+STATES = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "raced": TrialState.COMPLETE,
+    "failed": TrialState.FAIL,
+}
+"""The state of a trial in the ledger, and Optuna's for it: a pruned trial keeps no values there, so a raced one is a
+complete one that does not meet a constraint."""
+
+
+def frozen_trial(trial: Trial, space: SearchSpace, constraints: Constraints) -> FrozenTrial:
+    """A trial for ``study.add_trial``: the searched parameters, both objectives, every score as a user attribute."""
+    return create_trial(
+        state=STATES[trial.state],
+        values=None if trial.point is None else list(trial.point),
+        params={name: trial.params[name] for name in space.parameters},
+        distributions=space.distributions(),
+        user_attrs=user_attributes(trial),
+        system_attrs=dict(trial.sampler),
+        constraints=constraints.of(trial),
+    )
+
+
+def user_attributes(trial: Trial) -> dict[str, Any]:
+    """What dashboards show of a trial beside its parameters and objectives."""
+    attributes: dict[str, Any] = dict(trial.metrics or {})
+    if trial.published:
+        attributes["published"] = True
+    if trial.by is not None:
+        attributes["raced_out_by"] = trial.by
+    if trial.reason is not None:
+        attributes["reason"] = trial.reason
+    return attributes

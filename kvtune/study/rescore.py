@@ -1,0 +1,103 @@
+"""Scoring stored captions again: no model, no GPU."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kvtune.chair import load_ground_truth, save_ground_truth
+from kvtune.coco import CocoFolder
+from kvtune.coco.categories import coco_truth
+from kvtune.statistics.front import reference_point
+from kvtune.study.caption_log import captions_of
+from kvtune.study.lock import locked
+from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.optuna_copy import check_storage, optuna_copy
+from kvtune.study.scoring import Scoring
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger, LedgerWriter, Trial
+
+
+def scores_again(
+    folder: StudyFolder, manifest: Manifest, ledger: Ledger, scoring: Scoring
+) -> dict[int | None, dict[str, Any]]:
+    """New scores of every judged trial, and of the baseline (None), from their stored captions.
+
+    A raced trial stays one, and is scored on the images that it was judged by.
+
+    Raises
+    ------
+    KvtuneError
+        If captions are missing or unreadable.
+    """
+    judged = [trial for trial in [ledger.baseline, *ledger.trials] if trial.metrics is not None]
+    return {
+        trial.number: scoring.score(captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial)))
+        for trial in judged
+    }
+
+
+def put_scores(ledger: Ledger, scores: Mapping[int | None, dict[str, Any]], scoring: Scoring) -> None:
+    """Put scores in the place of the old ones, on disk all at once."""
+
+    def changed(trial: Trial) -> Trial:
+        if trial.number not in scores:
+            return trial
+        return replace(trial, metrics=scores[trial.number], scoring=scoring.identity)
+
+    ledger.rewrite(changed)
+
+
+def with_reference_point(manifest: Manifest, baseline: Trial) -> Manifest:
+    """The manifest with the reference point that follows from the baseline's scores."""
+    if baseline.point is None:
+        return manifest
+    chair_s, f1 = reference_point(baseline.point)
+    return manifest.model_copy(update={"reference_point": {"chair_s": chair_s, "f1": f1}})
+
+
+def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | None = None) -> int:
+    """Score all captions of a study again and build its Optuna storage anew.
+
+    Parameters
+    ----------
+    coco
+        A COCO folder to take the ground truth from; None for the one that is kept with the study.
+    storage
+        URL of the Optuna storage that the study was searched with, if it was not ``study.db``.
+
+    Returns
+    -------
+    int
+        How many settings, the baseline included, got other scores.
+
+    Raises
+    ------
+    RequestError
+        If the study is in use or cannot be read, or COCO is not there.
+    KvtuneError
+        If captions are missing or unreadable, or a file cannot be written.
+    """
+    with locked(folder.path):
+        manifest = load_manifest(folder)
+        if storage is not None:
+            check_storage(storage, folder.name, manifest.id)
+        ground_truth = _from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
+        scoring = Scoring(ground_truth)
+        with closing(LedgerWriter(folder.ledger)) as ledger:
+            scores = scores_again(folder, manifest, ledger, scoring)
+            changed = sum(ledger[number].metrics != metrics for number, metrics in scores.items())
+            save_ground_truth(ground_truth, folder.ground_truth)
+            put_scores(ledger, scores, scoring)
+            with closing(optuna_copy(folder, manifest, storage)) as optuna:
+                optuna.rebuild(ledger)
+            manifest = with_reference_point(manifest, ledger.baseline)
+        manifest.model_copy(update={"scorer": scoring.version}).save(folder)
+    return changed
+
+
+def _from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
+    folder = CocoFolder(coco)
+    ids = [*manifest.tune["image_ids"], *manifest.holdout["image_ids"]]
+    return coco_truth(folder, ids)

@@ -1,0 +1,6 @@
+"""The names of the samplers, as a study's fingerprint has them."""
+
+from typing import Literal, get_args
+
+SamplerName = Literal["tpe", "nsga2", "gp", "random", "grid"]
+SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)

@@ -1,0 +1,175 @@
+"""What a study asked and what came of it, as an append-only file.
+
+``trials.jsonl``, the captions and the manifest are the study; ``study.db`` follows from them. One line an event::
+
+    {"number": 0, "event": "asked", "params": {...}, "published": true, "sampler": {...}}
+    {"number": 0, "event": "complete", "metrics": {...}, "scoring": "..."}
+    {"number": 5, "event": "raced", "metrics": {...}, "scoring": "...", "by": 0}
+    {"number": 3, "event": "failed", "reason": "..."}
+
+``number`` is null for the baseline, which is never asked. ``params`` are all of the method's parameters, ``sampler``
+what the sampler wants to know of the trial later (NSGA-II: its generation), ``scoring`` identifies scorer and ground
+truth (:attr:`kvtune.study.scoring.Scoring.identity`). A raced trial was stopped because the trial ``by`` dominates it
+(:mod:`kvtune.statistics.racing`); its metrics are over the first ``metrics["images"]`` images of the race.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from kvtune.errors import KvtuneError
+from kvtune.files import write_text
+from kvtune.statistics.front import Point
+from kvtune.study.jsonl import LineWriter, read_lines
+from kvtune.text import json_text, quoted
+
+_KEYS = {
+    "asked": ("number", "event", "params", "published", "sampler"),
+    "complete": ("number", "event", "metrics", "scoring"),
+    "raced": ("number", "event", "metrics", "scoring", "by"),
+    "failed": ("number", "event", "reason"),
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial, or the baseline (``number`` None), as the ledger knows it."""
+
+    number: int | None
+    params: dict[str, Any] = field(default_factory=dict)
+    published: bool = False
+    sampler: dict[str, Any] = field(default_factory=dict)
+    state: Literal["running", "complete", "raced", "failed"] = "running"
+    metrics: dict[str, Any] | None = None
+    scoring: str | None = None
+    reason: str | None = None
+    by: int | None = None
+
+    @property
+    def point(self) -> Point | None:
+        """(CHAIR_S, F1) of a trial that was judged, on all images or, if it was raced out, on those it saw."""
+        return None if self.metrics is None else (self.metrics["chair_s"], self.metrics["f1"])
+
+
+class Ledger:
+    """The events of a study, read.
+
+    Attributes
+    ----------
+    baseline
+        The baseline; running until it is judged.
+    trials
+        By number, without gaps.
+
+    Raises
+    ------
+    KvtuneError
+        If the file cannot be read or its events make no sense.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.baseline = Trial(None)
+        self.trials: list[Trial] = []
+        for number, line in enumerate(read_lines(path), 1):
+            try:
+                self._apply(line)
+            except ValueError as error:
+                raise KvtuneError(f"{path} line {number}: {error}") from None
+
+    def __getitem__(self, number: int | None) -> Trial:
+        return self.baseline if number is None else self.trials[number]
+
+    @property
+    def finished(self) -> int:
+        """Finished trials: complete and raced ones; failed ones are not."""
+        return sum(trial.state in ("complete", "raced") for trial in self.trials)
+
+    @property
+    def running(self) -> list[Trial]:
+        """Trials that were asked and have no outcome yet."""
+        return [trial for trial in self.trials if trial.state == "running"]
+
+    def rewrite(self, change: Callable[[Trial], Trial]) -> None:
+        """Put changed trials in the place of the old ones, all or none of them on disk."""
+        self.baseline, self.trials = change(self.baseline), [change(trial) for trial in self.trials]
+        lines = [line for trial in [self.baseline, *self.trials] for line in _lines(trial)]
+        write_text(self.path, "".join(json_text(line) + "\n" for line in lines))
+
+    def _apply(self, line: dict[str, Any]) -> None:
+        event, number = line.get("event"), line.get("number")
+        if event not in _KEYS:
+            raise ValueError(f"unknown event {quoted(event)}")
+        for key in line:
+            if key not in _KEYS[event]:
+                raise ValueError(f"unknown key {quoted(key)}; {quoted(event)} has {', '.join(_KEYS[event])}")
+        for key in _KEYS[event]:
+            if key not in line:
+                raise ValueError(f"the key {quoted(key)} is missing")
+        values = {key: value for key, value in line.items() if key != "event"}
+        if event == "asked":
+            if number != len(self.trials):
+                raise ValueError(f"trial {number} was asked where {len(self.trials)} comes next")
+            self.trials.append(Trial(**values))
+        elif number is None:
+            self.baseline = replace(self.baseline, state=event, **values)
+        elif number < len(self.trials):
+            self.trials[number] = replace(self.trials[number], state=event, **values)
+        else:
+            raise ValueError(f"trial {number} was never asked")
+
+
+class LedgerWriter(Ledger):
+    """The events of a study while they are being written; a torn last line is cut off, each event reaches the disk."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._writer = LineWriter(path)
+
+    def ask(self, trials: Iterable[Trial]) -> None:
+        """Record that these trials were asked."""
+        for trial in trials:
+            self._append(_lines(replace(trial, state="running"))[0])
+        self._writer.sync()
+
+    def complete(self, number: int | None, metrics: dict[str, Any], scoring: str) -> Trial:
+        """Record the scores of a trial, or of the baseline."""
+        return self._outcome(replace(self[number], state="complete", metrics=metrics, scoring=scoring))
+
+    def race_out(self, number: int, metrics: dict[str, Any], scoring: str, by: int) -> Trial:
+        """Record that a trial was stopped because the trial ``by`` dominates it, with its scores so far."""
+        return self._outcome(replace(self[number], state="raced", metrics=metrics, scoring=scoring, by=by))
+
+    def fail(self, number: int, reason: str) -> Trial:
+        """Record that a trial's work failed."""
+        return self._outcome(replace(self[number], state="failed", reason=reason))
+
+    def rewrite(self, change: Callable[[Trial], Trial]) -> None:
+        """Put changed trials in the place of the old ones, all or none of them on disk."""
+        super().rewrite(change)
+        self._writer.close()
+        self._writer = LineWriter(self.path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _outcome(self, trial: Trial) -> Trial:
+        self._append(_lines(trial)[-1])
+        self._writer.sync()
+        return trial
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._writer.append(line)
+        self._apply(line)
+
+
+def _lines(trial: Trial) -> list[dict[str, Any]]:
+    """The events that lead to a trial's state."""
+    lines: list[dict[str, Any]] = []
+    for event in ("asked", trial.state):
+        if event != "running" and not (event == "asked" and trial.number is None):
+            values = {"event": event}
+            lines.append({key: values.get(key, getattr(trial, key, None)) for key in _KEYS[event]})
+    return lines

@@ -1,0 +1,85 @@
+"""The manifest, and what may not be mixed in one study."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_search import new_study
+
+from kvtune.errors import RequestError
+from kvtune.spaces import default_space
+from kvtune.study.manifest import load_manifest, refuse_difference, versions
+
+
+def test_it_reads_back(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    assert load_manifest(folder) == manifest
+    data = json.loads(folder.manifest.read_text())
+    assert data["format"] == "kvtune-study/1"
+    assert data["reference_point"] is None
+    assert data["fingerprint"]["space"]["parameters"]["lambda_ref"] == {
+        "low": 0.0,
+        "high": 1.0,
+        "step": 0.05,
+        "log": False,
+    }
+
+
+def test_the_same_fingerprint_goes_on(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    refuse_difference(folder, manifest.fingerprint, manifest.fingerprint.model_dump(mode="json"))
+    refuse_difference(folder, manifest.fingerprint, {"seed": 0, "sampler": "random"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "begun with seed 0, but this command has 1"),
+        ({"model": "other"}, 'model "fake", but this command has "other"'),
+        ({"revision": "abc"}, 'revision none, but this command has "abc"'),
+        ({"prompt": "Look."}, 'prompt "Describe.", but'),
+        ({"max_new_tokens": 512}, "max_new_tokens 64, but"),
+        ({"subset": "f" * 64}, "subset"),
+        ({"dtype": "bfloat16"}, "dtype"),
+        ({"sampler": "tpe"}, 'sampler "random"'),
+        ({"parallel_trials": 8}, "parallel_trials 4"),
+    ],
+)
+def test_every_difference_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    now = manifest.fingerprint.model_dump(mode="json") | change
+    with pytest.raises(RequestError, match=message) as caught:
+        refuse_difference(folder, manifest.fingerprint, now)
+    assert "study s was begun with" in str(caught.value)
+    assert "another --study name" in str(caught.value)
+
+
+def test_a_difference_deep_in_the_space_is_named(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    space = default_space("kvsmooth", 8).fitted(8).model_dump(mode="json")
+    space["parameters"]["clip_width"]["high"] = 0.4
+    with pytest.raises(RequestError, match=r"space.parameters.clip_width.high 0.5, but this command has 0.4"):
+        refuse_difference(folder, manifest.fingerprint, {"space": space})
+    del space["parameters"]["clip_width"]
+    with pytest.raises(RequestError, match=r"space.parameters.clip_width.low 0.0, but this command has none"):
+        refuse_difference(folder, manifest.fingerprint, {"space": space})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": "red"}, "unknown key 'colour'"),
+        ({"layers": "many"}, "layers"),
+        ({"format": "kvtune-study/9"}, "format"),
+    ],
+)
+def test_a_manifest_that_is_none(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    folder, _ = new_study(tmp_path / "s")
+    folder.manifest.write_text(json.dumps(json.loads(folder.manifest.read_text()) | change))
+    with pytest.raises(RequestError, match=message):
+        load_manifest(folder)
+
+
+def test_versions_of_what_captions_depend_on() -> None:
+    assert {"kvtune", "torch", "transformers", "optuna"} <= set(versions())

@@ -1,0 +1,119 @@
+"""The Optuna storage follows the ledger, and can be built again from it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+from fake_search import new_study, run_search
+from optuna.trial import TrialState
+
+from kvtune.analysis.summarize import summarize
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.study.manifest import load_manifest
+from kvtune.study.optuna_copy import optuna_copy
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import Ledger
+
+
+def stored(folder: StudyFolder, url: str | None = None) -> list[tuple[object, ...]]:
+    study = optuna.load_study(study_name=folder.name, storage=url or f"sqlite:///{folder.database}")
+    return [(trial.number, trial.state, trial.params, trial.values, trial.user_attrs) for trial in study.trials]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    made, manifest = new_study(tmp_path / "study", images=5)
+    run_search(made, manifest, 5)
+    return made
+
+
+def follow(folder: StudyFolder, url: str | None = None) -> None:
+    copy = optuna_copy(folder, load_manifest(folder), url)
+    copy.follow(Ledger(folder.ledger))
+    copy.close()
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "rubbish", "truncated"])
+def test_a_lost_database_is_built_again(folder: StudyFolder, damage: str) -> None:
+    before = stored(folder)
+    whole = folder.database.read_bytes()
+    if damage == "missing":
+        folder.database.unlink()
+    else:
+        folder.database.write_bytes({"empty": b"", "rubbish": b"x" * 5000, "truncated": whole[:3000]}[damage])
+    follow(folder)
+    assert stored(folder) == before
+
+
+def test_a_database_that_says_something_else_is_built_again(folder: StudyFolder) -> None:
+    ledger = Ledger(folder.ledger)
+    ledger.rewrite(lambda trial: replace(trial, metrics=trial.metrics | {"f1": 1.5}) if trial.metrics else trial)
+    follow(folder)
+    assert [values[1] for _, _, _, values, _ in stored(folder)] == [1.5] * 5  # type: ignore[index]
+
+
+def test_trials_that_kvtune_did_not_ask_are_refused_and_rebuilt_without(folder: StudyFolder) -> None:
+    before = stored(folder)
+    study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder.database}")
+    study.enqueue_trial({"lambda_ref": 0.5})
+    with pytest.raises(RequestError, match="has 6 trials, but kvtune asked 5; kvtune rescore study builds it again"):
+        follow(folder)
+    copy = optuna_copy(folder, load_manifest(folder), None)
+    copy.rebuild(Ledger(folder.ledger))
+    copy.close()
+    assert stored(folder) == before
+
+
+def test_the_old_database_stays_until_the_new_one_is_whole(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stored(folder)
+    copy = optuna_copy(folder, load_manifest(folder), None)
+    monkeypatch.setattr(
+        copy, "describe", lambda baseline: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(KvtuneError, match=r"study.db failed: .*No space left.*no caption is lost"):
+        copy.rebuild(Ledger(folder.ledger))
+    copy.close()
+    assert stored(folder) == before
+
+
+def test_a_storage_elsewhere(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db"
+    folder, manifest = new_study(tmp_path / "study", images=5)
+    run_search(folder, manifest, 5, storage=url)
+    assert not folder.database.exists()
+    assert [state for _, state, *_ in stored(folder, url)] == [TrialState.COMPLETE] * 5
+    assert [values for *_, values, _ in stored(folder, url)] == [[t.chair_s, t.f1] for t in summarize(folder).trials]
+    run_search(folder, load_manifest(folder), 7, storage=url)
+    assert len(stored(folder, url)) == 7
+    copy = optuna_copy(folder, load_manifest(folder), url)
+    before = stored(folder, url)
+    copy.rebuild(Ledger(folder.ledger))
+    copy.close()
+    assert stored(folder, url) == before
+
+
+def test_two_studies_of_one_name_do_not_share_a_storage(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db"
+    one, manifest = new_study(tmp_path / "a" / "study", images=3)
+    run_search(one, manifest, 2, storage=url)
+    other, manifest = new_study(tmp_path / "b" / "study", images=3)
+    with pytest.raises(RequestError, match="another study called study"):
+        run_search(other, manifest, 2, storage=url)
+    copy = optuna_copy(other, manifest, url)
+    with pytest.raises(RequestError, match="another study called study"):
+        copy.rebuild(Ledger(other.ledger))
+    assert len(stored(one, url)) == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "mysql+nosuchdriver://me:secret@host/db", "sqlite:////no/such/folder/x.db"]
+)
+def test_a_storage_that_cannot_be_opened(tmp_path: Path, url: str) -> None:
+    folder, manifest = new_study(tmp_path / "study", images=3)
+    with pytest.raises(KvtuneError) as caught:
+        run_search(folder, manifest, 2, storage=url)
+    assert "storage" in str(caught.value) and "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)

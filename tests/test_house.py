@@ -1,0 +1,121 @@
+"""The house: imports run down only, no two files need each other, and a file's name says which it is."""
+
+import ast
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent.parent / "kvtune"
+
+FLOORS = (
+    ("errors", "files", "schema", "text", "terminal"),
+    ("hf",),
+    ("methods",),
+    ("spaces",),
+    ("demo",),
+    ("models",),
+    ("chair",),
+    ("statistics",),
+    ("presets",),
+    ("coco",),
+    ("captioning",),
+    ("study",),
+    ("analysis",),
+    ("search",),
+    ("reproduce",),
+    ("bench",),
+    ("report",),
+    ("doctor",),
+    ("cli",),
+)
+"""Modules and packages from the lowest to the highest; each may import what stands before it."""
+
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(module: str) -> set[str]:
+    """The files of kvtune that a file imports anywhere in it, for the type checker alone too."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} has a relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else node.module or "")
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name in MODULES} - {module}
+
+
+IMPORTS = {module: imported(module) for module in MODULES}
+
+
+def floor(module: str) -> int:
+    """Where a file stands; ``kvtune`` itself, which loads what it offers when it is asked for, below all."""
+    return -1 if module == "kvtune" else FLOOR.get(module.split(".")[1], len(FLOORS))
+
+
+def circles() -> Iterator[frozenset[str]]:
+    """Sets of files that need each other, straight or by way of others (Tarjan's strongly connected components)."""
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), 10 * len(MODULES)))
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    path: list[str] = []
+
+    def visit(module: str) -> Iterator[frozenset[str]]:
+        index[module] = low[module] = len(index)
+        path.append(module)
+        for other in sorted(IMPORTS[module]):
+            if other not in index:
+                yield from visit(other)
+            if other in path:
+                low[module] = min(low[module], low[other])
+        if low[module] == index[module]:
+            together = path[path.index(module) :]
+            del path[path.index(module) :]
+            if len(together) > 1:
+                yield frozenset(together)
+
+    for module in sorted(MODULES):
+        if module not in index:
+            yield from visit(module)
+
+
+def test_every_package_has_its_floor() -> None:
+    assert {module.split(".")[1] for module in MODULES if "." in module} == set(FLOOR)
+
+
+def test_imports_run_down() -> None:
+    up = [
+        f"{module} -> {other}"
+        for module in sorted(IMPORTS.keys() - {"kvtune"})
+        for other in sorted(IMPORTS[module])
+        if floor(other) > floor(module)
+    ]
+    assert up == []
+
+
+def test_no_circles() -> None:
+    assert list(circles()) == []
+
+
+def test_no_file_name_stands_for_two_things() -> None:
+    """A command, its view and its picture have the name of what they show; so have the benches' files."""
+    counted = Counter(
+        path.name
+        for module, path in MODULES.items()
+        if path.name != "__init__.py" and module.split(".")[1] not in ("cli", "report", "bench")
+    )
+    assert {name for name, times in counted.items() if times > 1} == set()
