@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Hashable
 
@@ -52,7 +53,13 @@ class StepGraphs:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self._device)
         try:
-            with torch.cuda.graph(graph, pool=self._pool):
+            # torch stays on the stream of a capture that fails, and other threads may copy and allocate meanwhile.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream(self._device)),
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=_capture_stream(self._device), capture_error_mode="thread_local"
+                ),
+            ):
                 step()
         except torch.OutOfMemoryError:
             raise
@@ -62,6 +69,15 @@ class StepGraphs:
             return False
         self._graphs[shape] = graph
         return True
+
+
+@functools.cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """A stream of ``device`` to capture on: torch's own is of the device on which the process captured first.
+
+    One for all grids, since libraries keep a workspace for every stream that they have seen.
+    """
+    return torch.cuda.Stream(device)
 
 
 def step_graphs(device: torch.device) -> StepGraphs | None:

@@ -37,6 +37,10 @@ _WIDTH = 128
 """Rows of a step come in multiples of so many, in which matrix products are fastest, and of which few graphs are."""
 
 
+_ALIGNED = 4
+"""Numbers of 4 bytes in whose multiples the parts of a layout begin; elsewhere Triton would build kernels anew."""
+
+
 class PagedGrid:
     """Tensors of ``plan.rows`` captions and ``plan.pages`` pages, and the decode step.
 
@@ -244,20 +248,21 @@ class PagedGrid:
         tile_images[:used] = np.repeat(images[order][first], per_image)
         # A row that is not running has pages still if its last token has not been looked at; it writes into nobody's.
         table = np.where(newest[:, None] > 0, self._table[:width], 0)
-        sent = np.concatenate([newest, lanes_of_rows, table.ravel(), tile_images, members])
+        parts = (newest, lanes_of_rows, table.ravel(), tile_images, members)
+        sent = np.concatenate([np.pad(part, (0, -len(part) % _ALIGNED)) for part in parts])
         self._layout[: len(sent)].copy_(pinned(sent, self.vlm.device), non_blocking=True)
         return tiles
 
     def _on_device(self, width: int, tiles: int) -> Layout:
         """The views of what :meth:`_send_layout` sent."""
-        pages = self._table.shape[1]
-        parts = self._layout[: self._layout_size(width, tiles)].split(
-            [width, width, width * pages, tiles, tiles * LANES]
+        sizes = self._layout_sizes(width, tiles)
+        padded = self._layout[: self._layout_size(width, tiles)].split([size + -size % _ALIGNED for size in sizes])
+        newest, lanes_of_rows, table, tile_images, members = (
+            part[:size] for part, size in zip(padded, sizes, strict=True)
         )
-        newest, lanes_of_rows, table, tile_images, members = parts
         return Layout(
             newest,
-            table.view(width, pages),
+            table.view(width, -1),
             members.view(tiles, LANES),
             tile_images,
             lanes_of_rows,
@@ -266,4 +271,7 @@ class PagedGrid:
         )
 
     def _layout_size(self, width: int, tiles: int) -> int:
-        return width * (2 + self._table.shape[1]) + tiles * (1 + LANES)
+        return sum(size + -size % _ALIGNED for size in self._layout_sizes(width, tiles))
+
+    def _layout_sizes(self, width: int, tiles: int) -> list[int]:
+        return [width, width, width * self._table.shape[1], tiles, tiles * LANES]

@@ -218,6 +218,19 @@ def a_grid(device="cpu"):
     return grid
 
 
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_kernels_are_built_once_for_all_widths(width):
+    """Triton builds a kernel anew where a tensor does not begin at a multiple of 16 bytes."""
+    grid = a_grid()
+    grid.newest[:width], grid._image_of[:width], grid._table[:width, 0] = 1, np.arange(width) % 2, np.arange(width) + 1
+    layout = grid._on_device(width, grid._send_layout(np.arange(width), width))
+    assert layout.newest.tolist() == [1] * width
+    assert layout.table[:, 0].tolist() == [row + 1 for row in range(width)]
+    assert sorted(row for row in layout.tiles.flatten().tolist() if row >= 0) == list(range(width))
+    for part in vars(layout).values():
+        assert part.data_ptr() % 16 == 0
+
+
 @pytest.mark.parametrize("methods", [METHODS[:4], METHODS[2:6]])
 def test_a_step_runs_where_nothing_can_be_read(methods):
     """On meta tensors, which have shapes and no numbers."""
