@@ -90,7 +90,7 @@ class Captioner:
             If an image cannot be read, or a method does not fit the model, or a layer's sliding window is shorter than
             a prompt with its caption may get.
         KvtuneError
-            If the device's memory does not hold a single caption.
+            If the device's memory does not hold a single caption, or the model's logits are no numbers.
         """
         source = iter(requests)
         look_ahead = max(_LOOK_AHEAD, 2 * (MOST_ROWS if self.lanes == "auto" else self.lanes))
@@ -135,12 +135,18 @@ class Captioner:
                 plan = _smaller(plan)
                 withdrawn = 0
                 decoding = None  # the smaller grid is made when this one is gone, and what the error holds of it
-            yield from (caption for caption in done if caption.tag not in self._withdrawn)
+            except KvtuneError:
+                yield from self._wanted(done)
+                raise
+            yield from self._wanted(done)
 
     @functools.cached_property
     def _fused(self) -> FusedLayers:
         with on_device(self.vlm.device):
             return FusedLayers(self.vlm.decoder, self.vlm.device)
+
+    def _wanted(self, done: Iterable[Caption]) -> Iterator[Caption]:
+        return (caption for caption in done if caption.tag not in self._withdrawn)
 
     def _plan(self, first: list[tuple[Hashable, CaptionRequest]]) -> Plan:
         """The grid for a run that begins with these requests."""

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kvtune.captioning.greedy import NO_TOKEN
 from kvtune.captioning.host_copy import HostCopy, Unread
 from kvtune.captioning.prompts import Prompt
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.captioning.scheduler import Placement
 from kvtune.captioning.step import ATTENTION
+from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
@@ -175,6 +177,12 @@ class Decoding(ABC):
 
     def _take(self, rows: np.ndarray, tokens: np.ndarray) -> list[Caption]:
         """Note one more token of each of ``rows``; captions that it ends leave the grid."""
+        if (tokens == NO_TOKEN).any():
+            request = self.requests[int(rows[tokens == NO_TOKEN][0])]
+            raise KvtuneError(
+                f"the model's logits for image {request.image_id} are NaN or infinite: its weights are damaged, or its "
+                f"numbers too large for {self.vlm.dtype_name}; look with kvtune models check, or take --dtype float32"
+            )
         self._written[rows, self._lengths[rows]] = tokens
         self._lengths[rows] += 1
         at_limit = self._lengths[rows] == self._limits[rows]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kvtune.captioning.attention import attend
 from kvtune.captioning.cached import Cached
+from kvtune.captioning.greedy import choose
 from kvtune.captioning.grid_cache import GridCache, grown
 from kvtune.captioning.memory import bytes_per_position
 from kvtune.captioning.step import KeysOnly
@@ -169,13 +170,13 @@ class Grid(GridCache):
     def _decode(self, spans: list[Span]) -> None:
         step = GridStep(self, spans)
         hidden = self.vlm.decoder(
-            inputs_embeds=self._embed(self._tokens)[:, None],
+            inputs_embeds=self._embed(self._tokens.clamp(min=0))[:, None],
             position_ids=self._positions[:, None],
             **{CACHE: KeysOnly()},
             use_cache=True,
             kvtune_grid=step,
         ).last_hidden_state
-        self._tokens.copy_(self._head(hidden[:, 0]).argmax(-1))
+        self._tokens.copy_(choose(self._head(hidden[:, 0])))
         self._smooth(step)
         self._positions += 1
         self.slots += 1

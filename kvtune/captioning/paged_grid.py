@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kvtune.captioning.graphs import step_graphs
+from kvtune.captioning.greedy import choose
 from kvtune.captioning.kernels import kernels_for
 from kvtune.captioning.paged_attention import LANES, Layout
 from kvtune.captioning.paged_plan import PagedPlan
@@ -204,13 +205,13 @@ class PagedGrid:
         step = PagedStep(layout, self.keys, self.values, self.kernels, self.states.values())
         tokens, positions = self._tokens[:width], self._positions[:width]
         hidden = self.vlm.decoder(
-            inputs_embeds=self._embed(tokens)[:, None],
+            inputs_embeds=self._embed(tokens.clamp(min=0))[:, None],
             position_ids=positions[:, None],
             **{CACHE: KeysOnly()},
             use_cache=True,
             kvtune_grid=step,
         ).last_hidden_state
-        tokens.copy_(self._head(hidden[:, 0]).argmax(-1))
+        tokens.copy_(choose(self._head(hidden[:, 0])))
         for state in self.states.values():
             if state.layers:
                 entropy = torch.stack([step.entropies[layer] for layer in state.layers]).mean(-1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
+from kvtune.captioning.greedy import choose
 from kvtune.captioning.prefix import Prefix, PromptEnd
 from kvtune.captioning.prompts import Prompt
 from kvtune.hf import CACHE
@@ -49,7 +50,7 @@ def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequen
     finally:
         for hook in hooks:
             hook.remove()
-    first_tokens = vlm.hf_model.get_output_embeddings()(hidden).argmax(-1).tolist()
+    first_tokens = choose(vlm.hf_model.get_output_embeddings()(hidden)).tolist()
     heads = vlm.decoder.config.num_attention_heads
     last_outputs = torch.stack(outputs).view(len(outputs), len(prompts), heads, -1)
     for row, (prompt, method) in enumerate(zip(prompts, methods, strict=True)):

@@ -13,7 +13,7 @@ from small_vlms import FaintPrefix, random_images, reference_tokens, small_vlm
 from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.captioning import Captioner, CaptionRequest, paged_grid
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.memory import predict
@@ -259,3 +259,31 @@ def test_cached_keys_and_entropies_equal_the_naive_reference(paged, monkeypatch)
                 torch.testing.assert_close(own[:, 1:44], all_keys[layer][0, :, start : start + 43], rtol=0, atol=1e-5)
             for step in range(43):
                 assert entropies[step][layer][row].item() == pytest.approx(naive.entropies[step][layer], abs=1e-5)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_end_the_run(paged, number, monkeypatch):
+    """The caption that was whole before is not lost."""
+    if paged:
+        like_a_gpu(monkeypatch)
+        monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)  # a replay calls no hook
+    model = small_vlm(small_llava(0, kv_heads=2), eos=())
+    head = model.hf_model.get_output_embeddings()
+    steps = []
+
+    def breaks(module, arguments, output):
+        steps.append(len(output))
+        return output if len(steps) < 9 else torch.where(torch.arange(output.shape[-1]) == 7, number, output)
+
+    hook = head.register_forward_hook(breaks)
+    captions = []
+    try:
+        with pytest.raises(KvtuneError, match=r"logits for image 4\d are NaN or infinite.*float64"):
+            for caption in Captioner(model, max_new_tokens=30, lanes=3).run(
+                CaptionRequest(40 + n, IMAGES[n], METHODS[1], n, 4 if n == 1 else None) for n in range(3)
+            ):
+                captions.append(caption)
+    finally:
+        hook.remove()
+    assert [caption.image_id for caption in captions] == [41]
