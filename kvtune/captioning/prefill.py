@@ -58,5 +58,5 @@ def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequen
         values = torch.stack([layer.values[row, :, -prompt.length :] for layer in cache.layers])
         if method is not None and method.prefix_key is not None:
             method.edit_prefix(list(keys[:, None]), list(values[:, None]))
-        end = PromptEnd(prompt.length, last_outputs[:, row], first_tokens[row], prompt.next_position)
+        end = PromptEnd(prompt.length, last_outputs[:, row].clone(), first_tokens[row], prompt.next_position)
         yield Prefix(keys, values, end)

@@ -218,6 +218,12 @@ def a_grid(device="cpu"):
     return grid
 
 
+def test_a_prompt_on_the_grid_keeps_no_other_in_memory():
+    """Images come off the grid one by one, though they were run as a batch."""
+    for prompt in a_grid()._prompts.values():
+        assert prompt.outputs.untyped_storage().nbytes() == prompt.outputs.nbytes
+
+
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
 def test_kernels_are_built_once_for_all_widths(width):
     """Triton builds a kernel anew where a tensor does not begin at a multiple of 16 bytes."""
