@@ -15,7 +15,11 @@ from kvtune.models import VisionLanguageModel
 Lanes = int | Literal["auto"]
 
 PREFILL_BATCH = 8
-"""Images whose prompts are run together."""
+"""Images whose prompts are run together at most."""
+
+_PREFILL_TOKENS = 5120
+"""Prompt tokens that are run together at most, unless one prompt alone has more; beyond some thousands, a batch takes
+memory from the cache and brings no speed."""
 
 MOST_ROWS = 1024
 """Rows above which a step takes as much longer as it has more rows, and larger grids bring nothing."""
@@ -137,9 +141,14 @@ def predict(vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: in
         prefixes=groups * prompt_tokens * position + outputs,
         suffixes=suffixes,
         step=rows * step_bytes(vlm, prompt_tokens, slots),
-        prefill=prefill_bytes(vlm, min(groups, PREFILL_BATCH), prompt_tokens),
+        prefill=prefill_bytes(vlm, min(groups, prompts_together(prompt_tokens)), prompt_tokens),
         growth=growth,
     )
+
+
+def prompts_together(prompt_tokens: int) -> int:
+    """Prompts of so many tokens, or fewer, that are run as one batch."""
+    return max(1, min(PREFILL_BATCH, _PREFILL_TOKENS // prompt_tokens))
 
 
 def check_lanes(lanes: Lanes) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from kvtune.captioning.memory import (
     MOST_ROWS,
-    PREFILL_BATCH,
     USABLE,
     Lanes,
     bytes_per_position,
@@ -15,6 +14,7 @@ from kvtune.captioning.memory import (
     free_memory,
     megabytes,
     prefill_bytes,
+    prompts_together,
     step_bytes,
     weight_bytes,
 )
@@ -106,7 +106,7 @@ def plan_pages(
     usual = min(longest, pages_for(USUAL_TOKENS + 1))
     of_image = max(1, min(LANES, requests // images))
     usable = int(USABLE.get(vlm.device.type, USABLE["cpu"]) * free_memory(vlm.device))
-    prefill = prefill_bytes(vlm, min(images, PREFILL_BATCH), prompt_tokens)
+    prefill = prefill_bytes(vlm, min(images, prompts_together(prompt_tokens)), prompt_tokens)
     rows = min(requests, MOST_ROWS if lanes == "auto" else lanes)
 
     def pages(rows: int) -> int:

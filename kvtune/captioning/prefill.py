@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from kvtune.captioning.greedy import choose
+from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.prefix import Prefix, PromptEnd
 from kvtune.captioning.prompts import Prompt
 from kvtune.hf import CACHE
@@ -19,13 +20,24 @@ from kvtune.models import VisionLanguageModel
 
 
 def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequence[Method | None]) -> Iterator[Prefix]:
-    """Prefixes of ``prompts``, computed as one batch and handed out one at a time, for each is a copy.
+    """Prefixes of ``prompts``, computed in batches and handed out one at a time, for each is a copy.
 
     Parameters
     ----------
     methods
         One a prompt; those that touch the prompt do so here.
     """
+    begin = 0
+    for end in range(1, len(prompts) + 1):
+        longest = max(prompt.length for prompt in prompts[begin : end + 1])
+        if end == len(prompts) or end + 1 - begin > prompts_together(longest):
+            yield from _prefill_together(vlm, prompts[begin:end], methods[begin:end])
+            begin = end
+
+
+def _prefill_together(
+    vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequence[Method | None]
+) -> Iterator[Prefix]:
     longest = max(prompt.length for prompt in prompts)
     missing = [longest - prompt.length for prompt in prompts]
     embeddings = torch.stack([pad(prompt.embeddings, (0, 0, n, 0)) for prompt, n in zip(prompts, missing, strict=True)])

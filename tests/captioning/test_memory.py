@@ -14,7 +14,9 @@ from kvtune.bench.engine.peak import measured_peak
 from kvtune.captioning import Captioner, CaptionRequest, memory
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.grid import Grid
-from kvtune.captioning.memory import bytes_per_position, plan_grid, predict
+from kvtune.captioning.memory import bytes_per_position, plan_grid, predict, prefill_bytes
+from kvtune.captioning.prefill import prefill
+from kvtune.captioning.prompts import Prompts
 from kvtune.errors import RequestError
 from kvtune.models.families.llava import Llava
 
@@ -175,3 +177,26 @@ def test_the_plan_is_said(vlm, caplog):
     with caplog.at_level("INFO", logger=captioner_module.__name__):
         list(Captioner(vlm, max_new_tokens=2, lanes=2).run([CaptionRequest(0, random_images(1)[0])]))
     assert "decoding 1 images by 1 captions: at most 0 MiB (weights 0 MiB, prompts 0 MiB" in caplog.text
+
+
+def test_long_prompts_are_run_in_smaller_batches(vlm, monkeypatch):
+    monkeypatch.setattr(memory, "_PREFILL_TOKENS", 60)
+    seen = []
+    hook = vlm.decoder.register_forward_pre_hook(
+        lambda module, arguments, keywords: seen.append(tuple(keywords["inputs_embeds"].shape[:2])), with_kwargs=True
+    )
+    prompts = Prompts(vlm).of(list("abcde"), random_images(5))
+    seen.clear()
+    try:
+        prefixes = list(prefill(vlm, prompts, [None] * 5))
+    finally:
+        hook.remove()
+    assert [prefix.length for prefix in prefixes] == [prompt.length for prompt in prompts]
+    assert sum(images for images, _ in seen) == 5
+    assert all(images * tokens <= 60 for images, tokens in seen)
+    assert max(images for images, _ in seen) > 1
+    for prompt, prefix in zip(prompts, prefixes, strict=True):
+        (alone,) = prefill(vlm, [prompt], [None])
+        torch.testing.assert_close(prefix.keys, alone.keys, atol=1e-5, rtol=1e-5)
+    assert memory.prompts_together(700) == 1
+    assert prefill_bytes(vlm, memory.prompts_together(30), 30) < prefill_bytes(vlm, 8, 30)
