@@ -14,6 +14,7 @@ from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.image_keys import ImageKeys
 from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
+from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
 from kvtune.captioning.prompts import Prompt, Prompts, check_window
 from kvtune.captioning.request import Caption, CaptionRequest
@@ -68,6 +69,8 @@ class Captioner:
         self.steps = 0
         """Decode steps of the latest run."""
         self._withdrawn: set[Hashable] = set()
+        self._kept: PagedGrid | None = None
+        """The grid of the latest run, with its graphs: the next run is often of its size, as rounds of a search are."""
         self._keys = ImageKeys()
         self._prompts = Prompts(vlm, prompt)
 
@@ -123,6 +126,7 @@ class Captioner:
                         if request.tag not in self._withdrawn:
                             scheduler.add(self._key(request), request)
                 if not scheduler.is_busy:
+                    self._kept = decoding.grid if isinstance(decoding, PagedDecoding) else None
                     return
                 if exhausted and not scheduler.waiting:
                     decoding.shrink(done)
@@ -158,14 +162,23 @@ class Captioner:
             if is_out_of_memory(error):
                 raise KvtuneError(NO_ROOM) from error
             raise
-        return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes)
+        stream = longest, self.max_new_tokens, len(first), len(of_image)
+        if not uses_pages(self.vlm):
+            return plan_grid(self.vlm, *stream, self.lanes)
+        kept = self._kept.plan if self._kept else None
+        return plan_pages(self.vlm, *stream, self.lanes, kept)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
         """A grid on which nothing runs yet, and for which these requests wait."""
         decoding: Decoding
         if isinstance(plan, PagedPlan):
+            grid, self._kept = self._kept, None
+            if grid is not None and (grid.plan.rows, grid.plan.pages) == (plan.rows, plan.pages):
+                grid.clear()
+            else:
+                grid = None  # it must be gone before another is made
             decoding = PagedDecoding(
-                self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, self.cuda_graphs
+                self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, self.cuda_graphs, grid
             )
         else:
             decoding = GroupDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan)

@@ -36,10 +36,11 @@ class PagedDecoding(Decoding):
         plan: PagedPlan,
         fused: FusedLayers,
         cuda_graphs: bool = True,
+        grid: PagedGrid | None = None,
     ) -> None:
         super().__init__(vlm, prompts_of, max_new_tokens, plan.rows, late=1)
         with on_device(vlm.device):
-            self.grid: PagedGrid = PagedGrid(vlm, plan, cuda_graphs)
+            self.grid: PagedGrid = grid or PagedGrid(vlm, plan, cuda_graphs)
         most = pages_for(max_new_tokens + 1)
         self._demand = PageDemand(most, min(most, pages_for(USUAL_TOKENS + 1)))
         self.scheduler: ContinuousScheduler[CaptionRequest] = ContinuousScheduler(
@@ -67,7 +68,7 @@ class PagedDecoding(Decoding):
         if not self.requests:
             return False
         running = np.fromiter(self.requests, dtype=int)
-        return self.grid.width(np.arange(len(running))) <= (1 - IDLE) * self.grid.width(running)
+        return self.grid.width(running, moved=True) <= (1 - IDLE) * self.grid.width(running)
 
     def _load(
         self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]

@@ -54,7 +54,7 @@ class PagedGrid:
     """
 
     def __init__(self, vlm: VisionLanguageModel, plan: PagedPlan, cuda_graphs: bool = True) -> None:
-        self.vlm, self.rows, self.images = vlm, plan.rows, plan.rows
+        self.vlm, self.plan, self.rows, self.images = vlm, plan, plan.rows, plan.rows
         config, device = vlm.decoder.config, vlm.device
         self.n_layers = vlm.n_layers
         self._embed = vlm.hf_model.get_input_embeddings()
@@ -69,6 +69,8 @@ class PagedGrid:
         self.newest = np.zeros(self.rows, dtype=np.int32)
         """Position of each row's newest token in its text; 0 for a row that stands idle."""
         self._image_of = np.zeros(self.rows, dtype=np.int32)
+        self._kind_of = np.full(self.rows, -1)
+        """Which of the kinds of methods in ``states`` each row has, in their order; -1 for none."""
         self._table = np.zeros((self.rows, pages_for(plan.max_new_tokens + 1)), dtype=np.int32)
         self._prompts: dict[int, PromptEnd] = {}
         self._prompt_table = torch.zeros(self.images, 1, dtype=torch.int32, device=device)
@@ -78,6 +80,16 @@ class PagedGrid:
         self._layout = torch.zeros(self._layout_size(self.rows, 2 * self.rows), dtype=torch.int32, device=device)
         self.states: dict[type[Method], RowState] = {}
         self._graphs = step_graphs(device) if cuda_graphs else None
+
+    def clear(self) -> None:
+        """Be as a new grid for another run, but for the graphs that are captured."""
+        self.pages = Pages(self.plan.pages)
+        self.newest[:] = 0
+        self._table[:] = 0
+        self._prompts.clear()
+        self._kind_of[:] = -1
+        # What smooths outputs takes steps of all rows, whoever is in them.
+        self.states = {kind: state for kind, state in self.states.items() if not state.smooths_output}
 
     def reserve(self, image: int, length: int) -> bool:
         """Take the pages of a prompt of ``length`` tokens; False if there are not enough."""
@@ -136,6 +148,8 @@ class PagedGrid:
         self._tokens[index], self._positions[index] = tokens, positions
         for kind in {type(method) for method in methods if method is not None} - set(self.states):
             self.states[kind] = kind.row_state(self.rows, self.n_layers, self.vlm.device)
+        kinds = list(self.states)
+        self._kind_of[rows] = [-1 if method is None else kinds.index(type(method)) for method in methods]
         for kind, state in self.states.items():
             state.set_rows(rows, [method if type(method) is kind else None for method in methods])
             if state.smooths_output:
@@ -167,6 +181,7 @@ class PagedGrid:
         for state in self.states.values():
             state.reorder(index)
         self.newest, self._image_of, self._table = self.newest[order], self._image_of[order], self._table[order]
+        self._kind_of = self._kind_of[order]
         for row in order.tolist():
             self.pages.hand_over(("row", row), ("moved", row))
         for row, before in enumerate(order.tolist()):
@@ -180,29 +195,37 @@ class PagedGrid:
         Tensor
             [rows of the step], the tokens that come next; the next step overwrites them.
         """
-        width = self.width(running)
+        width, states = self.width(running), self._states_of(running)
         tiles = self._send_layout(running, width)
         if self._graphs is None:
-            self._decode(width, tiles)
+            self._decode(width, tiles, states)
         else:
             tensors = (self._prompt_table.data_ptr(), self._prompt_table.shape)
-            states = [state.captured_with() for state in self.states.values()]
-            self._graphs.run((width, tiles, tensors, *states), lambda: self._decode(width, tiles))
+            captured = [state.captured_with() for state in states]
+            self._graphs.run((width, tiles, tensors, *captured), lambda: self._decode(width, tiles, states))
         self.newest[running] += 1
         return self._tokens[:width]
 
-    def width(self, running: np.ndarray) -> int:
-        """Rows of a step in which ``running`` decode: all of them if a method smooths outputs."""
-        if any(state.smooths_output for state in self.states.values()):
+    def width(self, running: np.ndarray, moved: bool = False) -> int:
+        """Rows of a step in which ``running`` decode: all of them if a method of theirs smooths outputs.
+
+        With ``moved``, if they stood side by side.
+        """
+        if any(state.smooths_output for state in self._states_of(running)):
             return self.rows
-        needed = int(running.max()) + 1
+        needed = len(running) if moved else int(running.max()) + 1
         wide = next((width for width in _WIDTHS if width >= needed), -(-needed // _WIDTH) * _WIDTH)
         return min(wide, self.rows)
 
-    def _decode(self, width: int, tiles: int) -> None:
+    def _states_of(self, running: np.ndarray) -> list[RowState]:
+        """What the methods of ``running`` remember; a step of rows without a method costs nothing for one."""
+        present = set(self._kind_of[running].tolist())
+        return [state for kind, state in enumerate(self.states.values()) if kind in present]
+
+    def _decode(self, width: int, tiles: int, states: Sequence[RowState]) -> None:
         """The step on the device: no shape, and nothing that Python decides, depends on what the tensors hold."""
         layout = self._on_device(width, tiles)
-        step = PagedStep(layout, self.keys, self.values, self.kernels, self.states.values())
+        step = PagedStep(layout, self.keys, self.values, self.kernels, states)
         tokens, positions = self._tokens[:width], self._positions[:width]
         hidden = self.vlm.decoder(
             inputs_embeds=self._embed(tokens.clamp(min=0))[:, None],
@@ -212,7 +235,7 @@ class PagedGrid:
             kvtune_grid=step,
         ).last_hidden_state
         tokens.copy_(choose(self._head(hidden[:, 0])))
-        for state in self.states.values():
+        for state in states:
             if state.layers:
                 entropy = torch.stack([step.entropies[layer] for layer in state.layers]).mean(-1)
                 on_keys, on_values = state.factors(torch.nn.functional.pad(entropy, (0, self.rows - width)))

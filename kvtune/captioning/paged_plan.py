@@ -28,6 +28,9 @@ USUAL_TOKENS = 95
 _ROWS_STEP = 128
 """Rows come in steps of so many, in which a GPU's matrix products are fastest."""
 
+_ENOUGH = 0.9
+"""Share of the pages of a new grid with which one that is there will do; free memory is never twice the same."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PagedPlan:
@@ -86,7 +89,13 @@ class PagedPlan:
 
 
 def plan_pages(
-    vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int, requests: int, images: int, lanes: Lanes = "auto"
+    vlm: VisionLanguageModel,
+    prompt_tokens: int,
+    max_new_tokens: int,
+    requests: int,
+    images: int,
+    lanes: Lanes = "auto",
+    kept: PagedPlan | None = None,
 ) -> PagedPlan:
     """The paged grid for a stream in which ``requests`` are about ``images``.
 
@@ -99,13 +108,15 @@ def plan_pages(
         Length of the longest prompt, visual tokens included.
     lanes
         Captions decoded at once over the whole grid; ``auto`` takes what fits.
+    kept
+        The plan of a grid that is there already; it is the answer, but for the prompts, where it will do.
     """
     check_lanes(lanes)
     page_bytes = PAGE * bytes_per_position(vlm)
     prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + 1)
     usual = min(longest, pages_for(USUAL_TOKENS + 1))
     of_image = max(1, min(LANES, requests // images))
-    usable = int(USABLE.get(vlm.device.type, USABLE["cpu"]) * free_memory(vlm.device))
+    usable = int(USABLE.get(vlm.device.type, USABLE["cpu"]) * (free_memory(vlm.device) + (kept.cache if kept else 0)))
     prefill = prefill_bytes(vlm, min(images, prompts_together(prompt_tokens)), prompt_tokens)
     rows = min(requests, MOST_ROWS if lanes == "auto" else lanes)
 
@@ -117,6 +128,8 @@ def plan_pages(
     if lanes == "auto":
         while rows > 1 and rows * (usual + prompt_pages / of_image) > pages(rows):
             rows = (rows - 1) // _ROWS_STEP * _ROWS_STEP if rows > _ROWS_STEP else rows - 1
+    if kept is not None and kept.rows >= rows and kept.pages >= _ENOUGH * pages(rows):
+        return dataclasses.replace(kept, lanes=of_image, prompt_tokens=prompt_tokens, prefill=prefill)
     return PagedPlan(
         rows,
         of_image,

@@ -107,6 +107,41 @@ def test_too_few_pages_for_one_caption_are_said(monkeypatch):
         list(Captioner(ENDLESS, max_new_tokens=100, lanes=4).run(long_and_short(4, 90, 80)))
 
 
+def test_another_run_goes_on_with_the_grid_and_its_graphs(monkeypatch):
+    made = like_a_gpu(monkeypatch)
+    captioner = Captioner(ENDLESS, max_new_tokens=40, lanes=4)
+    for start in range(3):
+        requests = [CaptionRequest(n, IMAGES[n % 3], METHODS[(n + start) % 5], (start, n), 5 + n) for n in range(12)]
+        replays = made[0].replays if made else 0
+        captions = {caption.tag: caption for caption in captioner.run(requests)}
+        for n in range(12):
+            assert captions[start, n].token_ids == expected_of(n % 3, (n + start) % 5, 5 + n)
+        assert len(made) == 1
+        assert made[0].replays > replays
+    assert captioner.steps - (made[0].replays - replays) <= 3  # hardly a step was not a replay
+    larger = [CaptionRequest(n, IMAGES[n % 3], None, (3, n), 40) for n in range(12)]
+    captioner.lanes = 12
+    assert len(list(captioner.run(larger))) == 12
+    assert len(made) == 2  # more rows than that one has
+
+
+def test_rows_without_a_method_pay_for_none(monkeypatch):
+    """Neither beside nor after rows that had one."""
+    like_a_gpu(monkeypatch)
+    captioner = Captioner(ENDLESS, max_new_tokens=20, lanes=4)
+    requests = [
+        CaptionRequest(n, IMAGES[n % 3], METHODS[1] if n == 0 else None, n, 5 if n == 0 else 20) for n in range(4)
+    ]
+    calls = []
+    original = KVSmoothRows.factors
+    monkeypatch.setattr(KVSmoothRows, "factors", lambda state, entropy: calls.append(1) or original(state, entropy))
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)  # a replay calls nothing
+    assert len(list(captioner.run(requests))) == 4
+    assert 4 <= len(calls) <= 6
+    assert len(list(captioner.run(requests[1:]))) == 3
+    assert len(calls) <= 6
+
+
 def test_every_image_is_prefilled_once_for_all_its_captions(monkeypatch):
     like_a_gpu(monkeypatch)
     calls = []
@@ -143,10 +178,10 @@ def test_a_step_reads_nothing_of_rows_that_stand_idle(monkeypatch):
     layouts = []
     original = PagedGrid._decode
 
-    def decode(grid, width, tiles):
+    def decode(grid, width, tiles, states):
         layout = grid._on_device(width, tiles)
         layouts.append((layout.newest.tolist(), layout.table.tolist(), layout.tiles.flatten().tolist()))
-        return original(grid, width, tiles)
+        return original(grid, width, tiles, states)
 
     monkeypatch.setattr(PagedGrid, "_decode", decode)
     monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
@@ -251,13 +286,13 @@ def test_a_step_runs_where_nothing_can_be_read(methods):
         )
         to_meta(grid, set())
         with attention_implementation(grid.vlm.hf_model, ATTENTION):
-            grid._decode(4, tiles)
+            grid._decode(4, tiles, list(grid.states.values()))
             assert grid._tokens.is_meta
             state = grid.states[KVSmooth]
             factors = state.factors
             state.factors = lambda entropy: entropy.max().item() and factors(entropy)
             with pytest.raises(RuntimeError, match="meta"):
-                grid._decode(4, tiles)
+                grid._decode(4, tiles, list(grid.states.values()))
 
 
 def test_captions_begin_and_go_on_without_waiting_for_the_device():

@@ -48,6 +48,7 @@ class ScriptedGrid(PagedGrid):
         self.vlm, self.rows, self.images = vlm, plan.rows, plan.rows
         self.pages = Pages(plan.pages)
         self.newest = np.zeros(self.rows, dtype=np.int32)
+        self._kind_of = np.full(self.rows, -1)
         self._image_of = np.zeros(self.rows, dtype=np.int32)
         self._table = np.zeros((self.rows, pages_for(plan.max_new_tokens + 1)), dtype=np.int32)
         self.states = {}
