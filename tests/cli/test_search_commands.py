@@ -443,14 +443,14 @@ def test_leftovers_without_a_manifest_are_not_taken_over(search: Any, tmp_path: 
 def test_tune_images_given_by_a_file(search: Any, run: Any, tmp_path: Path, coco: Path) -> None:
     from kvtune.coco import Subset
 
-    Subset.of("mine", "val2014", [5, 3, 9]).save(tmp_path / "mine.json")
+    Subset.of("mine", "val2014", [6, 3, 9]).save(tmp_path / "mine.json")
     images = ["--subset", "mine.json", "--holdout-images", 4]
     code, out, err = run("search", "--model", "quick", "--coco", coco, *images, "--trials", 2, "--json")
     assert code == 0, err
     assert json.loads(out)["subset"]["name"] == "mine"
     manifest = json.loads((tmp_path / "studies" / "quick-kvsmooth" / "study.json").read_text())
-    assert manifest["tune"]["image_ids"] == [5, 3, 9]
-    assert len(manifest["holdout"]["image_ids"]) == 4 and not {5, 3, 9} & set(manifest["holdout"]["image_ids"])
+    assert manifest["tune"]["image_ids"] == [6, 3, 9]
+    assert len(manifest["holdout"]["image_ids"]) == 4 and not {6, 3, 9} & set(manifest["holdout"]["image_ids"])
 
 
 PROCESS = """

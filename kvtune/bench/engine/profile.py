@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def profile(work: Workload, method: Method, plan: Plan, keep: Callable[[dict[str
         keep({"what": "graphs", "captured": len(captured), "seconds": captured})
         keep({"what": "memory", "plan": plan.to_dict(), "peak": peak, "predicted_over_measured": plan.peak / peak})
     kernels = StepKernels(device, range(times.steps, min(times.steps + _STEPS, 2 * times.steps - 1)))
-    with around_steps(kernels.step):
+    with kernels, around_steps(kernels.step):
         decode_together(work, work.captioner(rows), method, rows, plan.lanes)
     keep({"what": "kernels", "steps": len(kernels.steps), "kernels": kernels.dearest(_KERNELS)})
 
@@ -71,26 +71,36 @@ def capture_seconds() -> Iterator[list[float]]:
 
 
 class StepKernels:
-    """Looks at some decode steps, by their numbers, with PyTorch's profiler."""
+    """Looks at some decode steps, by their numbers, with PyTorch's profiler, while it is entered.
+
+    A profiler that is never ended notes every operation until memory is out, so the end of the block ends it.
+    """
 
     def __init__(self, device: torch.device, steps: range) -> None:
         self.steps = steps
         self._device = device
         self._made = 0
+        self._looking = ExitStack()
         activity = torch.profiler.ProfilerActivity
         on_gpu = device.type == "cuda"
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler writes on stderr that it begins and ends
         self._profile = torch.profiler.profile(activities=[activity.CPU, *([activity.CUDA] if on_gpu else [])])
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._looking.close()
+
     def step(self, step: Callable[[], Tensor], rows: int) -> Tensor:
         if self.steps and self._made == self.steps.start:
             self._wait()
-            self._profile.__enter__()
+            self._looking.enter_context(self._profile)
         tokens = step()
         self._made += 1
         if self.steps and self._made == self.steps.stop:
             self._wait()
-            self._profile.__exit__(None, None, None)
+            self._looking.close()
         return tokens
 
     def dearest(self, count: int) -> list[dict[str, Any]]:

@@ -89,8 +89,11 @@ def test_a_profile_of_steps():
 
 def test_captions_that_end_before_the_steps_are_looked_at_give_no_kernels():
     kernels = StepKernels(torch.device("cpu"), range(5, 9))
-    for _ in range(7):
-        kernels.step(lambda: torch.zeros(1), 1)
+    with kernels:
+        for _ in range(7):
+            kernels.step(lambda: torch.zeros(1), 1)
+        assert torch.autograd._profiler_enabled()
+    assert not torch.autograd._profiler_enabled()  # or it would note every operation from now on
     assert kernels.dearest(15) == []
 
 
