@@ -167,6 +167,7 @@ def simulated(rows, pages, prompt_pages, per_image, lengths, steps, usual=3):
     return useful / steps, held / (steps - steps // 2) / pages, lost / useful, most
 
 
+@pytest.mark.slow
 def test_memory_is_full_and_hardly_anything_is_lost():
     """A 7B's prompts and captions on 80 GB: 3,300 pages, prompts of 20, 16 trials in flight, 0.3 % at the limit."""
     random = np.random.default_rng(0)
@@ -177,6 +178,7 @@ def test_memory_is_full_and_hardly_anything_is_lost():
     assert lost < 0.03
 
 
+@pytest.mark.slow
 def test_long_captions_cost_what_is_in_them():
     """Steps are what a run costs: 0.3 % at the limit of 512 take hardly more than their own tokens."""
     random = np.random.default_rng(1)

@@ -329,6 +329,7 @@ def test_random_numbers_of_others_are_as_they_were():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.slow
 @needs_triton
 def test_the_kernels_compute_what_plain_torch_computes():
     assert interpreted(KERNELS + DECODER) == "equal\nequal\n"
@@ -342,6 +343,7 @@ SIGNATURES = {
 }
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize(("dtype", "arch"), [*(("bf16", arch) for arch in ARCHITECTURES), ("fp16", 90), ("fp32", 90)])
 @pytest.mark.parametrize(

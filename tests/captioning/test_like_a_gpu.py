@@ -76,7 +76,7 @@ def test_long_captions_among_short_ones_take_pages_and_no_other_graph(monkeypatc
     assert len({shape[:2] for shape in steps.seen}) <= 6  # widths and tiles, whatever the lengths
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(pages=st.integers(6, 24), lanes=st.integers(1, 12), seed=st.integers(0, 99))
 def test_few_pages_change_no_caption(pages, lanes, seed):
     """Captions outgrow what was expected of them: the youngest give way and begin again."""

@@ -71,11 +71,13 @@ def test_plain_torch_is_one_softmax_a_row(seed, rows, images, kv_heads, share, p
         assert torch.equal(cache, old)  # the new tokens are in their places, and nothing else has changed
 
 
+@pytest.mark.slow
 @needs_triton
 def test_the_kernels_compute_what_plain_torch_computes():
     assert interpreted(INTERPRETED) == "equal\n"
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize(
     ("dtype", "arch", "head_dim", "share"),

@@ -68,6 +68,7 @@ def test_no_number_is_read_from_the_device():
     smooth(*(argument.to("meta") for argument in arguments), 1)
 
 
+@pytest.mark.slow
 @needs_triton
 def test_the_kernel_computes_what_plain_torch_computes():
     assert interpreted(KERNEL) == "equal\n"

@@ -20,6 +20,7 @@ def run(arguments):
     return stopped.value.code
 
 
+@pytest.mark.slow
 def test_the_demo_as_a_table_with_everything_in_it(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(engine_bench, "TRIALS", (2, 3))
     assert run([*FLAGS, "--full", "--max-new-tokens", "8", "--png", str(tmp_path / "speed.png")]) in (0, None)

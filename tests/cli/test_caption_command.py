@@ -58,6 +58,7 @@ def test_both_captions_and_what_is_in_the_picture(kvtune_here, coco):
     assert len(set(texts)) > 2  # the preset changes something
 
 
+@pytest.mark.slow
 def test_marks_are_signs_where_there_is_no_colour(coco):
     (image_id,) = coco.image_ids("val2014")[:1]
     result = kvtune(coco.image_path(image_id), "--model", "demo", "--coco", coco.root, columns="60")

@@ -38,6 +38,7 @@ def lines(out: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in out.rglob("*.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (demo_model_path() / "model.safetensors").exists(),
     reason=f"the demo model's weights are not in {demo_model_path()}",

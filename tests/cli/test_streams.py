@@ -80,6 +80,7 @@ def test_a_result_that_was_refused_stays_refused(study: Path) -> None:
 SEARCH = "search --model demo --images 6 --holdout-images 2 --trials 2 --parallel-trials 2 --max-new-tokens 16"
 
 
+@pytest.mark.slow
 @needs_demo
 def test_a_search_that_nobody_hears_loses_nothing(tmp_path: Path) -> None:
     assert shell(f"KVTUNE {SEARCH} >/dev/full 2>&-", tmp_path) == (1, "", "")
@@ -93,6 +94,7 @@ def test_a_search_that_nobody_hears_loses_nothing(tmp_path: Path) -> None:
     assert code == 0 and json.loads(out)[0]["trials"] == {"complete": 2}
 
 
+@pytest.mark.slow
 @needs_demo
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_a_search_as_ctrl_c_does(tmp_path: Path, number: signal.Signals) -> None:
@@ -124,6 +126,7 @@ def test_so_it_does_every_command(tmp_path: Path, number: signal.Signals) -> Non
     assert err == "stopped; the same command goes on from here\n"
 
 
+@pytest.mark.slow
 @needs_demo
 def test_under_nohup_a_closed_terminal_is_not_heard(tmp_path: Path) -> None:
     """SIGHUP is ignored there, and a search goes on."""

@@ -313,6 +313,7 @@ def measured(*arguments: object) -> tuple[list[str], int]:
     return said, int(peak) // 1024
 
 
+@pytest.mark.slow
 def test_memory_stays_small_whatever_is_sent(server, tmp_path):
     """Zeros that unpack a thousandfold; images of 144 million pixels, and large ones that do no harm, all at once."""
     server.files[ARCHIVE] = bomb("instances_val2014.json", b" " * 300_000_000)
@@ -326,6 +327,7 @@ def test_memory_stays_small_whatever_is_sent(server, tmp_path):
     assert peak < 500
 
 
+@pytest.mark.slow
 def test_memory_stays_small_where_annotations_are_as_large_as_cocos(server, tmp_path):
     """150 MB of polygons, as in instances_val2014.json."""
     polygon = ",".join(f"{number % 640}.{number % 100:02d}" for number in range(80))

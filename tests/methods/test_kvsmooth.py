@@ -293,6 +293,7 @@ def test_static_caches_give_the_same_tokens(llava, case):
         assert torch.equal(generate(llava, inputs, cache_implementation="static").sequences, dynamic)
 
 
+@pytest.mark.slow
 def test_compiled_decoding_gives_the_same_tokens(llava):
     inputs = llava_inputs(llava, [4])
     start = inputs["input_ids"].shape[1]

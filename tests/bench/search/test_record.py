@@ -31,6 +31,7 @@ def recorded(tmp_path_factory):
     return path, record(path, SETTINGS, SCENES, "cpu")
 
 
+@pytest.mark.slow
 def test_outcomes_are_those_of_generate(recorded):
     """One caption at a time by ``generate()``, of every setting, also of those that are one method."""
     import torch
@@ -115,6 +116,7 @@ def test_a_table_without_its_lines_is_gone_on_with(recorded, tmp_path, asked):
         record(other, SETTINGS[:2], SCENES, "cpu")
 
 
+@pytest.mark.slow
 def test_a_killed_recording_keeps_whole_images(tmp_path):
     path = tmp_path / "table.npz"
     lines = path.with_name("table.npz.jsonl")
