@@ -3,6 +3,8 @@
 import torch
 from small_models import small_llava
 
+from kvtune.hf import CACHE
+
 
 def decoder(dtype=torch.float32, seed=0):
     return small_llava(seed, layers=2, kv_heads=2, dtype=dtype).model.language_model
@@ -15,5 +17,5 @@ def logits(model, steps=2):
     states = [model(inputs_embeds=torch.randn(2, 5, model.config.hidden_size).to(model.dtype), use_cache=True)]
     for _ in range(steps):
         new = torch.randn(2, 1, model.config.hidden_size).to(model.dtype)
-        states.append(model(inputs_embeds=new, cache=states[-1].cache, use_cache=True))
+        states.append(model(inputs_embeds=new, **{CACHE: states[-1][CACHE]}, use_cache=True))
     return torch.cat([state.last_hidden_state for state in states], 1)
