@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kvtune.cli.common import CudaGraphs, Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
+from kvtune.files import check_writable
 
 
 def engine(
@@ -77,6 +78,8 @@ def engine(
         cuda_graphs=cuda_graphs,
         full=full,
     )
+    if png is not None:
+        check_writable(png)
     result: dict[str, Any] = {}
 
     def show() -> None:

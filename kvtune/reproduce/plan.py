@@ -14,10 +14,10 @@ from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
 from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, TABLES, Table, published_preset
 from kvtune.reproduce.paper_subset import Images, check_count, find_images, reporting_subset
 from kvtune.study.caption_log import read_captions
+from kvtune.study.captioning import parse_lanes
 from kvtune.study.manifest import first_difference
 from kvtune.study.study_folder import plain_name
 from kvtune.study.subsets import DEMO
-from kvtune.text import quoted
 
 DEFAULT_OUT = Path("reproductions")
 
@@ -67,8 +67,7 @@ def plans(request: Request) -> list[Plan]:
     RequestError
         If something asked for is wrong or missing, or would mix captions of two models or settings.
     """
-    if request.lanes != "auto" and not (request.lanes.isdigit() and int(request.lanes) > 0):
-        raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(request.lanes)}")
+    parse_lanes(request.lanes)
     if not request.models:
         raise RequestError(f"--models names no model; leave it out for {', '.join(PAPER_MODELS)}")
     from kvtune.models import locate

@@ -40,7 +40,7 @@ from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_differ
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.study.caption_log import captions_of
-from kvtune.study.captioning import CaptionWriter, Number, Setting, caption_files
+from kvtune.study.captioning import CaptionWriter, Number, Setting, caption_files, parse_lanes
 from kvtune.study.lock import locked
 from kvtune.study.manifest import versions
 from kvtune.study.scoring import Scoring
@@ -174,7 +174,7 @@ class _Engine:
         images = self._plan.images.of(image_ids)
         lanes = self._plan.request.lanes
         limit = self._plan.preset.generation.max_new_tokens
-        return Captioner(self.vlm, prompt, limit, "auto" if lanes == "auto" else int(lanes)), images
+        return Captioner(self.vlm, prompt, limit, parse_lanes(lanes)), images
 
 
 def _begin(plan: Plan, engine: _Engine) -> None:

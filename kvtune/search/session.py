@@ -21,6 +21,7 @@ from kvtune.search.warm_start import other_front, start_from
 from kvtune.spaces import SearchSpace, load_space, space_for
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.statistics.racing import Race
+from kvtune.study.captioning import parse_lanes
 from kvtune.study.constraints import check_floor
 from kvtune.study.lock import locked
 from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
@@ -158,8 +159,7 @@ def _check(options: Options) -> StudyFolder:
     _floors(options)
     if options.seed < 0:
         raise RequestError(f"--seed must be at least 0, not {options.seed}")
-    if options.lanes != "auto" and not (options.lanes.isdigit() and int(options.lanes) > 0):
-        raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(options.lanes)}")
+    parse_lanes(options.lanes)
     name = check_name(options.study) if options.study is not None else default_name(options.model, options.method)
     parent = options.studies_dir.expanduser().absolute()
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
@@ -341,7 +341,7 @@ def _refuse_leftovers(folder: StudyFolder) -> None:
 
 
 def _captioner(options: Options, vlm: "VisionLanguageModel", fingerprint: Fingerprint) -> Any:
-    from kvtune.captioning import Captioner, Lanes
+    from kvtune.captioning import Captioner
 
-    lanes: Lanes = "auto" if options.lanes == "auto" else int(options.lanes)
+    lanes = parse_lanes(options.lanes)
     return Captioner(vlm, fingerprint.prompt, fingerprint.max_new_tokens, lanes, options.cuda_graphs)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError, RequestError
@@ -252,6 +252,21 @@ def _method(name: str, params: dict[str, Any] | None) -> Any:
     return None if params is None else get_method(name).from_parameters(params)
 
 
+def parse_lanes(text: str) -> int | Literal["auto"]:
+    """What ``--lanes`` says: ``auto``, or how many captions are decoded at once.
+
+    Raises
+    ------
+    RequestError
+        If it is neither.
+    """
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0:
+        return int(text)
+    raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(text)}")
+
+
 def _images(manifest: Manifest, image_ids: Sequence[int], engine: Engine) -> list[Image]:
     coco = engine.coco
     if coco is None and manifest.fingerprint.model == DEMO:
@@ -263,8 +278,7 @@ def _images(manifest: Manifest, image_ids: Sequence[int], engine: Engine) -> lis
 
 
 def _captioner(manifest: Manifest, engine: Engine) -> CaptionWriter:
-    if engine.lanes != "auto" and not (engine.lanes.isdigit() and int(engine.lanes) > 0):
-        raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(engine.lanes)}")
+    lanes = parse_lanes(engine.lanes)
     from kvtune.captioning import Captioner
     from kvtune.models import load_model
 
@@ -275,9 +289,4 @@ def _captioner(manifest: Manifest, engine: Engine) -> CaptionWriter:
             f"the study was searched with {begun.model} at revision {begun.revision} in {begun.dtype}, but the model "
             f"here is at revision {vlm.revision} in {vlm.dtype_name}; put the same weights there"
         )
-    return Captioner(
-        vlm,
-        prompt=begun.prompt,
-        max_new_tokens=begun.max_new_tokens,
-        lanes="auto" if engine.lanes == "auto" else int(engine.lanes),
-    )
+    return Captioner(vlm, prompt=begun.prompt, max_new_tokens=begun.max_new_tokens, lanes=lanes)

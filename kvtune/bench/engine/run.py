@@ -28,6 +28,7 @@ from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
 from kvtune.search.rounds import Plan
 from kvtune.spaces import space_for
+from kvtune.study.captioning import parse_lanes
 from kvtune.study.subsets import DEMO
 
 if TYPE_CHECKING:
@@ -256,10 +257,12 @@ def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None
     KvtuneError
         At the end, if something could not be measured.
     """
+    from kvtune.models import locate
     from kvtune.models.loading import resolve_device
 
-    if request.lanes != "auto" and not (request.lanes.isdigit() and int(request.lanes) > 0):
-        raise RequestError(f"--lanes must be auto or a whole number above 0, not {request.lanes!r}")
+    lanes = parse_lanes(request.lanes)
+    if not request.random_weights:
+        locate(request.model)  # a wrong name is said before anything about images
     on_gpu = resolve_device(request.device).type == "cuda"
     size = FULL if request.full else QUICK_ON_A_GPU if on_gpu else QUICK_ON_A_CPU
     count = request.images or size.images
@@ -279,7 +282,7 @@ def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None
         bench_settings(vlm, request.seed),
         max_new_tokens=request.max_new_tokens,
         lengths=lengths,
-        lanes="auto" if request.lanes == "auto" else int(request.lanes),
+        lanes=lanes,
         cuda_graphs=request.cuda_graphs,
         repeats=request.repeats or size.repeats,
         single=size.single,
