@@ -179,12 +179,23 @@ def test_ctrl_c_ends_the_part_and_shows_the_table(gpu, monkeypatch, tmp_path, ca
 
 def test_a_kernel_that_is_not_right_fails_its_part(gpu, monkeypatch, tmp_path):
     """As is one that cannot be imported, and so prints nothing."""
-    fake = 'print(\'{"kernel": "suffix", "ok": false}\'); print(\'{"kernel": "prefix", "ok": true}\')'
+    shape = {"rows": 5, "kv_heads": 2, "share": 1, "head_dim": 16, "prompt": 40, "text": 40}
+    said = {
+        "dtype": "float16",
+        "shape": shape,
+        "built": True,
+        "errors": {"output": 0.25},
+        "ms": 1.5,
+        "gb_per_second": 2,
+    }
+    printed = [said | {"kernel": kernel, "ok": ok} for kernel, ok in (("attention", False), ("smoothing", True))]
+    fake = "".join(f"print({json.dumps(line)!r});" for line in printed)
     monkeypatch.setattr(gpu.Run, "module", lambda self, name, *arguments: [sys.executable, "-c", fake])
     monkeypatch.setattr(gpu, "PARTS", {"kernels": gpu.PARTS["kernels"]})
     assert main(gpu, monkeypatch, "--out", tmp_path) == 1
     assert lines(tmp_path)[-1]["why"] == ["1 of 2 results are not right"]
-    assert "| kernel | ok |\n| --- | --- |\n| suffix | False |" in (tmp_path / "table.md").read_text()
+    row = "| attention | float16 | 5 | 2 x 1 | 16 | 40 | 40 | 1.5 | 2 | 2.5e-01 | True | False |"
+    assert row in (tmp_path / "table.md").read_text()
     monkeypatch.setattr(gpu.Run, "module", lambda self, name, *arguments: [sys.executable, "-c", ""])
     assert main(gpu, monkeypatch, "--out", tmp_path) == 1
     assert lines(tmp_path)[-1]["why"] == ["no kernel was measured"]

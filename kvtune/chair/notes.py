@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 from kvtune.chair.captions import listed, printable
 from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, is_cut_off, read_line_breaks
 from kvtune.chair.counts import COLUMNS, rates
+from kvtune.text import quoted
 
 FACTS = ("end-marks", "line-breaks", "sentences", "skipped", "instances-only")
 """Kinds that say what was done with the captions; all others say that a score may mislead."""
@@ -191,6 +192,8 @@ def look_at_cleaning(written: Sequence[str], cleaning: Cleaning, options: bool =
     breaks = sum(read_line_breaks(text) != text for text in texts)
     total = len(texts)
     notes = []
+    if (mark := cleaning.answer_after) and not any(mark in text for text in written):
+        notes.append(_note("answer-after", f"No {quoted(mark)} to read after", total, total, ", whole"))
     if marks and cleaning.as_written:
         lost = ", before which the scorer loses a word; leave --as-written out to cut them"
         notes.append(_note("end-marks-left", "Special tokens such as </s>", marks, total, lost))

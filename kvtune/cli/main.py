@@ -88,7 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         with terminable():
-            return app(args=list(arguments) if arguments is not None else None, standalone_mode=False) or 0
+            return (
+                app(args=list(arguments) if arguments is not None else None, prog_name="kvtune", standalone_mode=False)
+                or 0
+            )
     except KvtuneError as error:
         return report_error(error)
     except KeyboardInterrupt:
@@ -98,7 +101,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         if not hasattr(error, "format_message"):
             raise
         message = _LONG_WORD.sub(lambda found: f"{found[0][:60]}...{found[0][-20:]}", error.format_message())
-        print_error_line(f"{message} (kvtune --help lists what there is)")
+        command = getattr(getattr(error, "ctx", None), "command_path", None) or "kvtune"
+        if message:  # a group without a command has shown its help, which says all
+            print_error_line(f"{message} ({command} --help lists what there is)")
         return 2
 
 

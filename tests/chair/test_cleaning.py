@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kvtune.chair import CaptionReader
 from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, is_cut_off, read_line_breaks
+from kvtune.chair.notes import look_at_cleaning
 
 READER = CaptionReader()
 
@@ -96,3 +97,11 @@ def test_the_answer():
 )  # fmt: skip
 def test_what_is_cut_off(text, cut):
     assert is_cut_off(text) is cut
+
+
+def test_a_mark_that_no_caption_has_is_said():
+    """A misspelt one would leave every caption whole, in silence."""
+    (note,) = look_at_cleaning(["A dog.", "Answer: A cat."], Cleaning(answer_after="Anser:"))
+    assert (note.kind, note.count) == ("answer-after", 2)
+    assert note.text == "No 'Anser:' to read after: 2 of 2 captions (100 %), whole"
+    assert look_at_cleaning(["A dog.", "Answer: A cat."], Cleaning(answer_after="Answer:")) == []
