@@ -162,11 +162,8 @@ class Captioner:
             if is_out_of_memory(error):
                 raise KvtuneError(NO_ROOM) from error
             raise
-        stream = longest, self.max_new_tokens, len(first), len(of_image)
-        if not uses_pages(self.vlm):
-            return plan_grid(self.vlm, *stream, self.lanes)
         kept = self._kept.plan if self._kept else None
-        return plan_pages(self.vlm, *stream, self.lanes, kept)
+        return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes, kept)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
         """A grid on which nothing runs yet, and for which these requests wait."""
@@ -202,11 +199,18 @@ class Captioner:
 
 
 def plan_for(
-    vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int, requests: int, images: int, lanes: Lanes = "auto"
+    vlm: VisionLanguageModel,
+    prompt_tokens: int,
+    max_new_tokens: int,
+    requests: int,
+    images: int,
+    lanes: Lanes = "auto",
+    kept: PagedPlan | None = None,
 ) -> Plan:
     """The grid for a stream of requests: see :func:`plan_pages` and :func:`plan_grid`."""
-    plan = plan_pages if uses_pages(vlm) else plan_grid
-    return plan(vlm, prompt_tokens, max_new_tokens, requests, images, lanes)
+    if uses_pages(vlm):
+        return plan_pages(vlm, prompt_tokens, max_new_tokens, requests, images, lanes, kept)
+    return plan_grid(vlm, prompt_tokens, max_new_tokens, requests, images, lanes)
 
 
 def uses_pages(vlm: VisionLanguageModel) -> bool:

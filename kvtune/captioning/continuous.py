@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.pages import Pages
 from kvtune.captioning.scheduler import Placement
+from kvtune.captioning.waiting import Waiting
 
 R = TypeVar("R")
 
@@ -35,7 +35,7 @@ class ContinuousScheduler(Generic[R]):
 
     def __init__(self, rows: int, pages: Pages, demand: PageDemand, prompt_pages: int) -> None:
         self.rows, self.pages, self.demand, self.prompt_pages = rows, pages, demand, prompt_pages
-        self._waiting: dict[Hashable, deque[R]] = {}
+        self._waiting: Waiting[R] = Waiting()
         self._running: dict[int, Placement[R]] = {}
         self._free = list(range(rows))
         """Free rows, a heap."""
@@ -48,7 +48,7 @@ class ContinuousScheduler(Generic[R]):
     @property
     def waiting(self) -> int:
         """Requests that no row has taken yet."""
-        return sum(map(len, self._waiting.values()))
+        return len(self._waiting)
 
     @property
     def is_busy(self) -> bool:
@@ -67,7 +67,7 @@ class ContinuousScheduler(Generic[R]):
 
     def add(self, key: Hashable, request: R) -> None:
         """Let ``request`` wait for a row; requests with equal ``key`` share a prompt."""
-        self._waiting.setdefault(key, deque()).append(request)
+        self._waiting.add(key, request)
         self._has_room = True
 
     def place(self) -> tuple[dict[int, Hashable], list[Placement[R]]]:
@@ -84,10 +84,10 @@ class ContinuousScheduler(Generic[R]):
         captions = self.demand.of([len(self.pages.of(("row", row))) for row in self._running])
         # Pages that prompts do not hold.
         left = free + sum(len(self.pages.of(("row", row))) for row in self._running)
+        new = self.demand.of([1])
         for key in list(self._waiting):
-            queue = self._waiting[key]
-            while queue and self._free:
-                with_it = captions + self.demand.of([1])
+            while key in self._waiting and self._free:
+                with_it = captions + new
                 prompt = 0 if key in self._images else self.prompt_pages
                 while (lacking := max(prompt + with_it.max() - left, prompt + 1 - free)) > 0:
                     evicted = self.evict(key)
@@ -107,15 +107,14 @@ class ContinuousScheduler(Generic[R]):
                     self._rows_of[image] = 0
                     loads[image] = key
                 self._images[key] = image  # as the last one used
-                placement = Placement(image, heapq.heappop(self._free), queue.popleft())
+                placement = Placement(image, heapq.heappop(self._free), self._waiting.take(key))
                 self._running[placement.row] = placement
                 self._rows_of[image] += 1
                 starts.append(placement)
                 captions = with_it
                 free, left = free - prompt - 1, left - prompt
-            if queue:
+            if key in self._waiting:
                 break
-            del self._waiting[key]
         self._has_room = bool(starts)
         return loads, starts
 
@@ -131,8 +130,7 @@ class ContinuousScheduler(Generic[R]):
         placement = self._running[row]
         key = next(key for key, image in self._images.items() if image == placement.image)
         self.finish(row)
-        self._waiting = {key: self._waiting.pop(key, deque()), **self._waiting}
-        self._waiting[key].appendleft(placement.request)
+        self._waiting.add_first(key, placement.request)
         return placement.request
 
     def forget(self, image: int) -> None:
@@ -142,12 +140,7 @@ class ContinuousScheduler(Generic[R]):
 
     def withdraw(self, unwanted: Callable[[R], bool]) -> None:
         """Forget the requests for which ``unwanted`` is true, waiting or running."""
-        for key in list(self._waiting):
-            kept = deque(request for request in self._waiting[key] if not unwanted(request))
-            if kept:
-                self._waiting[key] = kept
-            else:
-                del self._waiting[key]
+        self._waiting.withdraw(unwanted)
         for placement in self.running:
             if unwanted(placement.request):
                 self.finish(placement.row)
@@ -166,7 +159,7 @@ class ContinuousScheduler(Generic[R]):
         """Everything that runs or waits, with its key, in order of arrival as far as that is known."""
         key_of = {image: key for key, image in self._images.items()}
         running = [(key_of[placement.image], placement.request) for placement in self.running]
-        return running + [(key, request) for key, queue in self._waiting.items() for request in queue]
+        return running + self._waiting.requests()
 
     def evict(self, kept: Hashable = None) -> int:
         """Take an image of which nothing runs off the grid, one for which nobody waits first; the pages of its prompt.

@@ -89,20 +89,7 @@ class GridStep:
             suffix.view(-1, size)[places] = new.reshape(-1, size)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one layer over prefix and suffix, joined by one softmax.
-
-        Parameters
-        ----------
-        query
-            [rows, heads, 1, head_dim].
-        key, value
-            [rows, kv_heads, 1, head_dim], of the new token.
-
-        Returns
-        -------
-        Tensor
-            [rows, 1, heads, head_dim].
-        """
+        """Attention of one layer over prefix and suffix, joined by one softmax; see :class:`Step` for shapes."""
         grid = self.grid
         rows, heads, _, head_dim = query.shape
         kv_heads = key.shape[1]

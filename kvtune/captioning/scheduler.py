@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
+
+from kvtune.captioning.waiting import Waiting
 
 R = TypeVar("R")
 
@@ -49,13 +50,13 @@ class Scheduler(Generic[R]):
     def __init__(self, groups: int, lanes: int) -> None:
         self.groups: list[Group[R]] = [Group([None] * lanes) for _ in range(groups)]
         self.lanes = lanes
-        self._waiting: dict[Hashable, deque[R]] = {}
+        self._waiting: Waiting[R] = Waiting()
         self._has_room = True
 
     @property
     def waiting(self) -> int:
         """Requests that no lane has taken yet."""
-        return sum(map(len, self._waiting.values()))
+        return len(self._waiting)
 
     @property
     def is_busy(self) -> bool:
@@ -79,7 +80,7 @@ class Scheduler(Generic[R]):
 
     def add(self, key: Hashable, request: R) -> None:
         """Let ``request`` wait for a lane; requests with equal ``key`` share a prefix."""
-        self._waiting.setdefault(key, deque()).append(request)
+        self._waiting.add(key, request)
         self._has_room = True
 
     def place(self) -> tuple[dict[int, Hashable], list[Placement[R]]]:
@@ -116,12 +117,7 @@ class Scheduler(Generic[R]):
 
     def withdraw(self, unwanted: Callable[[R], bool]) -> None:
         """Forget the requests for which ``unwanted`` is true, waiting or running."""
-        for key in list(self._waiting):
-            kept = deque(request for request in self._waiting[key] if not unwanted(request))
-            if kept:
-                self._waiting[key] = kept
-            else:
-                del self._waiting[key]
+        self._waiting.withdraw(unwanted)
         self._has_room = True
         for group in self.groups:
             group.lanes = [None if request is None or unwanted(request) else request for request in group.lanes]
@@ -129,7 +125,7 @@ class Scheduler(Generic[R]):
     def requests(self) -> list[tuple[Hashable, R]]:
         """Everything that runs or waits, with its key, what runs first."""
         running = [(self.groups[placement.image].key, placement.request) for placement in self.running]
-        return running + [(key, request) for key, queue in self._waiting.items() for request in queue]
+        return running + self._waiting.requests()
 
     def packed(self, groups: Sequence[Sequence[Placement[R]]], lanes: int) -> Scheduler[R]:
         """A scheduler of ``lanes`` with a group for each of ``groups``, what runs of one image, in their order."""
@@ -151,15 +147,12 @@ class Scheduler(Generic[R]):
 
     def _fill(self, index: int, group: Group[R]) -> list[Placement[R]]:
         starts = []
-        queue = self._waiting.get(group.key)
         for lane, request in enumerate(group.lanes):
-            if not queue:
+            if group.key not in self._waiting:
                 break
             if request is None:
-                group.lanes[lane] = taken = queue.popleft()
+                group.lanes[lane] = taken = self._waiting.take(group.key)
                 starts.append(Placement(index, self._row(index, lane), taken))
-        if queue is not None and not queue:
-            del self._waiting[group.key]
         return starts
 
 
