@@ -5,13 +5,9 @@ from typing import Any, Literal
 
 from kvtune.analysis.result import Difference
 from kvtune.analysis.summary import TrialSummary
+from kvtune.chair import METRICS, OBJECTIVES
 
 Verdict = Literal["better", "worse", "unclear"]
-
-LABELS = {"chair_s": "CHAIR_S", "f1": "F1"}
-"""The objectives, which claims are made of."""
-
-_LOWER_IS_BETTER = ("chair_s", "chair_i")
 
 
 def verdict(metric: str, difference: Difference) -> Verdict:
@@ -19,7 +15,7 @@ def verdict(metric: str, difference: Difference) -> Verdict:
     ``unclear``; see :attr:`kvtune.analysis.result.Difference.is_clear`."""
     if not difference.is_clear:
         return "unclear"
-    return "better" if (difference.value < 0) == (metric in _LOWER_IS_BETTER) else "worse"
+    return "better" if (difference.value < 0) == (METRICS[metric].better == "lower") else "worse"
 
 
 def claim(metric: str, difference: Difference) -> str:
@@ -27,13 +23,13 @@ def claim(metric: str, difference: Difference) -> str:
     low, high = difference.interval
     found = verdict(metric, difference)
     sure = f"95 % interval {low:+.1f} to {high:+.1f}, {_p(difference.p_adjusted)} after Holm's adjustment"
-    text = f"{LABELS[metric]} {difference.value:+.1f} ({sure})"
+    text = f"{METRICS[metric].label} {difference.value:+.1f} ({sure})"
     return text + {"better": "", "worse": ": worse", "unclear": ": no improvement for sure"}[found]
 
 
 def claims(trial: TrialSummary) -> list[str]:
     """What may be said of a trial against the baseline; empty where it was not compared."""
-    return [claim(metric, trial.differences[metric]) for metric in LABELS if metric in trial.differences]
+    return [claim(metric, trial.differences[metric]) for metric in OBJECTIVES if metric in trial.differences]
 
 
 def evidence(trial: TrialSummary) -> dict[str, Any]:
@@ -57,7 +53,7 @@ def evidence(trial: TrialSummary) -> dict[str, Any]:
         found["differences"] = {
             name: asdict(each) | {"interval": list(each.interval)} for name, each in trial.differences.items()
         }
-        found["verdict"] = {name: verdict(name, trial.differences[name]) for name in LABELS}
+        found["verdict"] = {name: verdict(name, trial.differences[name]) for name in OBJECTIVES}
         found["length_flag"] = None if trial.length is None else trial.length.flag
     return found
 

@@ -3,13 +3,14 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from kvtune.analysis.claims import LABELS, evidence, verdict
+from kvtune.analysis.claims import evidence, verdict
 from kvtune.analysis.held_out import holds_for, load_validation, on_held_out
 from kvtune.analysis.result import Validation
 from kvtune.analysis.selection import KEEP_F1, Selection, select
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary
 from kvtune.analysis.uncertainty import with_statistics
+from kvtune.chair import OBJECTIVES
 from kvtune.errors import RequestError
 from kvtune.presets import (
     GenerationInfo,
@@ -117,7 +118,7 @@ def _held_out(
     entry: dict[str, Any] = dict(found.holdout.metrics) | {
         "intervals": {name: list(bounds) for name, bounds in found.holdout.intervals.items()},
         "differences": {name: each.model_dump(mode="json") for name, each in found.holdout.differences.items()},
-        "verdict": {name: verdict(name, found.holdout.differences[name].plain()) for name in LABELS},
+        "verdict": {name: verdict(name, found.holdout.differences[name].plain()) for name in OBJECTIVES},
         "shrinkage": found.shrinkage,
         "subset": validation.subset,
         "baseline": baseline.holdout.metrics,

@@ -5,6 +5,7 @@ from typing import Literal
 
 from kvtune.analysis.result import Validated, Validation
 from kvtune.analysis.summary import StudySummary
+from kvtune.chair import METRICS
 from kvtune.errors import RequestError
 from kvtune.files import read_json
 from kvtune.schema import validated
@@ -71,13 +72,13 @@ def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
         If the baseline or every trial is missing from the held-out results.
     """
     baseline, trials = summary.baseline, []
-    for trial in [*([baseline] if baseline else []), *summary.trials]:
+    for trial in summary.settings:
         found = validation.of(trial.number)
         if found is None or found.params != trial.params or trial.state != "complete":
             continue
         held_out = replace(
             trial,
-            **{name: found.holdout.metrics[name] for name in _SCORES},
+            **{name: found.holdout.metrics[name] for name in (*METRICS, "images")},
             intervals=dict(found.holdout.intervals),
             differences={name: entry.plain() for name, entry in found.holdout.differences.items()},
             ties=(),
@@ -104,6 +105,3 @@ def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
         reference_point=None,
         cut_baseline=[],
     )
-
-
-_SCORES = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images")

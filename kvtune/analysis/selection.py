@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.chair import METRICS
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.statistics.front import Point
 from kvtune.text import quoted
@@ -96,8 +97,9 @@ def knee(front: Sequence[Point]) -> int:
 
 def floors(summary: StudySummary) -> str:
     """The study's floors in words."""
-    names = {"f1": "F1 {:.1f}", "mean_words": "{:.1f} words"}
-    return "its floor of " + " and ".join(names[metric].format(least) for metric, least in summary.floors.items())
+    return "its floor of " + " and ".join(
+        f"{METRICS[name].label} {least:.1f}" for name, least in summary.floors.items()
+    )
 
 
 def _keeping_f1(summary: StudySummary, complete: Sequence[TrialSummary]) -> TrialSummary:

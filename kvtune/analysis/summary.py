@@ -155,7 +155,11 @@ class StudySummary:
     floors: dict[str, float] = field(default_factory=dict)
 
     @property
+    def settings(self) -> list[TrialSummary]:
+        """The baseline, once it is judged, and all trials by number."""
+        return [*([self.baseline] if self.baseline else []), *self.trials]
+
+    @property
     def notes(self) -> list[tuple[int | None, Note]]:
         """What makes captions implausible, with the trial's number; None is the baseline."""
-        settings = [*([self.baseline] if self.baseline else []), *self.trials]
-        return [(setting.number, note) for setting in settings for note in setting.notes]
+        return [(setting.number, note) for setting in self.settings for note in setting.notes]

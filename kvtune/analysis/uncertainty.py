@@ -9,10 +9,10 @@ from kvtune.analysis.length_control import cut_baseline, length_of
 from kvtune.analysis.outcomes import Outcome, Outcomes
 from kvtune.analysis.result import Difference
 from kvtune.analysis.summary import StudySummary
-from kvtune.chair import load_ground_truth
+from kvtune.chair import METRICS, load_ground_truth
 from kvtune.chair.notes import Note, look_at
 from kvtune.errors import KvtuneError
-from kvtune.statistics.bootstrap import METRICS, Bootstrap
+from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.hypervolume import hypervolume_estimate
 from kvtune.statistics.paired import holm
 from kvtune.study.caption_log import captions_of
@@ -78,7 +78,7 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
                 curve,
             ),
         )
-        for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]
+        for trial in summary.settings
         if trial.number in place
     }
     changed |= {

@@ -12,7 +12,7 @@ from kvtune.analysis.result import Difference, DifferenceEntry, Result, Validate
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import differences_to_baseline, with_statistics
-from kvtune.chair import load_ground_truth
+from kvtune.chair import METRICS, load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.files import write_json
 from kvtune.statistics.bootstrap import RESAMPLES, SEED, Bootstrap
@@ -117,7 +117,7 @@ def _validation(
     place = {number: index for index, number in enumerate(candidates)}
     bootstrap = Bootstrap(np.stack([outcomes.of(captions[number]).counts for number in candidates]))
     differences = differences_to_baseline(bootstrap, place)
-    on_tune = {trial.number: trial for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]}
+    on_tune = {trial.number: trial for trial in summary.settings}
     settings = []
     for number, candidate in candidates.items():
         tune = _tune_result(on_tune[number]) if number in on_tune else None
@@ -156,9 +156,8 @@ def _validation(
 
 
 def _tune_result(trial: TrialSummary) -> Result:
-    names = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images")
     return Result(
-        metrics={name: getattr(trial, name) for name in names},
+        metrics={name: getattr(trial, name) for name in (*METRICS, "images")},
         intervals=trial.intervals,
         differences=entries(trial.differences),
     )

@@ -1,9 +1,9 @@
-"""Counts of each caption, and CHAIR's rates from sums of them: the one place where a rate is computed."""
+"""Counts of each caption, of whose sums the metrics are made (:mod:`kvtune.chair.metrics`)."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 COLUMNS = (
     "captions",
@@ -57,39 +57,5 @@ class CaptionCounts:
         return self.table[:, COLUMNS.index(name)]
 
     def totals(self) -> NDArray[np.int64]:
-        """Sums of the columns, shape ``[len(COLUMNS)]``; what :func:`rates` takes."""
+        """Sums of the columns, shape ``[len(COLUMNS)]``; what :func:`kvtune.chair.rates` takes."""
         return self.table.sum(axis=0)
-
-
-def rates(totals: ArrayLike) -> dict[str, NDArray[np.float64]]:
-    """CHAIR's rates from summed counts.
-
-    Parameters
-    ----------
-    totals
-        Shape ``[..., len(COLUMNS)]``: sums of rows of :attr:`CaptionCounts.table`, whole or weighted.
-
-    Returns
-    -------
-    dict
-        ``chair_s`` and ``chair_i`` (Rohrbach et al. 2018, section 3), set-level ``precision``, ``recall`` and ``f1``
-        in percent, 0 to 100, and ``mean_words``; each of shape ``[...]``. An empty denominator gives 0.
-    """
-    sums = np.asarray(totals, dtype=np.float64)
-    captions, hallucinated_captions, mentions, hallucinated_mentions, mentioned, correct, present, words = np.moveaxis(
-        sums, -1, 0
-    )
-    precision = 100 * _ratio(correct, mentioned)
-    recall = 100 * _ratio(correct, present)
-    return {
-        "chair_s": 100 * _ratio(hallucinated_captions, captions),
-        "chair_i": 100 * _ratio(hallucinated_mentions, mentions),
-        "precision": precision,
-        "recall": recall,
-        "f1": _ratio(2 * precision * recall, precision + recall),
-        "mean_words": _ratio(words, captions),
-    }
-
-
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)

@@ -43,7 +43,8 @@ from numpy.typing import NDArray
 
 from kvtune.chair.captions import listed, printable
 from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, is_cut_off, read_line_breaks
-from kvtune.chair.counts import COLUMNS, rates
+from kvtune.chair.counts import COLUMNS
+from kvtune.chair.metrics import rates
 from kvtune.text import quoted
 
 FACTS = ("end-marks", "line-breaks", "sentences", "skipped", "instances-only")

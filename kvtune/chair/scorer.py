@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from kvtune.chair.captions import caption_of
-from kvtune.chair.counts import COLUMNS, CaptionCounts, rates
+from kvtune.chair.counts import COLUMNS, CaptionCounts
 from kvtune.chair.denials import denied
 from kvtune.chair.ground_truth import check_ground_truth
+from kvtune.chair.metrics import rates
 from kvtune.chair.reader import CaptionReader
 from kvtune.chair.spans import MentionFinder
 from kvtune.chair.vocabulary import load_vocabulary

@@ -61,15 +61,18 @@ def export(
 
 def _lines(images: str, metrics: dict[str, Any], baseline: dict[str, Any]) -> list[str]:
     """What the preset's metrics on one subset say."""
-    from kvtune.analysis.claims import LABELS, claim
+    from kvtune.analysis.claims import claim
     from kvtune.analysis.result import Difference
+    from kvtune.chair import METRICS, OBJECTIVES
 
     scores = [
-        f"{LABELS[name]} {metrics[name]:.1f} (baseline {baseline[name]:.1f})" for name in LABELS if name in baseline
+        f"{METRICS[name].label} {metrics[name]:.1f} (baseline {baseline[name]:.1f})"
+        for name in OBJECTIVES
+        if name in baseline
     ]
     lines = [f"{images} images: {', '.join(scores)}"]
     for name, found in metrics.get("differences", {}).items():
-        if name in LABELS:
+        if name in OBJECTIVES:
             lines.append(f"{images} images, against the baseline: {claim(name, Difference(**found))}")
     if metrics.get("length_flag"):
         lines.append(f"{images} images, length: {metrics['length_flag']}")

@@ -98,7 +98,7 @@ def marks(summary: StudySummary, chosen: int | None) -> list[Mark]:
     Failed and running trials are not drawn: their rates are missing, or over fewer images than the others'.
     """
     found = []
-    for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]:
+    for trial in summary.settings:
         if trial.state not in ("failed", "running") and trial.chair_s is not None and trial.f1 is not None:
             found.append(Mark(trial, tuple(roles(summary, trial, chosen)), trial.chair_s, trial.f1))
     order = list(LOOKS)

@@ -15,14 +15,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kvtune.chair import COLUMNS, CaptionCounts, rates
+from kvtune.chair import COLUMNS, METRICS, OBJECTIVES, CaptionCounts, rates
 from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.statistics.paired import mcnemar, wilson_interval
 
 Interval = tuple[float, float]
-
-METRICS = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words")
-"""What intervals are given for."""
 
 RESAMPLES = 2000
 SEED = 0
@@ -66,7 +63,7 @@ class Bootstrap:
     Attributes
     ----------
     estimates
-        The rates of all images by name (:data:`METRICS`), each of shape ``[settings]``, percent; ``mean_words`` words.
+        The rates of all images by name (:data:`kvtune.chair.METRICS`), each of shape ``[settings]``.
     """
 
     def __init__(self, counts: ArrayLike, resamples: int = RESAMPLES, seed: int = SEED) -> None:
@@ -87,17 +84,17 @@ class Bootstrap:
     def interval(self, metric: str, setting: int) -> Interval:
         """95 % interval of one rate of one setting.
 
-        Wilson's for CHAIR_S, which is a share of captions; the bootstrap's for the others. Where these are at 0 or 100
+        Wilson's for a share of captions (CHAIR_S); the bootstrap's for the others. Where these are at 0 or 100
         on every image, resampling sees no spread although other images may differ: there it is Wilson's for 0 or all
         of as many captions as there are images, which errs on the wide side.
         """
-        if metric == "chair_s":
-            hits = int(self._counts[setting, :, COLUMNS.index("hallucinated_captions")].sum())
-            return wilson_interval(hits, self.images, CONFIDENCE)
+        share_of = METRICS[metric].share_of
+        if share_of is not None:
+            return wilson_interval(int(self._counts[setting, :, COLUMNS.index(share_of)].sum()), self.images)
         replicates = self.replicates[metric][:, setting]
         value = float(self.estimates[metric][setting])
-        if metric != "mean_words" and value in (0.0, 100.0) and np.all(replicates == value):
-            return wilson_interval(self.images if value else 0, self.images, CONFIDENCE)
+        if METRICS[metric].unit == "%" and value in (0.0, 100.0) and np.all(replicates == value):
+            return wilson_interval(self.images if value else 0, self.images)
         return percentile_interval(replicates)
 
     def intervals(self, setting: int) -> dict[str, Interval]:
@@ -111,14 +108,15 @@ class Bootstrap:
 
     def p_value(self, metric: str, setting: int, other: int) -> float:
         """Two-sided p-value of no difference: McNemar's for CHAIR_S, the paired bootstrap's for the others."""
-        if metric == "chair_s":
-            flags = self._counts[:, :, COLUMNS.index("hallucinated_captions")]
+        share_of = METRICS[metric].share_of
+        if share_of is not None:
+            flags = self._counts[:, :, COLUMNS.index(share_of)]
             return mcnemar(flags[setting], flags[other])
         return bootstrap_p_value(self._differences(metric, setting, other))
 
     def tied(self, setting: int, other: int) -> bool:
         """Whether the paired 95 % intervals of the differences in CHAIR_S and in F1 both contain 0."""
-        for metric in ("chair_s", "f1"):
+        for metric in OBJECTIVES:
             low, high = percentile_interval(self._differences(metric, setting, other))
             if not low <= 0 <= high:
                 return False
@@ -143,7 +141,8 @@ def score_intervals(counts: CaptionCounts) -> dict[str, Interval]:
     bootstrap = Bootstrap(table)
     alone = len(images) == len(counts)
     if len(images) == 1:
-        return {"chair_s": bootstrap.interval("chair_s", 0)} if alone else {}
+        shares = [name for name, metric in METRICS.items() if metric.share_of is not None]
+        return {name: bootstrap.interval(name, 0) for name in shares} if alone else {}
     return {
         metric: bootstrap.interval(metric, 0) if alone else percentile_interval(bootstrap.replicates[metric][:, 0])
         for metric in METRICS

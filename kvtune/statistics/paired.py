@@ -1,11 +1,11 @@
 """Tests of one setting against another on the same images, and what testing several at once costs."""
 
-import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from kvtune.statistics.confidence import CONFIDENCE
 
 
 def mcnemar(one: ArrayLike, other: ArrayLike) -> float:
@@ -28,9 +28,9 @@ def mcnemar(one: ArrayLike, other: ArrayLike) -> float:
     if first.shape != second.shape:
         raise ValueError(f"outcomes of {first.shape} and {second.shape} images are not paired")
     only_one, only_other = int(np.sum(first & ~second)), int(np.sum(second & ~first))
-    differing = only_one + only_other
-    tail = sum(math.comb(differing, heads) for heads in range(min(only_one, only_other) + 1))
-    return min(1.0, 2 * tail / 2**differing)  # whole numbers of any size, so nothing is lost before the division
+    from scipy.stats import binomtest
+
+    return float(binomtest(only_one, only_one + only_other).pvalue) if only_one or only_other else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -52,7 +52,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The interval of shares that a score test does not reject (E. B. Wilson, 1927, JASA 22).
 
     It stays inside 0 to 100, has a width also at both ends, and covers close to its level for small counts (Brown, Cai
@@ -72,12 +72,8 @@ def wilson_interval(hits: int, total: int, confidence: float = 0.95) -> tuple[fl
     """
     if not 0 <= hits <= total or total < 1:
         raise ValueError(f"{hits} of {total} is no share")
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = hits / total
-    scale = 1 + z * z / total
-    middle = (share + z * z / (2 * total)) / scale
-    half = z / scale * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    # The ends are exact where no or every caption is hit; rounding must not take them off 0 and 100.
-    low = 0.0 if hits == 0 else 100 * (middle - half)
-    high = 100.0 if hits == total else 100 * (middle + half)
-    return low, high
+    from scipy.stats import binomtest
+
+    found = binomtest(hits, total).proportion_ci(confidence, method="wilson")
+    # Rounding must not take the ends off 0 and 100 where no or every caption is hit.
+    return 100 * float(found.low) if hits else 0.0, 100 * float(found.high) if hits < total else 100.0

@@ -227,7 +227,7 @@ def test_intervals_are_those_of_studies(write, capsys):
     expected = Bootstrap(counts.table[None]).intervals(0)
     assert document["intervals"] == {name: pytest.approx(list(bounds)) for name, bounds in expected.items()}
     code, out, _ = run(capsys, "score", files[0], "--ground-truth", files[1])
-    assert code == 0 and "CHAIR_S    75.00  53.1 to 88.8" in out
+    assert code == 0 and "CHAIR_S    75.00  53.1-88.8" in out
 
 
 def test_standard_input(write):

@@ -34,8 +34,8 @@ def test_intervals_and_held_out_results_stand_beside_the_rates(width):
     text = shown([Compared(validated, facts.choice(first, f"trial:{chosen}")), *compared()], width)
     assert max(map(len, text.split("\n"))) <= width and "…" not in text
     rates = next(trial for trial in first.trials if trial.number == chosen)
-    assert f"{rates.chair_s - 2.5:.1f}–{rates.chair_s + 2.5:.1f}" in text
-    assert text.count("29.0–37.0") == text.count("62.0–70.0") == 2
+    assert f"{rates.chair_s - 2.5:.1f}-{rates.chair_s + 2.5:.1f}" in text
+    assert text.count("29.0-37.0") == text.count("62.0-70.0") == 2
     assert text.count("held-out") >= 2 and "held-out" not in shown(compared(), width)
 
 

@@ -105,5 +105,5 @@ def test_trials_below_a_floor_are_named(tmp_path):
     found = replace(study([trial(0, 40, 75), below]), floors={"f1": 70.0, "mean_words": 50.0}, front=[0])
     text = shown(found, 0)
     assert "1 below floor" in text
-    assert "On the front only with F1 of at least 70 and words a caption of at least 50; 1 trial below" in text
+    assert "On the front only with F1 of at least 70 and words of at least 50; 1 trial below" in text
     assert pd.read_csv(write_trials(tmp_path, found, None)[0])["below_floor"][2] == "f1 mean_words"

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_studies import random_study, study, trial
 
+from kvtune.chair import OBJECTIVES
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, front_line, marks, roles
 from kvtune.report.terminal.scatter import MINIMUM_WIDTH, scatter
-from kvtune.report.terminal.trials import OBJECTIVES
 
 
 def lines(summary, chosen=None, width=80, **options):

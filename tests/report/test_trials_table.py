@@ -62,7 +62,7 @@ def test_parameters_that_never_change_are_said_once():
 
 def test_intervals_stand_under_the_rates():
     text = view(study([trial(0, 40.0, 75.0, width=2.5)]))
-    assert "37.5–42.5" in text and "72.5–77.5" in text
+    assert "37.5-42.5" in text and "72.5-77.5" in text
 
 
 def test_the_choice_is_named_or_why_there_is_none():

@@ -47,7 +47,7 @@ def test_validation(width):
     summary = random_study(20, width=2.0)
     found = validation(summary, [None, 0, *summary.front[:2]], chair_s=44.0, f1=71.0, width=3.0)
     text = shown(validation_view, width, found)
-    assert text.count("41.0 to 47.0") == text.count("68.0 to 74.0") == len(found.settings)
+    assert text.count("41.0-47.0") == text.count("68.0-74.0") == len(found.settings)
     assert text.count("-6.0 to -2.0\n") + len(re.findall("-6.0 to -2.0 ", text)) >= 2 * (len(found.settings) - 1)
     assert f"- trial {summary.front[0]} (front)" in text
 
@@ -60,7 +60,7 @@ def test_sensitivity(width):
         importance={"chair_s": {"lambda_ref": 0.7, "clip_width": 0.3}, "f1": {"lambda_ref": 0.1, "clip_width": 0.9}},
     )  # fmt: skip
     text = shown(sensitivity_view, width, found)
-    assert ("45.0–55.0" if width == 60 else "50.0 (45.0 to 55.0)") in text
+    assert ("45.0-55.0" if width == 60 else "50.0 (45.0-55.0)") in text
     assert "held" in text and "clip_width 90 %, lambda_ref 10 %" in " ".join(text.split())
 
 

@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
-from kvtune.chair import COLUMNS
-from kvtune.statistics.bootstrap import METRICS, RESAMPLES, Bootstrap
+from kvtune.chair import COLUMNS, METRICS
+from kvtune.statistics.bootstrap import RESAMPLES, Bootstrap
 from kvtune.statistics.hypervolume import hypervolume_estimate
 
 

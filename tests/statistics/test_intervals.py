@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtune.chair import COLUMNS, CaptionCounts
-from kvtune.statistics.bootstrap import METRICS, Bootstrap, bootstrap_p_value, resampling_weights, score_intervals
+from kvtune.chair import COLUMNS, METRICS, CaptionCounts
+from kvtune.statistics.bootstrap import Bootstrap, bootstrap_p_value, resampling_weights, score_intervals
 from kvtune.statistics.paired import wilson_interval
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from kvtune.analysis.result import Difference, Validation
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.chair import METRICS
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
@@ -93,12 +94,7 @@ def trial_document(trial: TrialSummary) -> dict[str, Any]:
     return {
         "number": trial.number,
         "params": trial.params,
-        "chair_s": trial.chair_s,
-        "chair_i": trial.chair_i,
-        "precision": trial.precision,
-        "recall": trial.recall,
-        "f1": trial.f1,
-        "mean_words": trial.mean_words,
+        **{name: getattr(trial, name) for name in METRICS},
         "images": trial.images,
         "state": trial.state,
         "published": trial.published,

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING
 
 from kvtune.analysis.result import Validated
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.chair import METRICS, OBJECTIVES
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCORES = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words")
 
 
 def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFrame":
@@ -47,9 +46,9 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
     """
     import pandas as pd
 
-    everything = [*([summary.baseline] if summary.baseline else []), *summary.trials]
+    everything = summary.settings
     parameters = list(dict.fromkeys(name for trial in summary.trials for name in trial.params))
-    with_intervals = [name for name in SCORES if any(name in trial.intervals for trial in everything)]
+    with_intervals = [name for name in METRICS if any(name in trial.intervals for trial in everything)]
     with_statistics = any(trial.length is not None for trial in everything)
     raced = any(trial.state == "raced" for trial in everything)
     front = set(summary.front)
@@ -65,7 +64,7 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
             "chosen": trial.number is not None and trial.number == chosen,
         }
         row |= {f"params_{name}": trial.params.get(name) for name in parameters}
-        row |= {name: getattr(trial, name) for name in SCORES}
+        row |= {name: getattr(trial, name) for name in METRICS}
         for name in with_intervals:
             row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (None, None))
         if with_statistics:
@@ -79,7 +78,7 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
             row |= _held_out(summary.validation.of(trial.number))
         rows.append(row)
     columns = ["study", "kind", "number", "state", "published", "front", "chosen"]
-    columns += [f"params_{name}" for name in parameters] + list(SCORES)
+    columns += [f"params_{name}" for name in parameters] + list(METRICS)
     columns += [f"{name}_{end}" for name in with_intervals for end in ("low", "high")]
     columns += (_STATISTICS if with_statistics else []) + ["images"]
     columns += (["raced_out_by"] if raced else []) + (["below_floor"] if summary.floors else [])
@@ -97,8 +96,8 @@ def cut_baseline_frame(summary: StudySummary) -> "pd.DataFrame":
 
 
 _STATISTICS = [
-    *(f"{name}_{part}" for name in ("chair_s", "f1") for part in ("difference", "difference_low", "difference_high")),
-    *(f"{name}_{part}" for name in ("chair_s", "f1") for part in ("p", "p_adjusted")),
+    *(f"{name}_{part}" for name in OBJECTIVES for part in ("difference", "difference_low", "difference_high")),
+    *(f"{name}_{part}" for name in OBJECTIVES for part in ("p", "p_adjusted")),
     "ties",
     "at_limit",
     "distinct_1",
@@ -113,7 +112,7 @@ _STATISTICS = [
 def _statistics(trial: TrialSummary) -> dict[str, object]:
     """The columns of :data:`_STATISTICS`; missing where the trial was not looked at."""
     row: dict[str, object] = dict.fromkeys(_STATISTICS)
-    for name in ("chair_s", "f1"):
+    for name in OBJECTIVES:
         if name in trial.differences:
             found = trial.differences[name]
             row |= {f"{name}_difference": found.value, f"{name}_p": found.p_value}
@@ -130,7 +129,7 @@ def _statistics(trial: TrialSummary) -> dict[str, object]:
 def _held_out(found: Validated | None) -> dict[str, object]:
     """The columns of held-out rates; missing where the setting was not validated."""
     row: dict[str, object] = {}
-    for name in SCORES:
+    for name in METRICS:
         row[f"holdout_{name}"] = found.holdout.metrics[name] if found else None
         interval = found.holdout.intervals.get(name) if found else None
         row[f"holdout_{name}_low"], row[f"holdout_{name}_high"] = interval or (None, None)

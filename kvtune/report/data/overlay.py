@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kvtune.chair import read_captions_file
+from kvtune.chair import METRICS, read_captions_file
 from kvtune.chair.notes import Note
 from kvtune.errors import RequestError
 from kvtune.report.data.reported import reported_table
@@ -125,8 +125,7 @@ def captions_point(
         raise RequestError(f"{file.name} has {counts[twice[0]]} captions of image {twice[0]}; keep one an image")
     scored = score_captions(captions, ground_truth, fields=file.fields)
     score = scored.score.to_dict()
-    names = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words")
-    rates = {name: score[name] for name in names}
+    rates = {name: score[name] for name in METRICS}
     return OverlayPoint(path.stem, rates, reported=False, source=str(path), notes=tuple(scored.notes))
 
 

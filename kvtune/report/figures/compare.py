@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.report.figures.drawing import (
-    CHAIR_S,
-    F1,
     PALETTE,
+    axis_label,
     column_figure,
     drawn_text,
     give_room,
@@ -54,8 +53,8 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
             axes.plot([], [], dashes, color=colour, label=textwrap.fill(drawn_text(summary.study), _LEGEND_WIDTH))
         axes.plot([], [], "s", color="#555555", markersize=6, markerfacecolor="none", label="baseline")
         axes.plot([], [], "*", color="#555555", markersize=9, markeredgewidth=0, label="chosen")
-        axes.set_xlabel(CHAIR_S)
-        axes.set_ylabel(F1)
+        axes.set_xlabel(axis_label("chair_s"))
+        axes.set_ylabel(axis_label("f1"))
         give_room(axes)
         legend_below(figure, axes)
         return figure

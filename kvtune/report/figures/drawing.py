@@ -1,11 +1,13 @@
 """How all pictures look, and how they are written."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kvtune.chair import METRICS
 from kvtune.files import write_bytes
 from kvtune.text import visible
 
@@ -18,9 +20,6 @@ COLUMN_WIDTH = 3.5
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colours, but for yellow, which is too light for lines."""
-
-CHAIR_S = "CHAIR$_S$ (%), lower is better"
-F1 = "F1 (%), higher is better"
 
 _STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -59,6 +58,13 @@ def column_figure(height: float = 3.0) -> tuple["Figure", "Axes"]:
 
     figure = Figure(figsize=(COLUMN_WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def axis_label(name: str, between: str = ", ") -> str:
+    """Return what an axis says of a metric: its name, its unit and, of an objective, which way is better."""
+    metric = METRICS[name]
+    label = re.sub(r"_(\w)$", r"$_\1$", metric.label) + (" (%)" if metric.unit == "%" else "")
+    return f"{label}{between}{metric.better} is better" if metric.objective else label
 
 
 def drawn_text(text: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from kvtune.analysis.summary import StudySummary
 from kvtune.report.data.overlay import OverlayPoint
-from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, drawn_text, give_room, halo, legend_below, style
+from kvtune.report.figures.drawing import axis_label, column_figure, drawn_text, give_room, halo, legend_below, style
 from kvtune.report.figures.points import draw_points, number_points
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, front_line, marks
 
@@ -27,8 +27,8 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
             axes.plot(*zip(*corners, strict=True), color=LOOKS["front"].colour, linewidth=1, zorder=2)
         _draw_overlays(axes, overlays)
         images = summary.subset.get("images")
-        axes.set_xlabel(CHAIR_S + (f"; {images} images" if images else ""))
-        axes.set_ylabel(F1)
+        axes.set_xlabel(axis_label("chair_s") + (f"; {images} images" if images else ""))
+        axes.set_ylabel(axis_label("f1"))
         give_room(axes)
         _draw_cut_baseline(axes, summary)
         legend_below(figure, axes)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from kvtune.analysis.result import Validated, Validation
-from kvtune.report.figures.drawing import CHAIR_S, F1, column_figure, give_room, legend_below, style
+from kvtune.report.figures.drawing import axis_label, column_figure, give_room, legend_below, style
 from kvtune.report.figures.points import HOLLOW, SIZES, error_bars, number_points
 from kvtune.report.roles import LOOKS, Role
 
@@ -29,8 +29,8 @@ def held_out_figure(found: Validation, chosen: int | None) -> "Figure":
                     _draw(axes, setting, role, label)
                     label = "_"  # name it once
         axes.plot([], [], ".-", color="#999999", markersize=3, linewidth=0.7, label="from tune images")
-        axes.set_xlabel(f"{CHAIR_S}; {found.subset['images']} held-out images")
-        axes.set_ylabel(F1)
+        axes.set_xlabel(f"{axis_label('chair_s')}; {found.subset['images']} held-out images")
+        axes.set_ylabel(axis_label("f1"))
         give_room(axes)
         legend_below(figure, axes)
         numbered = [(setting.number, setting.holdout.metrics) for setting in found.settings]

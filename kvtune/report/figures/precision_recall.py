@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kvtune.analysis.summary import StudySummary
-from kvtune.report.figures.drawing import column_figure, give_room, halo, legend_below, style
+from kvtune.report.figures.drawing import axis_label, column_figure, give_room, halo, legend_below, style
 from kvtune.report.figures.points import draw_points
 from kvtune.report.roles import LOOKS
 
@@ -29,8 +29,8 @@ def precision_recall_figure(summary: StudySummary, chosen: int | None) -> "Figur
         figure, axes = column_figure()
         draw_points(axes, summary, chosen, "recall", "precision")
         _draw_cut_baseline(axes, summary)
-        axes.set_xlabel("recall (%)")
-        axes.set_ylabel("precision (%)")
+        axes.set_xlabel(axis_label("recall"))
+        axes.set_ylabel(axis_label("precision"))
         give_room(axes)
         legend_below(figure, axes)
         if axes.lines:

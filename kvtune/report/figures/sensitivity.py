@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 from kvtune.analysis.sensitivity import Sensitivity, Sweep
-from kvtune.report.figures.drawing import CHAIR_S, COLUMN_WIDTH, F1, PALETTE, style
+from kvtune.chair import OBJECTIVES
+from kvtune.report.figures.drawing import COLUMN_WIDTH, PALETTE, axis_label, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_LABELS = {"chair_s": CHAIR_S.replace(", ", ",\n"), "f1": F1.replace(", ", ",\n")}
 _ROW = 1.15
 """Inches."""
 
@@ -27,12 +27,12 @@ def sensitivity_figure(found: Sensitivity) -> "Figure":
     with style():
         count = len(found.sweeps)
         figure = Figure(figsize=(COLUMN_WIDTH, _ROW * count + 0.5), layout="constrained")
-        grid = figure.subplots(count, len(_LABELS), sharey="col", sharex="row", squeeze=False)
+        grid = figure.subplots(count, len(OBJECTIVES), sharey="col", sharex="row", squeeze=False)
         for row, sweep in zip(grid, found.sweeps, strict=True):
-            for axes, metric, colour in zip(row, _LABELS, PALETTE, strict=False):
+            for axes, metric, colour in zip(row, OBJECTIVES, PALETTE, strict=False):
                 _draw(axes, sweep, metric, colour, found.baseline[metric])
-        for axes, label in zip(grid[0], _LABELS.values(), strict=True):
-            axes.set_title(label, fontsize=8)
+        for axes, metric in zip(grid[0], OBJECTIVES, strict=True):
+            axes.set_title(axis_label(metric, ",\n"), fontsize=8)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, handlelength=1.6)
         return figure

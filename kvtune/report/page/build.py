@@ -11,6 +11,7 @@ from typing import Any
 
 import kvtune
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.chair import METRICS
 from kvtune.report.data.document import overlay_document, study_document, trial_document
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.page.pack import PackedCaptions
@@ -89,6 +90,10 @@ def _page_document(
                 "intervals": {},
             }
             for index, overlay in enumerate(overlays)
+        ],
+        "metrics": [
+            {"name": name, "label": metric.label, "unit": metric.unit, "objective": metric.objective}
+            for name, metric in METRICS.items()
         ],
         "notes": _notes(summary, chosen, overlays),
         "staircase": front_line(summary),

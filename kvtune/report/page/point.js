@@ -8,14 +8,14 @@ function scores(point) {
   const row = (label, cell) => table.append(tag("tr", {}, tag("th", {scope: "row"}, label), ...columns.map(column => tag("td", {}, ...cell(column)))));
   const small = text => text ? [" ", tag("small", {}, text)] : [];
   for (const [metric, label] of RATES) row(label, from => [rate(from[metric]), ...small(interval(from, metric))]);
-  for (const [metric, label] of [["chair_s", "CHAIR_S"], ["f1", "F1"]]) {
+  for (const [metric, label] of OBJECTIVES) {
     if (!columns.some(from => from.differences && from.differences[metric])) continue;
     row(`${label} − baseline`, from => {
       const difference = from.differences[metric];
       return difference ? [signed(difference.value), ...small(`${signed(difference.interval[0])} to ${signed(difference.interval[1])}, ${pValue(difference.p_adjusted)}`)] : ["–"];
     });
   }
-  row("words", from => [rate(from.mean_words)]);
+  for (const [metric, label] of LENGTH) row(label, from => [rate(from[metric])]);
   return table;
 }
 function pValue(p) { return p < 0.001 ? "p\u00a0<\u00a00.001" : `p\u00a0${p.toFixed(3)}`; }
@@ -34,7 +34,7 @@ function remarks(point) {
 /* The two objectives, for the tip. */
 function summaryOf(point) {
   const list = tag("dl"), found = heldOut(point);
-  for (const [metric, label] of [["chair_s", "CHAIR_S"], ["f1", "F1"]]) {
+  for (const [metric, label] of OBJECTIVES) {
     list.append(tag("dt", {}, label), tag("dd", {}, rate(point[metric]), " ", tag("small", {}, interval(point, metric))));
     if (found) list.append(tag("dt", {}, `${label}, held-out`), tag("dd", {}, rate(found.metrics[metric]), " ", tag("small", {}, interval(found, metric))));
   }

@@ -8,7 +8,8 @@ const drawn = points.concat(study.overlays).filter(p => p.drawn).sort((a, b) => 
 const byKey = new Map(points.concat(study.overlays).map(p => [key(p), p]));
 /* Held-out results by the key of their point; those of a published preset that is no trial under "published". */
 const validated = new Map((study.validation ? study.validation.settings : []).map(s => [s.number !== null ? String(s.number) : s.roles[0], s]));
-const RATES = [["chair_s", "CHAIR_S"], ["chair_i", "CHAIR_I"], ["precision", "precision"], ["recall", "recall"], ["f1", "F1"]];
+/* Metrics as [name, label]: those in percent, those of the front, the others. */
+const [RATES, OBJECTIVES, LENGTH] = [m => m.unit === "%", m => m.objective, m => m.unit !== "%"].map(wanted => study.metrics.filter(wanted).map(m => [m.name, m.label]));
 const ROLE_NAMES = {chosen: "chosen", baseline: "baseline", published: "published preset", front: "front", complete: "other trials", raced: "raced out", overlay: "other method"};
 const PAGE_LENGTH = 10;
 const state = {selected: null, sort: {column: null, falling: false}, shown: PAGE_LENGTH};

@@ -26,8 +26,7 @@ def caption_sets(
         wanted = (trial.number is None, number == chosen, trial.published, number in summary.front, True)
         return wanted.index(True), number
 
-    everything = [*([summary.baseline] if summary.baseline else []), *summary.trials]
-    for trial in sorted(everything, key=rank):
+    for trial in sorted(summary.settings, key=rank):
         lines = read_captions(folder.trial_captions(trial.number))
         if trial.state == "raced":
             judged = load_manifest(folder).image_order[: trial.images]

@@ -12,10 +12,12 @@ from rich.text import Text
 
 from kvtune.analysis.result import Result
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.chair import OBJECTIVES
 from kvtune.report.data.document import trial_document, validation_document
 from kvtune.report.data.frames import trials_frame
 from kvtune.report.roles import LOOKS, roles
-from kvtune.report.terminal.trials import OBJECTIVES, RATES, fitting, listed, rate, with_interval
+from kvtune.report.terminal.cells import LENGTH, RATES, heading, rate, with_interval
+from kvtune.report.terminal.trials import fitting, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,12 +55,11 @@ def comparison_table(studies: Sequence[Compared], console: Console) -> Renderabl
     in a table of their own.
     """
     draw = _Drawing(studies, console.options.ascii_only)
-    all_rates = tuple(RATES)
     held_out = OBJECTIVES if any(each.summary.validation for each in studies) else ()
     apart: list[RenderableType] = ["", draw.table((), held_out)] if held_out else []
     layouts: list[RenderableType] = [
-        draw.table(all_rates, held_out, intervals=all_rates),
-        draw.table(all_rates, held_out, intervals=OBJECTIVES),
+        draw.table(RATES, held_out, intervals=RATES),
+        draw.table(RATES, held_out, intervals=OBJECTIVES),
         draw.table(OBJECTIVES, held_out, intervals=OBJECTIVES),
         Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), *apart),
     ]
@@ -136,22 +137,22 @@ class _Drawing:
     def table(self, rates: Sequence[str], held_out: Sequence[str], intervals: Sequence[str] = ()) -> Table:
         """The rates on tune images with those intervals, and the rates on held-out images, always with intervals."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        tune = (*rates, *LENGTH) if rates else ()
         table.add_column("study", overflow="fold", max_width=34)
-        for names, above in ((rates, "tune\n" if held_out else ""), (held_out, "held-out\n")):
+        for names, above in ((tune, "tune\n" if held_out else ""), (held_out, "held-out\n")):
             for name in names:
-                arrow = "" if self.ascii_only else {"chair_s": " ↓", "f1": " ↑"}.get(name, "")
-                table.add_column(above + RATES[name] + arrow, justify="right", no_wrap=True)
+                label = heading(name, ascii_only=self.ascii_only)
+                table.add_column(above + label, justify="right", no_wrap=True)
         if rates:
-            table.add_column("words", justify="right", no_wrap=True)
             table.add_column("hyper-\nvolume", justify="right", no_wrap=True)
         for index, each in enumerate(self.studies):
             if index:
                 table.add_row()
-            blank = [""] * (len(rates) + len(held_out) + 1)
-            volume = [*blank, self._dashed(rate(each.summary.hypervolume))] if rates else []
+            blank = [""] * (len(tune) + len(held_out))
+            volume = [*blank, rate(each.summary.hypervolume)] if rates else []
             table.add_row(Text(each.summary.study, style="bold"), *volume)
             for trial in each.rows:
-                table.add_row(self._name(each, trial), *self._cells(each, trial, rates, held_out, intervals))
+                table.add_row(self._name(each, trial), *self._cells(each, trial, tune, held_out, intervals))
         return table
 
     def _name(self, each: Compared, trial: TrialSummary) -> Text:
@@ -175,13 +176,8 @@ class _Drawing:
         ]
         found = each.held_out(trial.number)
         for name in held_out:
-            cells.append(with_interval(found.metrics[name], found.intervals.get(name)) if found else "–")
-        if rates:
-            cells += [rate(trial.mean_words), ""]
-        return [self._dashed(cell) for cell in cells]
-
-    def _dashed(self, text: str) -> str:
-        return text.replace("–", "-") if self.ascii_only else text
+            cells.append(with_interval(found.metrics[name], found.intervals.get(name)) if found else rate(None))
+        return [*cells, ""] if rates else cells
 
 
 def _subsets(studies: Sequence[Compared]) -> Counter[str]:

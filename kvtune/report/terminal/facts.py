@@ -3,9 +3,10 @@
 from collections import Counter
 from typing import Any
 
-from kvtune.analysis.claims import LABELS, claim, claims
+from kvtune.analysis.claims import claim, claims
 from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summary import State, StudySummary
+from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.chair.notes import Note
 from kvtune.errors import KvtuneError, RequestError
 
@@ -15,8 +16,6 @@ _STATE_WORDS: dict[State, str] = {
     "failed": "failed",
     "running": "running",
 }
-
-_FLOORS = {"f1": "F1 of at least", "mean_words": "words a caption of at least"}
 
 
 def subject(summary: StudySummary) -> str:
@@ -69,7 +68,7 @@ def floors(summary: StudySummary) -> str | None:
     """What a trial must reach to be on the front, and how many do not; None where nothing is asked of it."""
     if not summary.floors:
         return None
-    asked = " and ".join(f"{_FLOORS.get(name, name)} {least:g}" for name, least in summary.floors.items())
+    asked = " and ".join(f"{METRICS[name].label} of at least {least:g}" for name, least in summary.floors.items())
     below = sum(bool(trial.below_floor) for trial in summary.trials)
     return f"On the front only with {asked}; {_count(below, 'trial')} below"
 
@@ -98,7 +97,7 @@ def against_baseline(summary: StudySummary, number: int) -> list[str]:
     if validated is None or summary.validation is None:
         return [f"{said}. It was chosen on these images: kvtune validate measures it on others"]
     differences = {name: found.plain() for name, found in validated.holdout.differences.items()}
-    held_out = "; ".join(claim(metric, differences[metric]) for metric in LABELS if metric in differences)
+    held_out = "; ".join(claim(metric, differences[metric]) for metric in OBJECTIVES if metric in differences)
     return [said, f"The same on {_count(summary.validation.subset['images'], 'held-out image')}: {held_out}"]
 
 
@@ -122,11 +121,7 @@ def length_flags(summary: StudySummary, chosen: int | None = None) -> str | None
 def at_limit(summary: StudySummary, chosen: int | None = None) -> str | None:
     """How many captions hit the token limit: of the baseline, the chosen trial and the trial with most; None where
     nobody looked."""
-    shares = {
-        trial.number: trial.length.at_limit
-        for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]
-        if trial.length is not None
-    }
+    shares = {trial.number: trial.length.at_limit for trial in summary.settings if trial.length is not None}
     if not shares:
         return None
     most = max(shares, key=lambda number: shares[number])

@@ -7,9 +7,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.analysis.claims import LABELS, claim
+from kvtune.analysis.claims import claim
 from kvtune.analysis.result import Validated, Validation
-from kvtune.report.terminal.trials import fitting, listed, rate
+from kvtune.chair import METRICS, OBJECTIVES
+from kvtune.report.terminal.cells import LENGTH, interval, rate, with_interval
+from kvtune.report.terminal.trials import fitting, listed
 from kvtune.text import visible
 
 
@@ -18,13 +20,12 @@ def validation_view(found: Validation, console: Console) -> RenderableType:
 
     Where the console is too narrow for all of it in one row, scores and differences are tables of their own.
     """
-    both = tuple(LABELS)
-    scores = _table(found, both, scores=True, differences=False)
-    apart = [_table(found, (metric,), scores=False, differences=True) for metric in both]
-    each = [_table(found, (metric,), scores=True, differences=False) for metric in both]
+    scores = _table(found, OBJECTIVES, scores=True, differences=False)
+    apart = [_table(found, (metric,), scores=False, differences=True) for metric in OBJECTIVES]
+    each = [_table(found, (metric,), scores=True, differences=False) for metric in OBJECTIVES]
     layouts: list[RenderableType] = [
-        _table(found, both, scores=True, differences=True),
-        Group(scores, "", _table(found, both, scores=False, differences=True)),
+        _table(found, OBJECTIVES, scores=True, differences=True),
+        Group(scores, "", _table(found, OBJECTIVES, scores=False, differences=True)),
         Group(scores, "", apart[0], "", apart[1]),
         Group(each[0], "", each[1], "", apart[0], "", apart[1]),
     ]
@@ -45,7 +46,7 @@ def sentences(found: Validation) -> list[str]:
     """What each setting may claim against the baseline on the held-out images."""
     return [
         f"{label(each)} on held-out images: "
-        + "; ".join(claim(metric, each.holdout.differences[metric].plain()) for metric in LABELS)
+        + "; ".join(claim(metric, each.holdout.differences[metric].plain()) for metric in OBJECTIVES)
         for each in found.settings
         if each.holdout.differences
     ]
@@ -67,9 +68,10 @@ def _table(found: Validation, metrics: Sequence[str], *, scores: bool, differenc
         columns = ["tune", "held-out"] if scores else []
         columns += ["difference", "p", "shrinkage"] if differences else []
         for column in columns:
-            table.add_column(f"{LABELS[metric]}\n{column}", justify="right", no_wrap=True)
+            table.add_column(f"{METRICS[metric].label}\n{column}", justify="right", no_wrap=True)
     if scores:
-        table.add_column("words\nheld-out", justify="right", no_wrap=True)
+        for metric in LENGTH:
+            table.add_column(f"{METRICS[metric].label}\nheld-out", justify="right", no_wrap=True)
     for setting in found.settings:
         if not scores and not setting.holdout.differences:
             continue
@@ -77,28 +79,22 @@ def _table(found: Validation, metrics: Sequence[str], *, scores: bool, differenc
         for metric in metrics:
             if scores:
                 tune = None if setting.tune is None else setting.tune.metrics[metric]
-                cells += [rate(tune), _with_interval(setting, metric)]
+                cells += [rate(tune), with_interval(setting.holdout.metrics[metric], setting.holdout.intervals[metric])]
             if differences:
                 cells += _difference(setting, metric)
         if scores:
-            cells.append(rate(setting.holdout.metrics["mean_words"]))
+            cells += [rate(setting.holdout.metrics[metric]) for metric in LENGTH]
         table.add_row(Text(label(setting)), *map(Text, cells))
     return table
-
-
-def _with_interval(setting: Validated, metric: str) -> str:
-    low, high = setting.holdout.intervals[metric]
-    return f"{rate(setting.holdout.metrics[metric])}\n{low:.1f} to {high:.1f}"
 
 
 def _difference(setting: Validated, metric: str) -> list[str]:
     found = setting.holdout.differences.get(metric)
     if found is None:
         return ["", "", ""]
-    low, high = found.interval
     shrinkage = f"{setting.shrinkage[metric]:+.1f}" if metric in setting.shrinkage else ""
     return [
-        f"{found.value:+.1f}\n{low:+.1f} to {high:+.1f}",
+        f"{found.value:+.1f}\n{interval(found.interval, signed=True)}",
         "<0.001" if found.p_adjusted < 0.001 else f"{found.p_adjusted:.3f}",
         shrinkage,
     ]

@@ -5,7 +5,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kvtune.analysis.summary import StudySummary
-from kvtune.report.terminal.trials import OBJECTIVES, RATES, rate
+from kvtune.chair import OBJECTIVES
+from kvtune.report.terminal.cells import LENGTH, heading, rate
 
 _FIRST_COLUMN = 17
 _COLUMN = 7
@@ -19,13 +20,12 @@ def cut_table(summary: StudySummary, console: Console) -> Table | None:
     """
     if not summary.cut_baseline:
         return None
-    arrows = {} if console.options.ascii_only else {"chair_s": " ↓", "f1": " ↑"}
     cuts = summary.cut_baseline[: max(1, (console.width - _FIRST_COLUMN) // _COLUMN)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("sentences kept", no_wrap=True)
     for cut in cuts:
         table.add_column(str(cut.sentences), justify="right", no_wrap=True, min_width=_COLUMN - 2)
-    table.add_row("words", *(f"{cut.mean_words:.0f}" for cut in cuts))
-    for name in OBJECTIVES:
-        table.add_row(RATES[name] + arrows.get(name, ""), *(rate(getattr(cut, name)) for cut in cuts))
+    for name in (*LENGTH, *OBJECTIVES):
+        label = heading(name, ascii_only=console.options.ascii_only)
+        table.add_row(label, *(rate(getattr(cut, name)) for cut in cuts))
     return table

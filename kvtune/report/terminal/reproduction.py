@@ -10,11 +10,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.analysis.claims import LABELS, claim
+from kvtune.analysis.claims import claim
+from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.files import write_json, write_text
 from kvtune.report.data.reported import Reported, reported
 from kvtune.report.study_files import write_frame
-from kvtune.report.terminal.trials import RATES, fitting, rate
+from kvtune.report.terminal.cells import LENGTH, RATES, interval, rate, with_interval
+from kvtune.report.terminal.trials import fitting
 from kvtune.reproduce import ModelResult, SettingResult
 from kvtune.reproduce.documents import FORMAT
 from kvtune.reproduce.paper_settings import LAMBDAS
@@ -26,17 +28,16 @@ if TYPE_CHECKING:
 SECOND_HAND = "*"
 """Marks numbers that were read in a summary of the paper."""
 
-_OTHERS = ("chair_i", "precision", "recall")
+_OTHERS = tuple(name for name in RATES if name not in OBJECTIVES)
 
 
 def reproduction_view(found: ModelResult, console: Console) -> RenderableType:
     """Return one model's table, our numbers beside the reported ones, and what follows from them in sentences."""
-    both = tuple(LABELS)
     layouts: list[RenderableType] = [
-        _table(found, both, _OTHERS, intervals=True),
-        _table(found, both, _OTHERS),
-        _table(found, both),
-        Group(_table(found, both[:1]), "", _table(found, both[1:])),
+        _table(found, OBJECTIVES, _OTHERS, intervals=True),
+        _table(found, OBJECTIVES, _OTHERS),
+        _table(found, OBJECTIVES),
+        Group(_table(found, OBJECTIVES[:1]), "", _table(found, OBJECTIVES[1:])),
     ]
     weights = ", ".join(filter(None, (found.id, found.revision and found.revision[:12], found.dtype)))
     head = f"{_title(found)} with {found.model} ({weights}): {_images(found)}"
@@ -53,7 +54,7 @@ def sentences(found: ModelResult) -> list[str]:
         *_anchor(found),
         *(
             f"{_capital(label(found, setting))} against greedy decoding: "
-            + "; ".join(claim(metric, setting.result.differences[metric].plain()) for metric in LABELS)
+            + "; ".join(claim(metric, setting.result.differences[metric].plain()) for metric in OBJECTIVES)
             for setting in found.settings
             if setting.result.differences
         ),
@@ -121,13 +122,13 @@ def reproduction_frame(found: ModelResult) -> "pd.DataFrame":
 def reproduction_markdown(found: ModelResult) -> str:
     """Return the table in Markdown, 95 % intervals in brackets, with its sentences below."""
     lines = [f"**{_title(found)} with {found.model}: {_images(found)}**", ""]
-    columns = ["", *(f"{name}{part}" for name in LABELS.values() for part in ("", ", reported")), "words"]
+    columns = ["", *(f"{METRICS[name].label}{part}" for name in OBJECTIVES for part in ("", ", reported"))]
+    columns += [METRICS[name].label for name in LENGTH]
     lines += ["| " + " | ".join(columns) + " |", "|---" + "|---:" * (len(columns) - 1) + "|"]
     for setting in found.settings:
         cells = [label(found, setting)]
-        for metric in LABELS:
-            low, high = setting.result.intervals[metric]
-            cells.append(f"{rate(setting.result.metrics[metric])} ({low:.1f} to {high:.1f})")
+        for metric in OBJECTIVES:
+            cells.append(f"{rate(setting.result.metrics[metric])} ({interval(setting.result.intervals[metric])})")
             cells.append(_reported_cell(found, setting, metric).replace(SECOND_HAND, f"\\{SECOND_HAND}"))
         lines.append("| " + " | ".join([*cells, rate(setting.result.metrics["mean_words"])]) + " |")
     listed = [sentence.replace(SECOND_HAND, f"\\{SECOND_HAND}") for sentence in sentences(found)]
@@ -154,10 +155,9 @@ def _table(found: ModelResult, metrics: Sequence[str], others: Sequence[str] = (
     table.add_column("", no_wrap=True)
     for metric in metrics:
         for column in ("here", "reported", "difference"):
-            table.add_column(f"{LABELS[metric]}\n{column}", justify="right", no_wrap=True)
-    for metric in others:
-        table.add_column(RATES[metric], justify="right", no_wrap=True)
-    table.add_column("words", justify="right", no_wrap=True)
+            table.add_column(f"{METRICS[metric].label}\n{column}", justify="right", no_wrap=True)
+    for metric in (*others, *LENGTH):
+        table.add_column(METRICS[metric].label, justify="right", no_wrap=True)
     for setting in found.settings:
         cells = [label(found, setting)]
         for metric in metrics:
@@ -165,13 +165,13 @@ def _table(found: ModelResult, metrics: Sequence[str], others: Sequence[str] = (
             cells += [_ours(setting, metric), _reported_cell(found, setting, metric)]
             cells.append("" if difference is None else f"{difference:+.1f}")
         cells += [_ours(setting, metric) if intervals else rate(setting.result.metrics[metric]) for metric in others]
-        table.add_row(*map(Text, [*cells, rate(setting.result.metrics["mean_words"])]))
+        cells += [rate(setting.result.metrics[metric]) for metric in LENGTH]
+        table.add_row(*map(Text, cells))
     return table
 
 
 def _ours(setting: SettingResult, metric: str) -> str:
-    low, high = setting.result.intervals[metric]
-    return f"{rate(setting.result.metrics[metric])}\n{low:.1f} to {high:.1f}"
+    return with_interval(setting.result.metrics[metric], setting.result.intervals[metric])
 
 
 def _reported(found: ModelResult, setting: SettingResult) -> Reported | None:
@@ -236,8 +236,8 @@ def _anchor(found: ModelResult) -> list[str]:
     theirs = _reported(found, setting) if setting is not None else None
     if setting is None or theirs is None:
         return []
-    missed = [LABELS[metric] for metric in LABELS if not _within(setting, theirs, metric)]
-    scores = " and ".join(f"{LABELS[metric]} {rate(theirs.scores[metric])}" for metric in LABELS)
+    missed = [METRICS[metric].label for metric in OBJECTIVES if not _within(setting, theirs, metric)]
+    scores = " and ".join(f"{METRICS[metric].label} {rate(theirs.scores[metric])}" for metric in OBJECTIVES)
     text = f"Check: OPERA's own greedy captions of all of {found.subset['name']} have {scores}; "
     if missed:
         return [
@@ -258,9 +258,9 @@ def _sources(found: ModelResult) -> list[str]:
     baseline = found.setting("baseline")
     assert baseline is not None
     chance = {}
-    for metric in LABELS:
+    for metric in OBJECTIVES:
         low, high = baseline.result.intervals[metric]
-        chance[LABELS[metric]] = math.sqrt(2) * (high - low) / 2
+        chance[METRICS[metric].label] = math.sqrt(2) * (high - low) / 2
     spread = " and ".join(f"{value:.1f} points of {name}" for name, value in chance.items())
     told = [
         "The paper's 500 images are others, and their ids are not published: two sets of as many images as here differ "

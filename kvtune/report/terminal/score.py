@@ -8,9 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.chair import ChairScore, ChairScorer
+from kvtune.chair import METRICS, ChairScore, ChairScorer
 from kvtune.chair.cleaning import Cleaning
 from kvtune.chair.notes import Note, look_at, look_at_cleaning
+from kvtune.report.terminal.cells import interval
 from kvtune.statistics.bootstrap import Interval, score_intervals
 
 
@@ -99,16 +100,9 @@ def score_view(scored: Scored) -> RenderableType:
     table.add_column(justify="right")
     table.add_column()
     table.add_column(style="dim")
-    for name, label, meaning in (
-        ("chair_s", "CHAIR_S", "% of captions with a hallucinated object"),
-        ("chair_i", "CHAIR_I", "% of mentions that are hallucinated"),
-        ("precision", "precision", "% of the objects mentioned"),
-        ("recall", "recall", "% of the objects in these images"),
-        ("f1", "F1", "their harmonic mean"),
-        ("mean_words", "words", "tokens a caption"),
-    ):
-        interval = "{:.1f} to {:.1f}".format(*scored.intervals[name]) if name in scored.intervals else ""
-        table.add_row(label, f"{getattr(score, name):.2f}", interval, meaning)
+    for name, metric in METRICS.items():
+        bounds = interval(scored.intervals[name]) if name in scored.intervals else ""
+        table.add_row(metric.label, f"{getattr(score, name):.2f}", bounds, metric.meaning)
     images = "1 image" if scored.images == 1 else f"{scored.images} images"
     table.add_row("captions", str(score.captions), "", f"of {images}; 95 % intervals")
     table.add_row("scorer", "", "", score.scorer)

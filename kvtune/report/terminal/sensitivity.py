@@ -7,9 +7,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.analysis.claims import LABELS
 from kvtune.analysis.sensitivity import Sensitivity, Sweep
-from kvtune.report.terminal.trials import fitting, number, rate
+from kvtune.chair import METRICS, OBJECTIVES
+from kvtune.report.terminal.cells import LENGTH, interval, number, rate
+from kvtune.report.terminal.trials import fitting
 from kvtune.text import visible
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def sensitivity_view(found: Sensitivity, console: Console) -> RenderableType:
     for sweep in found.sweeps:
         parts += [
             Text(),
-            fitting([_table(sweep, "{} ({:.1f} to {:.1f})"), _table(sweep, "{}\n{:.1f}–{:.1f}")], console),
+            fitting([_table(sweep, "{} ({})"), _table(sweep, "{}\n{}")], console),
         ]
     parts.append(Text())
     if found.importance is None:
@@ -33,7 +34,7 @@ def sensitivity_view(found: Sensitivity, console: Console) -> RenderableType:
     for objective, shares in (found.importance or {}).items():
         ranked = sorted(shares.items(), key=lambda share: -share[1])
         told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
-        parts.append(Text(f"Importance for {LABELS[objective]} (PED-ANOVA): {told}"))
+        parts.append(Text(f"Importance for {METRICS[objective].label} (PED-ANOVA): {told}"))
     return Group(*parts)
 
 
@@ -52,18 +53,17 @@ def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":
 
 
 def _table(sweep: Sweep, cell: str) -> Table:
-    """``cell`` formats a rate with the ends of its interval."""
+    """``cell`` formats a rate with its interval."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(sweep.parameter, justify="right", no_wrap=True)
-    for heading in (*LABELS.values(), "words"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for metric in (*OBJECTIVES, *LENGTH):
+        table.add_column(METRICS[metric].label, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for point in sweep.points:
         cells = [number(point.value)]
-        for metric in LABELS:
-            low, high = point.intervals[metric]
-            cells.append(cell.format(rate(point.metrics[metric]), low, high))
-        cells.append(rate(point.metrics["mean_words"]))
+        for metric in OBJECTIVES:
+            cells.append(cell.format(rate(point.metrics[metric]), interval(point.intervals[metric])))
+        cells += [rate(point.metrics[metric]) for metric in LENGTH]
         cells.append("held" if point.value == sweep.held else "" if point.trial is None else f"trial {point.trial}")
         table.add_row(*cells)
     return table

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kvtune.analysis.overview import Overview
-from kvtune.report.terminal.trials import fitting, rate
+from kvtune.report.terminal.cells import rate
+from kvtune.report.terminal.trials import fitting
 from kvtune.text import visible
 
 

@@ -9,9 +9,10 @@ from rich.text import Text
 from kvtune.analysis.summary import StudySummary
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.terminal import facts
+from kvtune.report.terminal.cells import number
 from kvtune.report.terminal.length_control import cut_table
 from kvtune.report.terminal.scatter import scatter
-from kvtune.report.terminal.trials import every_row, front_rows, listed, number, shared_parameters, trials_table
+from kvtune.report.terminal.trials import front_rows, listed, shared_parameters, trials_table
 from kvtune.text import visible
 
 _WIDEST_PICTURE = 100
@@ -48,7 +49,7 @@ def front_view(
     )
     if picture:
         parts += [Text(), picture]
-    rows = every_row(summary) if every else front_rows(summary, chosen["trial"])
+    rows = summary.settings if every else front_rows(summary, chosen["trial"])
     if rows:
         parts += [Text(), trials_table(summary, chosen["trial"], console, overlays, rows=rows)]
     cuts = cut_table(summary, console)

@@ -10,14 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.chair import OBJECTIVES
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
+from kvtune.report.terminal.cells import LENGTH, RATES, heading, number, rate, with_interval
 from kvtune.text import visible
-
-RATES = {"chair_s": "CHAIR_S", "chair_i": "CHAIR_I", "precision": "precision", "recall": "recall", "f1": "F1"}
-"""Scores in percent by their names in tables; the first is minimised, F1 maximised."""
-
-OBJECTIVES = ("chair_s", "f1")
 
 
 def trials_table(
@@ -44,12 +41,11 @@ def trials_table(
     """
     names = varying_parameters(summary)
     draw = _Drawing(summary, chosen, console, front_rows(summary, chosen) if rows is None else rows, overlays)
-    all_rates = tuple(RATES)
     layouts: list[RenderableType] = [
-        draw.table(all_rates, names, intervals=all_rates),
-        draw.table(all_rates, names, intervals=OBJECTIVES),
-        Group(draw.table(all_rates, (), intervals=all_rates), "", draw.table((), names)),
-        Group(draw.table(all_rates, (), intervals=OBJECTIVES), "", draw.table((), names)),
+        draw.table(RATES, names, intervals=RATES),
+        draw.table(RATES, names, intervals=OBJECTIVES),
+        Group(draw.table(RATES, (), intervals=RATES), "", draw.table((), names)),
+        Group(draw.table(RATES, (), intervals=OBJECTIVES), "", draw.table((), names)),
         Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), "", draw.table((), names)),
     ]
     return fitting(layouts, console)
@@ -81,25 +77,6 @@ def shared_parameters(summary: StudySummary) -> dict[str, Any]:
     return {k: v for trial in summary.trials[:1] for k, v in trial.params.items() if k not in varying}
 
 
-def number(value: Any) -> str:
-    """Return a parameter's value as tables show it: three significant digits, no ``True``/``False`` spelling."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return str(value)
-
-
-def rate(value: float | None) -> str:
-    """Return a rate in percent with one decimal, or a dash where there is none."""
-    return "–" if value is None else f"{value:.1f}"
-
-
-def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
-    """Return a rate with its interval on a second line, where there is one."""
-    return rate(value) + (f"\n{interval[0]:.1f}–{interval[1]:.1f}" if interval is not None else "")
-
-
 class _Drawing:
     def __init__(
         self,
@@ -122,27 +99,26 @@ class _Drawing:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
         table.add_column("trial", no_wrap=True)
         for name in parameters:
-            table.add_column(_heading(name), justify="right", no_wrap=True)
-        for name in rates:
-            arrow = {"chair_s": " ↓", "f1": " ↑"}.get(name, "")
-            table.add_column(RATES[name] + ("" if self.ascii_only else arrow), justify="right", no_wrap=True)
-        if rates:
-            table.add_column("words", justify="right", no_wrap=True)
+            table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
+        metrics = (*rates, *LENGTH) if rates else ()
+        for name in metrics:
+            table.add_column(heading(name, ascii_only=self.ascii_only), justify="right", no_wrap=True)
         if rates and not self.same_images:
             table.add_column("images", justify="right", no_wrap=True)
         for trial in self.rows:
             if not rates and not trial.params:
                 continue
             cells = [number(trial.params[name]) if name in trial.params else "" for name in parameters]
-            cells += [self._rate(trial, name, name in intervals) for name in rates]
-            if rates:
-                cells.append(self._dashed(rate(trial.mean_words)))
+            cells += [
+                with_interval(getattr(trial, name), trial.intervals.get(name) if name in intervals else None)
+                for name in metrics
+            ]
             if rates and not self.same_images:
                 cells.append(str(trial.images))
             table.add_row(self._name(trial), *map(Text, cells))
         for point in self.overlays if rates else ():
             cells = [""] * len(parameters)
-            cells += [self._dashed(rate(point.scores.get(name))) for name in (*rates, "mean_words")]
+            cells += [rate(point.scores.get(name)) for name in metrics]
             table.add_row(self._overlay_name(point), *map(Text, cells))
         return table
 
@@ -169,12 +145,6 @@ class _Drawing:
         text.append(OVERLAY_LOOK.ascii_glyph if self.ascii_only else OVERLAY_LOOK.glyph, style=OVERLAY_LOOK.style)
         return text.append(f" {visible(point.label)}\n  ({point.kind})")
 
-    def _rate(self, trial: TrialSummary, name: str, interval: bool) -> str:
-        return self._dashed(with_interval(getattr(trial, name), trial.intervals.get(name) if interval else None))
-
-    def _dashed(self, text: str) -> str:
-        return text.replace("–", "-") if self.ascii_only else text
-
 
 def front_rows(summary: StudySummary, chosen: int | None) -> list[TrialSummary]:
     """Return baseline, published preset, chosen trial and front by rising CHAIR_S, those of them that there are."""
@@ -182,16 +152,6 @@ def front_rows(summary: StudySummary, chosen: int | None) -> list[TrialSummary]:
     by_number = {trial.number: trial for trial in summary.trials}
     named = [t for t in summary.trials if (t.published or t.number == chosen) and t.number not in summary.front]
     return [*baseline, *named, *(by_number[number] for number in summary.front)]
-
-
-def every_row(summary: StudySummary) -> list[TrialSummary]:
-    """Return the baseline, if it is judged, and all trials by number."""
-    return [*([summary.baseline] if summary.baseline else []), *summary.trials]
-
-
-def _heading(parameter: str) -> str:
-    """Break a parameter's name at its underscores: ``queue_length`` is wider than any of its values."""
-    return parameter.replace("_", "\n")
 
 
 def _width(layout: RenderableType, console: Console) -> int:

@@ -9,8 +9,8 @@ import pytest
 from recorded_worlds import made_up_table
 
 from kvtune.bench.search.coverage import Pool, Simulation, simulate
-from kvtune.chair import COLUMNS
-from kvtune.statistics.bootstrap import METRICS, Bootstrap
+from kvtune.chair import COLUMNS, METRICS
+from kvtune.statistics.bootstrap import Bootstrap
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,113 @@
+"""The metrics: what each is called, in which unit, which way is better, and how it follows from sums of counts.
+
+This table is the only list of them: scores, intervals, documents, frames, tables, pictures and pages go through it.
+How to add one: ``docs/add-a-metric.md``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from kvtune.chair.counts import COLUMNS
+
+Sums = Mapping[str, NDArray[np.float64]]
+"""Sums of counts by the name of the column, see :data:`kvtune.chair.COLUMNS`; all of one shape."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that captions are judged by.
+
+    Attributes
+    ----------
+    label
+        Its name in tables and pictures.
+    meaning
+        What it is of, in a few words that follow the number.
+    of
+        Sums of counts to the metric; an empty denominator gives 0.
+    unit
+        ``%``, from 0 to 100, or ``words``.
+    better
+        Which way is better; None where neither is.
+    objective
+        Whether the front is drawn by it. There are two of these: one falls, one rises.
+    share_of
+        The column of which it is the share of captions, where it is one, so that Wilson's interval and McNemar's test
+        are its own; other metrics have the bootstrap's.
+    """
+
+    label: str
+    meaning: str
+    of: Callable[[Sums], NDArray[np.float64]]
+    unit: Literal["%", "words"] = "%"
+    better: Literal["lower", "higher"] | None = None
+    objective: bool = False
+    share_of: str | None = None
+
+
+def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
+
+
+def _precision(sums: Sums) -> NDArray[np.float64]:
+    return 100 * _ratio(sums["correct"], sums["mentioned"])
+
+
+def _recall(sums: Sums) -> NDArray[np.float64]:
+    return 100 * _ratio(sums["correct"], sums["present"])
+
+
+def _f1(sums: Sums) -> NDArray[np.float64]:
+    precision, recall = _precision(sums), _recall(sums)
+    return _ratio(2 * precision * recall, precision + recall)
+
+
+METRICS: dict[str, Metric] = {
+    "chair_s": Metric(
+        "CHAIR_S",
+        "% of captions with a hallucinated object",
+        lambda sums: 100 * _ratio(sums["hallucinated_captions"], sums["captions"]),
+        better="lower",
+        objective=True,
+        share_of="hallucinated_captions",
+    ),
+    "chair_i": Metric(
+        "CHAIR_I",
+        "% of mentions that are hallucinated",
+        lambda sums: 100 * _ratio(sums["hallucinated_mentions"], sums["mentions"]),
+        better="lower",
+    ),
+    "precision": Metric("precision", "% of the objects mentioned", _precision, better="higher"),
+    "recall": Metric("recall", "% of the objects in these images", _recall, better="higher"),
+    "f1": Metric("F1", "their harmonic mean", _f1, better="higher", objective=True),
+    "mean_words": Metric("words", "tokens a caption", lambda sums: _ratio(sums["words"], sums["captions"]), "words"),
+}
+"""By the names that documents and frames use, in the order in which they are shown.
+
+CHAIR_S and CHAIR_I as Rohrbach et al. (2018, EMNLP, section 3); precision, recall and F1 over distinct categories of
+each caption, summed over the captions.
+"""
+
+OBJECTIVES = tuple(name for name, metric in METRICS.items() if metric.objective)
+"""The metrics of the front."""
+
+
+def rates(totals: ArrayLike) -> dict[str, NDArray[np.float64]]:
+    """Every metric from summed counts.
+
+    Parameters
+    ----------
+    totals
+        Shape ``[..., len(COLUMNS)]``: sums of rows of :attr:`kvtune.chair.CaptionCounts.table`, whole or weighted.
+
+    Returns
+    -------
+    dict
+        By the names of :data:`METRICS`, each of shape ``[...]``. An empty denominator gives 0.
+    """
+    sums = dict(zip(COLUMNS, np.moveaxis(np.asarray(totals, dtype=np.float64), -1, 0), strict=True))
+    return {name: metric.of(sums) for name, metric in METRICS.items()}
