@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -54,3 +55,55 @@ def attention_implementation(model: Any, name: str) -> Iterator[None]:
     finally:
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation
+
+
+class _Recorded(BaseModelOutputWithPast):
+    """What a replaced decoder gives back; of what some models look for beside, it has nothing."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return None
+
+
+@contextmanager
+def recorded_decoder(model: Any) -> Iterator[list[dict[str, Any]]]:
+    """Let the text decoder of ``model`` note its arguments and compute nothing for a while.
+
+    A decoder's own inputs (embeddings with the images in them, positions, masks, ...) are computed inside of a model's
+    forward pass and nowhere else. Whatever runs the model in this block, ``generate()`` too, goes through all of that
+    and gets embeddings in place of hidden states.
+
+    Yields
+    ------
+    list of dict
+        The arguments of each call, by name, those that are None left out.
+    """
+    decoder = text_decoder(model)
+    signature = inspect.signature(type(decoder).forward)
+    calls: list[dict[str, Any]] = []
+
+    def record(*arguments: Any, **keywords: Any) -> _Recorded:
+        given = signature.bind(decoder, *arguments, **keywords).arguments
+        given.pop("self", None)
+        given.update(given.pop("kwargs", {}))
+        calls.append({name: value for name, value in given.items() if value is not None})
+        embeddings = given.get("inputs_embeds")
+        if embeddings is None:
+            embeddings = decoder.get_input_embeddings()(given["input_ids"])
+        cache = given_cache(given)
+        if cache is not None:  # grows as it would, for positions are counted by it
+            nothing = embeddings.new_zeros(len(embeddings), 1, embeddings.shape[1], 1)
+            for layer in range(len(decoder.layers)):
+                cache.update(nothing, nothing, layer)
+        return _Recorded(last_hidden_state=embeddings, **{CACHE: cache})
+
+    before = vars(decoder).get("forward")
+    decoder.forward = record
+    try:
+        yield calls
+    finally:
+        if before is None:
+            del decoder.forward
+        else:
+            decoder.forward = before

@@ -16,10 +16,11 @@ from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, Lanes, 
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
-from kvtune.captioning.prompts import Prompt, Prompts, check_window
+from kvtune.captioning.prompts import Prompts, check_window
 from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models import VisionLanguageModel
+from kvtune.models.decoder_inputs import Prompt
 
 _LOOK_AHEAD = 512
 """Requests that wait for a lane, enough for those of one image to find each other; more where the grid is larger, so

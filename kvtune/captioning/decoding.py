@@ -13,7 +13,6 @@ from torch import Tensor
 
 from kvtune.captioning.greedy import NO_TOKEN
 from kvtune.captioning.host_copy import HostCopy, Unread
-from kvtune.captioning.prompts import Prompt
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.captioning.scheduler import Placement
 from kvtune.captioning.step import ATTENTION
@@ -21,6 +20,7 @@ from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
+from kvtune.models.decoder_inputs import Prompt
 
 IDLE = 1 / 3
 """Share of the rows that must be idle at the end of a run before what is left moves to a smaller step."""

@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from kvtune.captioning.greedy import choose
 from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.prefix import Prefix, PromptEnd
-from kvtune.captioning.prompts import Prompt
-from kvtune.hf import CACHE
+from kvtune.captioning.step import ATTENTION
+from kvtune.errors import RequestError
+from kvtune.hf import CACHE, attention_implementation
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
+from kvtune.models.decoder_inputs import Prompt, put_together
 
 
 def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequence[Method | None]) -> Iterator[Prefix]:
@@ -38,37 +39,33 @@ def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequen
 def _prefill_together(
     vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequence[Method | None]
 ) -> Iterator[Prefix]:
-    longest = max(prompt.length for prompt in prompts)
-    missing = [longest - prompt.length for prompt in prompts]
-    embeddings = torch.stack([pad(prompt.embeddings, (0, 0, n, 0)) for prompt, n in zip(prompts, missing, strict=True)])
-    positions = torch.stack([pad(prompt.positions, (n, 0)) for prompt, n in zip(prompts, missing, strict=True)], dim=-2)
-    columns = torch.arange(longest, device=vlm.device)
-    mask = (columns >= torch.tensor(missing, device=vlm.device)[:, None]).long()
     cache: Any = DynamicCache(config=vlm.decoder.config)
     outputs: list[Tensor] = []
-
-    def keep(projection: object, arguments: tuple[Tensor, ...]) -> None:
-        outputs.append(arguments[0][:, -1].clone())
-
-    hooks = [layer.self_attn.o_proj.register_forward_pre_hook(keep) for layer in vlm.decoder.layers]
-    try:
+    with attention_implementation(vlm.hf_model, ATTENTION):
         hidden = vlm.decoder(
-            inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions,
-            **{CACHE: cache},
-            use_cache=True,
+            **put_together(prompts), **{CACHE: cache}, use_cache=True, kvtune_last_outputs=outputs
         ).last_hidden_state[:, -1]
-    finally:
-        for hook in hooks:
-            hook.remove()
+    _check_layers(vlm, prompts, cache, outputs)
     first_tokens = choose(vlm.hf_model.get_output_embeddings()(hidden)).tolist()
-    heads = vlm.decoder.config.num_attention_heads
-    last_outputs = torch.stack(outputs).view(len(outputs), len(prompts), heads, -1)
+    last_outputs = torch.stack(outputs)
     for row, (prompt, method) in enumerate(zip(prompts, methods, strict=True)):
         keys = torch.stack([layer.keys[row, :, -prompt.length :] for layer in cache.layers])
         values = torch.stack([layer.values[row, :, -prompt.length :] for layer in cache.layers])
         if method is not None and method.prefix_key is not None:
             method.edit_prefix(list(keys[:, None]), list(values[:, None]))
-        end = PromptEnd(prompt.length, last_outputs[:, row].clone(), first_tokens[row], prompt.next_position)
+        end = PromptEnd(
+            prompt.length, last_outputs[:, row].clone(), first_tokens[row], prompt.next_position, prompt.visual
+        )
         yield Prefix(keys, values, end)
+
+
+def _check_layers(vlm: VisionLanguageModel, prompts: Sequence[Prompt], cache: Any, outputs: Sequence[Tensor]) -> None:
+    """Refuse decoders whose layers do not all keep keys and values, of one shape, of every token."""
+    config = vlm.decoder.config
+    longest = max(prompt.length for prompt in prompts)
+    expected = (len(prompts), config.num_key_value_heads, longest, vlm.head_dim)
+    shapes = {tuple(states.shape) for layer in cache.layers for states in (layer.keys, layer.values)}
+    if len(outputs) != vlm.n_layers or len(cache.layers) != vlm.n_layers or shapes != {expected}:
+        raise RequestError(
+            f"{vlm.name} is not supported: its layers do not all keep keys and values of every token, of one shape"
+        )

@@ -6,6 +6,8 @@ import dataclasses
 
 from torch import Tensor
 
+from kvtune.models.decoder_inputs import VisualTokens
+
 
 @dataclasses.dataclass(frozen=True)
 class PromptEnd:
@@ -21,12 +23,15 @@ class PromptEnd:
         The first token of every caption of this image, whatever the method.
     next_position
         The rotary position of that token.
+    visual
+        Which of the prompt's tokens are the image's, and where in the picture they are.
     """
 
     length: int
     outputs: Tensor
     first_token: int
     next_position: int
+    visual: VisualTokens
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,53 +7,23 @@ one pass of the decoder over the prompt gives them again.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers import DynamicCache
 
 from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.memory import free_host_memory
 from kvtune.errors import RequestError
 from kvtune.models import VisionLanguageModel
+from kvtune.models.decoder_inputs import Prompt
 
 _SHARE = 0.25
 """Share of the free host memory that kept prompts may take."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Prompt:
-    """One image's prompt, ready for the decoder.
-
-    Attributes
-    ----------
-    embeddings
-        [prompt tokens, width], visual ones included.
-    positions
-        Rotary positions, [prompt tokens], or [axes, prompt tokens].
-    next_position
-        The rotary position of the first token of a caption.
-    """
-
-    embeddings: Tensor
-    positions: Tensor
-    next_position: int
-
-    @property
-    def length(self) -> int:
-        return len(self.embeddings)
-
-    def to(self, device: torch.device, copy: bool = False) -> Prompt:
-        """The same on ``device``; with ``copy`` always in memory of its own."""
-        return Prompt(self.embeddings.to(device, copy=copy), self.positions.to(device, copy=copy), self.next_position)
 
 
 class Prompts:
@@ -104,41 +74,17 @@ class Prompts:
         return [new[content] if content in new else self._kept[content].to(self.vlm.device) for content in contents]
 
     def _keep(self, content: str, prompt: Prompt) -> None:
-        size = prompt.embeddings.nbytes + prompt.positions.nbytes
-        if self.kept_bytes + size <= self._limit:
+        if self.kept_bytes + prompt.nbytes <= self._limit:
             self._kept[content] = prompt.to(torch.device("cpu"), copy=True)
-            self.kept_bytes += size
+            self.kept_bytes += prompt.nbytes
         elif self._limit:
             log.debug("no host memory to keep more than %d prompts", len(self._kept))
 
     def _embed(self, images: Sequence[Image.Image]) -> list[Prompt]:
         """Run everything that comes before the decoder, for images as one batch."""
         inputs = self.vlm.prepare(images, self.prompt)
-        given: dict[str, Any] = {}
-
-        def stop(decoder: object, arguments: object, keywords: dict[str, Any]) -> None:
-            given.update(keywords)
-            raise _AtDecoder
-
-        hook = self.vlm.decoder.register_forward_pre_hook(stop, with_kwargs=True)
-        try:
-            self.vlm.family.prefill(self.vlm, inputs, DynamicCache(config=self.vlm.decoder.config))
-        except _AtDecoder:
-            pass
-        finally:
-            hook.remove()
         self.embedded += len(images)
-        following = self.vlm.family.next_positions(self.vlm, inputs).tolist()
-        lengths = inputs["attention_mask"].sum(1).tolist()
-        embeddings, positions = given["inputs_embeds"], given["position_ids"]
-        return [
-            Prompt(embeddings[row, -length:], positions[..., row, -length:], following[row])
-            for row, length in enumerate(lengths)
-        ]
-
-
-class _AtDecoder(Exception):  # noqa: N818, no error
-    """The model has come to its decoder, which is as far as it was to go."""
+        return self.vlm.family.decoder_inputs(self.vlm, inputs)
 
 
 def check_window(vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int) -> None:

@@ -58,10 +58,14 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float,
     kvtune_grid: Step | None = None,
+    kvtune_last_outputs: list[Tensor] | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, Tensor | None]:
     if kvtune_grid is None:  # a prefill
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
+        output = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
+        if kvtune_last_outputs is not None:
+            kvtune_last_outputs.append(output[0][:, -1].clone())  # [rows, heads, head_dim]
+        return output
     return kvtune_grid.attend(module.layer_idx, query, key, value, scaling), None
 
 

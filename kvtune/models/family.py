@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from kvtune.errors import RequestError
-from kvtune.hf import CACHE, text_decoder
+from kvtune.hf import recorded_decoder, text_decoder
+from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
 
 MAX_ASPECT = 1000
 """How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""
@@ -69,25 +70,32 @@ class Family(ABC):
         """Where the prompt's visual tokens are: a boolean mask [rows, prompt tokens]."""
         return (inputs["input_ids"] == vlm.hf_model.config.image_token_id) & inputs["attention_mask"].bool()
 
-    def positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
-        """Rotary positions of the prompt, padding not counted: [rows, tokens], or [axes, rows, tokens]."""
-        return (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+    def places(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Tensor] | None:
+        """Where in the picture each row's visual tokens are, as in :class:`VisualTokens`; None if it is nowhere."""
+        return None
 
-    def prefill(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], cache: Any) -> Tensor:
-        """Run the prompt, images included, into ``cache``; the logits after its last token, [rows, vocabulary]."""
-        output = vlm.hf_model(
-            **inputs,
-            position_ids=self.positions(vlm, inputs),
-            **{CACHE: cache},
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
+    def seen(self, vlm: VisionLanguageModel, image: Image.Image) -> Image.Image:
+        """The part of an image that the model sees, stretched or not: the picture that :meth:`places` are in."""
+        return image
 
-    def next_positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
-        """Rotary position of each row's first generated token, [rows]; from there they count up by one."""
-        last = self.positions(vlm, inputs)[..., -1]
-        return (last if last.ndim == 1 else last[0]) + 1
+    def decoder_inputs(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Prompt]:
+        """What the text decoder takes for each row of :meth:`prepare`, as ``generate()`` hands it over.
+
+        Raises
+        ------
+        RequestError
+            If the model hands its decoder something that is not known here.
+        """
+        with recorded_decoder(vlm.hf_model) as calls:
+            vlm.hf_model.generate(**inputs, max_new_tokens=2, eos_token_id=None, use_cache=True)
+        places = self.places(vlm, inputs)
+        visual = [
+            VisualTokens(mask[kept.bool()], places[row].to(mask.device) if places is not None else None)
+            for row, (mask, kept) in enumerate(
+                zip(self.visual_tokens(vlm, inputs), inputs["attention_mask"], strict=True)
+            )
+        ]
+        return taken_apart(calls[0], calls[1], inputs["attention_mask"], visual, vlm.name)
 
     def decode(self, vlm: VisionLanguageModel, token_ids: Sequence[int]) -> str:
         """The caption that generated tokens spell."""

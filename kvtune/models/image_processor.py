@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from kvtune.errors import RequestError
 
 
@@ -31,3 +33,14 @@ def pillow_image_processor(folder: Path) -> Any:
     if pillow_class is None:
         raise RequestError(f"transformers has no Pillow form of {folder}'s image processor {kind}")
     return pillow_class.from_pretrained(folder)
+
+
+def centre_crop(image_processor: Any, image: Image.Image) -> Image.Image:
+    """The part of an image that is left by an image processor that crops its middle; all of it by another."""
+    if not image_processor.do_center_crop:
+        return image
+    edge, crop = image_processor.size["shortest_edge"], image_processor.crop_size
+    scale = min(image.size) / edge
+    width, height = min(image.width, crop["width"] * scale), min(image.height, crop["height"] * scale)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return image.crop((round(left), round(top), round(left + width), round(top + height)))

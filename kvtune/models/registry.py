@@ -7,10 +7,11 @@ from kvtune.models.families.llava import Llava
 from kvtune.models.families.llava_next import LlavaNext
 from kvtune.models.families.minigpt4 import MiniGpt4
 from kvtune.models.families.qwen2_5_vl import Qwen2_5_VL
+from kvtune.models.families.qwen3_vl import Qwen3VL
 from kvtune.models.family import Family
 from kvtune.text import quoted
 
-_FAMILIES: tuple[Family, ...] = (Demo(), Llava(), MiniGpt4(), InstructBlip(), LlavaNext(), Qwen2_5_VL())
+_FAMILIES: tuple[Family, ...] = (Demo(), Llava(), MiniGpt4(), InstructBlip(), LlavaNext(), Qwen2_5_VL(), Qwen3VL())
 
 
 def families() -> tuple[Family, ...]:

@@ -273,6 +273,8 @@ def test_logits_that_are_no_numbers_end_the_run(paged, number, monkeypatch):
     steps = []
 
     def breaks(module, arguments, output):
+        if "forward" in vars(model.decoder):  # the decoder is recorded, and computes nothing
+            return output
         steps.append(len(output))
         return output if len(steps) < 9 else torch.where(torch.arange(output.shape[-1]) == 7, number, output)
 

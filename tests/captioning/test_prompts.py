@@ -58,7 +58,7 @@ def test_without_room_captions_are_the_same(seen, monkeypatch):
 
 def test_what_is_kept_stays_within_the_limit_and_serves_every_round():
     one = Prompts(MODEL).of(["0"], IMAGES[:1])[0]
-    size = one.embeddings.nbytes + one.positions.nbytes
+    size = one.nbytes
     kept = Prompts(MODEL, limit=int(2.5 * 1.2 * size))  # prompts are of somewhat different lengths
     for _ in range(3):
         for n, image in enumerate(IMAGES):
@@ -70,7 +70,7 @@ def test_what_is_kept_stays_within_the_limit_and_serves_every_round():
 def test_a_kept_prompt_holds_nothing_of_its_batch():
     kept = Prompts(MODEL)
     kept.of(list("01234"), IMAGES)
-    held = [tensor for prompt in kept._kept.values() for tensor in (prompt.embeddings, prompt.positions)]
+    held = [tensor for prompt in kept._kept.values() for tensor in prompt.tensors]
     assert sum(tensor.untyped_storage().nbytes() for tensor in held) == kept.kept_bytes
 
 
@@ -85,3 +85,5 @@ def test_a_prompt_is_what_the_model_gives_its_decoder():
     torch.testing.assert_close(alone.embeddings, given["inputs_embeds"][0], rtol=0, atol=0)
     assert alone.positions.tolist() == list(range(alone.length))
     assert alone.next_position == alone.length
+    assert alone.visual.mask.tolist() == (inputs["input_ids"][0] == 5).tolist()
+    assert (alone.visual.first, alone.visual.end) == (1, 17)

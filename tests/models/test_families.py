@@ -15,9 +15,11 @@ from kvtune.captioning.trace import spelt, trace_caption
 from kvtune.errors import RequestError
 from kvtune.hf import CACHE
 from kvtune.models import family_of, get_family
+from kvtune.models.decoder_inputs import put_together
 
 FAMILIES = list(SAVERS)
-GROUPED = {name: {"kv_heads": 2} for name in FAMILIES if name != "qwen2.5-vl"} | {"qwen2.5-vl": {}}
+GROUPED = {name: {"kv_heads": 2} for name in FAMILIES if "qwen" not in name}
+GROUPED |= {name: {} for name in FAMILIES if "qwen" in name}
 SIZES = [(50, 30), (30, 90), (40, 40)]
 STEPS = 16
 METHODS = [
@@ -39,6 +41,10 @@ def generate(vlm, inputs, **settings):
     with torch.no_grad():
         output = vlm.hf_model.generate(**inputs, **settings)
     return output[:, inputs["input_ids"].shape[1] :].tolist()
+
+
+def decoder_inputs(vlm, inputs):
+    return vlm.family.decoder_inputs(vlm, inputs)
 
 
 def first_position(vlm, inputs):
@@ -63,36 +69,33 @@ def test_loads_by_path(loaded, checkpoint, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_visual_tokens_are_where_the_image_enters(loaded, name):
     """Another image changes the decoder's input there and nowhere else, but for LLaVA-NeXT's line ends."""
-    vlm, seen = loaded(name), []
-    hook = vlm.decoder.register_forward_pre_hook(
-        lambda decoder, arguments, keywords: seen.append(keywords["inputs_embeds"]), with_kwargs=True
-    )
+    vlm = loaded(name)
     inputs, others = vlm.prepare(pictures(0)), vlm.prepare(pictures(1))
-    with torch.no_grad():
-        for each in (inputs, others):
-            vlm.family.prefill(vlm, each, DynamicCache(config=vlm.decoder.config))
-    hook.remove()
-    changed, visual = (seen[0] != seen[1]).any(-1), vlm.family.visual_tokens(vlm, inputs)
-    same = seen[0][visual & ~changed]
-    if name == "llava-next":
-        assert len(same) and (same == vlm.hf_model.model.image_newline).all()
-    else:
-        assert not len(same)
-    assert changed.any() and not (changed & ~visual).any()
+    for one, other in zip(decoder_inputs(vlm, inputs), decoder_inputs(vlm, others), strict=True):
+        changed, visual = (one.embeddings != other.embeddings).any(-1), one.visual.mask
+        same = one.embeddings[visual & ~changed]
+        if name == "llava-next":
+            assert len(same) and (same == vlm.hf_model.model.image_newline).all()
+        else:
+            assert not len(same)
+        assert changed.any() and not (changed & ~visual).any()
+        assert one.visual.first == changed.int().argmax() and not changed[one.visual.end :].any()
     assert torch.equal(inputs["input_ids"], others["input_ids"])
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_decoding_by_hand_equals_generate(loaded, name):
-    """Prefill, positions and decode steps as an engine runs them, in a padded batch."""
+def test_the_decoder_takes_what_generate_gives_it(loaded, name):
+    """Taken apart by row, put together again and decoded by hand, as an engine does it, in a padded batch."""
     vlm = loaded(name)
     inputs = vlm.prepare(pictures())
     expected = generate(vlm, inputs)
     cache, mask, written = DynamicCache(config=vlm.decoder.config), inputs["attention_mask"], []
+    prompts = decoder_inputs(vlm, inputs)
+    positions = torch.tensor([prompt.next_position for prompt in prompts])
     with torch.no_grad():
-        tokens = vlm.family.prefill(vlm, inputs, cache).argmax(-1)
-        positions = vlm.family.next_positions(vlm, inputs)
+        hidden = vlm.decoder(**put_together(prompts), **{CACHE: cache}, use_cache=True).last_hidden_state
         for step in range(STEPS):
+            tokens = vlm.hf_model.get_output_embeddings()(hidden[:, -1]).argmax(-1)
             written.append(tokens)
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             hidden = vlm.decoder(
@@ -101,7 +104,6 @@ def test_decoding_by_hand_equals_generate(loaded, name):
                 position_ids=positions[:, None] + step,
                 **{CACHE: cache},
             ).last_hidden_state
-            tokens = vlm.hf_model.get_output_embeddings()(hidden[:, -1]).argmax(-1)
     assert torch.stack(written, dim=1).tolist() == expected
 
 

@@ -10,6 +10,7 @@ from transformers import (
     LlavaConfig,
     LlavaNextConfig,
     Qwen2_5_VLConfig,
+    Qwen3VLConfig,
 )
 
 from kvtune.cli.main import main
@@ -33,6 +34,21 @@ def vicuna(vocabulary, width=4096, inner=11008, layers=32):
     )  # fmt: skip
 
 
+def qwen3_vl(width, inner, layers, heads, tower):
+    depth, hidden, deepstack = tower
+    return Qwen3VLConfig(
+        vision_config={
+            "depth": depth, "hidden_size": hidden, "intermediate_size": {1152: 4304, 1024: 4096}[hidden],
+            "num_heads": 16, "out_hidden_size": width, "deepstack_visual_indexes": deepstack,
+        },
+        text_config={
+            "vocab_size": 151936, "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "num_key_value_heads": 8, "head_dim": 128,
+        },
+        tie_word_embeddings=width < 4096,
+    )  # fmt: skip
+
+
 PUBLISHED = {
     "llava-1.5": lambda: LlavaConfig(vision_config=CLIP_L_336, text_config=vicuna(32064)),
     "llava-1.5-13b": lambda: LlavaConfig(vision_config=CLIP_L_336, text_config=vicuna(32064, 5120, 13824, 40)),
@@ -51,8 +67,11 @@ PUBLISHED = {
             "num_attention_heads": 28, "num_key_value_heads": 4,
         },
     ),
+    "qwen3-vl": lambda: qwen3_vl(4096, 12288, 36, 32, (27, 1152, [8, 16, 24])),
+    "qwen3-vl-4b": lambda: qwen3_vl(2560, 9728, 36, 32, (24, 1024, [5, 11, 17])),
+    "qwen3-vl-2b": lambda: qwen3_vl(2048, 6144, 28, 16, (24, 1024, [5, 11, 17])),
 }  # fmt: skip
-LAYERS = {"llava-1.5-13b": 40, "qwen2.5-vl": 28}
+LAYERS = {"llava-1.5-13b": 40, "qwen2.5-vl": 28, "qwen3-vl": 36, "qwen3-vl-4b": 36, "qwen3-vl-2b": 28}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -54,7 +54,7 @@ def test_the_end_of_text_tokens_are_the_checkpoints(loaded):
 def test_positions_count_text_on_all_axes_and_images_on_a_grid(loaded):
     vlm = loaded("qwen2.5-vl")
     inputs = vlm.prepare([Image.new("RGB", (48, 32)), Image.new("RGB", (16, 48))])
-    positions, following = vlm.family.positions(vlm, inputs), vlm.family.next_positions(vlm, inputs)
+    prompts = vlm.family.decoder_inputs(vlm, inputs)
     for row, (height, width) in enumerate([(4, 6), (6, 2)]):
         expected, place = [], 0
         for token in inputs["input_ids"][row][inputs["attention_mask"][row].bool()].tolist():
@@ -65,8 +65,8 @@ def test_positions_count_text_on_all_axes_and_images_on_a_grid(loaded):
                 expected += [(place, place + i // width, place + i % width, "image") for i in range(height * width)]
                 place += max(height, width)
         axes = torch.tensor([entry[:3] for entry in expected]).T
-        assert torch.equal(positions[:, row, inputs["attention_mask"][row].bool()], axes)
-        assert following[row] == place
+        assert torch.equal(prompts[row].positions[-3:], axes)
+        assert prompts[row].next_position == place
 
 
 def visual_tokens(width, height):

@@ -30,6 +30,8 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 from kvtune.models.minigpt4.model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
@@ -43,6 +45,13 @@ QWEN_TEMPLATE = (
     "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Qwen2.5-VL's published chat template, less its cases for videos and numbered pictures."""
+QWEN3_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}"
+    "{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen3-VL's, less its cases for videos, numbered pictures, tools and thinking."""
 
 
 def text_settings(vocabulary: int, kv_heads: int, **more: Any) -> dict[str, Any]:
@@ -152,6 +161,41 @@ def save_qwen(folder: Path, seed: int = 0, template: str | None = QWEN_TEMPLATE)
     return folder
 
 
+def save_qwen3_vl(folder: Path, seed: int = 0, deepstack: bool = True) -> Path:
+    """Qwen3-VL: features of two layers of its tower added in the first two of three decoder layers, three axes."""
+    tokenizer = qwen_tokenizer()
+    tokenizer.chat_template = QWEN3_TEMPLATE
+    ids = tokenizer.convert_tokens_to_ids
+    config = Qwen3VLConfig(
+        vision_config={
+            "depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32,
+            "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 2] if deepstack else [],
+        },
+        text_config=text_settings(
+            len(tokenizer), 2, eos_token_id=ids("<|im_end|>"), pad_token_id=ids("<|endoftext|>"), head_dim=8,
+            rope_parameters={
+                "rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 1e4,
+            },
+        ),
+        image_token_id=ids("<|image_pad|>"),
+        video_token_id=ids("<|video_pad|>"),
+        vision_start_token_id=ids("<|vision_start|>"),
+        vision_end_token_id=ids("<|vision_end|>"),
+    )  # fmt: skip
+    model = randomise(Qwen3VLForConditionalGeneration(config), seed)
+    model.generation_config.update(
+        do_sample=True, top_p=0.8, eos_token_id=[ids("<|im_end|>"), ids("<|endoftext|>")],
+        pad_token_id=ids("<|endoftext|>"),
+    )  # fmt: skip
+    images = Qwen2VLImageProcessorPil(
+        patch_size=4, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 8 * 8 * 4, "longest_edge": 8 * 8 * 30}
+    )
+    _save(folder, model, tokenizer)
+    images.save_pretrained(folder)
+    return folder
+
+
 def save_instructblip(folder: Path, seed: int = 0, kv_heads: int = 4) -> Path:
     """InstructBLIP: 28 pixels in patches of 7, 4 queries, "</s>" (id 2) as its beginning of text."""
     tokenizer = llama_tokenizer(("[PAD]", "<image>"), bos="</s>", pad_token="[PAD]")
@@ -203,6 +247,7 @@ SAVERS: dict[str, Callable[..., Path]] = {
     "llava-1.5": save_llava,
     "llava-next": save_llava_next,
     "qwen2.5-vl": save_qwen,
+    "qwen3-vl": save_qwen3_vl,
     "instructblip": save_instructblip,
     "minigpt4": save_minigpt4,
 }

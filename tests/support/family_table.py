@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 
 TEST = re.compile(
-    r"tests/models/test_(?:families|end_to_end)\.py::test_(\w+)\[(?:.*-)??(llava-1\.5|llava-next|qwen2\.5-vl|instructblip|minigpt4)\]"
+    r"tests/models/test_(?:families|end_to_end)\.py::test_(\w+)\[(?:.*-)??(llava-1\.5|llava-next|qwen2\.5-vl|qwen3-vl|instructblip|minigpt4)(?:-.*)?\]"
 )
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from kvtune.models.family import Family, VisionLanguageModel
-from kvtune.models.image_processor import pillow_image_processor
+from kvtune.models.image_processor import centre_crop, pillow_image_processor
+from kvtune.models.places import grid_places
 from kvtune.models.prompt_ids import chat_segments, is_sentencepiece, prompt_rows, segment_ids
 
 IMAGE = "<image>"
@@ -76,6 +77,13 @@ class Llava(Family):
         rows = prompt_rows([(before, count, after) for count in counts], image_token_id, vlm.pad_token_id)
         return {**rows, **encoded}
 
+    def places(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Tensor] | None:
+        side = vision_side(vlm.hf_model.config)
+        return [grid_places(side, side)] * len(inputs["input_ids"])
+
+    def seen(self, vlm: VisionLanguageModel, image: Image.Image) -> Image.Image:
+        return centre_crop(vlm.processor.image_processor, image)
+
     def segments(self, vlm: VisionLanguageModel, prompt: str) -> tuple[list[int], list[int]]:
         """Ids before and after the image."""
         template = self.template_for(vlm)
@@ -91,3 +99,9 @@ class Llava(Family):
         """
         own = vlm.processor.chat_template is None or is_sentencepiece(vlm.tokenizer)
         return self.template if own else None
+
+
+def vision_side(config: Any) -> int:
+    """Visual tokens along a side of what the vision tower sees."""
+    side: int = config.vision_config.image_size // config.vision_config.patch_size
+    return side

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from kvtune.models.families.llava import Llava
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
+
+from kvtune.models.families.llava import Llava, vision_side
 from kvtune.models.family import VisionLanguageModel
+from kvtune.models.places import grid_places, tile_places
 from kvtune.models.prompt_ids import is_sentencepiece
 
 
@@ -34,6 +40,17 @@ class LlavaNext(Llava):
 
         return LlavaNextForConditionalGeneration
 
+    def places(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """The whole picture, then its tiles side by side without the canvas around it, each line with its end.
+
+        The places are packed as the model packs the features.
+        """
+        strategy = vlm.hf_model.config.vision_feature_select_strategy
+        return packed_places(vlm, inputs["image_sizes"], vision_feature_select_strategy=strategy)
+
+    def seen(self, vlm: VisionLanguageModel, image: Image.Image) -> Image.Image:
+        return image
+
     def template_for(self, vlm: VisionLanguageModel) -> str | None:
         kind = vlm.hf_model.config.get_text_config(decoder=True).model_type
         # Yi-34B is a Llama with a SentencePiece vocabulary too; its chat marks tell it from Vicuna.
@@ -41,3 +58,21 @@ class LlavaNext(Llava):
         if is_sentencepiece(vlm.tokenizer) and (vicuna or kind == "mistral"):
             return self.template if vicuna else self.mistral_template
         return None
+
+
+def packed_places(vlm: VisionLanguageModel, image_sizes: Tensor, **packing: Any) -> list[Tensor]:
+    """Places of the tokens of pictures of some sizes, [images, 2], height first.
+
+    Places of the whole picture and of its tiles go where the model puts the features of those; its line ends have none.
+    """
+    model, side = vlm.hf_model.model, vision_side(vlm.hf_model.config)
+    whole = grid_places(side, side)[None]
+    features = []
+    for size in image_sizes.tolist():
+        config = vlm.hf_model.config
+        tiles = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, config.vision_config.image_size)
+        features.append(torch.cat([whole, tile_places(tiles, side, tuple(size))]))
+    packed = model.pack_image_features(
+        features, image_sizes.cpu(), image_newline=torch.full((2,), torch.nan), **packing
+    )
+    return [places.clamp(0, 1) for places in packed[0]]

@@ -12,14 +12,10 @@ from torch import Tensor
 
 from kvtune.models.family import Family, Processor, VisionLanguageModel
 from kvtune.models.image_processor import pillow_image_processor
+from kvtune.models.places import grid_places
 from kvtune.models.prompt_ids import chat_segments, find_chat_template, prompt_rows
 
 IMAGE = "<|image_pad|>"
-CHAT_TEMPLATE = (
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
-    "<|vision_end|>{{ messages[0]['content'][1]['text'] }}<|im_end|>\n{{ '<|im_start|>assistant\n' }}"
-)
-"""What the published chat template makes of one image and one question, for a checkpoint that ships none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +38,11 @@ class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
     billions: ClassVar[dict[str, float]] = {"qwen2.5-vl": 8.29}
     gpu_gib: ClassVar[dict[str, float]] = {"qwen2.5-vl": 15.4}
     not_quantized: ClassVar[tuple[str, ...]] = ("model.visual", "lm_head")
+    chat_template: ClassVar[str] = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
+        "<|vision_end|>{{ messages[0]['content'][1]['text'] }}<|im_end|>\n{{ '<|im_start|>assistant\n' }}"
+    )
+    """What the published chat template makes of one image and one question, for a checkpoint that ships none."""
 
     def model_class(self) -> Any:
         from transformers import Qwen2_5_VLForConditionalGeneration
@@ -52,7 +53,7 @@ class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        template = find_chat_template(folder, tokenizer) or CHAT_TEMPLATE
+        template = find_chat_template(folder, tokenizer) or self.chat_template
         return QwenProcessor(tokenizer, pillow_image_processor(folder), template)
 
     def prepare(self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
@@ -69,12 +70,7 @@ class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
             "image_grid_thw": pixels["image_grid_thw"],
         }
 
-    def positions(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
-        """Positions in time, height and width, [3, rows, tokens]; text counts up all three alike."""
-        positions: Tensor = vlm.hf_model.model.get_rope_index(
-            inputs["input_ids"],
-            mm_token_type_ids=inputs["mm_token_type_ids"],
-            image_grid_thw=inputs["image_grid_thw"],
-            attention_mask=inputs["attention_mask"],
-        )[0]
-        return positions
+    def places(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Tensor]:
+        merge = vlm.processor.image_processor.merge_size
+        grids = (inputs["image_grid_thw"][:, 1:] // merge).tolist()
+        return [grid_places(rows, columns) for rows, columns in grids]
