@@ -15,10 +15,11 @@ from kvtune.analysis.summarize import summary_of
 from kvtune.chair import load_ground_truth
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import write_json
+from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.study.caption_log import captions_of
-from kvtune.study.captioning import Engine, Number, Setting, caption_settings
+from kvtune.study.captioning import Number, Setting, caption_settings
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest
 from kvtune.study.scoring import Scoring
@@ -73,10 +74,11 @@ class Sensitivity(Document):
 
 def sensitivity(
     folder: StudyFolder,
-    engine: Engine,
+    coco: Path | None = None,
     rule: str = KEEP_F1,
     parameters: Sequence[str] = (),
     points: int = POINTS,
+    engine: EngineOptions = DEFAULT_ENGINE,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sensitivity:
     """Vary each parameter around one trial on the tune images (KVSmooth, figures 5 to 7).
@@ -86,6 +88,8 @@ def sensitivity(
 
     Parameters
     ----------
+    coco
+        Where the images are; None for where they were.
     rule
         Chooses the trial; see :data:`kvtune.analysis.selection.RULES`.
     parameters
@@ -123,7 +127,7 @@ def sensitivity(
         wanted: dict[Number, Setting] = {
             index: Setting(params, files[_key(params)][0]) for index, params in enumerate(_distinct(settings))
         }
-        caption_settings(manifest, image_ids, wanted, engine, on_progress)
+        caption_settings(manifest, image_ids, wanted, coco, engine, on_progress)
 
         scoring = Scoring(load_ground_truth(folder.ground_truth))
         outcomes = Outcomes(None, scoring)

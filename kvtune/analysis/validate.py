@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from kvtune.analysis.uncertainty import differences_to_baseline, with_statistics
 from kvtune.chair import METRICS, load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.files import write_json
+from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.statistics.bootstrap import RESAMPLES, SEED, Bootstrap
 from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.study.caption_log import captions_of
-from kvtune.study.captioning import Engine, Number, Setting, caption_settings
+from kvtune.study.captioning import Number, Setting, caption_settings
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest
 from kvtune.study.scoring import Scoring
@@ -37,7 +39,10 @@ class _Candidate:
 
 
 def validate(
-    folder: StudyFolder, engine: Engine, on_progress: Callable[[int, int], None] = lambda done, total: None
+    folder: StudyFolder,
+    coco: Path | None = None,
+    engine: EngineOptions = DEFAULT_ENGINE,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Validation:
     """Caption the held-out images with what the search found, score them and write ``report/validation.json``.
 
@@ -46,6 +51,8 @@ def validate(
 
     Parameters
     ----------
+    coco
+        Where the images are; None for where they were.
     on_progress
         Called with (captions that are there, captions wanted).
 
@@ -72,7 +79,7 @@ def validate(
         }
         scoring = Scoring(load_ground_truth(folder.ground_truth))
         _same_scorer(folder, ledger, candidates, scoring)
-        caption_settings(manifest, image_ids, settings, engine, on_progress)
+        caption_settings(manifest, image_ids, settings, coco, engine, on_progress)
         captions = {number: captions_of(setting.file, image_ids) for number, setting in settings.items()}
         summary = with_statistics(folder, manifest, ledger, summary)
         result = _validation(folder, manifest, summary, candidates, captions, scoring)

@@ -7,12 +7,13 @@ import functools
 import logging
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from kvtune.captioning.decoding import Decoding, on_device
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.image_keys import ImageKeys
-from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, Lanes, is_out_of_memory, plan_grid
+from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, is_out_of_memory, plan_grid
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
@@ -21,6 +22,7 @@ from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
+from kvtune.models.options import Lanes, parse_lanes
 
 _LOOK_AHEAD = 512
 """Requests that wait for a lane, enough for those of one image to find each other; more where the grid is larger, so
@@ -55,7 +57,7 @@ class Captioner:
         vlm: VisionLanguageModel,
         prompt: str | None = None,
         max_new_tokens: int = 512,
-        lanes: Lanes = "auto",
+        lanes: Lanes | str = "auto",
         cuda_graphs: bool = True,
     ) -> None:
         if max_new_tokens < 1:
@@ -63,7 +65,7 @@ class Captioner:
         self.vlm = vlm
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
-        self.lanes = lanes
+        self.lanes = parse_lanes(lanes)
         self.cuda_graphs = cuda_graphs
         self.plan: Plan | None = None
         """The grid that the latest run began with."""
@@ -74,6 +76,11 @@ class Captioner:
         """The grid of the latest run, with its graphs: the next run is often of its size, as rounds of a search are."""
         self._keys = ImageKeys()
         self._prompts = Prompts(vlm, prompt)
+
+    def changed(self, **settings: Any) -> Captioner:
+        """A captioner of the same model with another prompt, max_new_tokens, lanes or cuda_graphs."""
+        names = ("vlm", "prompt", "max_new_tokens", "lanes", "cuda_graphs")
+        return Captioner(**{name: getattr(self, name) for name in names} | settings)
 
     def withdraw(self, tag: Hashable) -> None:
         """Give no captions for requests of ``tag`` any more; the lanes they hold are free."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from kvtune.errors import RequestError
 from kvtune.models import VisionLanguageModel
-
-Lanes = int | Literal["auto"]
+from kvtune.models.options import Lanes
 
 PREFILL_BATCH = 8
 """Images whose prompts are run together at most."""
@@ -107,7 +105,6 @@ def plan_grid(
         Captions decoded at once over the whole grid; ``auto`` takes what fits into the free memory with captions as
         long as they may get, for nobody says in time that a CPU's memory is out.
     """
-    check_lanes(lanes)
     most = MOST_ROWS if lanes == "auto" else lanes
     per_group = min(most, -(-requests // (images if requests <= most else 2 * images)))
     groups = max(1, min(most // per_group, -(-requests // per_group)))
@@ -149,12 +146,6 @@ def predict(vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: in
 def prompts_together(prompt_tokens: int) -> int:
     """Prompts of so many tokens, or fewer, that are run as one batch."""
     return max(1, min(PREFILL_BATCH, _PREFILL_TOKENS // prompt_tokens))
-
-
-def check_lanes(lanes: Lanes) -> None:
-    """Raise RequestError unless ``lanes`` is ``auto`` or a number of captions."""
-    if lanes != "auto" and lanes < 1:
-        raise RequestError(f"lanes must be auto or at least 1, not {lanes}")
 
 
 def weight_bytes(vlm: VisionLanguageModel) -> int:

@@ -10,7 +10,6 @@ from kvtune.captioning.memory import (
     USABLE,
     Lanes,
     bytes_per_position,
-    check_lanes,
     free_memory,
     megabytes,
     prefill_bytes,
@@ -111,7 +110,6 @@ def plan_pages(
     kept
         The plan of a grid that is there already; it is the answer, but for the prompts, where it will do.
     """
-    check_lanes(lanes)
     page_bytes = PAGE * bytes_per_position(vlm)
     prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + 1)
     usual = min(longest, pages_for(USUAL_TOKENS + 1))

@@ -10,7 +10,6 @@ from kvtune.captioning.captioner import Captioner
 from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.captioning.trace import Trace, Word, trace_caption
 from kvtune.methods import Method
-from kvtune.models import VisionLanguageModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +35,7 @@ class TracedPair:
         return Pair(self.image, self.baseline.caption, self.treated.caption if self.treated else None)
 
 
-def caption_pairs(
-    vlm: VisionLanguageModel,
-    images: Sequence[Path],
-    method: Method | None,
-    prompt: str | None = None,
-    max_new_tokens: int = 512,
-) -> list[Pair]:
+def caption_pairs(captioner: Captioner, images: Sequence[Path], method: Method | None) -> list[Pair]:
     """Caption each image twice, in one run.
 
     Raises
@@ -56,18 +49,12 @@ def caption_pairs(
         for number, image in enumerate(images)
         for one in methods
     )
-    captioner = Captioner(vlm, prompt, max_new_tokens)
     written = {caption.tag: caption for caption in captioner.run(requests)}
     return [Pair(image, written[number, False], written.get((number, True))) for number, image in enumerate(images)]
 
 
 def trace_pairs(
-    vlm: VisionLanguageModel,
-    images: Sequence[Path],
-    method: Method | None,
-    words: Sequence[Word],
-    prompt: str | None = None,
-    max_new_tokens: int = 512,
+    captioner: Captioner, images: Sequence[Path], method: Method | None, words: Sequence[Word]
 ) -> list[TracedPair]:
     """Caption each image twice, one caption after the other, noting logits and ranks of ``words``.
 
@@ -78,6 +65,6 @@ def trace_pairs(
     """
 
     def traced(image: Path, method: Method | None) -> Trace:
-        return trace_caption(vlm, image, method, words, prompt, max_new_tokens)
+        return trace_caption(captioner.vlm, image, method, words, captioner.prompt, captioner.max_new_tokens)
 
     return [TracedPair(image, traced(image, None), traced(image, method) if method else None) for image in images]

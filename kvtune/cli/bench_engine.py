@@ -5,12 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from kvtune.cli.common import CudaGraphs, Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
+from kvtune.cli.common import err, out, print_json, terminable
+from kvtune.cli.options import CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, Model, Revision
 from kvtune.files import check_writable
 
 
 def engine(
-    model: Annotated[str, typer.Option("--model", "-m", help="Model: a short name, a folder or a Hub id.")] = "demo",
+    model: Model = "demo",
     images: Annotated[
         int | None,
         typer.Option(
@@ -31,9 +32,9 @@ def engine(
             "--full", help="Also 8 trials, batch sizes 8 to 256, more images, repeats and captions one at a time."
         ),
     ] = False,
-    lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    lanes: Lanes = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     revision: Revision = None,
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
@@ -58,25 +59,25 @@ def engine(
     Example: kvtune bench engine --model demo --images 64
     """
     from kvtune.bench.engine.run import BenchRequest, bench
-    from kvtune.cli.common import terminable
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.terminal.engine_bench import engine_figure, engine_lines, engine_table
 
     request = BenchRequest(
-        model=model,
-        images=images,
-        random_weights=random_weights,
-        coco=coco,
-        max_new_tokens=max_new_tokens,
-        repeats=repeats,
-        lanes=lanes,
-        device=device,
-        dtype=dtype,
-        seed=seed,
-        revision=revision,
-        load_in_4bit=load_in_4bit,
-        load_in_8bit=load_in_8bit,
-        cuda_graphs=cuda_graphs,
-        full=full,
+        ModelOptions(
+            model,
+            dtype,
+            revision,
+            load_in_4bit,
+            load_in_8bit,
+            random_weights,
+            EngineOptions(device, lanes, cuda_graphs),
+        ),
+        images,
+        coco,
+        max_new_tokens,
+        repeats,
+        seed,
+        full,
     )
     if png is not None:
         check_writable(png)

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, out, print_json
+from kvtune.cli.common import out, print_json
+from kvtune.cli.options import Json
 
 
 def score(

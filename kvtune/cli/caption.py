@@ -5,14 +5,15 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json
+from kvtune.cli.common import err, out, print_json
+from kvtune.cli.options import CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, Model, Revision
 from kvtune.errors import RequestError
 from kvtune.files import check_writable
 
 
 def caption(
     images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Model: a short name, a folder or a Hub id.")],
+    model: Model,
     preset: Annotated[
         str | None, typer.Option(help="Preset: a shipped name or a file; the model's published one when left out.")
     ] = None,
@@ -25,10 +26,12 @@ def caption(
         int | None, typer.Option(help="Longest caption; the preset's when left out.", min=1)
     ] = None,
     revision: Revision = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
+    lanes: Lanes = "auto",
+    cuda_graphs: CudaGraphs = True,
     trace: Annotated[
         Path | None, typer.Option(help="Folder to write what happened at each token to, as Parquet and pictures.")
     ] = None,
@@ -49,11 +52,12 @@ def caption(
 
     for image in images:  # before anything heavy is loaded
         load_image(image)
+    from kvtune.captioning import open_captioner
     from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
     from kvtune.captioning.trace import spellable, spelt
     from kvtune.chair.spans import MentionFinder
     from kvtune.coco.categories import truth_of_files
-    from kvtune.models import load_model
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.presets import load_preset
     from kvtune.report.data.mentions import vocabulary_words
     from kvtune.report.study_files import check_parquet
@@ -67,20 +71,24 @@ def caption(
         raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
     chosen = load_preset(preset) if preset is not None else None
     truth = truth_of_files(images, ground_truth, coco)
-    vlm = load_model(model, device, dtype, revision, load_in_4bit, load_in_8bit)
+    engine = EngineOptions(device, lanes, cuda_graphs)
+    captioner = open_captioner(ModelOptions(model, dtype, revision, load_in_4bit, load_in_8bit, engine=engine))
+    vlm = captioner.vlm
     if chosen is None and vlm.published_preset is not None:
         published = load_preset(vlm.published_preset)
         chosen = published if published.model.layers == vlm.n_layers else None  # a folder may have any name
     method = chosen.method() if chosen else None
-    prompt = prompt if prompt is not None or chosen is None else chosen.generation.prompt
-    longest = max_new_tokens or (chosen.generation.max_new_tokens if chosen else 512)
+    captioner = captioner.changed(
+        prompt=prompt if prompt is not None or chosen is None else chosen.generation.prompt,
+        max_new_tokens=max_new_tokens or (chosen.generation.max_new_tokens if chosen else 512),
+    )
     finder = MentionFinder()
     written: list[Path] = []
     if trace is None:
-        pairs = caption_pairs(vlm, images, method, prompt, longest)
+        pairs = caption_pairs(captioner, images, method)
     else:
         words = spelt(vlm, objects) if objects else spellable(vlm, vocabulary_words())
-        traced = trace_pairs(vlm, images, method, words, prompt, longest)
+        traced = trace_pairs(captioner, images, method, words)
         pairs = [each.captions for each in traced]
         written = write_trace(trace, traced, [truth.get(image) for image in images], objects or (), finder)
     if json:

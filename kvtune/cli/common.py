@@ -27,23 +27,9 @@ err = PlainConsole(stderr=True)
 out = PlainConsole()
 """Results."""
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of weights on the Hub.")]
-LoadIn4Bit = Annotated[bool, typer.Option("--load-in-4bit", help="Quantize the language model's weights.")]
-LoadIn8Bit = Annotated[bool, typer.Option("--load-in-8bit", help="The same, in 8 bits.")]
-ImageKey = Annotated[
-    str, typer.Option(help="Field of the image in a captions file (a.b: in a): a number or a COCO file name.")
-]
-CaptionKey = Annotated[str, typer.Option(help="Field of the caption in a captions file.")]
-InstancesOnly = Annotated[
-    bool, typer.Option("--instances-only", help="Ground truth of COCO's instances alone, without reference captions.")
-]
-CudaGraphs = Annotated[
-    bool, typer.Option("--cuda-graphs/--no-cuda-graphs", help="Replay decode steps from CUDA graphs, on a GPU.")
-]
 
 _COMMON = {"quiet": Quiet, "verbose": Verbose, "debug": Debug}
 _debug = False

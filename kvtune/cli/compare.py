@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json
+from kvtune.cli.common import err, out, print_json
+from kvtune.cli.options import STUDIES, Json, StudiesDir
 
 
 def compare(
@@ -14,7 +15,7 @@ def compare(
         str, typer.Option(help="Rule that marks the chosen points: keep-f1, knee, min-chair or max-f1.")
     ] = "keep-f1",
     out_dir: Annotated[Path, typer.Option("--out", help="Folder for picture and data.")] = Path("."),
-    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
     """Show several models or methods in one table and one picture (compare.png, .svg and .csv).

@@ -1,21 +1,21 @@
 """``kvtune dashboard``: a study in optuna-dashboard."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kvtune.cli.common import err
+from kvtune.cli.options import STUDIES, StudiesDir, Study
 
 
 def dashboard(
-    study: Annotated[str | None, typer.Argument(help="Name or folder of a study; the latest when left out.")] = None,
+    study: Study = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "localhost",
     port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65535)] = 8080,
     storage: Annotated[
         str | None, typer.Option(help="URL of the Optuna storage it was searched with, if not study.db.")
     ] = None,
-    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    studies_dir: StudiesDir = STUDIES,
 ) -> None:
     """Open a study in optuna-dashboard, running or finished, until Ctrl-C.
 

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import InstancesOnly, Json, command, err, out, print_json
+from kvtune.cli.common import command, err, out, print_json
+from kvtune.cli.options import Coco, InstancesOnly, Json
 from kvtune.cli.progress import progress
 from kvtune.files import check_writable
 
 app = typer.Typer(help="COCO: draw subsets, build ground truth, download.", no_args_is_help=True)
 
-Coco = Annotated[Path | None, typer.Option("--coco", help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the draw.")]
 
 

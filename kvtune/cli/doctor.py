@@ -6,16 +6,15 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from kvtune.cli.common import Json, out, print_json
+from kvtune.cli.common import out, print_json
+from kvtune.cli.options import Coco, Json
 from kvtune.text import visible
 
 _STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold red"}
 
 
 def doctor(
-    coco: Annotated[
-        Path | None, typer.Option("--coco", help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
-    ] = None,
+    coco: Coco = None,
     studies_dir: Annotated[Path, typer.Option("--studies-dir", help="Where searches will write.")] = Path("studies"),
     json: Json = False,
 ) -> None:

@@ -5,14 +5,15 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kvtune.cli.common import Json, out, print_json
+from kvtune.cli.common import out, print_json
+from kvtune.cli.options import STUDIES, Json, StudiesDir, Study
 from kvtune.files import check_writable
 
 On = Literal["tune", "holdout"]
 
 
 def export(
-    study: Annotated[str | None, typer.Argument(help="Name or folder of a study; the latest when left out.")] = None,
+    study: Study = None,
     to: Annotated[
         Path | None, typer.Option("--out", help="Where the preset goes; the study's presets folder when left out.")
     ] = None,
@@ -22,7 +23,7 @@ def export(
     select_on: Annotated[
         On, typer.Option(help="Images that the rule looks at; after holdout, held-out scores are optimistic.")
     ] = "tune",
-    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
     """Choose one point of a study and write it as a preset.

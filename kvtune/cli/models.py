@@ -5,17 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kvtune.cli.common import (
-    Json,
-    LoadIn4Bit,
-    LoadIn8Bit,
-    Revision,
-    command,
-    err,
-    out,
-    print_json,
-    with_common_options,
-)
+from kvtune.cli.common import command, err, out, print_json, with_common_options
+from kvtune.cli.options import Device, Dtype, Json, LoadIn4Bit, LoadIn8Bit, Revision
 from kvtune.text import visible
 
 if TYPE_CHECKING:
@@ -77,8 +68,8 @@ def check(
     prompt: Annotated[str | None, typer.Option(help="Question; the family's when left out.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.", min=1)] = 128,
     revision: Revision = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
     json: Json = False,
@@ -92,12 +83,13 @@ def check(
     from kvtune.coco import load_image
     from kvtune.demo.coco import FIRST_ID
     from kvtune.demo.scenes import render
-    from kvtune.models import load_model
     from kvtune.models.check import check_model
+    from kvtune.models.opening import open_model
+    from kvtune.models.options import EngineOptions, ModelOptions
 
     picture = load_image(image) if image is not None else Image.fromarray(render(0, FIRST_ID).pixels)
-    vlm = load_model(name, device, dtype, revision, load_in_4bit, load_in_8bit)
-    checked = check_model(vlm, picture, prompt, max_new_tokens)
+    options = ModelOptions(name, dtype, revision, load_in_4bit, load_in_8bit, engine=EngineOptions(device))
+    checked = check_model(open_model(options), picture, prompt, max_new_tokens)
     if json:
         print_json(checked.to_dict())
         return

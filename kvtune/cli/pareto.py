@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import CaptionKey, ImageKey, Json, err, out, print_json
+from kvtune.cli.common import err, out, print_json
+from kvtune.cli.options import STUDIES, CaptionKey, ImageKey, Json, StudiesDir, Study
 from kvtune.cli.progress import progress
 
 
 def pareto(
-    study: Annotated[str | None, typer.Argument(help="Name or folder of a study; the latest when left out.")] = None,
+    study: Study = None,
     every: Annotated[bool, typer.Option("--all", help="List all trials, not the front alone.")] = False,
     select: Annotated[
         str, typer.Option(help="Rule that marks the chosen point: keep-f1, knee, min-chair, max-f1 or trial:N.")
@@ -31,7 +32,7 @@ def pareto(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="Folder for the files; the study's report folder when left out.")
     ] = None,
-    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
     """Show the front of a study: table and picture here; PNG, SVG, CSV and an HTML page as files.

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from kvtune.cli.common import Json, LoadIn4Bit, LoadIn8Bit, err, out, print_json, stopped
+from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.options import Coco, CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit
 from kvtune.cli.progress import progress
 
 
@@ -23,15 +24,14 @@ def reproduce(
     images: Annotated[
         int | None, typer.Option(help="Only the first so many images, to try it.  \\[default: 500; demo: 100]")
     ] = None,
-    coco: Annotated[
-        Path | None, typer.Option(help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
-    ] = None,
+    coco: Coco = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of captions and results.")] = Path("reproductions"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
-    lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
+    lanes: Lanes = "auto",
+    cuda_graphs: CudaGraphs = True,
     json: Json = False,
 ) -> None:
     """Caption opera500 as the KVSmooth paper does, and print our numbers beside the reported ones.
@@ -44,12 +44,17 @@ def reproduce(
 
     Example: kvtune reproduce table1 --models llava-1.5
     """
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.terminal.reproduction import reproduction_document, reproduction_view, write_reproduction
     from kvtune.reproduce import PAPER_MODELS, Request
     from kvtune.reproduce import reproduce as run
 
     named = [name.strip() for each in models or PAPER_MODELS for name in each.split(",")]
-    request = Request(table, named, images, coco, out_dir, device, dtype, load_in_4bit, load_in_8bit, lanes)
+    engine = EngineOptions(device, lanes, cuda_graphs)
+    options = [
+        ModelOptions(name, dtype, load_in_4bit=load_in_4bit, load_in_8bit=load_in_8bit, engine=engine) for name in named
+    ]
+    request = Request(table, options, images, coco, out_dir)
     results = []
     try:
         for folder, found in run(request, progress, lambda text: err.print(text, soft_wrap=True)):

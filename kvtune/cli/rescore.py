@@ -5,16 +5,17 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, out, print_json
+from kvtune.cli.common import out, print_json
+from kvtune.cli.options import STUDIES, Json, StudiesDir, Study
 
 
 def rescore(
-    study: Annotated[str | None, typer.Argument(help="Name or folder of a study; the latest when left out.")] = None,
+    study: Study = None,
     coco: Annotated[
         Path | None, typer.Option(help="Take the ground truth from this COCO folder, not from the study's copy.")
     ] = None,
     storage: Annotated[str | None, typer.Option(help="URL of the study's Optuna storage, if not study.db.")] = None,
-    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
     """Score the stored captions again and build study.db anew; no model, no GPU.

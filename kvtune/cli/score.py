@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import CaptionKey, ImageKey, InstancesOnly, Json, err, out, print_json
+from kvtune.cli.common import err, out, print_json
+from kvtune.cli.options import CaptionKey, Coco, ImageKey, InstancesOnly, Json
 from kvtune.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -21,9 +22,7 @@ def score(
     ground_truth: Annotated[
         Path | None, typer.Option("--ground-truth", help="Objects of each image, as kvtune data ground-truth writes.")
     ] = None,
-    coco: Annotated[
-        Path | None, typer.Option("--coco", help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
-    ] = None,
+    coco: Coco = None,
     instances_only: InstancesOnly = False,
     image_key: ImageKey = "image_id",
     caption_key: CaptionKey = "caption",

@@ -5,21 +5,33 @@ from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import CudaGraphs, Json, LoadIn4Bit, LoadIn8Bit, Revision, err, out, print_json, stopped
+from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.options import (
+    STUDIES,
+    Coco,
+    CudaGraphs,
+    Device,
+    Dtype,
+    Json,
+    Lanes,
+    LoadIn4Bit,
+    LoadIn8Bit,
+    Model,
+    Revision,
+    StudiesDir,
+)
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.study.sampler_names import SamplerName
 
 
 def search(
-    model: Annotated[str, typer.Option("--model", "-m", help="Model: a short name, a folder or a Hub id.")],
+    model: Model,
     trials: Annotated[int, typer.Option(help="Finished trials that the study holds at the end.")] = 50,
     study: Annotated[str | None, typer.Option(help="Name of the study; MODEL-METHOD when left out.")] = None,
-    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    studies_dir: StudiesDir = STUDIES,
     method: Annotated[str, typer.Option(help="What is tuned.")] = "kvsmooth",
     space: Annotated[Path | None, typer.Option(help="Search space (YAML); the model family's when left out.")] = None,
-    coco: Annotated[
-        Path | None, typer.Option(help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
-    ] = None,
+    coco: Coco = None,
     subset: Annotated[str | None, typer.Option(help="Tune images: a shipped subset or a file, else drawn.")] = None,
     images: Annotated[int | None, typer.Option(help="Tune images to draw.  \\[default: 500; demo: 100]", min=1)] = None,
     holdout_images: Annotated[
@@ -31,12 +43,12 @@ def search(
     parallel_trials: Annotated[int, typer.Option(help="Trials in a round, captioned together.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of image draws and sampler.")] = 0,
     storage: Annotated[str | None, typer.Option(help="URL of an Optuna storage instead of study.db.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     revision: Revision = None,
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
-    lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
+    lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
     race_confidence: Annotated[
         float, typer.Option(help="Chance at least that a trial which no other dominates is not raced out.")
@@ -68,6 +80,7 @@ def search(
 
     kvtune search --model demo --trials 12 --study next --from kept --timeout 90m
     """
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.data.document import study_document
     from kvtune.report.terminal import facts
     from kvtune.report.terminal.live import view_for
@@ -76,7 +89,9 @@ def search(
     from kvtune.search.session import search as run
 
     options = Options(
-        model=model,
+        model=ModelOptions(
+            model, dtype, revision, load_in_4bit, load_in_8bit, engine=EngineOptions(device, lanes, cuda_graphs)
+        ),
         method=method,
         space=space,
         trials=trials,
@@ -92,13 +107,6 @@ def search(
         parallel_trials=parallel_trials,
         seed=seed,
         storage=storage,
-        device=device,
-        dtype=dtype,
-        revision=revision,
-        load_in_4bit=load_in_4bit,
-        load_in_8bit=load_in_8bit,
-        lanes=lanes,
-        cuda_graphs=cuda_graphs,
         race_confidence=race_confidence if race else None,
         min_f1=min_f1,
         min_words=min_words,

@@ -1,16 +1,16 @@
 """``kvtune sensitivity``: one parameter varied, the others held; importance."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from kvtune.cli.common import Json, err, out, print_json, stopped
+from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.options import STUDIES, CudaGraphs, Device, Json, Lanes, StudiesDir, Study, StudyCoco
 from kvtune.cli.progress import progress
 
 
 def sensitivity(
-    study: Annotated[str | None, typer.Argument(help="Name or folder of a study; the latest when left out.")] = None,
+    study: Study = None,
     select: Annotated[
         str, typer.Option(help="Trial to vary around: keep-f1, knee, min-chair, max-f1 or trial:N.")
     ] = "keep-f1",
@@ -18,10 +18,11 @@ def sensitivity(
         list[str] | None, typer.Option(help="Parameter to vary; all that were searched when left out. Repeatable.")
     ] = None,
     points: Annotated[int, typer.Option(help="Values of each parameter.")] = 9,
-    coco: Annotated[Path | None, typer.Option(help="COCO folder; the study's when left out.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    lanes: Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.")] = "auto",
-    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"),
+    coco: StudyCoco = None,
+    device: Device = "auto",
+    lanes: Lanes = "auto",
+    cuda_graphs: CudaGraphs = True,
+    studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
     """Vary one parameter at a time around a trial, on the tune images, and say which parameters matter.
@@ -31,13 +32,14 @@ def sensitivity(
     Example: kvtune sensitivity demo-kvsmooth --parameter lambda_ref --select trial:0
     """
     from kvtune.analysis.sensitivity import sensitivity as run
-    from kvtune.study.captioning import Engine
+    from kvtune.models.options import EngineOptions
     from kvtune.study.study_folder import find_study
 
     folder = find_study(study, studies_dir)
     try:
         with progress("captions") as on_progress:
-            found = run(folder, Engine(coco, device, lanes), select, parameter or (), points, on_progress)
+            engine = EngineOptions(device, lanes, cuda_graphs)
+            found = run(folder, coco, select, parameter or (), points, engine, on_progress)
     except KeyboardInterrupt:
         raise stopped() from None
     if json:

@@ -1,16 +1,10 @@
 """``kvtune studies``: what is on disk."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from kvtune.cli.common import Json, out, print_json
+from kvtune.cli.common import out, print_json
+from kvtune.cli.options import STUDIES, Json, StudiesDir
 
 
-def studies(
-    studies_dir: Annotated[Path, typer.Option(help="Folder of studies.")] = Path("studies"), json: Json = False
-) -> None:
+def studies(studies_dir: StudiesDir = STUDIES, json: Json = False) -> None:
     """List the studies there are and how far each is, the latest first.
 
     Example: kvtune studies --studies-dir studies

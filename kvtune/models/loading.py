@@ -22,10 +22,10 @@ from kvtune.errors import RequestError
 from kvtune.files import check_path
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
-from kvtune.models.registry import families, family_of, get_family, hub_id_name, model_names
+from kvtune.models.options import check_dtype, quantization_of
+from kvtune.models.registry import all_families, family_of, get_family, hub_id_name, model_names
 from kvtune.text import quoted
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 _GIB = 2**30
 _ROOM = 1 * _GIB
 """GPU memory beside the weights without which not even one caption can be written."""
@@ -59,8 +59,9 @@ def load_model(
     device
         ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
     dtype
-        ``auto`` (on a GPU what the family's evaluations run, as a rule the checkpoint's; float32 on a CPU), or a name
-        in ``DTYPES``; with ``-4bit`` or ``-8bit`` after it, as ``VisionLanguageModel.dtype_name`` gives it, quantized.
+        ``auto`` (on a GPU what the family's evaluations run, as a rule the checkpoint's; float32 on a CPU), or one of
+        :data:`kvtune.models.options.DTYPES`; quantized with ``-4bit`` or ``-8bit`` after it, as
+        :attr:`VisionLanguageModel.dtype_name` gives it.
     revision
         Branch, tag or commit of Hub weights. Everything is loaded at the one commit that it stands for.
     load_in_4bit, load_in_8bit
@@ -127,13 +128,8 @@ def resolve_dtype(
         stored = getattr(config, "dtype", None) or getattr(config.get_text_config(decoder=True), "dtype", None)
         return evaluation_dtype or stored or torch.float32
     check_dtype(dtype)
-    return DTYPES[dtype]
-
-
-def check_dtype(dtype: str) -> None:
-    """Refuse a ``--dtype`` that names no type."""
-    if dtype != "auto" and dtype not in DTYPES:
-        raise RequestError(f"unknown dtype {quoted(dtype)}; write auto, {', '.join(DTYPES)}")
+    wanted: torch.dtype = getattr(torch, dtype)
+    return wanted
 
 
 def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization: str | None) -> int:
@@ -209,7 +205,7 @@ def family_of_config(family: Family | None, stored: dict[str, Any], source: str)
     kind = stored["model_type"]
     found = family_of(kind)
     if found is None:
-        supported = ", ".join(sorted(kind for each in families() for kind in each.model_types))
+        supported = ", ".join(sorted(kind for each in all_families() for kind in each.model_types))
         raise RequestError(f"{source} is a {quoted(kind)} model; supported are {supported}")
     if family is not None and not isinstance(family, type(found)):
         raise RequestError(f"{source} is a {quoted(kind)} model, not {family.title}")
@@ -217,20 +213,6 @@ def family_of_config(family: Family | None, stored: dict[str, Any], source: str)
     if (reason := family.check(stored)) is not None:
         raise RequestError(f"{source} cannot be used: {reason}")
     return family
-
-
-def quantization_of(dtype: str, load_in_4bit: bool, load_in_8bit: bool) -> tuple[str, str | None]:
-    """The dtype without its quantization, and that: ``4bit``, ``8bit`` or None."""
-    dtype, _, wanted = dtype.partition("-")
-    asked = {bits for bits, on in (("4bit", load_in_4bit), ("8bit", load_in_8bit), (wanted, wanted)) if on}
-    if len(asked) > 1:
-        raise RequestError("--load-in-4bit and --load-in-8bit exclude each other; give one")
-    bits = next(iter(asked), None)
-    if bits not in (None, "4bit", "8bit"):
-        raise RequestError(f"unknown quantization {quoted(bits)} after {dtype}; write 4bit or 8bit")
-    if bits is not None and (find_spec("bitsandbytes") is None or find_spec("accelerate") is None):
-        raise RequestError(f"--load-in-{bits} needs bitsandbytes and accelerate: pip install 'kvtune[quantization]'")
-    return dtype, bits
 
 
 def _load(

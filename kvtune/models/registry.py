@@ -14,7 +14,7 @@ from kvtune.text import quoted
 _FAMILIES: tuple[Family, ...] = (Demo(), Llava(), MiniGpt4(), InstructBlip(), LlavaNext(), Qwen2_5_VL(), Qwen3VL())
 
 
-def families() -> tuple[Family, ...]:
+def all_families() -> tuple[Family, ...]:
     """All families, the demo first."""
     return _FAMILIES
 

@@ -8,16 +8,17 @@ from typing import Any
 from kvtune.chair import load_ground_truth
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
+from kvtune.models.opening import check_options
+from kvtune.models.options import ModelOptions
 from kvtune.presets import Preset
 from kvtune.reproduce.constant_factor import scoring_of, sweep_of
 from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
 from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, TABLES, Table, published_preset
 from kvtune.reproduce.paper_subset import Images, check_count, find_images, reporting_subset
 from kvtune.study.caption_log import read_captions
-from kvtune.study.captioning import parse_lanes
 from kvtune.study.manifest import first_difference
 from kvtune.study.study_folder import plain_name
-from kvtune.study.subsets import DEMO
+from kvtune.study.subsets import DEMO, coco_of
 
 DEFAULT_OUT = Path("reproductions")
 
@@ -27,15 +28,10 @@ class Request:
     """What ``kvtune reproduce`` was asked for; ``images`` None is the whole reporting set."""
 
     table: Table
-    models: Sequence[str] = PAPER_MODELS
+    models: Sequence[ModelOptions] = tuple(map(ModelOptions, PAPER_MODELS))
     images: int | None = None
     coco: Path | None = None
     out: Path = DEFAULT_OUT
-    device: str = "auto"
-    dtype: str = "auto"
-    load_in_4bit: bool = False
-    load_in_8bit: bool = False
-    lanes: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Plan:
     """One model, checked: ``images`` is None where all captions are there and only scores are wanted."""
 
     request: Request
-    model: str
+    model: ModelOptions
     name: str
     source: str
     preset: Preset
@@ -67,30 +63,28 @@ def plans(request: Request) -> list[Plan]:
     RequestError
         If something asked for is wrong or missing, or would mix captions of two models or settings.
     """
-    parse_lanes(request.lanes)
     if not request.models:
         raise RequestError(f"--models names no model; leave it out for {', '.join(PAPER_MODELS)}")
     from kvtune.models import locate
-    from kvtune.models.loading import check_dtype, quantization_of, resolve_device
 
-    resolve_device(request.device)
-    check_dtype(request.dtype)
-    quantization_of(request.dtype, request.load_in_4bit, request.load_in_8bit)
-    located: dict[ModelFolder, tuple[str, str, str]] = {}
+    located: dict[ModelFolder, tuple[ModelOptions, str, str]] = {}
     for model in request.models:
-        _, source, name = locate(model)
+        check_options(model)
+        _, source, name = locate(model.name)
         folder = ModelFolder(request.out.expanduser() / plain_name(name))
         if folder in located:
             raise RequestError(
-                f"--models {located[folder][0]} and {model} would both be kept in {folder.path}; run one of them with "
-                "another --out"
+                f"--models {located[folder][0].name} and {model.name} would both be kept in {folder.path}; run one of "
+                "them with another --out"
             )
         located[folder] = model, DEMO if name == DEMO else source, name
     data: dict[bool, Images] = {}
     return [_plan(request, *place, folder, data) for folder, place in located.items()]
 
 
-def _plan(request: Request, model: str, source: str, name: str, folder: ModelFolder, data: dict[bool, Images]) -> Plan:
+def _plan(
+    request: Request, model: ModelOptions, source: str, name: str, folder: ModelFolder, data: dict[bool, Images]
+) -> Plan:
     from kvtune.models import get_family
     from kvtune.models.availability import at_hand
 
@@ -104,18 +98,13 @@ def _plan(request: Request, model: str, source: str, name: str, folder: ModelFol
         )
     if begun is not None:
         now = {"model": source, "reporting": reporting.sha256}
-        refuse_difference(folder, begun, now | _asked_dtype(request, begun.fingerprint.dtype))
+        refuse_difference(folder, begun, now | _asked_dtype(model, begun.fingerprint.dtype))
         preset = published_preset(get_family(begun.family))
         if _is_complete(request.table, folder, begun, reporting, count):
             return Plan(request, model, name, source, preset, folder, begun, reporting, count, None)
-    preset = published_preset(at_hand(model).family)
+    preset = published_preset(at_hand(model.name).family)
     if demo not in data:
-        coco = request.coco
-        if demo and coco is None:
-            from kvtune.demo import demo_coco
-
-            coco = demo_coco()
-        data[demo] = find_images(coco, reporting, count)
+        data[demo] = find_images(coco_of(name, request.coco), reporting, count)
     _same_tune_images(folder, begun, data[demo].tune)
     return Plan(request, model, name, source, preset, folder, begun, reporting, count, data[demo])
 
@@ -127,12 +116,12 @@ def refuse_difference(folder: ModelFolder, begun: Manifest, now: Mapping[str, An
         raise RequestError(f"reproduction {folder.path} was begun with {found}; give another --out folder")
 
 
-def _asked_dtype(request: Request, begun: str) -> dict[str, str]:
-    """What the request says of the dtype, as a fingerprint has it; empty where it leaves it to what was begun."""
-    bits = "-4bit" if request.load_in_4bit else "-8bit" if request.load_in_8bit else ""
-    if request.dtype == "auto" and not bits:
+def _asked_dtype(model: ModelOptions, begun: str) -> dict[str, str]:
+    """What the options say of the dtype, as a fingerprint has it; empty where they leave it to what was begun."""
+    bits = "-4bit" if model.load_in_4bit else "-8bit" if model.load_in_8bit else ""
+    if model.dtype == "auto" and not bits:
         return {}
-    return {"dtype": (begun.partition("-")[0] if request.dtype == "auto" else request.dtype) + bits}
+    return {"dtype": (begun.partition("-")[0] if model.dtype == "auto" else model.dtype) + bits}
 
 
 def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset) -> None:

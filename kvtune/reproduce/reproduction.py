@@ -4,6 +4,7 @@ import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -40,13 +41,14 @@ from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_differ
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.study.caption_log import captions_of
-from kvtune.study.captioning import CaptionWriter, Number, Setting, caption_files, parse_lanes
+from kvtune.study.captioning import CaptionWriter, Number, Setting, caption_files
 from kvtune.study.lock import locked
 from kvtune.study.manifest import versions
 from kvtune.study.scoring import Scoring
 from kvtune.study.subsets import Image
 
 if TYPE_CHECKING:
+    from kvtune.captioning import Captioner
     from kvtune.models import VisionLanguageModel
 
 Show = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
@@ -152,29 +154,25 @@ class _Engine:
         self._plan = plan
 
     @cached_property
-    def vlm(self) -> "VisionLanguageModel":
-        """The model; the very one that the captions so far are of."""
-        from kvtune.models import load_model
+    def captioner(self) -> "Captioner":
+        """Of the very model that the captions so far are of."""
+        from kvtune.captioning import open_captioner
 
-        plan, begun = self._plan, self._plan.begun
-        dtype, revision = plan.request.dtype, None
-        if begun is not None:
-            dtype, revision = begun.fingerprint.dtype, begun.fingerprint.revision
-        quantization = plan.request.load_in_4bit, plan.request.load_in_8bit
-        vlm = load_model(plan.model, plan.request.device, dtype, revision, *quantization)
-        if begun is not None:
-            refuse_difference(plan.folder, begun, _fingerprint(plan, vlm).model_dump(mode="json"))
-        return vlm
+        plan, options = self._plan, self._plan.model
+        if plan.begun is not None:
+            begun = plan.begun.fingerprint
+            options = replace(options, dtype=begun.dtype, revision=begun.revision)
+        generation = plan.preset.generation
+        captioner = open_captioner(options, generation.prompt, generation.max_new_tokens)
+        if plan.begun is not None:
+            refuse_difference(plan.folder, plan.begun, _fingerprint(plan, captioner.vlm).model_dump(mode="json"))
+        return captioner
 
     def prepare(self, prompt: str, image_ids: Sequence[int]) -> tuple[CaptionWriter, list[Image]]:
         """A captioner for a question, and the images."""
-        from kvtune.captioning import Captioner
-
         assert self._plan.images is not None
         images = self._plan.images.of(image_ids)
-        lanes = self._plan.request.lanes
-        limit = self._plan.preset.generation.max_new_tokens
-        return Captioner(self.vlm, prompt, limit, parse_lanes(lanes)), images
+        return self.captioner.changed(prompt=prompt), images
 
 
 def _begin(plan: Plan, engine: _Engine) -> None:
@@ -184,7 +182,7 @@ def _begin(plan: Plan, engine: _Engine) -> None:
     begun, tune = plan.begun, images.tune.model_dump(mode="json")
     if begun is not None and len(begun.tune["image_ids"]) > len(tune["image_ids"]):
         tune = begun.tune
-    vlm = engine.vlm
+    vlm = engine.captioner.vlm
     if not has_truth(plan.folder, images.image_ids):
         save_ground_truth(images.ground_truth(), plan.folder.ground_truth)
     Manifest(
@@ -197,7 +195,7 @@ def _begin(plan: Plan, engine: _Engine) -> None:
         coco=str(images.folder.root.absolute()),
         versions=versions(),
         device=str(vlm.device),
-        lanes=plan.request.lanes,
+        lanes=plan.model.engine.lanes,
     ).save(plan.folder)
 
 

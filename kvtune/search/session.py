@@ -14,6 +14,7 @@ from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
 from kvtune.files import check_path
+from kvtune.models.options import ModelOptions, parse_lanes
 from kvtune.search.budget import Deadline, parse_duration
 from kvtune.search.loop import Search
 from kvtune.search.view import View
@@ -21,7 +22,6 @@ from kvtune.search.warm_start import other_front, start_from
 from kvtune.spaces import SearchSpace, load_space, space_for
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.statistics.racing import Race
-from kvtune.study.captioning import parse_lanes
 from kvtune.study.constraints import check_floor
 from kvtune.study.lock import locked
 from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
@@ -29,7 +29,7 @@ from kvtune.study.optuna_copy import check_storage
 from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
-from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, find_data
+from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, coco_of, find_data
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ looks at what it has seen six times."""
 class Options:
     """What ``kvtune search`` was asked for; None is the default of the model, family or data."""
 
-    model: str
+    model: ModelOptions
     method: str = "kvsmooth"
     space: Path | None = None
     trials: int = 50
@@ -60,13 +60,6 @@ class Options:
     parallel_trials: int = DEFAULT_PARALLEL_TRIALS
     seed: int = 0
     storage: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    revision: str | None = None
-    load_in_4bit: bool = False
-    load_in_8bit: bool = False
-    lanes: str = "auto"
-    cuda_graphs: bool = True
     race_confidence: float | None = RACE_CONFIDENCE
     min_f1: str | None = None
     min_words: str | None = None
@@ -91,6 +84,8 @@ def search(options: Options, view: View) -> StudySummary:
     KvtuneError
         If it fails midway; the same call goes on from there.
     """
+    from kvtune.captioning import open_captioner
+
     folder = _check(options)
     deadline = Deadline(None if options.timeout is None else parse_duration(options.timeout))
     with ExitStack() as stack:
@@ -111,7 +106,8 @@ def search(options: Options, view: View) -> StudySummary:
             view.note(data.note)
         given_space = None if options.space is None else load_space(options.space)
 
-        vlm = _load_model(options, revision)
+        captioner = open_captioner(replace(options.model, revision=revision), options.prompt, options.max_new_tokens)
+        vlm = captioner.vlm
         fingerprint = _fingerprint(options, vlm, data, _space(options, given_space, begun, vlm))
         if begun is not None:
             refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
@@ -134,7 +130,6 @@ def search(options: Options, view: View) -> StudySummary:
         manifest.save(folder)
         save_ground_truth(data.ground_truth(), folder.ground_truth)
         view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")
-        captioner = _captioner(options, vlm, fingerprint)
         search = Search(folder, manifest, captioner, tune_images, scoring, view, options.storage, deadline)
         search.run(options.trials)
     return summarize(folder)
@@ -159,8 +154,8 @@ def _check(options: Options) -> StudyFolder:
     _floors(options)
     if options.seed < 0:
         raise RequestError(f"--seed must be at least 0, not {options.seed}")
-    parse_lanes(options.lanes)
-    name = check_name(options.study) if options.study is not None else default_name(options.model, options.method)
+    parse_lanes(options.model.engine.lanes)
+    name = check_name(options.study) if options.study is not None else default_name(options.model.name, options.method)
     parent = options.studies_dir.expanduser().absolute()
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -181,13 +176,9 @@ def _known_fingerprint(options: Options) -> dict[str, Any]:
 
 def _data(options: Options, begun: Manifest | None) -> Data:
     """The images; the demo brings its own scenes, and a study that was begun keeps its held-out images."""
-    demo = options.model == DEMO
-    coco = options.coco
-    if demo and coco is None:
-        from kvtune.demo import demo_coco
-
-        coco = demo_coco()
-    default = DEMO_IMAGES if demo else IMAGES
+    name = options.model.name
+    default = DEMO_IMAGES if name == DEMO else IMAGES
+    coco = coco_of(name, options.coco)
     data = find_data(coco, options.subset, options.images, options.holdout_images, options.seed, default)
     if begun is not None:
         kept = Subset.model_validate(begun.holdout)
@@ -208,21 +199,15 @@ def _revision(options: Options, folder: StudyFolder, begun: Manifest | None) -> 
     """
     from kvtune.models import commit_of, locate
 
-    _, source, name = locate(options.model)
+    _, source, name = locate(options.model.name)
     if begun is None:
-        return options.revision
+        return options.model.revision
     refuse_difference(folder, begun.fingerprint, {"model": DEMO if name == DEMO else source})
-    if options.revision is None:
+    revision = options.model.revision
+    if revision is None:
         return begun.fingerprint.revision
-    refuse_difference(folder, begun.fingerprint, {"revision": commit_of(options.model, options.revision)})
-    return options.revision
-
-
-def _load_model(options: Options, revision: str | None) -> "VisionLanguageModel":
-    from kvtune.models import load_model
-
-    quantization = options.load_in_4bit, options.load_in_8bit
-    return load_model(options.model, options.device, options.dtype, revision, *quantization)
+    refuse_difference(folder, begun.fingerprint, {"revision": commit_of(options.model.name, revision)})
+    return revision
 
 
 def _space(
@@ -303,7 +288,7 @@ def _manifest(
         coco=str(data.folder.root.absolute()),
         versions=versions(),
         device=str(vlm.device),
-        lanes=options.lanes,
+        lanes=options.model.engine.lanes,
         scorer=scoring.version,
         reference_point=None if begun is None else begun.reference_point,
         looks=_looks(fingerprint, data) if begun is None else begun.looks,
@@ -338,10 +323,3 @@ def _refuse_leftovers(folder: StudyFolder) -> None:
         )
     if folder.ledger.exists() or folder.captions.exists():
         raise RequestError(f"{folder.path} has trials but no study.json; restore it, or name another --study")
-
-
-def _captioner(options: Options, vlm: "VisionLanguageModel", fingerprint: Fingerprint) -> Any:
-    from kvtune.captioning import Captioner
-
-    lanes = parse_lanes(options.lanes)
-    return Captioner(vlm, fingerprint.prompt, fingerprint.max_new_tokens, lanes, options.cuda_graphs)

@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.models.options import DEFAULT_ENGINE, EngineOptions, ModelOptions
 from kvtune.study.caption_log import CaptionLog
 from kvtune.study.manifest import Manifest
-from kvtune.study.subsets import DEMO, Image
-from kvtune.text import quoted
+from kvtune.study.subsets import Image, coco_of
 
 if TYPE_CHECKING:
     from kvtune.captioning import CaptionRequest
@@ -139,15 +139,6 @@ def _reason(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Where and how to caption; None is what the search used. What a caption depends on is fixed by the study."""
-
-    coco: Path | None = None
-    device: str = "auto"
-    lanes: str = "auto"
-
-
-@dataclass(frozen=True)
 class Setting:
     """What to caption: the method's parameters (None for no method), and the file that the captions go to."""
 
@@ -159,7 +150,8 @@ def caption_settings(
     manifest: Manifest,
     image_ids: Sequence[int],
     settings: Mapping[Number, Setting],
-    engine: Engine,
+    coco: Path | None = None,
+    engine: EngineOptions = DEFAULT_ENGINE,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Caption these images with every setting as the study's model does, but for the captions that are there already.
@@ -168,6 +160,8 @@ def caption_settings(
 
     Parameters
     ----------
+    coco
+        Where the images are; None for where they were.
     on_progress
         Called with (captions that are there, captions wanted).
 
@@ -180,7 +174,7 @@ def caption_settings(
     """
 
     def prepare() -> tuple[CaptionWriter, list[Image]]:
-        images = _images(manifest, image_ids, engine)
+        images = _images(manifest, image_ids, coco)
         return _captioner(manifest, engine), images
 
     caption_files(image_ids, settings, manifest.fingerprint.method, prepare, on_progress)
@@ -252,41 +246,21 @@ def _method(name: str, params: dict[str, Any] | None) -> Any:
     return None if params is None else get_method(name).from_parameters(params)
 
 
-def parse_lanes(text: str) -> int | Literal["auto"]:
-    """What ``--lanes`` says: ``auto``, or how many captions are decoded at once.
-
-    Raises
-    ------
-    RequestError
-        If it is neither.
-    """
-    if text == "auto":
-        return "auto"
-    if text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0:
-        return int(text)
-    raise RequestError(f"--lanes must be auto or a whole number above 0, not {quoted(text)}")
+def _images(manifest: Manifest, image_ids: Sequence[int], coco: Path | None) -> list[Image]:
+    folder = CocoFolder(coco_of(manifest.fingerprint.model, coco) or manifest.coco)
+    return list(zip(image_ids, folder.image_paths(image_ids), strict=True))
 
 
-def _images(manifest: Manifest, image_ids: Sequence[int], engine: Engine) -> list[Image]:
-    coco = engine.coco
-    if coco is None and manifest.fingerprint.model == DEMO:
-        from kvtune.demo import demo_coco
-
-        coco = demo_coco()
-    paths = CocoFolder(coco if coco is not None else Path(manifest.coco)).image_paths(image_ids)
-    return list(zip(image_ids, paths, strict=True))
-
-
-def _captioner(manifest: Manifest, engine: Engine) -> CaptionWriter:
-    lanes = parse_lanes(engine.lanes)
-    from kvtune.captioning import Captioner
-    from kvtune.models import load_model
+def _captioner(manifest: Manifest, engine: EngineOptions) -> CaptionWriter:
+    from kvtune.captioning import open_captioner
 
     begun = manifest.fingerprint
-    vlm = load_model(begun.model, device=engine.device, dtype=begun.dtype, revision=begun.revision)
+    options = ModelOptions(begun.model, begun.dtype, begun.revision, engine=engine)
+    captioner = open_captioner(options, begun.prompt, begun.max_new_tokens)
+    vlm = captioner.vlm
     if (vlm.revision, vlm.dtype_name) != (begun.revision, begun.dtype):
         raise RequestError(
             f"the study was searched with {begun.model} at revision {begun.revision} in {begun.dtype}, but the model "
             f"here is at revision {vlm.revision} in {vlm.dtype_name}; put the same weights there"
         )
-    return Captioner(vlm, prompt=begun.prompt, max_new_tokens=begun.max_new_tokens, lanes=lanes)
+    return captioner

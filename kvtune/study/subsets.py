@@ -26,6 +26,15 @@ DEMO_IMAGES = 100
 """The demo's default for tune and held-out images alike: enough to see the trade-off, few enough for two CPU cores."""
 
 
+def coco_of(model: str, coco: Path | None) -> Path | None:
+    """The COCO folder that was named; of the demo, where none was, its own scenes; else None."""
+    if coco is not None or model != DEMO:
+        return coco
+    from kvtune.demo import demo_coco
+
+    return demo_coco()
+
+
 @dataclass
 class Data:
     """The images of a study.

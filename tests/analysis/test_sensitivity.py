@@ -17,7 +17,6 @@ from kvtune.cli.main import main
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import get_method
 from kvtune.spaces import default_space
-from kvtune.study.captioning import Engine
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, Trial
@@ -43,7 +42,7 @@ def folder(tmp_path: Path) -> StudyFolder:
 def test_each_point_is_the_setting_with_one_value_changed(
     folder: StudyFolder, engine: SimpleNamespace, coco: Path
 ) -> None:
-    found = sensitivity(folder, Engine(coco), "trial:0", points=4)
+    found = sensitivity(folder, coco, "trial:0", points=4)
     assert found.around == PUBLISHED and found.trial == 0
     assert [sweep.parameter for sweep in found.sweeps] == list(load_manifest(folder).fingerprint.space.parameters)
     scorer = ChairScorer(load_ground_truth(folder.ground_truth))
@@ -68,12 +67,12 @@ def test_each_point_is_the_setting_with_one_value_changed(
 def test_a_caption_is_paid_for_once(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:
     engine.stop_after = 30
     with pytest.raises(KeyboardInterrupt):
-        sensitivity(folder, Engine(coco), "trial:0", ["lambda_ref"], 5)
+        sensitivity(folder, coco, "trial:0", ["lambda_ref"], 5)
     engine.stop_after = None
-    found = sensitivity(folder, Engine(coco), "trial:0", ["lambda_ref"], 5)
+    found = sensitivity(folder, coco, "trial:0", ["lambda_ref"], 5)
     asked = len(engine.asked)
     assert asked == sum(point.trial is None for point in found.sweeps[0].points) * len(IMAGES)
-    assert sensitivity(folder, Engine(coco), "trial:0", ["lambda_ref"], 5) == found
+    assert sensitivity(folder, coco, "trial:0", ["lambda_ref"], 5) == found
     assert len(engine.asked) == asked
     assert json.loads((folder.report / "sensitivity.json").read_text()) == found.model_dump(mode="json")
     assert len(Ledger(folder.ledger).trials) == 12, "sweeps are no trials"
@@ -127,14 +126,14 @@ def test_f1_is_maximised() -> None:
 
 def test_wrong_requests(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:
     with pytest.raises(RequestError, match="'target' was not searched in mine; it has lambda_ref, "):
-        sensitivity(folder, Engine(coco), parameters=["target"])
+        sensitivity(folder, coco, parameters=["target"])
     with pytest.raises(RequestError, match="--points must be at least 2"):
-        sensitivity(folder, Engine(coco), points=1)
+        sensitivity(folder, coco, points=1)
     with pytest.raises(RequestError, match="has no trial '99'"):
-        sensitivity(folder, Engine(coco), "trial:99")
+        sensitivity(folder, coco, "trial:99")
     folder.trial_captions(0).unlink()
     with pytest.raises(KvtuneError, match=r"trial-0000.jsonl is missing"):
-        sensitivity(folder, Engine(coco), "trial:0")
+        sensitivity(folder, coco, "trial:0")
     assert engine.asked == []
 
 

@@ -19,12 +19,12 @@ from kvtune.chair import ChairScorer, load_ground_truth
 from kvtune.cli.main import main
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import get_method
+from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.presets import load_preset
 from kvtune.spaces import SearchSpace
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.paired import holm, mcnemar
 from kvtune.study.caption_log import read_captions
-from kvtune.study.captioning import Engine
 from kvtune.study.lock import locked
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
@@ -48,14 +48,14 @@ def folder(tmp_path: Path) -> StudyFolder:
 def test_every_held_out_number_follows_from_the_captions(
     folder: StudyFolder, engine: SimpleNamespace, coco: Path
 ) -> None:
-    found = validate(folder, Engine(coco))
+    found = validate(folder, coco)
     assert load_validation(folder) == found
     summary = summarize(folder)
     numbers = [setting.number for setting in found.settings]
     assert numbers == [None, 0, *(number for number in summary.front if number != 0)]
     assert found.settings[0].roles == ["baseline"] and "published" in found.settings[1].roles
     assert {setting.number for setting in found.settings if "front" in setting.roles} == set(summary.front)
-    assert engine.loaded == [("fake", "auto", "float32", None)]
+    assert engine.opened == [ModelOptions("fake", "float32")]
 
     scorer = ChairScorer(load_ground_truth(folder.ground_truth))
     tables = {}
@@ -87,20 +87,20 @@ def test_every_held_out_number_follows_from_the_captions(
 def test_a_caption_is_paid_for_once(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:
     engine.stop_after = 41
     with pytest.raises(KeyboardInterrupt):
-        validate(folder, Engine(coco))
+        validate(folder, coco)
     assert not folder.validation.exists()
     engine.stop_after = None
     seen: list[tuple[int, int]] = []
-    found = validate(folder, Engine(coco), lambda done, total: seen.append((done, total)))
+    found = validate(folder, coco, on_progress=lambda done, total: seen.append((done, total)))
     assert len(engine.asked) == len(set(engine.asked)) == len(HOLDOUT) * len(found.settings)
     assert seen[0][0] >= 41 and seen[-1][0] == seen[-1][1] == len(engine.asked)
-    assert validate(folder, Engine(Path("/no such coco"))) == found
-    assert len(engine.loaded) == 2, "no model is needed where nothing is missing"
+    assert validate(folder, Path("/no such coco")) == found
+    assert len(engine.opened) == 2, "no model is needed where nothing is missing"
 
 
 def test_held_out_results_choose_nothing(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:
     before = [export(folder, rule)[1].trial for rule in ("min-chair", "max-f1", "knee")], summarize(folder)
-    validate(folder, Engine(coco))
+    validate(folder, coco)
     after = [export(folder, rule)[1].trial for rule in ("min-chair", "max-f1", "knee")], summarize(folder)
     assert after[0] == before[0] and replace(after[1], validation=None) == before[1]
 
@@ -109,7 +109,7 @@ def test_a_summary_has_the_held_out_results_that_are_still_its_own(
     folder: StudyFolder, engine: SimpleNamespace, coco: Path
 ) -> None:
     assert summarize(folder).validation is None
-    found = validate(folder, Engine(coco))
+    found = validate(folder, coco)
     assert summarize(folder).validation == found and summarize(folder, statistics=False).validation is None
 
     document = json.loads(folder.validation.read_text())
@@ -124,7 +124,7 @@ def test_a_summary_has_the_held_out_results_that_are_still_its_own(
 def test_presets_carry_held_out_results_of_their_own_trial(
     folder: StudyFolder, engine: SimpleNamespace, coco: Path, tmp_path: Path
 ) -> None:
-    found = validate(folder, Engine(coco))
+    found = validate(folder, coco)
     preset, selection = export(folder, "min-chair")
     setting = found.of(selection.trial.number)
     assert setting is not None and preset.metrics is not None and preset.metrics.holdout is not None
@@ -143,7 +143,7 @@ def test_presets_carry_held_out_results_of_their_own_trial(
 def test_selecting_on_held_out_is_stamped(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:
     with pytest.raises(RequestError, match="no held-out results to select on; run kvtune validate mine"):
         export(folder, "min-chair", "holdout")
-    found = validate(folder, Engine(coco))
+    found = validate(folder, coco)
     preset, selection = export(folder, "min-chair", "holdout")
     lowest = min(s.holdout.metrics["chair_s"] for s in found.settings if s.number is not None)
     assert selection.trial.chair_s == lowest
@@ -158,7 +158,7 @@ def test_selecting_on_held_out_is_stamped(folder: StudyFolder, engine: SimpleNam
 def test_results_of_something_else_are_not_carried(
     folder: StudyFolder, engine: SimpleNamespace, coco: Path, what: str
 ) -> None:
-    validate(folder, Engine(coco))
+    validate(folder, coco)
     data = json.loads(folder.validation.read_text())
     if what == "study":
         data["study_id"] = "another"
@@ -190,7 +190,7 @@ def test_a_published_preset_outside_the_space_is_validated_too(
     folder.ledger.write_text(
         "".join(json.dumps(line | ({"published": False} if "published" in line else {})) + "\n" for line in lines)
     )
-    found = validate(folder, Engine(coco))
+    found = validate(folder, coco)
     setting = found.settings[1]
     assert (setting.name, setting.number, setting.roles, setting.tune) == ("published", None, ["published"], None)
     assert setting.params == published.parameters and setting.holdout.differences and not setting.shrinkage
@@ -202,19 +202,19 @@ def test_what_cannot_be_validated_is_one_clear_line(
     folder: StudyFolder, engine: SimpleNamespace, coco: Path, tmp_path: Path
 ) -> None:
     with locked(folder.path), pytest.raises(RequestError, match="is in use by process"):
-        validate(folder, Engine(coco))
+        validate(folder, coco)
     engine.revision = "newer"
     with pytest.raises(RequestError, match="at revision newer in float32; put the same weights there"):
-        validate(folder, Engine(coco))
+        validate(folder, coco)
     engine.revision = None
     with pytest.raises(RequestError, match="--lanes must be auto"):
-        validate(folder, Engine(coco, lanes="0"))
+        validate(folder, coco, EngineOptions(lanes="0"))
     lines = [json.loads(line) for line in folder.ledger.read_text().splitlines()]
     folder.ledger.write_text(
         "".join(json.dumps(line | ({"scoring": "old"} if "scoring" in line else {})) + "\n" for line in lines)
     )
     with pytest.raises(KvtuneError, match="run kvtune rescore mine first"):
-        validate(folder, Engine(coco))
+        validate(folder, coco)
     assert engine.asked == []
     folder.validation.parent.mkdir(exist_ok=True)
     folder.validation.write_text('{"format": "kvtune-validation/1"}')
@@ -222,18 +222,18 @@ def test_what_cannot_be_validated_is_one_clear_line(
         load_validation(folder)
     folder.ledger.write_text("")
     with pytest.raises(KvtuneError, match="no front to validate yet"):
-        validate(folder, Engine(coco))
+        validate(folder, coco)
 
 
 def test_a_caption_of_a_tune_image_among_the_held_out_is_refused(
     folder: StudyFolder, engine: SimpleNamespace, coco: Path
 ) -> None:
-    validate(folder, Engine(coco))
+    validate(folder, coco)
     path = folder.holdout_captions("baseline")
     line = {"image_id": fake_images(1)[0][0], "caption": "x", "tokens": 1, "finish_reason": "eos"}
     path.write_text(path.read_text() + json.dumps(line) + "\n")
     with pytest.raises(KvtuneError, match="which is not asked for"):
-        validate(folder, Engine(coco))
+        validate(folder, coco)
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:

@@ -169,8 +169,8 @@ def test_the_allocator_s_account_is_the_sum_of_live_tensors(vlm):
 
 
 def test_no_lanes_are_refused(vlm):
-    with pytest.raises(RequestError, match="lanes must be auto or at least 1"):
-        plan_grid(vlm, 20, 64, 1, 1, 0)
+    with pytest.raises(RequestError, match="--lanes must be auto or a whole number above 0, not 0"):
+        Captioner(vlm, lanes=0)
 
 
 def test_the_plan_is_said(vlm, caplog):

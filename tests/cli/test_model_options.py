@@ -1,11 +1,12 @@
-"""--revision, --load-in-4bit and --load-in-8bit on every command that loads a model."""
+"""--revision, --load-in-4bit, --device and the like on every command that loads a model."""
 
 import pytest
+import typer
 
-from kvtune.cli.main import main
+from kvtune.cli.main import app, main
 from kvtune.coco import CocoFolder
 from kvtune.demo import demo_coco
-from kvtune.models import loading
+from kvtune.models import options
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def run(request, picture, tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_wrong_is_one_line_with_its_cure(run, monkeypatch):
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     for bits in ("4bit", "8bit"):
         message = run(f"--load-in-{bits}")
         assert message.startswith(
@@ -51,3 +52,12 @@ def test_random_weights_take_none_of_them(capsys):
         with pytest.raises(SystemExit) as ended:
             main(["bench", "engine", "--model", "llava-1.5", "--random-weights", *option])
         assert ended.value.code == 2 and "are for stored weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["search", "validate", "sensitivity", "reproduce", "caption", "bench engine"])
+def test_every_command_that_captions_says_where_and_how(name):
+    command = typer.main.get_command(app)
+    for word in name.split():
+        command = command.commands[word]
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    assert {"--device", "--lanes", "--cuda-graphs", "--no-cuda-graphs"} <= options

@@ -20,6 +20,7 @@ from small_coco import file_name, write_coco
 
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
+from kvtune.models.options import ModelOptions
 from kvtune.presets import load_preset
 from kvtune.study.lock import locked
 
@@ -35,7 +36,7 @@ def coco(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """A model and a captioner that need no torch, in the place of the real ones."""
-    seen = SimpleNamespace(loaded=[], captioners=[], dtype="float32", commits={}, fail=None)
+    seen = SimpleNamespace(opened=[], dtype="float32", commits={}, fail=None)
 
     def locate(name: str) -> tuple[None, str, str]:
         if name == "no-such-model":
@@ -45,32 +46,25 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
     def commit_of(name: str, revision: str | None = None) -> str | None:
         return revision if revision in seen.commits.values() else seen.commits.get(revision)
 
-    def load_model(
-        name: str,
-        device: str = "auto",
-        dtype: str = "auto",
-        revision: str | None = None,
-        load_in_4bit: bool = False,
-        load_in_8bit: bool = False,
-    ) -> Any:
-        seen.loaded.append((name, device, dtype, revision, load_in_4bit, load_in_8bit))
-        dtype = dtype if dtype != "auto" else seen.dtype
+    def model(options: ModelOptions) -> Any:
+        dtype = options.dtype if options.dtype != "auto" else seen.dtype
         return SimpleNamespace(
-            name=name,
-            model_id=locate(name)[1],
-            revision=commit_of(name, revision),
+            name=options.name,
+            model_id=locate(options.name)[1],
+            revision=commit_of(options.name, options.revision),
             family=SimpleNamespace(name="quick"),
             n_layers=16,
-            dtype_name=dtype + "-4bit" * load_in_4bit + "-8bit" * load_in_8bit,
+            dtype_name=dtype + "-4bit" * options.load_in_4bit + "-8bit" * options.load_in_8bit,
             device="cpu",
             default_prompt="Please describe this image in detail.",
-            published_preset="demo" if name == "quick" else None,
+            published_preset="demo" if options.name == "quick" else None,
         )
 
     class Captioner(FakeCaptioner):
-        def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any, *_: Any) -> None:
+        def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int) -> None:
             super().__init__()
-            seen.captioners.append((prompt, max_new_tokens, lanes))
+            self.vlm = model(options)
+            seen.opened.append((options, prompt, max_new_tokens))
 
         def finish(self, batch: list[Any]) -> Any:
             if seen.fail is not None:
@@ -79,9 +73,9 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
                 assert Path(request.image).is_file()
             yield from super().finish(batch)
 
-    models = SimpleNamespace(load_model=load_model, locate=locate, commit_of=commit_of)
+    models = SimpleNamespace(locate=locate, commit_of=commit_of)
     monkeypatch.setitem(sys.modules, "kvtune.models", models)
-    captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner, Lanes=Any)
+    captioning = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=Captioner)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
     monkeypatch.setattr(os, "fsync", lambda file: None)
     monkeypatch.chdir(tmp_path)
@@ -126,7 +120,7 @@ def test_search_then_look_then_export(search: Any, run: Any, tmp_path: Path, qui
     assert document["trials"][0]["published"]
     assert document["trials"][0]["params"] == load_preset("demo").parameters
     assert document["baseline"]["images"] == 6
-    assert quick_model.captioners == [("Please describe this image in detail.", 512, "auto")]
+    assert quick_model.opened == [(ModelOptions("quick"), None, 512)]
     assert "trial 4: CHAIR_S" in err
 
     study = tmp_path / "studies" / "quick-kvsmooth"
@@ -216,9 +210,9 @@ def test_another_model_or_dtype_is_refused(search: Any, run: Any, coco: Path, qu
 
 def test_what_is_known_before_the_model_is_refused_before_it_loads(search: Any, quick_model: SimpleNamespace) -> None:
     search("--trials", 1)
-    quick_model.loaded.clear()
+    quick_model.opened.clear()
     refused(search("--seed", 5))
-    assert quick_model.loaded == []
+    assert quick_model.opened == []
 
 
 ONE, TWO = "1" * 40, "2" * 40
@@ -238,7 +232,7 @@ def test_what_a_search_cannot_be_asked(
     search: Any, options: list[Any], message: str, quick_model: SimpleNamespace, tmp_path: Path
 ) -> None:
     assert message in refused(search("--trials", 1, *options))
-    assert quick_model.loaded == [] and not (tmp_path / "studies").exists()
+    assert quick_model.opened == [] and not (tmp_path / "studies").exists()
 
 
 def test_floors_keep_trials_off_the_front(search: Any, run: Any) -> None:
@@ -291,33 +285,33 @@ def test_a_study_goes_on_at_its_own_commit(search: Any, run: Any, coco: Path, qu
     assert json.loads(manifest.read_text())["fingerprint"]["revision"] == ONE
 
     quick_model.commits = {None: TWO, "main": TWO, "v1": ONE, "v2": TWO}  # the Hub's newest is another one now
-    quick_model.loaded.clear()
+    quick_model.opened.clear()
     for arguments in ((), ("--revision", "v1"), ("--revision", ONE)):
         code, _, err = search("--trials", 2, *arguments)
         assert code == 0, err
-    assert [loaded[3] for loaded in quick_model.loaded] == [ONE, "v1", ONE]
+    assert [options.revision for options, *_ in quick_model.opened] == [ONE, "v1", ONE]
     for revision in ("v2", "main"):
         message = refused(search("--trials", 3, "--revision", revision))
         assert f'begun with revision "{ONE}", but this command has "{TWO}"' in message
-    assert len(quick_model.loaded) == 3, "no weights were loaded to find that out"
+    assert len(quick_model.opened) == 3, "no weights were loaded to find that out"
     assert json.loads(manifest.read_text())["fingerprint"]["revision"] == ONE
     code, _, err = run("validate", "--coco", coco)
     assert code == 0, err
-    assert quick_model.loaded[-1][3] == ONE
+    assert quick_model.opened[-1][0].revision == ONE
 
 
 def test_a_study_of_quantized_weights_stays_one(
     search: Any, run: Any, coco: Path, quick_model: SimpleNamespace
 ) -> None:
     assert search("--trials", 1, "--load-in-4bit")[0] == 0
-    assert quick_model.loaded[-1][4:] == (True, False)
+    assert (quick_model.opened[-1][0].load_in_4bit, quick_model.opened[-1][0].load_in_8bit) == (True, False)
     assert 'dtype "float32-4bit", but this command has "float32"' in refused(search("--trials", 2))
     assert '"float32-4bit", but this command has "float32-8bit"' in refused(search("--trials", 2, "--load-in-8bit"))
     code, _, err = search("--trials", 2, "--load-in-4bit")
     assert code == 0, err
     code, _, err = run("validate", "--coco", coco)
     assert code == 0, err
-    assert quick_model.loaded[-1][2] == "float32-4bit"
+    assert quick_model.opened[-1][0].dtype == "float32-4bit"
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ""])
@@ -459,8 +453,9 @@ from types import SimpleNamespace
 from fake_search import FakeCaptioner, FakeRequest
 
 class Captioner(FakeCaptioner):
-    def __init__(self, *arguments, **keywords):
+    def __init__(self, *arguments):
         super().__init__()
+        self.vlm = vlm
 
     def finish(self, batch):
         time.sleep(0.3)
@@ -470,9 +465,9 @@ vlm = SimpleNamespace(name="quick", model_id="/models/quick", revision=None, fam
     n_layers=16, dtype_name="float32", device="cpu", default_prompt="Please describe this image in detail.",
     published_preset="demo")
 sys.modules["kvtune.models"] = SimpleNamespace(
-    load_model=lambda *arguments: vlm, locate=lambda name: (None, vlm.model_id, name), commit_of=lambda *arguments: None
+    locate=lambda name: (None, vlm.model_id, name), commit_of=lambda *arguments: None
 )
-sys.modules["kvtune.captioning"] = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner, Lanes=None)
+sys.modules["kvtune.captioning"] = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=Captioner)
 from kvtune.cli.main import main
 main()
 """

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kvtune.errors import RequestError
-from kvtune.models import commit_of, families, load_model, loading
+from kvtune.models import all_families, commit_of, load_model, loading, options
 from kvtune.models.availability import at_hand
 from kvtune.models.hub import models_folder
 from kvtune.models.loading import resolve_device, resolve_dtype
@@ -59,7 +59,7 @@ def test_every_family_says_what_it_is():
     names = model_names()
     older = ["demo", "llava-1.5", "llava-1.5-13b", "minigpt4", "instructblip", "llava-next", "qwen2.5-vl"]
     assert names == [*older, "qwen3-vl", "qwen3-vl-4b", "qwen3-vl-2b"]
-    for family in families():
+    for family in all_families():
         assert family.title and family.default_prompt == "Please describe this image in detail."
         assert family.name in names and set(family.published_presets) <= set(names)
         assert set(family.hub_ids) <= set(family.billions)
@@ -189,7 +189,7 @@ def test_quantization_asks_for_its_extra_and_for_one_kind(monkeypatch, folder):
         load_model(folder, device="cpu", load_in_4bit=True, load_in_8bit=True)
     with pytest.raises(RequestError, match="unknown quantization '2bit' after float16"):
         load_model(folder, device="cpu", dtype="float16-2bit")
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(options, "find_spec", lambda name: None)
     with pytest.raises(RequestError, match="--load-in-4bit needs bitsandbytes"):
         load_model(folder, device="cpu", dtype="float16-4bit")
     with pytest.raises(RequestError, match=r"--load-in-8bit needs bitsandbytes .*pip install 'kvtune\[quantization\]'"):

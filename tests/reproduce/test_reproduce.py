@@ -1,6 +1,7 @@
 """``kvtune reproduce``: what is captioned, what is chosen, what is paid for, and what is refused before it starts."""
 
 import contextlib
+import copy
 import json
 import random
 import signal
@@ -22,6 +23,8 @@ from kvtune.cli.main import main
 from kvtune.coco import OPERA500, CocoFolder, Subset, holdout_beside
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import KVSmooth, get_method
+from kvtune.models import opening
+from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.presets import load_preset, preset_names
 from kvtune.reproduce import ModelResult, Request, reproduce
 from kvtune.reproduce.paper_settings import LAMBDAS, choose_factor, published_parameters
@@ -85,14 +88,14 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise RequestError(f"the weights of {name} are not on this machine; fetch them: hf download hub/{name}")
         return SimpleNamespace(family=FAMILIES[name.removesuffix("-13b")])
 
-    def load_model(name: str, device: str, dtype: str, revision: str | None, in_4bit: bool, in_8bit: bool) -> Any:
-        seen.loaded.append((name, device, dtype, revision))
-        dtype = seen.dtype if dtype == "auto" else dtype
+    def model(options: ModelOptions) -> Any:
+        seen.loaded.append((options.name, options.engine.device, options.dtype, options.revision))
+        dtype = seen.dtype if options.dtype == "auto" else options.dtype
         return SimpleNamespace(
             revision=seen.revision,
-            dtype_name=f"{dtype}-4bit" if in_4bit and "-" not in dtype else dtype,
-            n_layers=LAYERS[name],
-            family=FAMILIES[name.removesuffix("-13b")],
+            dtype_name=f"{dtype}-4bit" if options.load_in_4bit and "-" not in dtype else dtype,
+            n_layers=LAYERS[options.name],
+            family=FAMILIES[options.name.removesuffix("-13b")],
             device="cpu",
         )
 
@@ -101,10 +104,16 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             raise RequestError(f"--device {device}: PyTorch sees no CUDA GPU")
 
     class Captioner(FakeCaptioner):
-        def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any) -> None:
+        def __init__(self, options: ModelOptions, prompt: str, max_new_tokens: int) -> None:
             super().__init__(in_flight=5)
             assert max_new_tokens == 512
+            self.vlm = model(options)
             self.prompt = prompt
+
+        def changed(self, prompt: str) -> Any:
+            changed = copy.copy(self)
+            changed.prompt = prompt
+            return changed
 
         def finish(self, batch: list[Any]) -> Iterator[Any]:
             for request in reversed(batch):
@@ -116,15 +125,14 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
                     image_id=request.image_id, text=text, token_ids=(1, 2), finish_reason="eos", tag=request.tag
                 )
 
-    models = SimpleNamespace(load_model=load_model, locate=locate, get_family=FAMILIES.__getitem__)
+    models = SimpleNamespace(locate=locate, get_family=FAMILIES.__getitem__)
     monkeypatch.setitem(sys.modules, "kvtune.models", models)
     monkeypatch.setitem(sys.modules, "kvtune.models.availability", SimpleNamespace(at_hand=at_hand))
-    loading = SimpleNamespace(
-        resolve_device=resolve_device, check_dtype=lambda dtype: None, quantization_of=lambda *_: None
-    )
+    loading = SimpleNamespace(resolve_device=resolve_device)
+    monkeypatch.setattr(opening, "quantization_of", lambda dtype, *_: (dtype, None))
     monkeypatch.setitem(sys.modules, "kvtune.models.loading", loading)
     monkeypatch.setitem(sys.modules, "kvtune.models.family", SimpleNamespace(OPERA_PROMPT=OPERA))
-    captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner)
+    captioning = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=Captioner)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
     return seen
 
@@ -135,7 +143,10 @@ def show(what: str) -> Iterator[Any]:
 
 
 def run(table: Any, out: Path, coco: Path | None, models: Any = ("llava-1.5",), **options: Any) -> list[ModelResult]:
-    request = Request(table, models, **{"images": 12, "coco": coco, "out": out} | options)
+    of_model = {key: options.pop(key) for key in ("dtype", "load_in_4bit", "load_in_8bit") if key in options}
+    engine = EngineOptions(**{key: options.pop(key) for key in ("device", "lanes") if key in options})
+    named = [ModelOptions(name, engine=engine, **of_model) for name in models]
+    request = Request(table, named, **{"images": 12, "coco": coco, "out": out} | options)
     return [found for _, found in reproduce(request, show)]
 
 
@@ -237,7 +248,7 @@ def test_progress_counts_captions_to_the_last(tmp_path: Path, engine: SimpleName
     def watch(what: str) -> Iterator[Any]:
         yield lambda done, total: seen.setdefault(what, []).append((done, total))
 
-    request = Request("table1", ["llava-1.5", "minigpt4"], 3, coco, tmp_path)
+    request = Request("table1", list(map(ModelOptions, ["llava-1.5", "minigpt4"])), 3, coco, tmp_path)
     notes: list[str] = []
     assert [found.model for _, found in reproduce(request, watch, notes.append)] == ["llava-1.5", "minigpt4"]
     assert list(seen) == ["images checked", "llava-1.5 (1 of 2), captions", "minigpt4 (2 of 2), captions"]

@@ -10,6 +10,7 @@ import pytest
 from fake_search import FakeCaptioner, FakeRequest, fake_images, new_study, run_search, truth
 
 from kvtune.chair import save_ground_truth
+from kvtune.models.options import ModelOptions, parse_lanes
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
 
@@ -33,16 +34,15 @@ def scored_study(path: Path, images: int = 40, trials: int = 8, captioner: Any =
 
 def fake_engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands for model and captioner, and counts what they are asked for; stops where a test says so."""
-    seen = SimpleNamespace(loaded=[], asked=[], revision=None, stop_after=None)
-
-    def load_model(name: str, device: str = "auto", dtype: str = "auto", revision: str | None = None) -> Any:
-        seen.loaded.append((name, device, dtype, revision))
-        return SimpleNamespace(revision=seen.revision, dtype_name=dtype)
+    seen = SimpleNamespace(opened=[], asked=[], revision=None, stop_after=None)
 
     class Captioner(FakeCaptioner):
-        def __init__(self, vlm: Any, prompt: str, max_new_tokens: int, lanes: Any) -> None:
+        def __init__(self, options: ModelOptions, prompt: str, max_new_tokens: int) -> None:
             super().__init__(in_flight=5)
+            parse_lanes(options.engine.lanes)
             assert (prompt, max_new_tokens) == ("Describe.", 64)
+            seen.opened.append(options)
+            self.vlm = SimpleNamespace(revision=seen.revision, dtype_name=options.dtype)
 
         def finish(self, batch: list[Any]) -> Iterator[Any]:
             for caption in super().finish(batch):
@@ -51,7 +51,6 @@ def fake_engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
                 seen.asked.append((caption.tag, caption.image_id))
                 yield caption
 
-    monkeypatch.setitem(sys.modules, "kvtune.models", SimpleNamespace(load_model=load_model, locate=str))
-    captioning = SimpleNamespace(CaptionRequest=FakeRequest, Captioner=Captioner)
+    captioning = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=Captioner)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
     return seen

@@ -127,9 +127,8 @@ def _requests(
 
 def main() -> None:
     given = arguments(__doc__).parse_args()
-    vlm = subject(given.model, given.device, given.dtype)
-    work = Workload(vlm, [noise_image(0)], None, given.max_new_tokens, None, given.lanes or "auto", cuda_graphs=True)
-    long_among_short(work, bench_method(vlm), given.trials, print_line)
+    work = Workload(subject(given), [noise_image(0)])
+    long_among_short(work, bench_method(work.vlm), given.trials, print_line)
 
 
 if __name__ == "__main__":

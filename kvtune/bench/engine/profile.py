@@ -132,12 +132,11 @@ class StepKernels:
 def main() -> None:
     parser = arguments(__doc__)
     given = parser.parse_args()
-    vlm = subject(given.model, given.device, given.dtype)
     count = _IMAGES if given.lanes is None else -(-given.lanes // given.trials)
     images = [noise_image(number) for number in range(count)]
-    work = Workload(vlm, images, None, given.max_new_tokens, None, given.lanes or "auto", cuda_graphs=True)
-    plan = plan_for(vlm, work.prompt_tokens, given.max_new_tokens, count * given.trials, count, work.lanes)
-    profile(work, bench_method(vlm), plan, print_line)
+    work = Workload(subject(given), images)
+    plan = plan_for(work.vlm, work.prompt_tokens, given.max_new_tokens, count * given.trials, count, work.lanes)
+    profile(work, bench_method(work.vlm), plan, print_line)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,36 +19,29 @@ from kvtune.bench.engine.operations import vision_operations
 from kvtune.bench.engine.steps import time_steps
 from kvtune.bench.engine.sweep import extrapolated_sweep
 from kvtune.bench.engine.workload import Lengths, Workload
-from kvtune.captioning.memory import Lanes
+from kvtune.captioning import Captioner, open_captioner
 from kvtune.chair import ChairScorer
 from kvtune.coco import CocoFolder, find_coco, load_image
 from kvtune.coco.categories import coco_truth
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
+from kvtune.models.opening import check_options
+from kvtune.models.options import ModelOptions
 from kvtune.search.rounds import Plan
 from kvtune.spaces import space_for
-from kvtune.study.captioning import parse_lanes
-from kvtune.study.subsets import DEMO
-
-if TYPE_CHECKING:
-    _Subject: TypeAlias = tuple[VisionLanguageModel, list[Image.Image], Callable[[dict[int, str]], float] | None]
-
+from kvtune.study.subsets import coco_of
 
 _BATCHED = 64
 """Captions that ``generate()`` makes in batches, or one batch if that is more: enough for its speed."""
 
 
 def bench_engine(
-    vlm: VisionLanguageModel,
+    captioner: Captioner,
     images: Sequence[Image.Image],
     methods: Sequence[Method],
     *,
-    prompt: str | None = None,
-    max_new_tokens: int = 512,
     lengths: Lengths | None = None,
-    lanes: Lanes = "auto",
-    cuda_graphs: bool = True,
     repeats: int = 2,
     single: int = 4,
     batch_sizes: Iterable[int] = (16, 32, 64, 128),
@@ -61,6 +54,8 @@ def bench_engine(
 
     Parameters
     ----------
+    captioner
+        Says what is measured: model, question, longest caption, lanes.
     methods
         As many as the most trials; the first is the one of the single-trial arms.
     lengths
@@ -88,15 +83,15 @@ def bench_engine(
     RequestError
         If a method does not fit the model, or an image cannot be read. Any other failure costs what it befalls alone.
     """
-    work = Workload(vlm, images, prompt, max_new_tokens, lengths, lanes, cuda_graphs)
+    vlm, work = captioner.vlm, Workload(captioner, images, lengths)
     failed: dict[str, str] = {}
     result: dict[str, Any] = {
         "model": vlm.name,
         "dtype": vlm.dtype_name,
         "images": len(images),
-        "lanes": lanes,
-        "cuda_graphs": cuda_graphs and vlm.device.type == "cuda",
-        "max_new_tokens": max_new_tokens,
+        "lanes": captioner.lanes,
+        "cuda_graphs": captioner.cuda_graphs and vlm.device.type == "cuda",
+        "max_new_tokens": captioner.max_new_tokens,
         "forced_lengths": lengths is not None,
         "settings": [method.parameters() for method in methods],
         "device": dataclasses.asdict(measure_device(vlm.device, vlm.dtype)),
@@ -225,20 +220,12 @@ seconds for the arms, and for the rest 200."""
 class BenchRequest:
     """What ``kvtune bench engine`` was asked for; None is what :data:`QUICK_ON_A_GPU` and its like say."""
 
-    model: str
-    images: int | None
-    random_weights: bool
-    coco: Path | None
-    max_new_tokens: int
-    repeats: int | None
-    lanes: str
-    device: str
-    dtype: str
-    seed: int
-    revision: str | None = None
-    load_in_4bit: bool = False
-    load_in_8bit: bool = False
-    cuda_graphs: bool = True
+    model: ModelOptions
+    images: int | None = None
+    coco: Path | None = None
+    max_new_tokens: int = 512
+    repeats: int | None = None
+    seed: int = 0
     full: bool = False
 
 
@@ -260,30 +247,31 @@ def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None
     from kvtune.models import locate
     from kvtune.models.loading import resolve_device
 
-    lanes = parse_lanes(request.lanes)
-    if not request.random_weights:
-        locate(request.model)  # a wrong name is said before anything about images
-    on_gpu = resolve_device(request.device).type == "cuda"
+    model = request.model
+    check_options(model)
+    if not model.random_weights:
+        locate(model.name)  # a wrong name is said before anything about images
+    on_gpu = resolve_device(model.engine.device).type == "cuda"
     size = FULL if request.full else QUICK_ON_A_GPU if on_gpu else QUICK_ON_A_CPU
     count = request.images or size.images
     draw = np.random.default_rng(request.seed)
-    make = _without_weights if request.random_weights else _with_weights
-    vlm, images, chair_s = make(request, count, draw)
-    lengths = None
-    if request.random_weights:
+    chair_s = lengths = None
+    if model.random_weights:
+        images = [Image.fromarray(one) for one in draw.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)]
+    else:
+        images, chair_s = _images(request, count, draw)
+    captioner = open_captioner(model, max_new_tokens=request.max_new_tokens)
+    if model.random_weights:
         forced = draw.integers(*FORCED_TOKENS, (count, TRIALS[-1]), endpoint=True)
 
         def lengths(image: int, trial: int) -> int:
             return int(forced[image, trial])
 
     result = bench_engine(
-        vlm,
+        captioner,
         images,
-        bench_settings(vlm, request.seed),
-        max_new_tokens=request.max_new_tokens,
+        bench_settings(captioner.vlm, request.seed),
         lengths=lengths,
-        lanes=lanes,
-        cuda_graphs=request.cuda_graphs,
         repeats=request.repeats or size.repeats,
         single=size.single,
         batch_sizes=size.batch_sizes,
@@ -320,44 +308,19 @@ def bench_settings(vlm: VisionLanguageModel, seed: int) -> list[Method]:
     return methods
 
 
-def _without_weights(request: BenchRequest, count: int, draw: np.random.Generator) -> _Subject:
-    from PIL import Image
-
-    from kvtune.models.loading import resolve_device
-    from kvtune.models.random_weights import random_model
-
-    if request.revision is not None or request.load_in_4bit or request.load_in_8bit:
-        raise RequestError("--revision and quantization are for stored weights; leave them or --random-weights out")
-    vlm = random_model(request.model, resolve_device(request.device), request.dtype)
-    pixels = draw.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-    return vlm, [Image.fromarray(one) for one in pixels], None
-
-
-def _with_weights(request: BenchRequest, count: int, draw: np.random.Generator) -> _Subject:
-    from kvtune.models import load_model
-
-    folder = _folder(request)
+def _images(
+    request: BenchRequest, count: int, draw: np.random.Generator
+) -> tuple[list[Image.Image], Callable[[dict[int, str]], float]]:
+    """Images, and CHAIR_S of captions by their numbers."""
+    folder = CocoFolder(find_coco(coco_of(request.model.name, request.coco)))
     source = "val2014" if "val2014" in folder.sources else folder.sources[0]
     there = folder.image_ids(source)
     if len(there) < count:
         raise RequestError(f"{source} has {len(there)} images; give --images {len(there)} or fewer")
     ids = [there[index] for index in sorted(draw.choice(len(there), count, replace=False).tolist())]
-    images = [load_image(path) for path in folder.image_paths(ids)]
-    truth = coco_truth(folder, ids)
-    scorer = ChairScorer(truth)
+    scorer = ChairScorer(coco_truth(folder, ids))
 
     def chair_s(captions: dict[int, str]) -> float:
         return scorer.score([{"image_id": ids[n], "caption": text} for n, text in captions.items()]).chair_s
 
-    vlm = load_model(
-        request.model, request.device, request.dtype, request.revision, request.load_in_4bit, request.load_in_8bit
-    )
-    return vlm, images, chair_s
-
-
-def _folder(request: BenchRequest) -> CocoFolder:
-    if request.model == DEMO and request.coco is None:
-        from kvtune.demo import demo_coco
-
-        return CocoFolder(demo_coco())
-    return CocoFolder(find_coco(request.coco))
+    return [load_image(path) for path in folder.image_paths(ids)], chair_s

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from kvtune import KVSmooth
-from kvtune.models import VisionLanguageModel, load_model
-from kvtune.models.loading import resolve_device
-from kvtune.models.random_weights import ARCHITECTURES, random_model
+from kvtune.captioning import Captioner, open_captioner
+from kvtune.models import VisionLanguageModel
+from kvtune.models.options import EngineOptions, ModelOptions
+from kvtune.models.random_weights import ARCHITECTURES
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -28,11 +29,11 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def subject(model: str, device: str, dtype: str) -> VisionLanguageModel:
-    """A full-size model with random weights, or one that is there, as the demo is."""
-    if model in ARCHITECTURES:
-        return random_model(model, resolve_device(device), dtype)
-    return load_model(model, device, dtype)
+def subject(given: argparse.Namespace) -> Captioner:
+    """Of a full-size model with random weights, or of one that is there, as the demo is."""
+    engine = EngineOptions(given.device, str(given.lanes or "auto"))
+    options = ModelOptions(given.model, given.dtype, random_weights=given.model in ARCHITECTURES, engine=engine)
+    return open_captioner(options, max_new_tokens=given.max_new_tokens)
 
 
 def bench_method(vlm: VisionLanguageModel) -> KVSmooth:

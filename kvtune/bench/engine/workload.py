@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from kvtune.captioning.captioner import Captioner, Plan
-from kvtune.captioning.memory import Lanes
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
+from kvtune.models.options import Lanes
 
 Lengths = Callable[[int, int], int]
 """Forced caption length of (image number, trial number), in tokens."""
@@ -53,20 +53,11 @@ class Made:
 class Workload:
     """The same images and settings for every arm."""
 
-    def __init__(
-        self,
-        vlm: VisionLanguageModel,
-        images: Sequence[Image.Image],
-        prompt: str | None,
-        max_new_tokens: int,
-        lengths: Lengths | None,
-        lanes: Lanes,
-        cuda_graphs: bool,
-    ) -> None:
-        self.vlm, self.images, self.prompt = vlm, images, prompt
-        self.max_new_tokens, self.lengths, self.lanes = max_new_tokens, lengths, lanes
-        self.cuda_graphs = cuda_graphs
-        self.prompt_tokens = int(vlm.prepare(images[:1], prompt)["attention_mask"].shape[1])
+    def __init__(self, captioner: Captioner, images: Sequence[Image.Image], lengths: Lengths | None = None) -> None:
+        self.vlm, self.prompt, self.images, self.lengths = captioner.vlm, captioner.prompt, images, lengths
+        self.max_new_tokens, self.lanes = captioner.max_new_tokens, captioner.lanes
+        self._captioner = captioner
+        self.prompt_tokens = int(self.vlm.prepare(images[:1], self.prompt)["attention_mask"].shape[1])
         self.most_tokens: int | None = None
         """Where set, no caption gets longer: for warming up, and where not speed is measured."""
         self.most_images: int | None = None
@@ -123,7 +114,8 @@ class Workload:
         return Made(len(chosen), tokens, steps[0], min(batch, len(chosen)), len(chosen))
 
     def captioner(self, lanes: Lanes) -> Captioner:
-        return Captioner(self.vlm, self.prompt, self.max_new_tokens, lanes, self.cuda_graphs)
+        """A new captioner of so many lanes."""
+        return self._captioner.changed(lanes=lanes)
 
     def engine(self, methods: Sequence[Method | None]) -> Made:
         """Captions of all images under each of ``methods`` by the engine."""

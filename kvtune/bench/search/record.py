@@ -33,11 +33,12 @@ from kvtune.bench.search.table import KEPT, Recorded, Table, load_table
 from kvtune.chair import COLUMNS, SCORER, ChairScorer
 from kvtune.coco.categories import coco_truth
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.spaces import load_space, spaces_folder
 from kvtune.study.jsonl import LineWriter, read_lines
 
 if TYPE_CHECKING:
-    from kvtune.captioning import Caption, CaptionRequest
+    from kvtune.captioning import Caption, Captioner, CaptionRequest
     from kvtune.models import VisionLanguageModel
 
 MAX_NEW_TOKENS = 128
@@ -82,10 +83,11 @@ def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int], device
     """
     if not scenes:
         raise RequestError("--images must be at least 1")
-    from kvtune.models import load_model
+    from kvtune.captioning import open_captioner
 
-    vlm = load_model("demo", device=device, dtype="float32")
-    recorded = _recorded(vlm, settings)
+    options = ModelOptions("demo", "float32", engine=EngineOptions(device))
+    captioner = open_captioner(options, max_new_tokens=MAX_NEW_TOKENS)
+    recorded = _recorded(captioner.vlm, settings)
     lines = out.with_name(out.name + ".jsonl")
     begun = _begun(lines, out, recorded)
     done = {line["image_id"]: line for line in begun[1:]}
@@ -95,7 +97,7 @@ def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int], device
         for line in begun:
             writer.append(line)
     begin, captions = time.monotonic(), 0
-    for line in _outcomes(vlm, recorded, missing):
+    for line in _outcomes(captioner, recorded, missing):
         writer.append(line)
         writer.sync()
         done[line["image_id"]] = line
@@ -139,11 +141,8 @@ def _begun(lines: Path, out: Path, recorded: Recorded) -> list[dict[str, Any]]:
     return found or [header]
 
 
-def _outcomes(vlm: "VisionLanguageModel", recorded: Recorded, scenes: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _outcomes(captioner: "Captioner", recorded: Recorded, scenes: Sequence[int]) -> Iterator[dict[str, Any]]:
     """A line for each scene, as its last caption comes."""
-    from kvtune.captioning import Captioner
-
-    captioner = Captioner(vlm, recorded.prompt, recorded.max_new_tokens)
     methods = len(methods_of(recorded.settings)[0])
     together = max(1, CAPTIONS_AT_ONCE // methods)
     for begin in range(0, len(scenes), together):

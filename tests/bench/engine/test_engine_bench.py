@@ -30,10 +30,9 @@ def test_arms_count_captions_and_useful_tokens():
     vlm = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32))
     lengths = [[5 + image + trial for trial in range(4)] for image in range(4)]
     result = bench_engine(
-        vlm,
+        Captioner(vlm, max_new_tokens=30),
         random_images(4),
         METHODS,
-        max_new_tokens=30,
         lengths=lambda image, trial: lengths[image][trial],
         repeats=1,
         single=2,
@@ -74,12 +73,13 @@ def test_arms_count_captions_and_useful_tokens():
 
 def small_work(images, max_new_tokens=12, lengths=None):
     vlm = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32))
-    return Workload(vlm, random_images(images), None, max_new_tokens, lengths, "auto", cuda_graphs=False)
+    captioner = Captioner(vlm, None, max_new_tokens, cuda_graphs=False)
+    return Workload(captioner, random_images(images), lengths)
 
 
 def small_bench(images=2, **settings):
-    settings = {"max_new_tokens": 12, "repeats": 2, "single": 1, "batch_sizes": (2,), "trials": (2,)} | settings
-    return bench_engine(small_work(images).vlm, random_images(images), METHODS, **settings)
+    settings = {"repeats": 2, "single": 1, "batch_sizes": (2,), "trials": (2,)} | settings
+    return bench_engine(small_work(images).captioner("auto"), random_images(images), METHODS, **settings)
 
 
 def test_what_was_measured_is_handed_over_as_it_comes(monkeypatch):
@@ -216,7 +216,7 @@ def test_a_check_that_cannot_run_costs_itself_alone(monkeypatch, what):
 
 def test_a_wrong_request_is_wrong_for_all_arms():
     with pytest.raises(RequestError, match="layers"):
-        bench_engine(small_work(1).vlm, random_images(1), [KVSmooth(0.5, end_layer=9)], trials=(1,))
+        bench_engine(small_work(1).captioner("auto"), random_images(1), [KVSmooth(0.5, end_layer=9)], trials=(1,))
 
 
 def test_steps_are_timed_at_full_width_without_prefill(monkeypatch):

@@ -22,7 +22,7 @@ METHOD = KVSmooth(0.5, 5, 0.3, 0, 3)
 
 def small_work(lanes, max_new_tokens, images=2):
     vlm = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32))
-    return Workload(vlm, random_images(images), None, max_new_tokens, None, lanes, cuda_graphs=True)
+    return Workload(Captioner(vlm, None, max_new_tokens, lanes), random_images(images))
 
 
 def small_image(number):

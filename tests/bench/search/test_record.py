@@ -82,7 +82,9 @@ def asked(monkeypatch):
     scenes_asked = []
     outcomes = recorder._outcomes
     monkeypatch.setattr(
-        recorder, "_outcomes", lambda vlm, made, scenes: scenes_asked.extend(scenes) or outcomes(vlm, made, scenes)
+        recorder,
+        "_outcomes",
+        lambda writer, made, scenes: scenes_asked.extend(scenes) or outcomes(writer, made, scenes),
     )
     return scenes_asked
 

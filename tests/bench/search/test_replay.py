@@ -13,6 +13,7 @@ from kvtune.bench.search.settings import grid_settings
 from kvtune.bench.search.world import World
 from kvtune.chair import COLUMNS
 from kvtune.errors import RequestError
+from kvtune.models.options import ModelOptions
 from kvtune.presets import load_preset
 from kvtune.search.rounds import Plan
 from kvtune.search.samplers import STARTUP_TRIALS, round_seed
@@ -169,7 +170,7 @@ def test_kvtunes_arms_are_planned_by_the_product(world):
 def test_default_arm_is_what_search_does():
     from kvtune.search.session import Options
 
-    options = Options(model="demo")
+    options = Options(model=ModelOptions("demo"))
     assert Arm(options.sampler, options.parallel_trials, options.race_confidence is not None) == DEFAULT
     assert (YARDSTICK.sampler, YARDSTICK.round_size, YARDSTICK.race) == ("optuna-tpe", DEFAULT.round_size, False)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from kvtune.errors import RequestError
-from kvtune.study.captioning import parse_lanes
+from kvtune.models.options import parse_lanes
 
 
 def test_a_number_or_auto():
