@@ -13,13 +13,14 @@ from kvtune.analysis.outcomes import Outcomes
 from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summarize import summary_of
 from kvtune.chair import load_ground_truth
-from kvtune.errors import KvtuneError, RequestError
+from kvtune.errors import RequestError
 from kvtune.files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.study.caption_log import captions_of
 from kvtune.study.captioning import Number, Setting, caption_settings
+from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest
 from kvtune.study.scoring import Scoring
@@ -122,7 +123,7 @@ def sensitivity(
             name: [around | {name: value} for value in sweep_values(manifest, name, around, points)]
             for name in (parameters or space.parameters)
         }
-        files = _files(folder, ledger, [each for group in settings.values() for each in group])
+        files = _files(folder, manifest, ledger, [each for group in settings.values() for each in group])
         image_ids = manifest.tune["image_ids"]
         wanted: dict[Number, Setting] = {
             index: Setting(params, files[_key(params)][0]) for index, params in enumerate(_distinct(settings))
@@ -142,7 +143,7 @@ def sensitivity(
             trial=selection.trial.number or 0,
             rule=selection.rule,
             around=around,
-            baseline=scoring.score(captions_of(folder.trial_captions(None), image_ids)),
+            baseline=scoring.score(judged_captions(folder, manifest, ledger.baseline)),
             sweeps=[
                 Sweep(
                     parameter=name,
@@ -189,7 +190,7 @@ def _distinct(settings: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, An
 
 
 def _files(
-    folder: StudyFolder, ledger: Ledger, settings: Sequence[dict[str, Any]]
+    folder: StudyFolder, manifest: Manifest, ledger: Ledger, settings: Sequence[dict[str, Any]]
 ) -> dict[str, tuple[Path, int | None]]:
     """Where each setting's captions are or go, and the trial that they are of."""
     trials = {_key(trial.params): trial.number for trial in reversed(ledger.trials) if trial.state == "complete"}
@@ -198,8 +199,8 @@ def _files(
         key, number = _key(params), trials.get(_key(params))
         own = folder.captions / "sensitivity" / f"{key}.jsonl"
         files[key] = (own, None) if number is None else (folder.trial_captions(number), number)
-        if number is not None and not files[key][0].exists():
-            raise KvtuneError(f"{files[key][0]} is missing; restore it")
+        if number is not None:
+            judged_captions(folder, manifest, ledger[number])
     return files
 
 

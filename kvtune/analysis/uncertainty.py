@@ -8,14 +8,13 @@ import numpy as np
 from kvtune.analysis.length_control import cut_baseline, length_of
 from kvtune.analysis.outcomes import Outcome, Outcomes
 from kvtune.analysis.result import Difference
-from kvtune.analysis.summary import StudySummary
+from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import METRICS, load_ground_truth
 from kvtune.chair.notes import Note, look_at
-from kvtune.errors import KvtuneError
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.hypervolume import hypervolume_estimate
 from kvtune.statistics.paired import holm
-from kvtune.study.caption_log import captions_of
+from kvtune.study.judged import LostCaptionsError, judged_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
@@ -25,9 +24,9 @@ from kvtune.study.trials import Ledger
 def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, summary: StudySummary) -> StudySummary:
     """Add what resampling the images says.
 
-    Trials whose captions are not there, or were scored by another scorer or against another ground truth than the
-    study's, are left as they are: ``kvtune rescore`` makes them alike. A raced trial gets the intervals of the images
-    that it saw, and is not compared with the baseline, whose scores are over all.
+    Trials that were scored by another scorer or against another ground truth than the study's are left as they are:
+    ``kvtune rescore`` makes them alike. Those whose captions are lost get a note that says so. A raced trial gets the
+    intervals of the images that it saw, and is not compared with the baseline, whose scores are over all.
     """
     if not folder.ground_truth.exists():
         return summary
@@ -36,13 +35,15 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
     known: dict[int | None, Outcome] = {}
     raced: dict[int | None, Outcome] = {}
     notes: dict[int | None, tuple[Note, ...]] = {}
+    lost: dict[int | None, Note] = {}
     curve = []
     for trial in [ledger.baseline, *ledger.trials]:
         if trial.metrics is None or trial.scoring != scoring.identity:
             continue
         try:
-            captions = captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial))
-        except KvtuneError:
+            captions = judged_captions(folder, manifest, trial)
+        except LostCaptionsError as error:
+            lost[trial.number] = _lost_note(error)
             continue
         outcome = outcomes.of(captions)
         (raced if trial.state == "raced" else known)[trial.number] = outcome
@@ -50,6 +51,7 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
         if trial.number is None:
             curve = cut_baseline(outcomes.of_cuts(captions))
     outcomes.save()
+    summary = _with_notes(summary, lost)
     if not known:
         return summary
 
@@ -107,6 +109,18 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
         hypervolume_estimate=estimate,
         cut_baseline=curve,
     )
+
+
+def _lost_note(error: LostCaptionsError) -> Note:
+    return Note("lost-captions", error.count, 100 * error.count / error.images, f"{error}; its scores are as recorded")
+
+
+def _with_notes(summary: StudySummary, notes: dict[int | None, Note]) -> StudySummary:
+    def noted(trial: TrialSummary) -> TrialSummary:
+        return replace(trial, notes=(notes[trial.number],)) if trial.number in notes else trial
+
+    baseline = summary.baseline
+    return replace(summary, baseline=baseline and noted(baseline), trials=[noted(trial) for trial in summary.trials])
 
 
 def differences_to_baseline(

@@ -31,6 +31,8 @@ Each kind of note has its own evidence and its own threshold:
     told to leave. Any.
 ``skipped``, ``instances-only``
     What ``kvtune score`` was asked for and scores depend on.
+``lost-captions``
+    A study's: captions of a judged trial are missing or were changed (:mod:`kvtune.study.judged`).
 """
 
 import re

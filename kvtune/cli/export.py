@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from kvtune.cli.common import out, print_json
+from kvtune.cli.common import err, out, print_json
 from kvtune.cli.options import STUDIES, Json, StudiesDir, Study
 from kvtune.files import check_writable
 
@@ -42,6 +42,9 @@ def export(
     preset, selection = build(folder, select, select_on)
     path = to or folder.presets / f"{preset.name}.json"
     preset.save(path)
+    for note in selection.trial.notes:
+        if note.kind == "lost-captions":
+            err.print(f"warning: {note.text}", soft_wrap=True)
     if json:
         print_json(
             {"out": str(path), "rule": selection.rule, "on": selection.on, "trial": selection.trial.number}

@@ -1,8 +1,9 @@
 """The search itself: the baseline, then rounds of trials until enough are finished."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from kvtune.search.rounds import Plan
 from kvtune.search.view import View
 from kvtune.statistics.front import front
 from kvtune.statistics.racing import Race, race_counts
-from kvtune.study.caption_log import CaptionLog, captions_of, count_captions
+from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, count_captions, salvage
 from kvtune.study.captioning import CaptionWriter, caption_images
+from kvtune.study.judged import lost_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.optuna_copy import optuna_copy
-from kvtune.study.rescore import put_scores, scores_again, with_reference_point
+from kvtune.study.rescore import scored_again, with_reference_point
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import Image
@@ -85,11 +87,11 @@ class Search:
             If captioning, a file or the Optuna storage fails; the same call goes on where this one stopped.
         """
         with closing(self._ledger), closing(self._optuna):
-            self._same_scores_throughout()
-            self._optuna.follow(self._ledger)
-            self._meter = _Meter(self._captions_to_come(trials), len(self._order), self._race is not None)
-            with self._view.showing(self._manifest, self._ledger, self._meter.to_come):
-                if self._search(trials):
+            lost = self._find_lost()
+            to_come = self._captions_to_come(trials) + sum(lost.values())
+            self._meter = _Meter(to_come, len(self._order), self._race is not None)
+            with self._view.showing(self._manifest, self._ledger, to_come):
+                if self._restore(lost) and self._search(trials):
                     return
             self._view.note(
                 f"time is up after {self._ledger.finished} of {trials} finished trials; no caption is lost, and the "
@@ -111,6 +113,49 @@ class Search:
             if not self._judge(running):
                 return False
             self._guard_against_failure()
+        return True
+
+    def _find_lost(self) -> dict[int | None, int]:
+        """Judged trials whose captions are not those that were scored, and how many captions each lacks.
+
+        What cannot be completed is put aside first. Then the digest of the captions is forgotten, so that whatever the
+        new ones are, a search that is stopped before they are scored goes on with them.
+        """
+        lost = lost_captions(self._folder, self._manifest, self._ledger)
+        lacking = {}
+        for number, error in lost.items():
+            path = self._folder.trial_captions(number)
+            if error.kind != "missing":
+                salvage(path, keep=error.kind == "unreadable")
+            lacking[number] = max(0, error.images - count_captions(path))
+            self._view.note(f"{error.what}; {lacking[number]} captions are written again")
+        if lost:
+            self._ledger.rewrite(lambda trial: replace(trial, captions=None) if trial.number in lost else trial)
+        return lacking
+
+    def _restore(self, lost: Collection[int | None]) -> bool:
+        """Caption again what is lost, and score again what is not scored as it is now; False if the time was up."""
+        of_images: dict[int, list[int | None]] = {}
+        for number in lost:
+            of_images.setdefault(len(self._manifest.judged_images(self._ledger[number])), []).append(number)
+        for count, numbers in of_images.items():
+            with ExitStack() as stack:
+                logs = {number: stack.enter_context(closing(self._open_log(number))) for number in numbers}
+                for number in numbers:
+                    self._view.started(number, len(logs[number]))
+                methods = {number: self._method(number) for number in numbers}
+                images, written = self._images[:count], self._view.caption
+                is_over = self._deadline.is_over
+                failures = caption_images(self._captioner, images, methods, logs, written, is_over=is_over)
+                if failures:
+                    number, reason = next(iter(failures.items()))
+                    raise KvtuneError(f"captioning trial {number} again failed: {reason}; its scores stay as they are")
+                if not all(log.has_all(self._order[:count]) for log in logs.values()):
+                    return False
+        self._same_scores_throughout()
+        self._optuna.follow(self._ledger)
+        for number in lost:
+            self._view.ended(self._ledger[number])
         return True
 
     def _plan(self) -> Plan:
@@ -177,22 +222,23 @@ class Search:
     def _settle(self, number: int | None, heat: Heat, failures: Mapping[int | None, str]) -> Trial:
         """Score a trial and write down what came of it."""
         if number is None:
-            ended = self._ledger.complete(None, self._scores(None, self._ids), self._scoring.identity)
+            ended = self._ledger.complete(None, *self._scores(None, self._ids))
             self._optuna.describe(ended)
             return ended
         if number in heat.out:
             out = heat.out[number]
-            scores = self._scores(number, self._order[: out.images])
-            ended = self._ledger.race_out(number, scores, self._scoring.identity, out.by)
+            ended = self._ledger.race_out(number, *self._scores(number, self._order[: out.images]), by=out.by)
         elif number in failures:
             ended = self._ledger.fail(number, failures[number])
         else:
-            ended = self._ledger.complete(number, self._scores(number, self._ids), self._scoring.identity)
+            ended = self._ledger.complete(number, *self._scores(number, self._ids))
         self._optuna.finish(ended)
         return ended
 
-    def _scores(self, number: int | None, image_ids: Sequence[int]) -> dict[str, Any]:
-        return self._scoring.score(captions_of(self._folder.trial_captions(number), image_ids))
+    def _scores(self, number: int | None, image_ids: Sequence[int]) -> tuple[dict[str, Any], str, str]:
+        """Scores, what scored them, and the digest of the captions."""
+        captions = captions_of(self._folder.trial_captions(number), image_ids)
+        return self._scoring.score(captions), self._scoring.identity, captions_sha256(captions)
 
     def _heat(self, logs: Mapping[int, CaptionLog]) -> Heat:
         """The race of these trials against the front of all earlier rounds."""
@@ -229,12 +275,13 @@ class Search:
         return get_method(self._manifest.fingerprint.method).from_parameters(self._ledger[number].params)
 
     def _same_scores_throughout(self) -> None:
-        """Score again what another scorer, or another ground truth, has scored."""
+        """Score again what another scorer or another ground truth has scored, and what lacks its captions' digest."""
         judged = [trial for trial in [self._ledger.baseline, *self._ledger.trials] if trial.metrics is not None]
         if any(trial.scoring != self._scoring.identity for trial in judged):
             self._view.note(f"scorer or ground truth changed; scoring {len(judged)} stored settings again")
-            scores = scores_again(self._folder, self._manifest, self._ledger, self._scoring)
-            put_scores(self._ledger, scores, self._scoring)
+        if any(trial.scoring != self._scoring.identity or trial.captions is None for trial in judged):
+            scored = scored_again(self._folder, self._manifest, self._ledger, self._scoring)
+            self._ledger.rewrite(lambda trial: scored.get(trial.number, trial))
 
     def _set_reference_point(self) -> None:
         manifest = with_reference_point(self._manifest, self._ledger.baseline)

@@ -1,12 +1,16 @@
 """The captions of one trial on disk: paid for once, kept for good."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kvtune.errors import KvtuneError
+from kvtune.files import decode, parse_json, write_bytes, write_text
 from kvtune.study.jsonl import LineWriter, read_lines
-from kvtune.text import quoted
+from kvtune.text import json_text, quoted
 
 CAPTION_KEYS = ("image_id", "caption", "tokens", "finish_reason")
 FINISH_REASONS = ("eos", "length", "stop")
@@ -46,6 +50,33 @@ def captions_of(path: Path, image_ids: Sequence[int]) -> list[dict[str, Any]]:
     if missing:
         raise KvtuneError(f"{path} has no caption of image {missing[0]} ({len(missing)} missing); restore the file")
     return [captions[image_id] for image_id in image_ids]
+
+
+def captions_sha256(captions: Iterable[Mapping[str, Any]]) -> str:
+    """SHA-256, in hexadecimal, of caption lines in their order: one JSON list of the four values a line."""
+    digest = hashlib.sha256()
+    for line in captions:
+        digest.update(json.dumps([line[key] for key in CAPTION_KEYS]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def salvage(path: Path, keep: bool) -> None:
+    """Put a damaged caption file aside as ``NAME.lost``, and keep those of its lines that are captions, if wanted.
+
+    Raises
+    ------
+    KvtuneError
+        If the folder cannot be written.
+    """
+    kept: dict[int, dict[str, Any]] = {}
+    for raw in path.read_bytes().split(b"\n")[:-1] if keep else []:
+        with contextlib.suppress(KvtuneError):
+            line = parse_json(decode(raw, str(path)), str(path))
+            _check(line, str(path))
+            kept.setdefault(line["image_id"], line)
+    aside = path.with_name(path.name + ".lost")
+    write_bytes(aside, path.read_bytes())
+    write_text(path, "".join(json_text(line) + "\n" for line in kept.values()))
 
 
 def count_captions(path: Path) -> int:
@@ -104,7 +135,9 @@ class CaptionLog:
         self._writer.close()
 
 
-def _check(line: dict[str, Any], place: str) -> None:
+def _check(line: Any, place: str) -> None:
+    if not isinstance(line, dict):
+        raise KvtuneError(f"{place} is not a JSON object; remove that line to go on without it")
     for key in line:
         if key not in CAPTION_KEYS:
             raise KvtuneError(f"{place}: unknown key {quoted(key)}; a caption line has {', '.join(CAPTION_KEYS)}")

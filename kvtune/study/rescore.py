@@ -1,16 +1,15 @@
 """Scoring stored captions again: no model, no GPU."""
 
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from kvtune.chair import load_ground_truth, save_ground_truth
 from kvtune.coco import CocoFolder
 from kvtune.coco.categories import coco_truth
 from kvtune.statistics.front import reference_point
-from kvtune.study.caption_log import captions_of
+from kvtune.study.caption_log import captions_sha256
+from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest
 from kvtune.study.optuna_copy import check_storage, optuna_copy
@@ -19,34 +18,27 @@ from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, LedgerWriter, Trial
 
 
-def scores_again(
-    folder: StudyFolder, manifest: Manifest, ledger: Ledger, scoring: Scoring
-) -> dict[int | None, dict[str, Any]]:
-    """New scores of every judged trial, and of the baseline (None), from their stored captions.
+def scored_again(folder: StudyFolder, manifest: Manifest, ledger: Ledger, scoring: Scoring) -> dict[int | None, Trial]:
+    """Every judged trial, and the baseline (None), with new scores of its stored captions, whatever they are now.
 
     A raced trial stays one, and is scored on the images that it was judged by.
 
     Raises
     ------
-    KvtuneError
+    LostCaptionsError
         If captions are missing or unreadable.
     """
-    judged = [trial for trial in [ledger.baseline, *ledger.trials] if trial.metrics is not None]
-    return {
-        trial.number: scoring.score(captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial)))
-        for trial in judged
-    }
-
-
-def put_scores(ledger: Ledger, scores: Mapping[int | None, dict[str, Any]], scoring: Scoring) -> None:
-    """Put scores in the place of the old ones, on disk all at once."""
-
-    def changed(trial: Trial) -> Trial:
-        if trial.number not in scores:
-            return trial
-        return replace(trial, metrics=scores[trial.number], scoring=scoring.identity)
-
-    ledger.rewrite(changed)
+    found: dict[int | None, Trial] = {}
+    for trial in [ledger.baseline, *ledger.trials]:
+        if trial.metrics is not None:
+            captions = judged_captions(folder, manifest, replace(trial, captions=None))
+            found[trial.number] = replace(
+                trial,
+                metrics=scoring.score(captions),
+                scoring=scoring.identity,
+                captions=captions_sha256(captions),
+            )
+    return found
 
 
 def with_reference_point(manifest: Manifest, baseline: Trial) -> Manifest:
@@ -86,10 +78,10 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
         ground_truth = _from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
         scoring = Scoring(ground_truth)
         with closing(LedgerWriter(folder.ledger)) as ledger:
-            scores = scores_again(folder, manifest, ledger, scoring)
-            changed = sum(ledger[number].metrics != metrics for number, metrics in scores.items())
+            scored = scored_again(folder, manifest, ledger, scoring)
+            changed = sum(ledger[number].metrics != trial.metrics for number, trial in scored.items())
             save_ground_truth(ground_truth, folder.ground_truth)
-            put_scores(ledger, scores, scoring)
+            ledger.rewrite(lambda trial: scored.get(trial.number, trial))
             with closing(optuna_copy(folder, manifest, storage)) as optuna:
                 optuna.rebuild(ledger)
             manifest = with_reference_point(manifest, ledger.baseline)

@@ -3,14 +3,16 @@
 ``trials.jsonl``, the captions and the manifest are the study; ``study.db`` follows from them. One line an event::
 
     {"number": 0, "event": "asked", "params": {...}, "published": true, "sampler": {...}}
-    {"number": 0, "event": "complete", "metrics": {...}, "scoring": "..."}
-    {"number": 5, "event": "raced", "metrics": {...}, "scoring": "...", "by": 0}
+    {"number": 0, "event": "complete", "metrics": {...}, "scoring": "...", "captions": "..."}
+    {"number": 5, "event": "raced", "metrics": {...}, "scoring": "...", "captions": "...", "by": 0}
     {"number": 3, "event": "failed", "reason": "..."}
 
 ``number`` is null for the baseline, which is never asked. ``params`` are all of the method's parameters, ``sampler``
 what the sampler wants to know of the trial later (NSGA-II: its generation), ``scoring`` identifies scorer and ground
-truth (:attr:`kvtune.study.scoring.Scoring.identity`). A raced trial was stopped because the trial ``by`` dominates it
-(:mod:`kvtune.statistics.racing`); its metrics are over the first ``metrics["images"]`` images of the race.
+truth (:attr:`kvtune.study.scoring.Scoring.identity`), ``captions`` is the digest of the captions that were scored
+(:func:`kvtune.study.caption_log.captions_sha256`), which older studies lack. A raced trial was stopped because the
+trial ``by`` dominates it (:mod:`kvtune.statistics.racing`); its metrics are over the first ``metrics["images"]`` images
+of the race.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,10 +28,11 @@ from kvtune.text import json_text, quoted
 
 _KEYS = {
     "asked": ("number", "event", "params", "published", "sampler"),
-    "complete": ("number", "event", "metrics", "scoring"),
-    "raced": ("number", "event", "metrics", "scoring", "by"),
+    "complete": ("number", "event", "metrics", "scoring", "captions"),
+    "raced": ("number", "event", "metrics", "scoring", "captions", "by"),
     "failed": ("number", "event", "reason"),
 }
+_OPTIONAL = ("captions",)
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Trial:
     state: Literal["running", "complete", "raced", "failed"] = "running"
     metrics: dict[str, Any] | None = None
     scoring: str | None = None
+    captions: str | None = None
     reason: str | None = None
     by: int | None = None
 
@@ -105,7 +109,7 @@ class Ledger:
             if key not in _KEYS[event]:
                 raise ValueError(f"unknown key {quoted(key)}; {quoted(event)} has {', '.join(_KEYS[event])}")
         for key in _KEYS[event]:
-            if key not in line:
+            if key not in line and key not in _OPTIONAL:
                 raise ValueError(f"the key {quoted(key)} is missing")
         values = {key: value for key, value in line.items() if key != "event"}
         if event == "asked":
@@ -133,13 +137,17 @@ class LedgerWriter(Ledger):
             self._append(_lines(replace(trial, state="running"))[0])
         self._writer.sync()
 
-    def complete(self, number: int | None, metrics: dict[str, Any], scoring: str) -> Trial:
-        """Record the scores of a trial, or of the baseline."""
-        return self._outcome(replace(self[number], state="complete", metrics=metrics, scoring=scoring))
+    def complete(self, number: int | None, metrics: dict[str, Any], scoring: str, captions: str | None = None) -> Trial:
+        """Record the scores of a trial, or of the baseline, and the digest of the captions that they are of."""
+        trial = replace(self[number], metrics=metrics, scoring=scoring, captions=captions)
+        return self._outcome(replace(trial, state="complete"))
 
-    def race_out(self, number: int, metrics: dict[str, Any], scoring: str, by: int) -> Trial:
+    def race_out(
+        self, number: int, metrics: dict[str, Any], scoring: str, captions: str | None = None, *, by: int
+    ) -> Trial:
         """Record that a trial was stopped because the trial ``by`` dominates it, with its scores so far."""
-        return self._outcome(replace(self[number], state="raced", metrics=metrics, scoring=scoring, by=by))
+        trial = replace(self[number], metrics=metrics, scoring=scoring, captions=captions)
+        return self._outcome(replace(trial, state="raced", by=by))
 
     def fail(self, number: int, reason: str) -> Trial:
         """Record that a trial's work failed."""
@@ -171,5 +179,6 @@ def _lines(trial: Trial) -> list[dict[str, Any]]:
     for event in ("asked", trial.state):
         if event != "running" and not (event == "asked" and trial.number is None):
             values = {"event": event}
-            lines.append({key: values.get(key, getattr(trial, key, None)) for key in _KEYS[event]})
+            line = {key: values.get(key, getattr(trial, key, None)) for key in _KEYS[event]}
+            lines.append({key: value for key, value in line.items() if value is not None or key not in _OPTIONAL})
     return lines

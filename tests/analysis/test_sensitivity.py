@@ -132,7 +132,7 @@ def test_wrong_requests(folder: StudyFolder, engine: SimpleNamespace, coco: Path
     with pytest.raises(RequestError, match="has no trial '99'"):
         sensitivity(folder, coco, "trial:99")
     folder.trial_captions(0).unlink()
-    with pytest.raises(KvtuneError, match=r"trial-0000.jsonl is missing"):
+    with pytest.raises(KvtuneError, match=r"trial-0000.jsonl has no caption of image .*kvtune search"):
         sensitivity(folder, coco, "trial:0")
     assert engine.asked == []
 

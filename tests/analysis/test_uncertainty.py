@@ -106,7 +106,7 @@ def test_all_of_it_is_json(folder: StudyFolder) -> None:
 
 
 def test_without_statistics_no_caption_is_read(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kvtune.analysis.uncertainty.captions_of", lambda *_: pytest.fail("captions were read"))
+    monkeypatch.setattr("kvtune.analysis.uncertainty.judged_captions", lambda *_: pytest.fail("captions were read"))
     plain = summarize(folder, statistics=False)
     assert plain.hypervolume_estimate is None and not plain.trials[0].intervals
 

@@ -69,7 +69,7 @@ def test_failed_and_running_trials_stay_as_they_are(folder: StudyFolder, new_sco
     lines = [json.loads(line) for line in folder.ledger.read_text().splitlines()]
     for line in lines:
         if line["number"] == 4 and line["event"] == "complete":
-            del line["metrics"], line["scoring"]
+            del line["metrics"], line["scoring"], line["captions"]
             line |= {"event": "failed", "reason": "why not"}
     lines.append({"number": 6, "event": "asked", "params": lines[1]["params"], "published": False, "sampler": {}})
     folder.ledger.write_text("".join(json.dumps(line) + "\n" for line in lines))

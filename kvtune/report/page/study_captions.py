@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.errors import KvtuneError
 from kvtune.report.page.pack import PackedCaptions, Progress, pack_captions
 from kvtune.report.page.thumbnails import thumbnail
 from kvtune.study.caption_log import read_captions
@@ -27,7 +28,10 @@ def caption_sets(
         return wanted.index(True), number
 
     for trial in sorted(summary.settings, key=rank):
-        lines = read_captions(folder.trial_captions(trial.number))
+        try:
+            lines = read_captions(folder.trial_captions(trial.number))
+        except KvtuneError:
+            continue  # which the summary's notes say
         if trial.state == "raced":
             judged = load_manifest(folder).image_order[: trial.images]
             lines = {image_id: lines[image_id] for image_id in judged if image_id in lines}
