@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from huggingface_hub import try_to_load_from_cache
 
 from kvtune.errors import RequestError
-from kvtune.models.family import Family
 from kvtune.models.hub import missing_weights, models_folder
-from kvtune.models.loading import family_of_config, locate, read_config
-from kvtune.models.registry import get_family, model_names
+from kvtune.models.published import PUBLISHED, PublishedModel
+
+if TYPE_CHECKING:
+    from kvtune.models.family import Family
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,8 @@ def at_hand(name: str) -> AtHand:
         If there is no such model, its architecture is not supported, or files are missing; the message has the command
         that gets them.
     """
+    from kvtune.models.loading import family_of_config, locate, read_config
+
     family, source, called = locate(name)
     is_local = Path(source).is_dir()
     folder: Path | None = Path(source)
@@ -104,24 +107,24 @@ class Presence:
 
 def presences() -> list[Presence]:
     """Every model that has a short name, in the order of the families."""
-    return [_presence(name, get_family(name)) for name in model_names()]
+    return [_presence(published) for published in PUBLISHED]
 
 
-def _presence(name: str, family: Family) -> Presence:
-    path, hub_id = _folder(name, family), family.hub_ids.get(name)
+def _presence(published: PublishedModel) -> Presence:
+    path = _folder(published)
     problem = _problem(path) if path is not None else None
     return Presence(
-        name=name,
-        family=family.name,
-        title=family.title,
-        billions=family.billions.get(name),
-        gpu_gib=family.gpu_gib.get(name),
-        hub_id=hub_id,
-        command=f"hf download {hub_id}" if hub_id else family.how_to_get or None,
+        name=published.name,
+        family=published.family,
+        title=published.title,
+        billions=published.billions,
+        gpu_gib=published.gpu_gib,
+        hub_id=published.hub_id,
+        command=published.command,
         state="missing" if path is None else "incomplete" if problem else "here",
         path=path,
         problem=problem,
-        published_preset=family.published_presets.get(name),
+        published_preset=published.preset,
     )
 
 
@@ -132,16 +135,16 @@ def _problem(path: Path) -> str | None:
         return str(error)
 
 
-def _folder(name: str, family: Family) -> Path | None:
+def _folder(published: PublishedModel) -> Path | None:
     """Where ``load_model`` would take the weights from without downloading any."""
-    if name == "demo":
+    if published.name == "demo":
         from kvtune.demo import demo_model_path
 
         return demo_model_path()
-    if (models_folder() / name).is_dir():
-        return models_folder() / name
-    if name in family.hub_ids:
-        cached = try_to_load_from_cache(family.hub_ids[name], "config.json")
+    if (models_folder() / published.name).is_dir():
+        return models_folder() / published.name
+    if published.hub_id is not None:
+        cached = try_to_load_from_cache(published.hub_id, "config.json")
         if isinstance(cached, str):
             return Path(cached).parent
     return None

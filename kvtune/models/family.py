@@ -15,6 +15,7 @@ from torch import Tensor
 from kvtune.errors import RequestError
 from kvtune.hf import recorded_decoder, text_decoder
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
+from kvtune.models.published import MODELS
 
 MAX_ASPECT = 1000
 """How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""
@@ -28,20 +29,8 @@ class Family(ABC):
 
     name: ClassVar[str]
     """The short name on the command line."""
-    title: ClassVar[str]
-    """What people call it."""
     model_types: ClassVar[tuple[str, ...]]
     """``model_type`` in the configuration of checkpoints of this family."""
-    hub_ids: ClassVar[dict[str, str]]
-    """Short name -> Hub id of the published weights; the first is the family's own name."""
-    billions: ClassVar[dict[str, float]]
-    """Short name -> billions of parameters of the published weights."""
-    gpu_gib: ClassVar[dict[str, float]]
-    """Short name -> GiB of GPU memory that they take with the language model in 16 bits."""
-    how_to_get: ClassVar[str] = ""
-    """The command that makes the weights, for a family whose weights are not on the Hub in one piece."""
-    published_presets: ClassVar[dict[str, str]] = {}
-    """Short name -> published preset that ships with kvtune."""
     default_prompt: ClassVar[str] = OPERA_PROMPT
     evaluation_dtype: ClassVar[torch.dtype | None] = None
     """What ``--dtype auto`` is on a GPU where the stored weights say otherwise than the evaluations run them."""
@@ -49,6 +38,11 @@ class Family(ABC):
     """Modules that stay in full precision in a 4-bit or 8-bit model: everything but the language model."""
     silent_tokens: ClassVar[frozenset[int]] = frozenset()
     """Token ids that a caption is decoded without, beside the tokenizer's special tokens."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return MODELS[self.name].title
 
     @abstractmethod
     def model_class(self) -> Any:
@@ -195,7 +189,8 @@ class VisionLanguageModel:
     @property
     def published_preset(self) -> str | None:
         """Name of the published preset for this very model, None for others of its family."""
-        return self.family.published_presets.get(self.name)
+        published = MODELS.get(self.name)
+        return published.preset if published is not None and published.family == self.family.name else None
 
     def prepare(self, images: Sequence[Image.Image], prompt: str | None = None) -> dict[str, Tensor]:
         """Inputs for ``generate()``: one row an image, padded on the left, on the model's device.

@@ -23,7 +23,8 @@ from kvtune.files import check_path
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
 from kvtune.models.options import check_dtype, quantization_of
-from kvtune.models.registry import all_families, family_of, get_family, hub_id_name, model_names
+from kvtune.models.published import MODELS, hub_id_name, published_model
+from kvtune.models.registry import all_families, family_of, get_family
 from kvtune.text import quoted
 
 _GIB = 2**30
@@ -156,8 +157,8 @@ _HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 def locate(name: str) -> tuple[Family | None, str, str]:
     """Family (None where the configuration has to say), where the weights are, and what to call the model."""
     check_path(name)
-    if name in model_names():
-        family = get_family(name)
+    if name in MODELS:
+        family, published = get_family(name), MODELS[name]
         if name == "demo":
             from kvtune.demo import demo_model_path
 
@@ -165,16 +166,14 @@ def locate(name: str) -> tuple[Family | None, str, str]:
         local = models_folder() / name
         if local.is_dir():
             return family, str(local.resolve()), name
-        if name not in family.hub_ids:
-            raise RequestError(f"{family.title} is not in {local}; make it with: {family.how_to_get}")
-        return family, family.hub_ids[name], name
+        if published.hub_id is None:
+            raise RequestError(f"{family.title} is not in {local}; make it with: {published.command}")
+        return family, published.hub_id, name
     if Path(name).expanduser().is_dir():
         folder = Path(name).expanduser().resolve()
         return None, str(folder), folder.name
     if not _HUB_ID.fullmatch(name):
-        raise RequestError(
-            f"unknown model {quoted(name)}; there is {', '.join(model_names())}, or give a folder or a Hub id"
-        )
+        published_model(name)  # says which there are
     return None, name, hub_id_name(name) or name.rsplit("/", 1)[-1]
 
 

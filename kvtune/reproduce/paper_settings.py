@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from kvtune.errors import RequestError
+from kvtune.models.published import MODELS
 from kvtune.presets import Preset, load_preset
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ def published_preset(family: "Family") -> Preset:
     RequestError
         If the paper has none.
     """
-    name = family.published_presets.get(family.name)
-    if name is None:
+    published = MODELS.get(family.name)
+    if published is None or published.preset is None:
         raise RequestError(
             f"the paper has no parameters for {family.title}, so there is nothing to reproduce: its models are "
             f"{', '.join(PAPER_MODELS)}; kvtune search finds parameters for others"
         )
-    return load_preset(name)
+    return load_preset(published.preset)
 
 
 def published_parameters(preset: Preset, layers: int) -> dict[str, Any]:

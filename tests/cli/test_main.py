@@ -29,7 +29,9 @@ def kvtune(*arguments, **settings):
     )
 
 
-@pytest.mark.parametrize("module", ["kvtune", "kvtune.cli.main", "kvtune.chair", "kvtune.coco"])
+@pytest.mark.parametrize(
+    "module", ["kvtune", "kvtune.cli.main", "kvtune.chair", "kvtune.coco", "kvtune.models.availability"]
+)
 def test_imports_no_torch(module):
     program = (
         f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'optuna')))"

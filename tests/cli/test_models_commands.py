@@ -11,7 +11,7 @@ from PIL import Image
 
 from kvtune.cli.main import main
 from kvtune.models.minigpt4 import convert
-from kvtune.models.registry import model_names
+from kvtune.models.published import MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_the_list_says_what_is_here_and_how_to_get_the_rest(run, models_folder):
     (models_folder / "llava-1.5" / "config.json").write_text("{}")
     code, out, _ = run()
     assert code == 0
-    for name in model_names():
+    for name in MODELS:
         assert name in out
     unfolded = "".join(out.split())  # the last column is folded where the terminal is narrow
     said = [
@@ -53,7 +53,7 @@ def test_the_list_says_what_is_here_and_how_to_get_the_rest(run, models_folder):
         assert "".join(text.split()) in unfolded
     code, out, _ = run("--json")
     rows = {row["name"]: row for row in json.loads(out)}
-    assert list(rows) == model_names()
+    assert list(rows) == list(MODELS)
     assert rows["llava-next"]["state"] == "here" and rows["llava-1.5"]["state"] == "incomplete"
     assert rows["minigpt4"]["state"] == "missing" and rows["minigpt4"]["published_preset"] == "minigpt4"
     assert rows["llava-1.5-13b"]["gpu_gib"] == 24.9 and rows["llava-1.5-13b"]["hub_id"] == "llava-hf/llava-1.5-13b-hf"

@@ -16,11 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from kvtune.errors import RequestError
-from kvtune.models import all_families, commit_of, load_model, loading, options
+from kvtune.models import all_families, commit_of, get_family, load_model, loading, options
 from kvtune.models.availability import at_hand
 from kvtune.models.hub import models_folder
 from kvtune.models.loading import resolve_device, resolve_dtype
-from kvtune.models.registry import model_names
+from kvtune.models.published import MODELS, PUBLISHED
 
 
 @pytest.fixture
@@ -56,13 +56,14 @@ def shard(folder):
 
 
 def test_every_family_says_what_it_is():
-    names = model_names()
+    names = list(MODELS)
     older = ["demo", "llava-1.5", "llava-1.5-13b", "minigpt4", "instructblip", "llava-next", "qwen2.5-vl"]
     assert names == [*older, "qwen3-vl", "qwen3-vl-4b", "qwen3-vl-2b"]
     for family in all_families():
         assert family.title and family.default_prompt == "Please describe this image in detail."
-        assert family.name in names and set(family.published_presets) <= set(names)
-        assert set(family.hub_ids) <= set(family.billions)
+        assert MODELS[family.name].family == family.name
+    for model in PUBLISHED:
+        assert get_family(model.name).title == model.title and (model.command is None) == (model.name == "demo")
 
 
 def test_a_short_name_is_looked_for_in_the_models_folder(folder, monkeypatch):

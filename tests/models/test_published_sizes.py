@@ -19,6 +19,7 @@ from kvtune.hf import text_decoder
 from kvtune.models import get_family, loading
 from kvtune.models.loading import memory_needed
 from kvtune.models.minigpt4.model import MiniGpt4Config
+from kvtune.models.published import MODELS
 
 CLIP_L_336 = CLIPVisionConfig(
     hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=336,
@@ -80,9 +81,9 @@ def test_layers_and_parameters(name):
         model = get_family(name).model_class()(PUBLISHED[name]())
     assert len(text_decoder(model).layers) == LAYERS.get(name, 32)
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e9
-    assert round(parameters, 2) == get_family(name).billions[name]
+    assert round(parameters, 2) == MODELS[name].billions
     in_16_bits = memory_needed(get_family(name), PUBLISHED[name](), torch.float16, None) / 2**30
-    assert round(in_16_bits, 1) == get_family(name).gpu_gib[name]
+    assert round(in_16_bits, 1) == MODELS[name].gpu_gib
 
 
 def test_visual_tokens():
@@ -110,7 +111,7 @@ def test_gpu_memory_of_the_weights(name, half, in_8bit, in_4bit):
         needed = memory_needed(family, config, torch.float16, quantization) / 2**30
         assert needed == pytest.approx(expected, abs=0.1), quantization
     in_float32 = memory_needed(family, config, torch.float32, None) / 2**30
-    assert in_float32 == pytest.approx(family.billions[name] * 3.725, rel=0.01)
+    assert in_float32 == pytest.approx(MODELS[name].billions * 3.725, rel=0.01)
 
 
 def test_a_gpu_too_small_says_what_is_needed(monkeypatch):

@@ -10,6 +10,7 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.errors import RequestError
 from kvtune.models import get_family, random_weights
+from kvtune.models.published import MODELS
 from kvtune.models.random_weights import ARCHITECTURES, Architecture, random_model
 
 CPU = torch.device("cpu")
@@ -30,7 +31,7 @@ def test_published_sizes(name):
         published = get_family(name).model_class()(PUBLISHED[name]())
     shapes = {key: parameter.shape for key, parameter in mine.named_parameters()}
     assert shapes == {key: parameter.shape for key, parameter in published.named_parameters()}
-    assert round(sum(map(torch.Size.numel, shapes.values())) / 1e9, 2) == get_family(name).billions[name]
+    assert round(sum(map(torch.Size.numel, shapes.values())) / 1e9, 2) == MODELS[name].billions
     assert issubclass(ARCHITECTURES[name].family, type(get_family(name)))
 
 

@@ -66,10 +66,7 @@ def caption_text(image_id: int, prompt: str, method: Any) -> str:
     return f"There is {', '.join(named) or 'nothing'}."
 
 
-FAMILIES = {
-    name: SimpleNamespace(name=name, title=name, published_presets={name: name} if name in preset_names() else {})
-    for name in ("llava-1.5", "minigpt4", "qwen2.5-vl")
-}
+FAMILIES = {name: SimpleNamespace(name=name, title=name) for name in ("llava-1.5", "minigpt4", "qwen2.5-vl")}
 LAYERS = {"llava-1.5": 32, "minigpt4": 32, "llava-1.5-13b": 40}
 
 

@@ -10,12 +10,7 @@ class Demo(Llava):
     """The shipped model that describes rendered scenes; no download, no GPU."""
 
     name = "demo"
-    title = "Demo"
     model_types: ClassVar[tuple[str, ...]] = ()
-    hub_ids: ClassVar[dict[str, str]] = {}
-    billions: ClassVar[dict[str, float]] = {}
-    gpu_gib: ClassVar[dict[str, float]] = {}
-    published_presets: ClassVar[dict[str, str]] = {"demo": "demo"}
     template = "USER: <image>\n{prompt} ASSISTANT:"
 
     def template_for(self, vlm: VisionLanguageModel) -> str:

@@ -34,12 +34,7 @@ class InstructBlip(Family):
     """
 
     name = "instructblip"
-    title = "InstructBLIP"
     model_types: ClassVar[tuple[str, ...]] = ("instructblip",)
-    hub_ids: ClassVar[dict[str, str]] = {"instructblip": "Salesforce/instructblip-vicuna-7b"}
-    billions: ClassVar[dict[str, float]] = {"instructblip": 7.91}
-    gpu_gib: ClassVar[dict[str, float]] = {"instructblip": 16.9}
-    published_presets: ClassVar[dict[str, str]] = {"instructblip": "instructblip"}
     # Stored in float32; LAVIS runs the language model in float16.
     evaluation_dtype: ClassVar[torch.dtype | None] = torch.float16
     not_quantized: ClassVar[tuple[str, ...]] = ("vision_model", "qformer", "language_projection", "lm_head")

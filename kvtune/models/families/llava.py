@@ -26,15 +26,7 @@ class Llava(Family):
     """
 
     name = "llava-1.5"
-    title = "LLaVA-1.5"
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
-    hub_ids: ClassVar[dict[str, str]] = {
-        "llava-1.5": "llava-hf/llava-1.5-7b-hf",
-        "llava-1.5-13b": "llava-hf/llava-1.5-13b-hf",
-    }
-    billions: ClassVar[dict[str, float]] = {"llava-1.5": 7.06, "llava-1.5-13b": 13.35}
-    gpu_gib: ClassVar[dict[str, float]] = {"llava-1.5": 13.2, "llava-1.5-13b": 24.9}
-    published_presets: ClassVar[dict[str, str]] = {"llava-1.5": "llava-1.5"}
     not_quantized: ClassVar[tuple[str, ...]] = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
     template = (
         "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed,"

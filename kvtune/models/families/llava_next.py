@@ -23,12 +23,7 @@ class LlavaNext(Llava):
     """
 
     name = "llava-next"
-    title = "LLaVA-NeXT"
     model_types: ClassVar[tuple[str, ...]] = ("llava_next",)
-    hub_ids: ClassVar[dict[str, str]] = {"llava-next": "llava-hf/llava-v1.6-vicuna-7b-hf"}
-    billions: ClassVar[dict[str, float]] = {"llava-next": 7.06}
-    gpu_gib: ClassVar[dict[str, float]] = {"llava-next": 13.2}
-    published_presets: ClassVar[dict[str, str]] = {}
     template = (
         "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, "
         "detailed, and polite answers to the human's questions. USER: <image>\n{prompt} ASSISTANT:"

@@ -25,16 +25,7 @@ class MiniGpt4(Family):
     """
 
     name = "minigpt4"
-    title = "MiniGPT-4"
     model_types: ClassVar[tuple[str, ...]] = ("minigpt4",)
-    hub_ids: ClassVar[dict[str, str]] = {}
-    billions: ClassVar[dict[str, float]] = {"minigpt4": 7.83}
-    gpu_gib: ClassVar[dict[str, float]] = {"minigpt4": 16.6}
-    how_to_get = (
-        "kvtune models convert minigpt4 --vicuna DIR --eva eva_vit_g.pth --qformer blip2_pretrained_flant5xxl.pth "
-        "--checkpoint prerained_minigpt4_7b.pth"
-    )
-    published_presets: ClassVar[dict[str, str]] = {"minigpt4": "minigpt4"}
     not_quantized: ClassVar[tuple[str, ...]] = ("vision_model", "qformer", "language_projection", "lm_head")
     # The evaluation turns <unk> and <s> into end of text, which is not spelt out.
     silent_tokens: ClassVar[frozenset[int]] = frozenset({0, 1})

@@ -32,11 +32,7 @@ class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
     """Qwen2.5-VL with the chat template of its checkpoint, one user's turn of image and question."""
 
     name = "qwen2.5-vl"
-    title = "Qwen2.5-VL"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
-    hub_ids: ClassVar[dict[str, str]] = {"qwen2.5-vl": "Qwen/Qwen2.5-VL-7B-Instruct"}
-    billions: ClassVar[dict[str, float]] = {"qwen2.5-vl": 8.29}
-    gpu_gib: ClassVar[dict[str, float]] = {"qwen2.5-vl": 15.4}
     not_quantized: ClassVar[tuple[str, ...]] = ("model.visual", "lm_head")
     chat_template: ClassVar[str] = (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
