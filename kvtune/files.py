@@ -167,18 +167,18 @@ def locked_file(path: Path) -> int:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder and below; those of live ones stay."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
+    """Remove temporary files and folders that killed processes left in a folder and below; those of live ones stay."""
+    for parent, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
             if not (name.startswith(".") and name.endswith(_TEMPORARY)):
                 continue
             with contextlib.suppress(OSError):  # somebody holds it, or it is gone
                 path = Path(parent, name)
-                handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if os.path.samestat(os.fstat(handle), os.stat(path)):  # and not another's by now
-                        path.unlink()
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
                 finally:
                     os.close(handle)
 

@@ -23,6 +23,7 @@ from kvtune.presets import (
 )
 from kvtune.study.manifest import Manifest, load_manifest
 from kvtune.study.study_folder import StudyFolder
+from kvtune.study.switch import steadily
 from kvtune.study.trials import Ledger, Trial
 
 On = Literal["tune", "holdout"]
@@ -55,6 +56,10 @@ def export(folder: StudyFolder, rule: str = KEEP_F1, on: On = "tune") -> tuple[P
     KvtuneError
         If the rule finds no trial; see :func:`kvtune.analysis.selection.select`.
     """
+    return steadily(folder, lambda: _export(folder, rule, on))
+
+
+def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
     manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
     summary = with_statistics(folder, manifest, ledger, summary_of(folder.name, manifest, ledger))
     validation = load_validation(folder)

@@ -12,6 +12,7 @@ from kvtune.study.caption_log import count_captions
 from kvtune.study.constraints import Constraints
 from kvtune.study.manifest import Manifest, load_manifest
 from kvtune.study.study_folder import StudyFolder
+from kvtune.study.switch import steadily
 from kvtune.study.trials import Ledger, Trial
 
 
@@ -31,6 +32,10 @@ def summarize(folder: StudyFolder, statistics: bool = True) -> StudySummary:
     KvtuneError
         If the trials cannot be read.
     """
+    return steadily(folder, lambda: _summarize(folder, statistics))
+
+
+def _summarize(folder: StudyFolder, statistics: bool) -> StudySummary:
     manifest = load_manifest(folder)
     ledger = Ledger(folder.ledger)
     summary = summary_of(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvtune.chair import save_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.search.budget import Deadline, cost
 from kvtune.search.race import FirstImages, Heat
@@ -21,7 +22,7 @@ from kvtune.study.captioning import CaptionWriter, caption_images
 from kvtune.study.judged import lost_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.optuna_copy import optuna_copy
-from kvtune.study.rescore import scored_again, with_reference_point
+from kvtune.study.rescore import scored_again, switch_scores, with_reference_point
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import Image
@@ -50,6 +51,8 @@ class Search:
         URL of an Optuna storage instead of ``study.db``.
     deadline
         When to end, however many trials are finished.
+    ground_truth
+        What ``scoring`` goes by, to be kept with the study.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Search:
         view: View,
         storage: str | None = None,
         deadline: Deadline | None = None,
+        ground_truth: Mapping[int, Collection[str]] | None = None,
     ) -> None:
         self._folder = folder
         self._manifest = manifest
@@ -74,6 +78,7 @@ class Search:
         self._counted: dict[int, NDArray[np.int64]] = {}
         self._ids = [image_id for image_id, _ in images]
         self._scoring = scoring
+        self._ground_truth = ground_truth
         self._view = view
         self._ledger = LedgerWriter(folder.ledger)
         self._optuna = optuna_copy(folder, manifest, storage)
@@ -281,7 +286,11 @@ class Search:
             self._view.note(f"scorer or ground truth changed; scoring {len(judged)} stored settings again")
         if any(trial.scoring != self._scoring.identity or trial.captions is None for trial in judged):
             scored = scored_again(self._folder, self._manifest, self._ledger, self._scoring)
-            self._ledger.rewrite(lambda trial: scored.get(trial.number, trial))
+            self._manifest = switch_scores(
+                self._folder, self._manifest, self._ledger, scored, self._scoring, self._ground_truth, self._optuna
+            )
+        elif self._ground_truth is not None:
+            save_ground_truth(self._ground_truth, self._folder.ground_truth)
 
     def _set_reference_point(self) -> None:
         manifest = with_reference_point(self._manifest, self._ledger.baseline)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
-from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
 from kvtune.files import check_path
@@ -128,9 +127,9 @@ def search(options: Options, view: View) -> StudySummary:
             for note in notes:
                 view.note(note)
         manifest.save(folder)
-        save_ground_truth(data.ground_truth(), folder.ground_truth)
         view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")
-        search = Search(folder, manifest, captioner, tune_images, scoring, view, options.storage, deadline)
+        truth = data.ground_truth()
+        search = Search(folder, manifest, captioner, tune_images, scoring, view, options.storage, deadline, truth)
         search.run(options.trials)
     return summarize(folder)
 
@@ -289,7 +288,7 @@ def _manifest(
         versions=versions(),
         device=str(vlm.device),
         lanes=options.model.engine.lanes,
-        scorer=scoring.version,
+        scorer=scoring.version if begun is None else begun.scorer,
         reference_point=None if begun is None else begun.reference_point,
         looks=_looks(fingerprint, data) if begun is None else begun.looks,
         start=None if begun is None else begun.start,

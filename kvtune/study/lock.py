@@ -7,6 +7,8 @@ from pathlib import Path
 
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import locked_file, remove_leftovers
+from kvtune.study.study_folder import StudyFolder
+from kvtune.study.switch import finish_switch
 
 
 @contextlib.contextmanager
@@ -14,7 +16,8 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
     """Hold the right to write a study's folder, or another folder of which messages say what it is.
 
     The lock belongs to the open file, so the operating system lets go of it when the process ends, however it ends:
-    a lock file that was left behind blocks nobody. Temporary files that killed processes left in the folder go.
+    a lock file that was left behind blocks nobody. What killed processes left in the folder goes, or takes the place
+    that it was on its way to.
 
     Parameters
     ----------
@@ -46,6 +49,7 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         remove_leftovers(folder)
+        finish_switch(StudyFolder(folder))
         yield
     finally:
         _remove_empty(made, path)

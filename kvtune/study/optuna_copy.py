@@ -27,6 +27,7 @@ from kvtune.spaces import SearchSpace
 from kvtune.study.constraints import Constraints
 from kvtune.study.manifest import Manifest
 from kvtune.study.study_folder import StudyFolder
+from kvtune.study.switch import journals
 from kvtune.study.trials import Ledger, Trial
 from kvtune.text import quoted, sqlite_url, without_passwords
 
@@ -126,14 +127,25 @@ class OptunaCopy:
                 self._fill(ledger)
                 return
             final = self._folder.database
-            new = self._new
-            _remove_database(new)
-            self._open(sqlite_url(new))
+            self.write(self._new, ledger)
+            _settle(final)
+            os.replace(self._new, final)
+            self._open(sqlite_url(final), has_tables=True)
+
+    def write(self, path: Path, ledger: Ledger) -> None:
+        """Write the study as a SQLite file of its own, which then is closed.
+
+        Raises
+        ------
+        KvtuneError
+            If it cannot be written.
+        """
+        self._constraints = self._constraints_of(ledger.baseline)
+        with self._failing():
+            _remove_database(path)
+            self._open(sqlite_url(path))
             self._fill(ledger)
             self.close()
-            _settle(final)
-            os.replace(new, final)
-            self._open(sqlite_url(final), has_tables=True)
 
     def add(self, trials: list[Trial]) -> None:
         """Add trials, each in one transaction with all its parameters."""
@@ -153,6 +165,11 @@ class OptunaCopy:
             attributes = self._opened.user_attrs
             if baseline.metrics is not None and attributes.get("baseline") != baseline.metrics:
                 self._opened.set_user_attr("baseline", baseline.metrics)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the storage is the ``study.db`` of the study's folder."""
+        return self._url is None
 
     def close(self) -> None:
         """Let go of the storage."""
@@ -377,18 +394,14 @@ def _settle(path: Path) -> None:
                 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         except sqlite3.DatabaseError:
             _remove_database(path)  # not a database any more
-    for journal in _journals(path):
+    for journal in journals(path):
         journal.unlink(missing_ok=True)
 
 
 def _remove_database(path: Path) -> None:
     path.unlink(missing_ok=True)
-    for journal in _journals(path):
+    for journal in journals(path):
         journal.unlink(missing_ok=True)
-
-
-def _journals(path: Path) -> list[Path]:
-    return [path.with_name(path.name + ending) for ending in ("-journal", "-wal", "-shm")]
 
 
 def _first_line(error: Exception) -> str:

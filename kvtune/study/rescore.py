@@ -1,5 +1,6 @@
 """Scoring stored captions again: no model, no GPU."""
 
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from kvtune.study.caption_log import captions_sha256
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest
-from kvtune.study.optuna_copy import check_storage, optuna_copy
+from kvtune.study.optuna_copy import OptunaCopy, check_storage, optuna_copy
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
+from kvtune.study.switch import switching
 from kvtune.study.trials import Ledger, LedgerWriter, Trial
 
 
@@ -39,6 +41,44 @@ def scored_again(folder: StudyFolder, manifest: Manifest, ledger: Ledger, scorin
                 captions=captions_sha256(captions),
             )
     return found
+
+
+def switch_scores(
+    folder: StudyFolder,
+    manifest: Manifest,
+    ledger: LedgerWriter,
+    scored: Mapping[int | None, Trial],
+    scoring: Scoring,
+    ground_truth: Mapping[int, Collection[str]] | None,
+    optuna: OptunaCopy,
+) -> Manifest:
+    """Put trials that were scored again, and all that follows from their scores, in the place of the old ones at once.
+
+    A storage that is not ``study.db`` follows after that.
+
+    Returns
+    -------
+    Manifest
+        The new one.
+
+    Raises
+    ------
+    KvtuneError
+        If a file cannot be written, and nothing is changed; or a storage elsewhere fails, after the rest.
+    """
+    ledger.change(lambda trial: scored.get(trial.number, trial))
+    manifest = with_reference_point(manifest, ledger.baseline).model_copy(update={"scorer": scoring.version})
+    with switching(folder) as new:
+        if ground_truth is not None:
+            save_ground_truth(ground_truth, new.ground_truth)
+        ledger.write(new.ledger)
+        manifest.save(new)
+        if optuna.is_local:
+            optuna.write(new.database, ledger)
+    ledger.reopen()
+    if not optuna.is_local:
+        optuna.rebuild(ledger)
+    return manifest
 
 
 def with_reference_point(manifest: Manifest, baseline: Trial) -> Manifest:
@@ -80,12 +120,8 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
         with closing(LedgerWriter(folder.ledger)) as ledger:
             scored = scored_again(folder, manifest, ledger, scoring)
             changed = sum(ledger[number].metrics != trial.metrics for number, trial in scored.items())
-            save_ground_truth(ground_truth, folder.ground_truth)
-            ledger.rewrite(lambda trial: scored.get(trial.number, trial))
             with closing(optuna_copy(folder, manifest, storage)) as optuna:
-                optuna.rebuild(ledger)
-            manifest = with_reference_point(manifest, ledger.baseline)
-        manifest.model_copy(update={"scorer": scoring.version}).save(folder)
+                switch_scores(folder, manifest, ledger, scored, scoring, ground_truth, optuna)
     return changed
 
 

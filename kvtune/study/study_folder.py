@@ -26,22 +26,31 @@ class StudyFolder:
     @property
     def manifest(self) -> Path:
         """What is fixed about the study; see :mod:`kvtune.study.manifest`."""
-        return self.path / "study.json"
+        return self._current("study.json")
 
     @property
     def ledger(self) -> Path:
         """What was asked and what came of it; see :mod:`kvtune.study.trials`."""
-        return self.path / "trials.jsonl"
+        return self._current("trials.jsonl")
 
     @property
     def database(self) -> Path:
         """The study as Optuna's tools read it; see :mod:`kvtune.study.optuna_copy`."""
-        return self.path / "study.db"
+        return self._current("study.db")
 
     @property
     def ground_truth(self) -> Path:
         """Objects in the tune and held-out images, so that scoring again needs no COCO."""
-        return self.path / "ground_truth.json"
+        return self._current("ground_truth.json")
+
+    @property
+    def rescored(self) -> Path:
+        """New scores and what goes with them, on their way to their places; see :mod:`kvtune.study.switch`."""
+        return self.path / "rescored"
+
+    def _current(self, name: str) -> Path:
+        new = self.rescored / name
+        return new if new.exists() else self.path / name
 
     @property
     def captions(self) -> Path:

@@ -95,11 +95,14 @@ class Ledger:
         """Trials that were asked and have no outcome yet."""
         return [trial for trial in self.trials if trial.state == "running"]
 
-    def rewrite(self, change: Callable[[Trial], Trial]) -> None:
-        """Put changed trials in the place of the old ones, all or none of them on disk."""
+    def change(self, change: Callable[[Trial], Trial]) -> None:
+        """Put changed trials in the place of the old ones, here and not on disk."""
         self.baseline, self.trials = change(self.baseline), [change(trial) for trial in self.trials]
+
+    def write(self, path: Path) -> None:
+        """Write all events anew, whole or not at all."""
         lines = [line for trial in [self.baseline, *self.trials] for line in _lines(trial)]
-        write_text(self.path, "".join(json_text(line) + "\n" for line in lines))
+        write_text(path, "".join(json_text(line) + "\n" for line in lines))
 
     def _apply(self, line: dict[str, Any]) -> None:
         event, number = line.get("event"), line.get("number")
@@ -155,7 +158,12 @@ class LedgerWriter(Ledger):
 
     def rewrite(self, change: Callable[[Trial], Trial]) -> None:
         """Put changed trials in the place of the old ones, all or none of them on disk."""
-        super().rewrite(change)
+        self.change(change)
+        self.write(self.path)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Go on in the file that has taken the place of the one that was open."""
         self._writer.close()
         self._writer = LineWriter(self.path)
 

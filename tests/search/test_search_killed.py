@@ -137,7 +137,8 @@ def test_a_killed_rescoring_is_made_good_by_the_next_search(tmp_path: Path) -> N
     run_search(whole, manifest, TRIALS, scoring=scoring)
 
     def again() -> None:
-        run_search(folder, load_manifest(folder), TRIALS, scoring=scoring)
+        with locked(folder.path):
+            run_search(folder, load_manifest(folder), TRIALS, scoring=scoring)
 
     for step in range(1, 60, 4):
         if child(lambda step=step: (die_at(step), again())) == 0:  # type: ignore[misc]

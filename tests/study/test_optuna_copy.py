@@ -13,7 +13,7 @@ from kvtune.errors import KvtuneError, RequestError
 from kvtune.study.manifest import load_manifest
 from kvtune.study.optuna_copy import optuna_copy
 from kvtune.study.study_folder import StudyFolder
-from kvtune.study.trials import Ledger
+from kvtune.study.trials import Ledger, LedgerWriter
 
 
 def stored(folder: StudyFolder, url: str | None = None) -> list[tuple[object, ...]]:
@@ -47,8 +47,9 @@ def test_a_lost_database_is_built_again(folder: StudyFolder, damage: str) -> Non
 
 
 def test_a_database_that_says_something_else_is_built_again(folder: StudyFolder) -> None:
-    ledger = Ledger(folder.ledger)
+    ledger = LedgerWriter(folder.ledger)
     ledger.rewrite(lambda trial: replace(trial, metrics=trial.metrics | {"f1": 1.5}) if trial.metrics else trial)
+    ledger.close()
     follow(folder)
     assert [values[1] for _, _, _, values, _ in stored(folder)] == [1.5] * 5  # type: ignore[index]
 

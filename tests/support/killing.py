@@ -29,7 +29,7 @@ def die_at(step: int) -> None:
 
         return call
 
-    for name in ("write", "ftruncate", "replace"):
+    for name in ("write", "ftruncate", "replace", "rename"):
         setattr(os, name, counted(getattr(os, name)))
     for name in (
         "create_new_study",
