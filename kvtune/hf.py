@@ -19,6 +19,29 @@ CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else 
 """The name in this version, of the argument and of the field of a model's output."""
 
 
+_ATTENTION_IS_GIVEN = frozenset(
+    {"dropout", "sliding_window", "position_ids", "is_causal", "use_cache", "cache_position"}
+    | {"output_attentions", "output_hidden_states", "return_dict", "logits_to_keep"}
+)
+"""What an attention function may be given beside queries, keys, values, mask and scale that leaves the scores alone."""
+
+
+def check_attention(module: Any, keywords: Mapping[str, Any]) -> None:
+    """Refuse what changes the scores or the weights of a layer in a way that is not computed here.
+
+    Raises
+    ------
+    RequestError
+        With the names of the arguments, such as ``softcap`` and ``s_aux``.
+    """
+    unknown = [name for name, value in keywords.items() if value is not None and name not in _ATTENTION_IS_GIVEN]
+    if unknown:
+        raise RequestError(
+            f"{type(module).__name__} is not supported: its attention takes {', '.join(sorted(unknown))}, of which "
+            "kvtune knows nothing"
+        )
+
+
 def given_cache(keywords: Mapping[str, Any]) -> Any:
     """The cache among the keyword arguments of a forward pass or of ``generate()``; None if there is none."""
     return next((keywords[name] for name in CACHE_NAMES if keywords.get(name) is not None), None)
@@ -41,6 +64,18 @@ def text_decoder(model: Any) -> Any:
     if getattr(decoder, "_supports_attention_backend", False) is False:
         raise RequestError(f"{type(model).__name__} is not supported: its decoder takes no attention function")
     return decoder
+
+
+def beside_decoder(model: Any) -> tuple[str, ...]:
+    """Names of the modules that hold all of ``model`` but its text decoder: vision tower, projector, head, ..."""
+    decoder, beside = text_decoder(model), []
+    names = {id(module): name for name, module in model.named_modules()}
+    path = names[id(decoder)]
+    for name, _ in model.named_modules():
+        parent = name.rpartition(".")[0]
+        if name and f"{path}.".startswith(f"{parent}." if parent else "") and not f"{path}.".startswith(f"{name}."):
+            beside.append(name)
+    return tuple(name for name in beside if not name.startswith(f"{path}."))
 
 
 @contextmanager

@@ -27,6 +27,9 @@ _IS_URL = re.compile(r"[A-Za-z0-9-]*=?[A-Za-z][A-Za-z0-9+.-]*://")
 _LONGEST = 80
 """Characters of a value that a message quotes."""
 
+ENDS_OF_REASONING = ("</think>", "</thinking>", "</thought>", "</reasoning>", "</analysis>", "◁/think▷")
+"""Marks with which models end what they write before an answer."""
+
 
 def visible(text: str) -> str:
     r"""Return text that a terminal shows and does not obey: control characters as escapes such as ``\x1b``.

@@ -10,6 +10,8 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from kvtune.hf import check_attention
+
 ATTENTION = "kvtune_grid"
 """The name under which the grid's attention function is registered with transformers."""
 
@@ -61,6 +63,7 @@ def _attention(
     kvtune_last_outputs: list[Tensor] | None = None,
     **keywords: Any,
 ) -> tuple[Tensor, Tensor | None]:
+    check_attention(module, keywords)
     if kvtune_grid is None:  # a prefill
         output = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
         if kvtune_last_outputs is not None:

@@ -47,7 +47,7 @@ from kvtune.chair.captions import listed, printable
 from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, is_cut_off, read_line_breaks
 from kvtune.chair.counts import COLUMNS
 from kvtune.chair.metrics import rates
-from kvtune.text import quoted
+from kvtune.text import ENDS_OF_REASONING, quoted
 
 FACTS = ("end-marks", "line-breaks", "sentences", "skipped", "instances-only")
 """Kinds that say what was done with the captions; all others say that a score may mislead."""
@@ -85,7 +85,6 @@ _REFUSAL = re.compile(
     r"|please (?:provide|upload|share|attach)\b)",
     re.IGNORECASE,
 )
-_ENDS_OF_REASONING = ("</think>", "</thinking>", "</thought>", "</reasoning>", "</analysis>", "◁/think▷")
 _ANSWERS = ("Final answer:", "Final Answer:", "Answer:", "Caption:", "Description:", "Response:")
 _ENDS_OF_QUESTION = ("ASSISTANT:", "Assistant:", "assistant:", "[/INST]", "<image>", *_ANSWERS)
 _NOTHING = ("", "none", "null", "nan", "n/a")
@@ -292,7 +291,7 @@ class _Look:
         if not found:
             return None
         why = f"such as {_begin(found[0])}, whose objects are scored too"
-        end = _most(found, (*_ENDS_OF_REASONING, *_ANSWERS))
+        end = _most(found, (*ENDS_OF_REASONING, *_ANSWERS))
         if end is None and any(map(_REASONING_TAG.search, found)):
             return self._note("reasoning", "Reasoning without an end", len(found), why, "allow more new tokens")
         option = f"--answer-after '{end or 'TEXT'}' scores what follows it"

@@ -21,7 +21,7 @@ from transformers.generation import GenerationMixin
 
 from kvtune.errors import RequestError
 from kvtune.hf import CACHE, CACHE_NAMES, attention_implementation, given_cache, text_decoder
-from kvtune.methods.followed_cache import Followed, check_cache, follow
+from kvtune.methods.followed_cache import Followed, check_cache, follow, newest
 from kvtune.methods.row_attention import ATTENTION, Step
 from kvtune.methods.row_state import RowMethod, RowState
 from kvtune.methods.smoothing import lerp_
@@ -137,11 +137,12 @@ class _Session:
         assert step.state is not None
         device = step.entropies[0].device
         on_keys, on_values = step.state.factors(torch.stack([entropy.to(device) for entropy in step.entropies]))
-        new = int(cache.get_seq_length()) - 1
+        length = int(cache.get_seq_length())
         for layer, key_factor, value_factor in zip(
             step.state.layers, on_keys[..., None, None].unbind(), on_values[..., None, None].unbind(), strict=True
         ):
             keys, values = cache.layers[layer].keys, cache.layers[layer].values
+            new = newest(cache.layers[layer], length)
             lerp_(keys[:, :, new], keys[:, :, new - 1], key_factor.to(keys.device))
             lerp_(values[:, :, new], values[:, :, new - 1], value_factor.to(values.device))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer, StaticLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from kvtune.errors import RequestError
 from kvtune.methods.row_state import RowState
@@ -72,8 +72,17 @@ def check_cache(cache: Any) -> None:
     """Refuse caches whose tensors cannot be smoothed where they lie."""
     kinds: set[Any] = {type(layer) for layer in getattr(cache, "layers", ())}
     kinds.add(getattr(cache, "layer_class_to_replicate", None) or DynamicLayer)
-    if not isinstance(cache, Cache) or cache.offloading or not kinds <= {DynamicLayer, StaticLayer}:
+    known = {DynamicLayer, StaticLayer, DynamicSlidingWindowLayer}
+    if not isinstance(cache, Cache) or cache.offloading or not kinds <= known:
         raise RequestError(
-            f"the method cannot smooth the cache {type(cache).__name__}: use a plain dynamic or "
-            "static cache, on the device, without quantization, offloading or a sliding window"
+            f"the method cannot smooth the cache {type(cache).__name__}: use a plain dynamic or static cache, on the "
+            "device, without quantization or offloading, and a dynamic one for layers with a sliding window"
         )
+    if any(isinstance(layer, DynamicSlidingWindowLayer) and layer.sliding_window < 3 for layer in cache.layers):
+        raise RequestError("the method needs the token before the newest, which a window of 2 tokens has dropped")
+
+
+def newest(layer: Any, length: int) -> int:
+    """Where in a cache's layer the newest of ``length`` tokens is; a sliding window has dropped the oldest."""
+    held: int = layer.keys.shape[2]
+    return min(length, held) - 1

@@ -11,6 +11,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from kvtune.hf import check_attention
 from kvtune.methods.row_state import RowState
 from kvtune.methods.smoothing import row_entropy
 
@@ -46,6 +47,7 @@ def _attention(
     Shapes as transformers passes them: query [rows, heads, tokens, head_dim], key and value
     [rows, kv_heads, positions, head_dim]; returns [rows, tokens, heads, head_dim] and the weights.
     """
+    check_attention(module, keywords)
     state = kvtune_step.state if kvtune_step else None
     if kvtune_step is None or state is None or kvtune_step.is_prompt or module.layer_idx not in state.layers:
         output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)

@@ -13,7 +13,9 @@ from torch.nn.functional import pad
 from kvtune.errors import RequestError
 from kvtune.hf import CACHE_NAMES
 
-_MEANT_FOR_OUTPUT = frozenset({"use_cache", "return_dict", "output_attentions", "output_hidden_states"})
+_MEANT_FOR_OUTPUT = frozenset(
+    {"use_cache", "return_dict", "output_attentions", "output_hidden_states", "logits_to_keep"}
+)
 """Arguments that say what a decoder is to return, and nothing about what it computes."""
 
 _READ = frozenset({"inputs_embeds", "input_ids", "attention_mask", "position_ids", *CACHE_NAMES})

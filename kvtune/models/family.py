@@ -34,8 +34,6 @@ class Family(ABC):
     default_prompt: ClassVar[str] = OPERA_PROMPT
     evaluation_dtype: ClassVar[torch.dtype | None] = None
     """What ``--dtype auto`` is on a GPU where the stored weights say otherwise than the evaluations run them."""
-    not_quantized: ClassVar[tuple[str, ...]]
-    """Modules that stay in full precision in a 4-bit or 8-bit model: everything but the language model."""
     silent_tokens: ClassVar[frozenset[int]] = frozenset()
     """Token ids that a caption is decoded without, beside the tokenizer's special tokens."""
 

@@ -20,11 +20,12 @@ from transformers.utils import logging as transformers_logging
 
 from kvtune.errors import RequestError
 from kvtune.files import check_path
+from kvtune.hf import beside_decoder
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
 from kvtune.models.options import check_dtype, quantization_of
 from kvtune.models.published import MODELS, hub_id_name, published_model
-from kvtune.models.registry import all_families, family_of, get_family
+from kvtune.models.registry import family_of, get_family
 from kvtune.text import quoted
 
 _GIB = 2**30
@@ -137,6 +138,7 @@ def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization:
     """Bytes that the weights of a model take, from its configuration alone."""
     with torch.device("meta"):
         model = family.model_class()(config)
+    as_it_is = beside_decoder(model)
     in_float32 = tuple(model._keep_in_fp32_modules_strict or ()) if dtype.itemsize == 2 else ()
     per_weight = {"4bit": 0.52, "8bit": 1.0}.get(quantization or "", dtype.itemsize)  # 4-bit with its scales
     total = 0.0
@@ -144,7 +146,7 @@ def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization:
         is_linear = parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
         if in_float32 and name.startswith(in_float32):
             total += 4 * parameter.numel()
-        elif is_linear and not name.startswith(family.not_quantized):
+        elif is_linear and not name.startswith(as_it_is):
             total += per_weight * parameter.numel()
         else:
             total += dtype.itemsize * parameter.numel()
@@ -204,8 +206,12 @@ def family_of_config(family: Family | None, stored: dict[str, Any], source: str)
     kind = stored["model_type"]
     found = family_of(kind)
     if found is None:
-        supported = ", ".join(sorted(kind for each in all_families() for kind in each.model_types))
-        raise RequestError(f"{source} is a {quoted(kind)} model; supported are {supported}")
+        why = (
+            "whose code comes with it and is not run; take a checkpoint in transformers' own format, often named -hf"
+            if "auto_map" in stored
+            else "and none of those that transformers loads as image-text-to-text"
+        )
+        raise RequestError(f"{source} is a {quoted(kind)} model, {why}")
     if family is not None and not isinstance(family, type(found)):
         raise RequestError(f"{source} is a {quoted(kind)} model, not {family.title}")
     family = family or found
@@ -231,13 +237,19 @@ def _load(
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=wanted,
-            llm_int8_skip_modules=list(family.not_quantized),
+            llm_int8_skip_modules=_not_quantized(model_class, config),
         )
     # Straight to the GPU where accelerate is installed, else through the computer's own memory.
     if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
         settings["device_map"] = {"": target}
     hf_model = _load_weights(family, model_class, folder, source, settings)
     return hf_model if "device_map" in settings else hf_model.to(target), processor
+
+
+def _not_quantized(model_class: Any, config: Any) -> list[str]:
+    """Modules that stay in full precision in a 4-bit or 8-bit model: everything but the language model."""
+    with torch.device("meta"):
+        return list(beside_decoder(model_class(config)))
 
 
 def _check_memory(

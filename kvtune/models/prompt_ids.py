@@ -16,6 +16,9 @@ from kvtune.errors import RequestError
 SPACE = "▁"
 """SentencePiece's mark for a space."""
 
+OWN_TOKEN = "the prompt must not contain the image's own token; the image's place is in the template"
+"""Why a question is refused."""
+
 
 def is_sentencepiece(tokenizer: Any) -> bool:
     """Whether this is a byte-pair tokenizer in SentencePiece's manner, as Llama 1, Llama 2, Vicuna and Mistral have."""
@@ -65,7 +68,7 @@ def prompt_rows(
         If the prompt's own text has the image token in it.
     """
     if any(image_token_id in before or image_token_id in after for before, _, after in rows):
-        raise RequestError("the prompt must not contain the image's own token; the image's place is in the template")
+        raise RequestError(OWN_TOKEN)
     full = [[*before, *[image_token_id] * count, *after] for before, count, after in rows]
     longest = max(map(len, full))
     ids = torch.full((len(full), longest), pad_token_id or 0)

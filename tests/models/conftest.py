@@ -2,6 +2,7 @@
 
 import pytest
 from checkpoints import SAVERS
+from newer_checkpoints import NEWER, packages_for_videos_stood_in_for
 
 from kvtune.models import load_model
 
@@ -29,6 +30,22 @@ def loaded(checkpoint):
         key = (family, dtype, *sorted(options.items()))
         if key not in made:
             made[key] = load_model(checkpoint(family, **options), device="cpu", dtype=dtype)
+        return made[key]
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory):
+    """``newer(name, dtype="float64", **options)``: a small random checkpoint of this year's, loaded by path."""
+    made = {}
+
+    def load(name, dtype="float64", **options):
+        key = (name, dtype, *sorted(options.items()))
+        if key not in made:
+            folder = NEWER[name](tmp_path_factory.mktemp(name), **options)
+            with packages_for_videos_stood_in_for():
+                made[key] = load_model(folder, device="cpu", dtype=dtype)
         return made[key]
 
     return load

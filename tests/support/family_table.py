@@ -3,13 +3,16 @@
 import re
 from collections import defaultdict
 
+NAMES = ("llava-1.5", "llava-next", "qwen2.5-vl", "qwen3-vl", "instructblip", "minigpt4", "internvl", "llava_onevision")
+NAMES += ("gemma3", "smolvlm", "idefics3", "paligemma", "mistral3", "glm4v")
 TEST = re.compile(
-    r"tests/models/test_(?:families|end_to_end)\.py::test_(\w+)\[(?:.*-)??(llava-1\.5|llava-next|qwen2\.5-vl|qwen3-vl|instructblip|minigpt4)(?:-.*)?\]"
+    r"tests/models/test_(?:families|newer_families|end_to_end)\.py::test_(\w+)\[(?:.*-)??"
+    rf"({'|'.join(map(re.escape, NAMES))})(?:-.*)?\]"
 )
 
 
 def family_table(stats) -> list[str]:
-    """Lines of a table: a row a check, a column a family, with how many cases passed of all; none if none ran.
+    """Lines of a table: a row a family, a numbered column a check, with how many cases passed of all; none if none ran.
 
     ``stats`` maps outcomes to test reports, as pytest's terminal reporter keeps them.
     """
@@ -18,13 +21,14 @@ def family_table(stats) -> list[str]:
         for report in stats.get(outcome, ()):
             match = TEST.fullmatch(report.nodeid)
             if match and (report.when == "call" or outcome == "error"):
-                cells[match[1].replace("_", " ")][match[2]].append(outcome == "passed")
-    families = sorted({family for row in cells.values() for family in row})
-    if not families:
+                cells[match[2]][match[1].replace("_", " ")].append(outcome == "passed")
+    checks = list(dict.fromkeys(check for row in cells.values() for check in row))
+    if not checks:
         return []
+    lines = [f"{number:>3}  {check}" for number, check in enumerate(checks, 1)]
     width = max(map(len, cells))
-    lines = [" " * width + "  " + "  ".join(families)]
-    for check, row in cells.items():
-        marks = [f"{sum(row[family])}/{len(row[family])}".center(len(family)) for family in families]
-        lines.append(check.ljust(width) + "  " + "  ".join(marks))
-    return [line.rstrip() for line in lines]
+    lines += ["", " " * width + "".join(f"{number:>6}" for number in range(1, len(checks) + 1))]
+    for family, row in sorted(cells.items()):
+        marks = [f"{sum(row[check])}/{len(row[check])}" if row[check] else "-" for check in checks]
+        lines.append(family.ljust(width) + "".join(mark.rjust(6) for mark in marks))
+    return lines

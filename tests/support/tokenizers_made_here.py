@@ -1,5 +1,7 @@
 """Tokenizers in the manner of the published ones, with small vocabularies."""
 
+from typing import Any
+
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 from transformers import BertTokenizer, PreTrainedTokenizerFast
@@ -54,16 +56,24 @@ def llama_tokenizer(
 
 def qwen_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level byte-pair tokenizer with Qwen's special tokens."""
+    return byte_tokenizer(("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"))
+
+
+def byte_tokenizer(special: tuple[str, ...], bos_token: str | None = None, **settings: Any) -> PreTrainedTokenizerFast:
+    """A byte-level byte-pair tokenizer with chat marks as Qwen's and some special tokens more."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    special += ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *special, *([bos_token] if bos_token else [])]
     text = TEXT + " system\nYou are a helpful assistant.\nuser\nassistant\n"
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(vocab_size=420, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = BpeTrainer(
+        vocab_size=413 + len(marks), special_tokens=marks, initial_alphabet=alphabet, show_progress=False
+    )
     backend.train_from_iterator([text] * 4, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=bos_token, eos_token="<|im_end|>", pad_token="<|endoftext|>", **settings
+    )
 
 
 def bert_tokenizer() -> BertTokenizer:

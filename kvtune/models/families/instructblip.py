@@ -37,7 +37,6 @@ class InstructBlip(Family):
     model_types: ClassVar[tuple[str, ...]] = ("instructblip",)
     # Stored in float32; LAVIS runs the language model in float16.
     evaluation_dtype: ClassVar[torch.dtype | None] = torch.float16
-    not_quantized: ClassVar[tuple[str, ...]] = ("vision_model", "qformer", "language_projection", "lm_head")
     # LAVIS turns <unk>, with which finished rows were filled up, into end of text, which is not spelt out.
     silent_tokens: ClassVar[frozenset[int]] = frozenset({0})
 

@@ -27,7 +27,6 @@ class Llava(Family):
 
     name = "llava-1.5"
     model_types: ClassVar[tuple[str, ...]] = ("llava",)
-    not_quantized: ClassVar[tuple[str, ...]] = ("model.vision_tower", "model.multi_modal_projector", "lm_head")
     template = (
         "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed,"
         " and polite answers to the user's questions.USER: <image> {prompt} ASSISTANT:"

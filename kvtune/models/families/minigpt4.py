@@ -26,7 +26,6 @@ class MiniGpt4(Family):
 
     name = "minigpt4"
     model_types: ClassVar[tuple[str, ...]] = ("minigpt4",)
-    not_quantized: ClassVar[tuple[str, ...]] = ("vision_model", "qformer", "language_projection", "lm_head")
     # The evaluation turns <unk> and <s> into end of text, which is not spelt out.
     silent_tokens: ClassVar[frozenset[int]] = frozenset({0, 1})
     template = "###Human: <Img><ImageHere></Img> {prompt} ###Assistant:"

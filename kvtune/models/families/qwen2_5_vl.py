@@ -33,7 +33,6 @@ class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
 
     name = "qwen2.5-vl"
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_5_vl",)
-    not_quantized: ClassVar[tuple[str, ...]] = ("model.visual", "lm_head")
     chat_template: ClassVar[str] = (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|>"
         "<|vision_end|>{{ messages[0]['content'][1]['text'] }}<|im_end|>\n{{ '<|im_start|>assistant\n' }}"

@@ -1,0 +1,102 @@
+"""Any checkpoint that transformers loads as image-text-to-text, as long as it ships a chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kvtune.errors import RequestError
+from kvtune.hf import text_decoder
+from kvtune.models.chat_processor import chat_processor, chat_template
+from kvtune.models.family import Family, VisionLanguageModel
+from kvtune.models.prompt_ids import OWN_TOKEN
+from kvtune.models.reasoning import WITHOUT_THINKING, answer_ids
+
+
+class Generic(Family):
+    """A family of which nothing is known but its ``model_type``.
+
+    The prompt is one user's turn of image and question in the checkpoint's chat template, expanded by its own
+    processor; thinking models are asked without thinking where the template offers it. Where in the picture visual
+    tokens are is not known.
+
+    Parameters
+    ----------
+    model_type
+        As in the checkpoint's configuration, and the family's name.
+    """
+
+    def __init__(self, model_type: str) -> None:
+        self.name = model_type  # type: ignore[misc]
+        self.model_types = (model_type,)  # type: ignore[misc]
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    def model_class(self) -> Any:
+        import transformers
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+        return getattr(transformers, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[self.model_types[0]])
+
+    def load_processor(self, folder: Path, config: Any) -> Any:
+        if config.is_encoder_decoder or config.get_text_config(decoder=True).is_encoder_decoder:
+            raise RequestError(f"{folder} is an encoder-decoder, and kvtune's methods are for decoders")
+        with torch.device("meta"):
+            text_decoder(self.model_class()(config))
+        processor = chat_processor(folder, config)
+        if self.image_token_id(config) is None:
+            raise RequestError(f"{folder} names no token for images in its config.json, so where they go is not known")
+        return processor
+
+    def image_token_id(self, config: Any) -> int | None:
+        """The token that stands for a part of an image in a prompt."""
+        ids = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
+        return next((one for one in ids if one is not None), None)
+
+    def prepare(self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
+        processor, tokenizer = vlm.processor, vlm.tokenizer
+        marks = {getattr(processor, "image_token", None), tokenizer.convert_ids_to_tokens(self._image_token(vlm))}
+        if any(str(mark) in prompt for mark in marks if mark):
+            raise RequestError(OWN_TOKEN)
+        text: str = tokenizer.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}],
+            chat_template=chat_template(processor),
+            tokenize=False,
+            add_generation_prompt=True,
+            **WITHOUT_THINKING,
+        )
+        has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+        encoded = processor(
+            text=[text] * len(images),
+            images=[[image] for image in images],
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=not has_bos,
+        )
+        inputs = {name: torch.as_tensor(value) for name, value in encoded.items() if name != "labels"}
+        if not self.visual_tokens(vlm, inputs).any(1).all():
+            raise RequestError(f"the chat template of {vlm.name} puts no image into the prompt")
+        return {name: value.to(vlm.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+
+    def visual_tokens(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
+        return (inputs["input_ids"] == self._image_token(vlm)) & inputs["attention_mask"].bool()
+
+    def _image_token(self, vlm: VisionLanguageModel) -> int | None:
+        return self.image_token_id(vlm.hf_model.config)
+
+    def decode(self, vlm: VisionLanguageModel, token_ids: Sequence[int]) -> str:
+        return super().decode(vlm, answer_ids(vlm.tokenizer, token_ids))
+
+
+def is_image_text_to_text(model_type: str) -> bool:
+    """Whether transformers loads models of this type as image-text-to-text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
