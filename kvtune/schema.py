@@ -1,5 +1,6 @@
 """Documents that people write by hand, checked so that what is wrong is named in one line."""
 
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,7 +40,7 @@ def validated(document: type[D], data: Any, what: str) -> D:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = _keys_beside(document, first["loc"])
             raise RequestError(f"{what}: unknown key {quoted(place)}; the keys are {', '.join(known)}") from None
         if first["type"] == "missing":
@@ -50,21 +51,27 @@ def validated(document: type[D], data: Any, what: str) -> D:
         raise RequestError(f"{what}: {message[0].lower()}{message[1:]}{at}{got}") from None
 
 
-def _keys_beside(document: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+def _keys_beside(document: type, location: tuple[int | str, ...]) -> list[str]:
     """Names of the keys that are allowed where ``location`` points to one that is not."""
     for part in location[:-1]:
-        field = document.model_fields.get(str(part))
-        if field is None:
-            continue  # a key of a mapping, such as a parameter's name
-        document = _model_in(field.annotation) or document
-    return [field.alias or name for name, field in document.model_fields.items()]
+        annotation = _keys(document).get(str(part))  # None for a key of a mapping, such as a parameter's name
+        document = _document_in(annotation) or document
+    return list(_keys(document))
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The pydantic model that an annotation (``Model``, ``Model | None``, ``dict[str, Model]``) is about."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _keys(document: type) -> dict[str, Any]:
+    """The keys of a pydantic model or a dataclass with their annotations."""
+    if is_dataclass(document):
+        return {field.name: field.type for field in fields(document)}
+    assert issubclass(document, BaseModel)
+    return {field.alias or name: field.annotation for name, field in document.model_fields.items()}
+
+
+def _document_in(annotation: Any) -> type | None:
+    """The model or dataclass that an annotation (``Model``, ``Model | None``, ``dict[str, Model]``) is about."""
+    if isinstance(annotation, type) and (issubclass(annotation, BaseModel) or is_dataclass(annotation)):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
-        if (found := _model_in(argument)) is not None:
+        if (found := _document_in(argument)) is not None:
             return found
     return None

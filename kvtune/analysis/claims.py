@@ -1,9 +1,10 @@
 """What may be said of a difference to the baseline: better, worse, or neither for sure."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from kvtune.analysis.result import Difference
+from kvtune.analysis.result import Difference, Interval
 from kvtune.analysis.summary import TrialSummary
 from kvtune.chair import METRICS, OBJECTIVES
 
@@ -32,29 +33,24 @@ def claims(trial: TrialSummary) -> list[str]:
     return [claim(metric, trial.differences[metric]) for metric in OBJECTIVES if metric in trial.differences]
 
 
-def evidence(trial: TrialSummary) -> dict[str, Any]:
-    """What a preset carries beside a trial's scores: intervals, differences to the baseline, verdicts, length flag.
+def evidence(intervals: Mapping[str, Interval], differences: Mapping[str, Difference]) -> dict[str, Any]:
+    """What a preset carries beside the scores of a setting on some images.
 
     Keys
     ----
     intervals
         95 %, by metric.
     differences
-        To the baseline, by metric: ``value``, ``interval``, ``p_value``, ``p_adjusted``.
+        To the baseline, by metric: ``value``, ``interval``, ``p_value``, ``p_adjusted``; for none, no such key.
     verdict
         Of CHAIR_S and F1 against the baseline: ``better``, ``worse``, ``unclear`` (see :func:`verdict`).
-    length_flag
-        Why it does not beat the baseline cut to as many words; null where it does.
     """
-    if not trial.intervals:
-        return {}
-    found: dict[str, Any] = {"intervals": {name: list(bounds) for name, bounds in trial.intervals.items()}}
-    if trial.differences:
+    found: dict[str, Any] = {"intervals": {name: list(bounds) for name, bounds in intervals.items()}}
+    if differences:
         found["differences"] = {
-            name: asdict(each) | {"interval": list(each.interval)} for name, each in trial.differences.items()
+            name: asdict(each) | {"interval": list(each.interval)} for name, each in differences.items()
         }
-        found["verdict"] = {name: verdict(name, trial.differences[name]) for name in OBJECTIVES}
-        found["length_flag"] = None if trial.length is None else trial.length.flag
+        found["verdict"] = {name: verdict(name, differences[name]) for name in OBJECTIVES}
     return found
 
 

@@ -3,14 +3,13 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from kvtune.analysis.claims import evidence, verdict
+from kvtune.analysis.claims import evidence
 from kvtune.analysis.held_out import holds_for, load_validation, on_held_out
 from kvtune.analysis.result import Validation
 from kvtune.analysis.selection import KEEP_F1, Selection, select
 from kvtune.analysis.summarize import summary_of
-from kvtune.analysis.summary import StudySummary
+from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
-from kvtune.chair import OBJECTIVES
 from kvtune.errors import RequestError
 from kvtune.presets import (
     GenerationInfo,
@@ -83,9 +82,9 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
         ),
         selection=SelectionInfo(rule=selection.rule, on=on),
         metrics=MetricsInfo(
-            tune=(ledger[number].metrics or {}) | evidence(trial),
+            tune=(ledger[number].metrics or {}) | _on_tune(trial),
             holdout=_held_out(manifest, ledger, ledger[number], validation, selection),
-            baseline=(ledger.baseline.metrics or {}) | (evidence(summary.baseline) if summary.baseline else {}),
+            baseline=(ledger.baseline.metrics or {}) | (_on_tune(summary.baseline) if summary.baseline else {}),
         ),
         subset=SubsetInfo(
             name=manifest.tune["name"], sha256=manifest.tune["sha256"], images=len(manifest.tune["image_ids"])
@@ -111,6 +110,14 @@ def _select_on_held_out(
     return replace(selection, rule=f"{selection.rule} ({OPTIMISTIC})", on="holdout")
 
 
+def _on_tune(trial: TrialSummary) -> dict[str, Any]:
+    """What is known of a trial beside its scores, and why it does not beat the baseline cut to as many words, if so."""
+    if not trial.intervals:
+        return {}
+    length = {"length_flag": trial.length and trial.length.flag} if trial.differences else {}
+    return evidence(trial.intervals, trial.differences) | length
+
+
 def _held_out(
     manifest: Manifest, ledger: Ledger, trial: Trial, validation: Validation | None, selection: Selection
 ) -> dict[str, Any] | None:
@@ -120,12 +127,11 @@ def _held_out(
     found, baseline = validation.of(trial.number), validation.of(None)
     if found is None or baseline is None:
         return None
-    entry: dict[str, Any] = dict(found.holdout.metrics) | {
-        "intervals": {name: list(bounds) for name, bounds in found.holdout.intervals.items()},
-        "differences": {name: each.model_dump(mode="json") for name, each in found.holdout.differences.items()},
-        "verdict": {name: verdict(name, found.holdout.differences[name].plain()) for name in OBJECTIVES},
+    holdout = found.holdout
+    entry = holdout.metrics.to_dict() | evidence(holdout.intervals, holdout.differences)
+    entry |= {
         "shrinkage": found.shrinkage,
         "subset": validation.subset,
-        "baseline": baseline.holdout.metrics,
+        "baseline": baseline.holdout.metrics.to_dict(),
     }
     return entry | ({"note": OPTIMISTIC} if selection.on == "holdout" else {})

@@ -5,7 +5,6 @@ from typing import Literal
 
 from kvtune.analysis.result import Validated, Validation
 from kvtune.analysis.summary import StudySummary
-from kvtune.chair import METRICS
 from kvtune.errors import RequestError
 from kvtune.files import read_json
 from kvtune.schema import validated
@@ -78,9 +77,10 @@ def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
             continue
         held_out = replace(
             trial,
-            **{name: found.holdout.metrics[name] for name in (*METRICS, "images")},
-            intervals=dict(found.holdout.intervals),
-            differences={name: entry.plain() for name, entry in found.holdout.differences.items()},
+            scores=found.holdout.metrics,
+            images=found.holdout.metrics.images,
+            intervals=found.holdout.intervals,
+            differences=found.holdout.differences,
             ties=(),
             length=None,
         )
@@ -93,7 +93,7 @@ def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
             f"nothing of {summary.study} was validated as it is now; run kvtune validate {summary.study}"
         )
     kept = [trial for trial in trials if not trial.below_floor]
-    points = [(trial.chair_s or 0.0, trial.f1 or 0.0) for trial in kept]
+    points = [trial.point for trial in kept if trial.point is not None]
     return replace(
         summary,
         baseline=baseline,

@@ -1,14 +1,13 @@
 """Whether a setting hallucinates less, or merely says less: the control by the baseline's own captions, cut short."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kvtune.analysis.outcomes import Outcome
 from kvtune.analysis.summary import CutBaseline, Length
-from kvtune.chair import rates
+from kvtune.chair import Rates
 
 
 def cut_baseline(counts: NDArray[np.int64]) -> list[CutBaseline]:
@@ -19,11 +18,7 @@ def cut_baseline(counts: NDArray[np.int64]) -> list[CutBaseline]:
     counts
         Shape ``[cuts, images, len(COLUMNS)]``, as :meth:`kvtune.analysis.outcomes.Outcomes.of_cuts` gives it.
     """
-    found = rates(counts.sum(axis=1))
-    return [
-        CutBaseline(sentences=index + 1, **{name: float(values[index]) for name, values in found.items()})
-        for index in range(len(counts))
-    ]
+    return [CutBaseline.of(table.sum(axis=0), sentences=number) for number, table in enumerate(counts, 1)]
 
 
 def at_words(curve: Sequence[CutBaseline], mean_words: float) -> tuple[float, float]:
@@ -35,7 +30,7 @@ def at_words(curve: Sequence[CutBaseline], mean_words: float) -> tuple[float, fl
     return float(chair_s), float(f1)
 
 
-def length_of(outcome: Outcome, scores: dict[str, Any] | None = None, curve: Sequence[CutBaseline] = ()) -> Length:
+def length_of(outcome: Outcome, scores: Rates | None = None, curve: Sequence[CutBaseline] = ()) -> Length:
     """Length and repetition of a setting's captions, held against the cut baseline.
 
     A setting beats it if its CHAIR_S is lower than that of the baseline cut to as many words, and if no cut of the
@@ -45,7 +40,7 @@ def length_of(outcome: Outcome, scores: dict[str, Any] | None = None, curve: Seq
     Parameters
     ----------
     scores
-        ``chair_s``, ``f1`` and ``mean_words`` of the setting; None for the baseline.
+        Of the setting; None for the baseline.
     curve
         The cut baseline; empty for none.
     """
@@ -53,11 +48,11 @@ def length_of(outcome: Outcome, scores: dict[str, Any] | None = None, curve: Seq
     one, two, three = (float(value) for value in outcome.distinct.mean(axis=0))
     if scores is None or not curve:
         return Length(at_limit, (one, two, three))
-    chair_s, f1 = at_words(curve, scores["mean_words"])
+    chair_s, f1 = at_words(curve, scores.mean_words)
     flag = None
-    better = next((cut for cut in curve if cut.chair_s <= scores["chair_s"] and cut.f1 >= scores["f1"]), None)
-    if scores["chair_s"] >= chair_s:
-        flag = f"CHAIR_S {scores['chair_s']:.1f} is not below the {chair_s:.1f} of the baseline cut to as many words"
+    better = next((cut for cut in curve if cut.chair_s <= scores.chair_s and cut.f1 >= scores.f1), None)
+    if scores.chair_s >= chair_s:
+        flag = f"CHAIR_S {scores.chair_s:.1f} is not below the {chair_s:.1f} of the baseline cut to as many words"
     elif better is not None:
         sentences = f"{better.sentences} sentence{'s' * (better.sentences > 1)}"
         scores_of_cut = f"CHAIR_S {better.chair_s:.1f}, F1 {better.f1:.1f}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.analysis.summarize import summarize
+from kvtune.chair import OBJECTIVES
 from kvtune.errors import KvtuneError
 from kvtune.study.caption_log import count_captions
 from kvtune.study.study_folder import StudyFolder, study_folders
@@ -69,5 +70,5 @@ def _overview(folder: StudyFolder) -> Overview:
         captions=sum(count_captions(path) for path in folder.captions.glob("*.jsonl")),
         front=len(summary.front),
         hypervolume=summary.hypervolume,
-        baseline=None if baseline is None else {"chair_s": baseline.chair_s, "f1": baseline.f1},
+        baseline=None if baseline is None else {name: baseline.rate(name) for name in OBJECTIVES},
     )

@@ -1,9 +1,13 @@
 """A setting's result on one subset, its difference to the baseline, and the document of a validation."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from kvtune.chair import Scores
 from kvtune.schema import Document
+
+Interval = tuple[float, float]
+"""The ends of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,10 @@ class Difference:
         After Holm's adjustment over all trials that were compared with the baseline here.
     """
 
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
     value: float
-    interval: tuple[float, float]
+    interval: Interval
     p_value: float
     p_adjusted: float
 
@@ -37,19 +43,6 @@ class Difference:
         return not self.interval[0] <= 0 <= self.interval[1] and self.p_adjusted < 0.05
 
 
-class DifferenceEntry(Document):
-    """A rate minus the baseline's on the same images; see :class:`kvtune.analysis.result.Difference`."""
-
-    value: float
-    interval: tuple[float, float]
-    p_value: float
-    p_adjusted: float
-
-    def plain(self) -> Difference:
-        """The same as the summaries have it."""
-        return Difference(self.value, self.interval, self.p_value, self.p_adjusted)
-
-
 class Result(Document):
     """One setting on one subset: scores in percent, 95 % intervals, differences to the baseline (none for itself).
 
@@ -57,9 +50,9 @@ class Result(Document):
     trials.
     """
 
-    metrics: dict[str, Any]
-    intervals: dict[str, tuple[float, float]]
-    differences: dict[str, DifferenceEntry]
+    metrics: Scores
+    intervals: dict[str, Interval]
+    differences: dict[str, Difference]
 
 
 class Validated(Document):

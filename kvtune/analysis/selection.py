@@ -104,9 +104,9 @@ def floors(summary: StudySummary) -> str:
 
 def _keeping_f1(summary: StudySummary, complete: Sequence[TrialSummary]) -> TrialSummary:
     baseline = summary.baseline
-    if baseline is None or baseline.f1 is None:
+    if baseline is None or baseline.scores is None:
         raise KvtuneError(f"study {summary.study} has no baseline yet; run kvtune search until it is judged")
-    floor = baseline.f1
+    floor = baseline.scores.f1
     keeping = [trial for trial in complete if _point(trial)[1] >= floor]
     if keeping:
         return min(keeping, key=_chair_first)
@@ -133,9 +133,9 @@ def _by_number(summary: StudySummary, rule: str) -> TrialSummary:
 
 
 def _point(trial: TrialSummary) -> Point:
-    if trial.chair_s is None or trial.f1 is None:
+    if trial.point is None:
         raise ValueError(f"complete trial {trial.number} without scores")
-    return trial.chair_s, trial.f1
+    return trial.point
 
 
 def _chair_first(trial: TrialSummary) -> tuple[float, float, int]:

@@ -9,16 +9,15 @@ from typing import Any, Literal, get_type_hints
 import numpy as np
 
 from kvtune.analysis.importance import importance
-from kvtune.analysis.outcomes import Outcomes
+from kvtune.analysis.judge import judge
+from kvtune.analysis.result import Interval
 from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summarize import summary_of
-from kvtune.chair import load_ground_truth
+from kvtune.chair import Scores, load_ground_truth
 from kvtune.errors import RequestError
 from kvtune.files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document
-from kvtune.statistics.bootstrap import Bootstrap
-from kvtune.study.caption_log import captions_of
 from kvtune.study.captioning import Number, Setting, caption_settings
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
@@ -42,8 +41,8 @@ class SweepPoint(Document):
 
     value: int | float
     trial: int | None
-    metrics: dict[str, Any]
-    intervals: dict[str, tuple[float, float]]
+    metrics: Scores
+    intervals: dict[str, Interval]
 
 
 class Sweep(Document):
@@ -68,7 +67,7 @@ class Sensitivity(Document):
     trial: int
     rule: str
     around: dict[str, Any]
-    baseline: dict[str, Any]
+    baseline: Scores
     sweeps: list[Sweep]
     importance: dict[str, dict[str, float]] | None
 
@@ -131,10 +130,8 @@ def sensitivity(
         caption_settings(manifest, image_ids, wanted, coco, engine, on_progress)
 
         scoring = Scoring(load_ground_truth(folder.ground_truth))
-        outcomes = Outcomes(None, scoring)
-        found = {_key(s.params or {}): captions_of(s.file, image_ids) for s in wanted.values()}
-        bootstrap = Bootstrap(np.stack([outcomes.of(captions).counts for captions in found.values()]))
-        place = {key: index for index, key in enumerate(found)}
+        judged = judge({_key(setting.params or {}): setting for setting in wanted.values()}, image_ids, scoring)
+        baseline = scoring.counts(judged_captions(folder, manifest, ledger.baseline))
         result = Sensitivity(
             format=FORMAT,
             study=folder.name,
@@ -143,7 +140,7 @@ def sensitivity(
             trial=selection.trial.number or 0,
             rule=selection.rule,
             around=around,
-            baseline=scoring.score(judged_captions(folder, manifest, ledger.baseline)),
+            baseline=Scores.of(baseline.totals(), images=len(baseline), scorer=scoring.version),
             sweeps=[
                 Sweep(
                     parameter=name,
@@ -152,8 +149,8 @@ def sensitivity(
                         SweepPoint(
                             value=params[name],
                             trial=files[_key(params)][1],
-                            metrics=scoring.score(found[_key(params)]),
-                            intervals=bootstrap.intervals(place[_key(params)]),
+                            metrics=judged[_key(params)].metrics,
+                            intervals=judged[_key(params)].intervals,
                         )
                         for params in group
                     ],

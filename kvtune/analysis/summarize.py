@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from kvtune.analysis.held_out import current_validation
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
+from kvtune.chair import Scores
 from kvtune.statistics.front import front, hypervolume
 from kvtune.study.caption_log import count_captions
 from kvtune.study.constraints import Constraints
@@ -83,19 +83,14 @@ def summary_of(
 
 
 def _trial_summary(trial: Trial, images_of: Callable[[Trial], int], constraints: Constraints) -> TrialSummary:
-    metrics: dict[str, Any] = trial.metrics or {}
+    scores = None if trial.metrics is None else Scores(**trial.metrics)
     return TrialSummary(
         number=trial.number,
         params=trial.params,
-        chair_s=metrics.get("chair_s"),
-        chair_i=metrics.get("chair_i"),
-        precision=metrics.get("precision"),
-        recall=metrics.get("recall"),
-        f1=metrics.get("f1"),
-        mean_words=metrics.get("mean_words"),
-        images=metrics["images"] if metrics else images_of(trial),
+        scores=scores,
+        images=images_of(trial) if scores is None else scores.images,
         state=trial.state,
         published=trial.published,
         raced_out_by=trial.by,
-        below_floor=constraints.below(metrics) if metrics else (),
+        below_floor=constraints.below(trial.metrics) if trial.metrics else (),
     )

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from kvtune.analysis.result import Difference
+from kvtune.chair import Rates, Scores
 from kvtune.chair.notes import Note
+from kvtune.statistics.front import Point
 from kvtune.statistics.hypervolume import HypervolumeEstimate
 
 if TYPE_CHECKING:
@@ -37,17 +39,11 @@ class Length:
     flag: str | None = None
 
 
-@dataclass(frozen=True)
-class CutBaseline:
-    """The baseline's captions cut to their first ``sentences`` sentences, scored on the same images, in percent."""
+@dataclass(frozen=True, kw_only=True)
+class CutBaseline(Rates):
+    """The baseline's captions cut to their first ``sentences`` sentences, scored on the same images."""
 
     sentences: int
-    mean_words: float
-    chair_s: float
-    chair_i: float
-    precision: float
-    recall: float
-    f1: float
 
 
 @dataclass(frozen=True)
@@ -60,10 +56,8 @@ class TrialSummary:
         Trial number; None for the baseline.
     params
         The method's parameters; empty for the baseline.
-    chair_s, chair_i, precision, recall, f1
-        Percent, 0-100; None while no image has been judged.
-    mean_words
-        Tokens per caption after joining pairs, punctuation included.
+    scores
+        None while no image has been judged.
     images
         Tune images judged so far.
     published
@@ -87,12 +81,7 @@ class TrialSummary:
 
     number: int | None
     params: dict[str, Any]
-    chair_s: float | None
-    chair_i: float | None
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    mean_words: float | None
+    scores: Scores | None
     images: int
     state: State
     published: bool = False
@@ -103,6 +92,15 @@ class TrialSummary:
     raced_out_by: int | None = None
     below_floor: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
+
+    @property
+    def point(self) -> Point | None:
+        """(CHAIR_S, F1) in percent; None while no image has been judged."""
+        return None if self.scores is None else (self.scores.chair_s, self.scores.f1)
+
+    def rate(self, name: str) -> float | None:
+        """A metric by its name; None while no image has been judged."""
+        return None if self.scores is None else self.scores[name]
 
 
 @dataclass(frozen=True)

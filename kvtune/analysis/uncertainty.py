@@ -5,15 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from kvtune.analysis.judge import differences
 from kvtune.analysis.length_control import cut_baseline, length_of
 from kvtune.analysis.outcomes import Outcome, Outcomes
-from kvtune.analysis.result import Difference
 from kvtune.analysis.summary import StudySummary, TrialSummary
-from kvtune.chair import METRICS, load_ground_truth
+from kvtune.chair import load_ground_truth
 from kvtune.chair.notes import Note, look_at
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.hypervolume import hypervolume_estimate
-from kvtune.statistics.paired import holm
 from kvtune.study.judged import LostCaptionsError, judged_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.scoring import Scoring
@@ -45,6 +44,7 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
         except LostCaptionsError as error:
             lost[trial.number] = _lost_note(error)
             continue
+        captions.sort(key=lambda line: line["image_id"])  # as kvtune.analysis.judge resamples images
         outcome = outcomes.of(captions)
         (raced if trial.state == "raced" else known)[trial.number] = outcome
         notes[trial.number] = tuple(look_at(captions, outcome.counts))
@@ -57,7 +57,7 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
 
     place = {number: index for index, number in enumerate(known)}
     bootstrap = Bootstrap(np.stack([outcome.counts for outcome in known.values()]))
-    differences = differences_to_baseline(bootstrap, place)
+    compared = differences(place, bootstrap)
     members = [number for number in summary.front if number in place]
     ties: dict[int, list[int]] = {number: [] for number in members}
     for index, one in enumerate(members):
@@ -70,13 +70,11 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
             trial,
             notes=notes[trial.number],
             intervals=bootstrap.intervals(place[trial.number]),
-            differences=differences.get(trial.number, {}),
+            differences=compared.get(trial.number, {}),
             ties=tuple(ties.get(trial.number, ())) if trial.number is not None else (),
             length=length_of(
                 known[trial.number],
-                None
-                if trial.number is None
-                else {"chair_s": trial.chair_s, "f1": trial.f1, "mean_words": trial.mean_words},
+                None if trial.number is None else trial.scores,
                 curve,
             ),
         )
@@ -121,25 +119,3 @@ def _with_notes(summary: StudySummary, notes: dict[int | None, Note]) -> StudySu
 
     baseline = summary.baseline
     return replace(summary, baseline=baseline and noted(baseline), trials=[noted(trial) for trial in summary.trials])
-
-
-def differences_to_baseline(
-    bootstrap: Bootstrap, place: dict[int | None, int]
-) -> dict[int | None, dict[str, Difference]]:
-    """Every setting minus the baseline, by number and metric; p-values adjusted over the settings, metric by metric.
-
-    Parameters
-    ----------
-    place
-        Number to index in ``bootstrap``; None is the baseline, without which there are no differences.
-    """
-    others = [number for number in place if number is not None]
-    if None not in place:
-        return {}
-    found: dict[int | None, dict[str, Difference]] = {number: {} for number in others}
-    for metric in METRICS:
-        p_values = [bootstrap.p_value(metric, place[number], place[None]) for number in others]
-        for number, p_value, adjusted in zip(others, p_values, holm(p_values), strict=True):
-            value, interval = bootstrap.difference(metric, place[number], place[None])
-            found[number][metric] = Difference(value, interval, p_value, adjusted)
-    return found

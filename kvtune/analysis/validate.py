@@ -1,25 +1,22 @@
 """``kvtune validate``: front, baseline and published preset on images that took no part in the search."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kvtune.analysis.held_out import FORMAT
-from kvtune.analysis.outcomes import Outcomes
-from kvtune.analysis.result import Difference, DifferenceEntry, Result, Validated, Validation
+from kvtune.analysis.judge import judge
+from kvtune.analysis.result import Result, Validated, Validation
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
-from kvtune.analysis.uncertainty import differences_to_baseline, with_statistics
-from kvtune.chair import METRICS, load_ground_truth
+from kvtune.analysis.uncertainty import with_statistics
+from kvtune.chair import load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
-from kvtune.statistics.bootstrap import RESAMPLES, SEED, Bootstrap
+from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
-from kvtune.study.caption_log import captions_of
 from kvtune.study.captioning import Number, Setting, caption_settings
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest
@@ -80,9 +77,9 @@ def validate(
         scoring = Scoring(load_ground_truth(folder.ground_truth))
         _same_scorer(folder, ledger, candidates, scoring)
         caption_settings(manifest, image_ids, settings, coco, engine, on_progress)
-        captions = {number: captions_of(setting.file, image_ids) for number, setting in settings.items()}
+        judged = judge(settings, image_ids, scoring)
         summary = with_statistics(folder, manifest, ledger, summary)
-        result = _validation(folder, manifest, summary, candidates, captions, scoring)
+        result = _validation(folder, manifest, summary, candidates, judged, scoring)
         write_json(folder.validation, result.model_dump(mode="json"))
     return result
 
@@ -117,22 +114,14 @@ def _validation(
     manifest: Manifest,
     summary: StudySummary,
     candidates: Mapping[Number, _Candidate],
-    captions: Mapping[Number, list[dict[str, Any]]],
+    judged: Mapping[Number, Result],
     scoring: Scoring,
 ) -> Validation:
-    outcomes = Outcomes(None, scoring)
-    place = {number: index for index, number in enumerate(candidates)}
-    bootstrap = Bootstrap(np.stack([outcomes.of(captions[number]).counts for number in candidates]))
-    differences = differences_to_baseline(bootstrap, place)
     on_tune = {trial.number: trial for trial in summary.settings}
     settings = []
     for number, candidate in candidates.items():
         tune = _tune_result(on_tune[number]) if number in on_tune else None
-        holdout = Result(
-            metrics=scoring.score(captions[number]),
-            intervals=bootstrap.intervals(place[number]),
-            differences=entries(differences.get(number, {})),
-        )
+        holdout = judged[number]
         settings.append(
             Validated(
                 name=candidate.name,
@@ -163,16 +152,8 @@ def _validation(
 
 
 def _tune_result(trial: TrialSummary) -> Result:
-    return Result(
-        metrics={name: getattr(trial, name) for name in (*METRICS, "images")},
-        intervals=trial.intervals,
-        differences=entries(trial.differences),
-    )
-
-
-def entries(differences: Mapping[str, Difference]) -> dict[str, DifferenceEntry]:
-    """Differences as a document has them."""
-    return {name: DifferenceEntry(**asdict(found)) for name, found in differences.items()}
+    assert trial.scores is not None
+    return Result(metrics=trial.scores, intervals=trial.intervals, differences=trial.differences)
 
 
 def _subset(subset: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ How to add one: ``docs/add-a-metric.md``.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -111,3 +111,59 @@ def rates(totals: ArrayLike) -> dict[str, NDArray[np.float64]]:
     """
     sums = dict(zip(COLUMNS, np.moveaxis(np.asarray(totals, dtype=np.float64), -1, 0), strict=True))
     return {name: metric.of(sums) for name, metric in METRICS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """Every metric of one set of captions.
+
+    Attributes
+    ----------
+    chair_s
+        Captions with at least one hallucinated mention, of all captions; percent, 0 to 100, as the others.
+    chair_i
+        Hallucinated mentions, of all mentions.
+    precision, recall, f1
+        Over distinct categories of each caption, summed: correct of mentioned, correct of those in the captioned
+        images, and their harmonic mean.
+    mean_words
+        Tokens a caption, punctuation included.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    chair_s: float
+    chair_i: float
+    precision: float
+    recall: float
+    f1: float
+    mean_words: float
+
+    @classmethod
+    def of(cls, totals: ArrayLike, **further: Any) -> Self:
+        """The metrics of summed counts, shape ``[len(COLUMNS)]``, and what else the class has."""
+        return cls(**{name: float(value) for name, value in rates(totals).items()}, **further)
+
+    def __getitem__(self, name: str) -> float:
+        """A metric by its name in :data:`METRICS`."""
+        return float(getattr(self, name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As documents have it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(Rates):
+    """A setting's metrics as a study keeps them.
+
+    Attributes
+    ----------
+    images
+        How many images were captioned, once each.
+    scorer
+        Version of the scorer; None where nobody wrote it down.
+    """
+
+    images: int
+    scorer: str | None = None

@@ -1,7 +1,7 @@
 """CHAIR of captions against the objects that are in their images."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from kvtune.chair.captions import caption_of
 from kvtune.chair.counts import COLUMNS, CaptionCounts
 from kvtune.chair.denials import denied
 from kvtune.chair.ground_truth import check_ground_truth
-from kvtune.chair.metrics import rates
+from kvtune.chair.metrics import Rates
 from kvtune.chair.reader import CaptionReader
 from kvtune.chair.spans import MentionFinder
 from kvtune.chair.vocabulary import load_vocabulary
@@ -20,45 +20,12 @@ SCORER = f"kvtune-chair/1+{load_vocabulary().digest}"
 """Version of the scorer: that of its rules and a digest of its words. Scores of two versions are not to be mixed."""
 
 
-@dataclass(frozen=True)
-class ChairScore:
-    """CHAIR's rates over a set of captions, in percent, 0 to 100.
+@dataclass(frozen=True, kw_only=True)
+class ChairScore(Rates):
+    """CHAIR's rates over a set of captions, with their number and the version of the scorer."""
 
-    Attributes
-    ----------
-    chair_s
-        Captions with at least one hallucinated mention, of all captions.
-    chair_i
-        Hallucinated mentions, of all mentions.
-    precision, recall, f1
-        Over distinct categories of each caption, summed: correct of mentioned, correct of those in the captioned
-        images, and their harmonic mean.
-    captions
-        Number of captions.
-    mean_words
-        Tokens a caption, punctuation included.
-    scorer
-        Version of the scorer.
-    """
-
-    chair_s: float
-    chair_i: float
-    precision: float
-    recall: float
-    f1: float
     captions: int
-    mean_words: float
     scorer: str = SCORER
-
-    @classmethod
-    def of(cls, counts: CaptionCounts) -> "ChairScore":
-        """The score of counted captions."""
-        values: dict[str, Any] = {name: float(value) for name, value in rates(counts.totals()).items()}
-        return cls(**values, captions=len(counts))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document that ``kvtune score --json`` prints."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class ChairScorer:
@@ -104,7 +71,8 @@ class ChairScorer:
         RequestError
             If a caption has no id or no text, or its image has no ground truth.
         """
-        return ChairScore.of(self.counts(captions))
+        counts = self.counts(captions)
+        return ChairScore.of(counts.totals(), captions=len(counts))
 
     def counts(self, captions: Iterable[Mapping[str, Any]]) -> CaptionCounts:
         """What the rates are made of, caption by caption; arguments and errors as :meth:`score`."""

@@ -34,6 +34,6 @@ def rescore(
     if json:
         print_json({"changed": changed} | study_document(summary, facts.choice(summary)))
         return
-    scored = sum(trial.chair_s is not None for trial in summary.trials) + (summary.baseline is not None)
+    scored = sum(trial.scores is not None for trial in summary.trials) + (summary.baseline is not None)
     out.print(f"{folder.name}: {scored} settings scored again, {changed} with other scores", soft_wrap=True)
     out.print(f"{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.chair import Scores
 
 Role = Literal["chosen", "baseline", "published", "front", "complete", "raced"]
 
@@ -58,12 +59,21 @@ OVERLAY_LOOK = Look("other method", "◇", "+", "green", "D", "#009E73")
 
 @dataclass(frozen=True)
 class Mark:
-    """A point to draw: ``x`` is CHAIR_S and ``y`` F1, in percent; ``role`` decides how it looks."""
+    """A point to draw; its first role decides how it looks."""
 
     trial: TrialSummary
     roles: tuple[Role, ...]
-    x: float
-    y: float
+    scores: Scores
+
+    @property
+    def x(self) -> float:
+        """CHAIR_S in percent."""
+        return self.scores.chair_s
+
+    @property
+    def y(self) -> float:
+        """F1 in percent."""
+        return self.scores.f1
 
     @property
     def role(self) -> Role:
@@ -99,8 +109,8 @@ def marks(summary: StudySummary, chosen: int | None) -> list[Mark]:
     """
     found = []
     for trial in summary.settings:
-        if trial.state not in ("failed", "running") and trial.chair_s is not None and trial.f1 is not None:
-            found.append(Mark(trial, tuple(roles(summary, trial, chosen)), trial.chair_s, trial.f1))
+        if trial.state not in ("failed", "running") and trial.scores is not None:
+            found.append(Mark(trial, tuple(roles(summary, trial, chosen)), trial.scores))
     order = list(LOOKS)
     return sorted(found, key=lambda mark: order.index(mark.role), reverse=True)
 

@@ -1,17 +1,14 @@
-"""Scores of captions with their uncertainty, and the constant factors as they did on the tune images."""
+"""The constant factors as they did on the tune images, and which is the best."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from kvtune.analysis.outcomes import Outcomes
+from kvtune.analysis.judge import judge
 from kvtune.chair import load_ground_truth
 from kvtune.coco.subset import ids_sha256
 from kvtune.reproduce.documents import ModelFolder, Sweep, SweepPoint
-from kvtune.reproduce.paper_settings import LAMBDAS, choose_factor
-from kvtune.statistics.bootstrap import Bootstrap
-from kvtune.study.caption_log import captions_of
+from kvtune.reproduce.paper_settings import LAMBDAS, choose_factor, constant_parameters
+from kvtune.study.captioning import Setting
 from kvtune.study.scoring import Scoring
 
 
@@ -21,25 +18,25 @@ def scoring_of(folder: ModelFolder, image_ids: Sequence[int]) -> Scoring:
     return Scoring({image_id: truth[image_id] for image_id in image_ids})
 
 
-def sweep_of(folder: ModelFolder, scoring: Scoring, tune_ids: Sequence[int], tune: Mapping[str, Any]) -> Sweep:
+def factor_settings(folder: ModelFolder, published: Mapping[str, Any]) -> dict[float, Setting]:
+    """Every constant factor as a setting on the tune images."""
+    return {factor: Setting(constant_parameters(published, factor), folder.tune_captions(factor)) for factor in LAMBDAS}
+
+
+def sweep_of(
+    settings: Mapping[float, Setting], scoring: Scoring, tune_ids: Sequence[int], tune: Mapping[str, Any]
+) -> Sweep:
     """The constant factors as they did on the tune images, which begin ``tune``, and the one that is chosen."""
-    captions = {factor: captions_of(folder.tune_captions(factor), tune_ids) for factor in LAMBDAS}
-    bootstrap = bootstrap_of(scoring, list(captions.values()))
-    metrics = {factor: scoring.score(lines) for factor, lines in captions.items()}
+    judged = judge(settings, tune_ids, scoring)
     return Sweep(
-        chosen=choose_factor(metrics),
+        chosen=choose_factor({factor: result.metrics for factor, result in judged.items()}),
         subset={
             "name": f"{tune['source']}-{len(tune_ids)}-seed{tune['seed']}",
             "sha256": ids_sha256(tune_ids),
             "images": len(tune_ids),
         },
         points=[
-            SweepPoint(factor=factor, metrics=metrics[factor], intervals=bootstrap.intervals(index))
-            for index, factor in enumerate(LAMBDAS)
+            SweepPoint(factor=factor, metrics=result.metrics, intervals=result.intervals)
+            for factor, result in judged.items()
         ],
     )
-
-
-def bootstrap_of(scoring: Scoring, captions: Sequence[Sequence[Mapping[str, Any]]]) -> Bootstrap:
-    outcomes = Outcomes(None, scoring)
-    return Bootstrap(np.stack([outcomes.of(lines).counts for lines in captions]))

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kvtune.analysis.result import Result
+from kvtune.analysis.result import Interval, Result
+from kvtune.chair import Scores
 from kvtune.files import read_json, write_json
 from kvtune.reproduce.paper_settings import SettingName, Table
 from kvtune.schema import Document, validated
@@ -89,8 +90,8 @@ class SweepPoint(Document):
     """A constant factor on the tune images; scores in percent with their 95 % intervals."""
 
     factor: float
-    metrics: dict[str, Any]
-    intervals: dict[str, tuple[float, float]]
+    metrics: Scores
+    intervals: dict[str, Interval]
 
 
 class Sweep(Document):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from kvtune.chair import Rates
 from kvtune.errors import RequestError
 from kvtune.models.published import MODELS
 from kvtune.presets import Preset, load_preset
@@ -82,9 +83,9 @@ def parameters_of(name: SettingName, published: Mapping[str, Any], factor: float
     return {**published, "target": {"adaptive": "kv", "keys": "k", "attention_output": "attention_output"}[name]}
 
 
-def choose_factor(scores: Mapping[float, Mapping[str, Any]]) -> float:
+def choose_factor(scores: Mapping[float, Rates]) -> float:
     """The constant factor with the highest F1; of equal ones that with the lower CHAIR_S, then the smaller factor."""
-    return max(scores, key=lambda factor: (scores[factor]["f1"], -scores[factor]["chair_s"], -factor))
+    return max(scores, key=lambda factor: (scores[factor].f1, -scores[factor].chair_s, -factor))
 
 
 def opera_prompt() -> str:

@@ -11,7 +11,7 @@ from kvtune.errors import RequestError
 from kvtune.models.opening import check_options
 from kvtune.models.options import ModelOptions
 from kvtune.presets import Preset
-from kvtune.reproduce.constant_factor import scoring_of, sweep_of
+from kvtune.reproduce.constant_factor import factor_settings, scoring_of, sweep_of
 from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
 from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, TABLES, Table, published_preset
 from kvtune.reproduce.paper_subset import Images, check_count, find_images, reporting_subset
@@ -145,7 +145,7 @@ def _is_complete(table: Table, folder: ModelFolder, begun: Manifest, reporting: 
     if not all(_has_all(folder.tune_captions(factor), tune_ids) for factor in LAMBDAS):
         return False
     scoring = scoring_of(folder, [*image_ids, *tune_ids])
-    chosen = sweep_of(folder, scoring, tune_ids, begun.tune).chosen
+    chosen = sweep_of(factor_settings(folder, {}), scoring, tune_ids, begun.tune).chosen
     return all(_has_all(folder.captions(name, chosen), image_ids) for name in TABLES[table])
 
 

@@ -9,13 +9,11 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kvtune.analysis.result import Result
-from kvtune.analysis.uncertainty import differences_to_baseline
-from kvtune.analysis.validate import entries
+from kvtune.analysis.judge import judge
 from kvtune.chair import save_ground_truth
 from kvtune.coco.subset import ids_sha256
 from kvtune.errors import RequestError
-from kvtune.reproduce.constant_factor import bootstrap_of, scoring_of, sweep_of
+from kvtune.reproduce.constant_factor import factor_settings, scoring_of, sweep_of
 from kvtune.reproduce.documents import (
     FORMAT,
     Fingerprint,
@@ -32,7 +30,6 @@ from kvtune.reproduce.paper_settings import (
     PAPER_MODELS,
     TABLES,
     SettingName,
-    constant_parameters,
     opera_prompt,
     parameters_of,
     published_parameters,
@@ -40,7 +37,6 @@ from kvtune.reproduce.paper_settings import (
 from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_difference
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
-from kvtune.study.caption_log import captions_of
 from kvtune.study.captioning import CaptionWriter, Number, Setting, caption_files
 from kvtune.study.lock import locked
 from kvtune.study.manifest import versions
@@ -124,12 +120,9 @@ def _reproduce(plan: Plan, on_progress: Callable[[int, int], None]) -> ModelResu
             known={*manifest.tune["image_ids"], *plan.reporting.image_ids},
         )
 
-    factors: dict[Number, Setting] = {
-        index: Setting(constant_parameters(published, factor), plan.folder.tune_captions(factor))
-        for index, factor in enumerate(LAMBDAS)
-    }
-    caption(factors, tune_ids, plan.preset.generation.prompt, 0)
-    sweep = sweep_of(plan.folder, scoring, tune_ids, manifest.tune)
+    factors = factor_settings(plan.folder, published)
+    caption(dict(enumerate(factors.values())), tune_ids, plan.preset.generation.prompt, 0)
+    sweep = sweep_of(factors, scoring, tune_ids, manifest.tune)
     done = len(LAMBDAS) * len(tune_ids)
     settings = {
         name: Setting(parameters_of(name, published, sweep.chosen), plan.folder.captions(name, sweep.chosen))
@@ -213,12 +206,8 @@ def _fingerprint(plan: Plan, vlm: "VisionLanguageModel") -> Fingerprint:
 def _result(
     plan: Plan, manifest: Manifest, scoring: Scoring, sweep: Sweep, settings: Mapping[SettingName, Setting]
 ) -> ModelResult:
-    captions = {name: captions_of(setting.file, plan.image_ids) for name, setting in settings.items()}
-    bootstrap = bootstrap_of(scoring, list(captions.values()))
-    place = {name: index for index, name in enumerate(captions)}
     # OPERA's question is no setting to compare with the baseline: it stands for another baseline.
-    numbers = {None if name == "baseline" else index: index for name, index in place.items() if name != "opera"}
-    differences = differences_to_baseline(bootstrap, numbers)
+    judged = judge(settings, plan.image_ids, scoring, baseline="baseline", apart={"opera"})
     begun = manifest.fingerprint
     return ModelResult(
         table=plan.request.table,
@@ -240,11 +229,7 @@ def _result(
                 name=name,
                 prompt=opera_prompt() if name == "opera" else begun.prompt,
                 params=setting.params or {},
-                result=Result(
-                    metrics=scoring.score(captions[name]),
-                    intervals=bootstrap.intervals(place[name]),
-                    differences=entries(differences.get(place[name], {})),
-                ),
+                result=judged[name],
             )
             for name, setting in settings.items()
         ],

@@ -7,6 +7,7 @@ from fake_search import LAYERS, new_study, run_search
 
 from kvtune.analysis.export import export
 from kvtune.analysis.summarize import summarize
+from kvtune.chair import METRICS
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.presets import load_preset
 from kvtune.study.study_folder import StudyFolder
@@ -29,16 +30,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 def test_a_preset_says_where_it_comes_from(folder: StudyFolder, tmp_path: Path) -> None:
     summary = summarize(folder)
     preset, selection = export(folder, "min-chair")
-    best = min(summary.trials, key=lambda trial: (trial.chair_s, -(trial.f1 or 0)))
+    best = min(summary.trials, key=lambda trial: (trial.rate("chair_s"), -(trial.rate("f1") or 0)))
     assert selection.trial == best
     assert preset.source == "search"
     assert preset.parameters == best.params == preset.method().parameters()
     assert preset.selection is not None and (preset.selection.rule, preset.selection.on) == ("lowest CHAIR_S", "tune")
     assert preset.study is not None and (preset.study.name, preset.study.trial) == ("my-study", best.number)
     assert preset.metrics is not None and preset.metrics.holdout is None
-    for name in ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images"):
-        assert preset.metrics.tune[name] == getattr(best, name)
-        assert preset.metrics.baseline[name] == getattr(summary.baseline, name)
+    assert best.scores is not None and summary.baseline.scores is not None
+    for name in (*METRICS, "images"):
+        assert preset.metrics.tune[name] == getattr(best.scores, name)
+        assert preset.metrics.baseline[name] == getattr(summary.baseline.scores, name)
     assert preset.subset is not None and (preset.subset.name, preset.subset.images) == ("tune", 20)
     assert (preset.model.family, preset.model.id, preset.model.layers) == ("fake", "fake", LAYERS)
     assert (preset.generation.prompt, preset.generation.max_new_tokens) == ("Describe.", 64)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic_studies import cut_curve
 
 from kvtune.analysis.length_control import at_words, cut_baseline, length_of
 from kvtune.analysis.outcomes import Outcomes, distinct
@@ -112,7 +113,7 @@ def test_repetition_shows() -> None:
 
 
 def curve_of(*points: tuple[float, float, float]) -> list[CutBaseline]:
-    return [CutBaseline(n, words, chair, 0, 0, 0, f1) for n, (words, chair, f1) in enumerate(points, 1)]
+    return cut_curve(*((words, chair, f1) for words, chair, f1 in points))
 
 
 CURVE = curve_of((20, 10, 50), (40, 30, 60), (90, 50, 70))
@@ -144,7 +145,7 @@ def test_what_does_not_beat_the_cut_baseline_is_flagged(
     chair_s: float, f1: float, words: float, flag: str | None
 ) -> None:
     outcome = Outcomes(None, Scoring(TRUTH)).of(CAPTIONS)
-    found = length_of(outcome, {"chair_s": chair_s, "f1": f1, "mean_words": words}, CURVE)
+    found = length_of(outcome, cut_curve((words, chair_s, f1))[0], CURVE)
     assert (found.flag is None) if flag is None else (found.flag is not None and flag in found.flag)
     assert found.at_limit == 50 and found.distinct[0] < found.distinct[1] <= found.distinct[2] == 1
     assert (found.cut_chair_s, found.cut_f1) == at_words(CURVE, words)

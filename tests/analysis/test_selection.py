@@ -5,6 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic_studies import scores
 
 from kvtune.analysis.selection import RULES, knee, select
 from kvtune.analysis.summary import State, StudySummary, TrialSummary
@@ -13,7 +14,8 @@ from kvtune.statistics.front import front
 
 
 def trial(number: int | None, chair_s: float | None, f1: float | None, state: State = "complete") -> TrialSummary:
-    return TrialSummary(number, {}, chair_s, 1.0, 50.0, 50.0, f1, 40.0, 100, state)
+    found = None if chair_s is None or f1 is None else scores(chair_s, f1, 100)
+    return TrialSummary(number, {}, found, 100, state)
 
 
 def study(*points: tuple[float, float], baseline: tuple[float, float] | None = (50.0, 60.0)) -> StudySummary:

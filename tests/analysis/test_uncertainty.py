@@ -9,7 +9,7 @@ import pytest
 from scored_studies import scored_study
 
 from kvtune.analysis.summarize import summarize
-from kvtune.chair import ChairScorer, load_ground_truth
+from kvtune.chair import METRICS, ChairScorer, load_ground_truth
 from kvtune.report.data.document import study_document
 from kvtune.report.terminal import facts
 from kvtune.statistics.bootstrap import Bootstrap
@@ -38,11 +38,9 @@ def test_every_number_follows_from_the_captions(folder: StudyFolder) -> None:
     for trial, p_value, adjusted in zip(summary.trials, p_values, holm(p_values), strict=True):
         hits = int(table(trial.number)[:, 1].sum())
         assert trial.intervals["chair_s"] == wilson_interval(hits, 40)
-        for name in ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words"):
-            assert trial.intervals[name][0] <= getattr(trial, name) <= trial.intervals[name][1]
-            assert trial.differences[name].value == pytest.approx(
-                getattr(trial, name) - getattr(summary.baseline, name)
-            )
+        for name in METRICS:
+            assert trial.intervals[name][0] <= trial.rate(name) <= trial.intervals[name][1]
+            assert trial.differences[name].value == pytest.approx(trial.rate(name) - summary.baseline.rate(name))
         assert (trial.differences["chair_s"].p_value, trial.differences["chair_s"].p_adjusted) == (p_value, adjusted)
         assert trial.length is not None and trial.length.at_limit == 0
     assert summary.baseline is not None and summary.baseline.intervals and not summary.baseline.differences
@@ -75,8 +73,8 @@ def test_the_cut_baseline_ends_at_the_baseline(folder: StudyFolder) -> None:
     summary = summarize(folder)
     assert summary.baseline is not None
     last = summary.cut_baseline[-1]
-    for name in ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words"):
-        assert getattr(last, name) == pytest.approx(getattr(summary.baseline, name))
+    for name in METRICS:
+        assert last[name] == pytest.approx(summary.baseline.rate(name))
 
 
 def test_the_hypervolume_is_less_than_it_looks(folder: StudyFolder) -> None:

@@ -77,9 +77,9 @@ def test_every_held_out_number_follows_from_the_captions(
         assert (entry.p_value, entry.p_adjusted) == (p_value, adjusted)
         assert (entry.value, entry.interval) == bootstrap.difference("chair_s", index, 0)
         trial = summary.trials[setting.number or 0]
-        assert setting.tune is not None and setting.tune.metrics["f1"] == trial.f1
+        assert setting.tune is not None and setting.tune.metrics["f1"] == trial.rate("f1")
         for metric in ("chair_s", "f1"):
-            before = getattr(trial, metric) - getattr(summary.baseline, metric)
+            before = trial.rate(metric) - summary.baseline.rate(metric)
             assert setting.shrinkage[metric] == pytest.approx(setting.holdout.differences[metric].value - before)
     assert found.settings[0].shrinkage == {} and found.settings[0].holdout.differences == {}
 
@@ -130,7 +130,7 @@ def test_presets_carry_held_out_results_of_their_own_trial(
     assert setting is not None and preset.metrics is not None and preset.metrics.holdout is not None
     holdout = preset.metrics.holdout
     assert holdout["chair_s"] == setting.holdout.metrics["chair_s"]
-    assert holdout["baseline"] == found.settings[0].holdout.metrics
+    assert holdout["baseline"] == found.settings[0].holdout.metrics.to_dict()
     assert holdout["subset"] == {"name": "holdout", "sha256": "1" * 64, "images": len(HOLDOUT)}
     assert set(holdout["verdict"]) == {"chair_s", "f1"} and "note" not in holdout
     preset.save(tmp_path / "preset.json")
@@ -146,12 +146,12 @@ def test_selecting_on_held_out_is_stamped(folder: StudyFolder, engine: SimpleNam
     found = validate(folder, coco)
     preset, selection = export(folder, "min-chair", "holdout")
     lowest = min(s.holdout.metrics["chair_s"] for s in found.settings if s.number is not None)
-    assert selection.trial.chair_s == lowest
+    assert selection.trial.rate("chair_s") == lowest
     assert preset.selection is not None and preset.selection.on == "holdout"
     assert "selected on held-out, estimate optimistic" in preset.selection.rule
     assert preset.metrics is not None and preset.metrics.holdout is not None
     assert preset.metrics.holdout["note"] == "selected on held-out, estimate optimistic"
-    assert preset.metrics.tune["chair_s"] == summarize(folder).trials[selection.trial.number or 0].chair_s
+    assert preset.metrics.tune["chair_s"] == summarize(folder).trials[selection.trial.number or 0].rate("chair_s")
 
 
 @pytest.mark.parametrize("what", ["study", "images", "scorer", "parameters"])

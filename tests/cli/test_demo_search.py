@@ -68,7 +68,7 @@ def undisturbed(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFo
 def found(folder: StudyFolder) -> tuple[Any, ...]:
     summary = summarize(folder)
     study = optuna.load_study(study_name="demo-kvsmooth", storage=f"sqlite:///{folder.database}")
-    trials = [(trial.number, trial.params, trial.chair_s, trial.f1, trial.state) for trial in summary.trials]
+    trials = [(trial.number, trial.params, *(trial.point or ()), trial.state) for trial in summary.trials]
     manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
     captions = [
         captions_of(folder.trial_captions(trial.number), manifest.judged_images(trial))

@@ -47,3 +47,10 @@ def test_written(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> N
     path, arguments = FILES[name]
     run(capsys, *arguments)
     assert read(here / path) == read(RECORDED / "expected" / f"{name}.json")
+
+
+def test_the_same_captions_have_the_same_intervals_everywhere() -> None:
+    score, pareto = (read(RECORDED / "expected" / f"{name}.json") for name in ("score", "pareto"))
+    assert score["intervals"] == pareto["baseline"]["intervals"]
+    (validated, *_) = pareto["validation"]["settings"]
+    assert validated["tune"]["intervals"] == score["intervals"]

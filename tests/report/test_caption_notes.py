@@ -81,5 +81,5 @@ def test_notes_reach_the_page_as_text(make):
 def test_scores_are_of_the_captions_as_they_are(make):
     summary = make({None: ["A dog and a cat.</s>"] * 10})
     lines = [{"image_id": image, "caption": "A dog and a cat.</s>"} for image in TRUTH]
-    assert summary.baseline.chair_s == ChairScorer(TRUTH).score(lines).chair_s == 0
+    assert summary.baseline.rate("chair_s") == ChairScorer(TRUTH).score(lines).chair_s == 0
     json.dumps(study_document(summary, facts.choice(summary)))

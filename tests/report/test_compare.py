@@ -34,7 +34,7 @@ def test_intervals_and_held_out_results_stand_beside_the_rates(width):
     text = shown([Compared(validated, facts.choice(first, f"trial:{chosen}")), *compared()], width)
     assert max(map(len, text.split("\n"))) <= width and "…" not in text
     rates = next(trial for trial in first.trials if trial.number == chosen)
-    assert f"{rates.chair_s - 2.5:.1f}-{rates.chair_s + 2.5:.1f}" in text
+    assert f"{rates.rate('chair_s') - 2.5:.1f}-{rates.rate('chair_s') + 2.5:.1f}" in text
     assert text.count("29.0-37.0") == text.count("62.0-70.0") == 2
     assert text.count("held-out") >= 2 and "held-out" not in shown(compared(), width)
 
@@ -50,7 +50,7 @@ def test_each_study_has_its_baseline_published_and_chosen_rows(width):
     assert "minigpt4-kvsmooth: no trial keeps the baseline's F1." in told
     assert f"not validated on others: trial {studies[0].chosen} of llava15-kvsmooth." in told
     chosen = next(t for t in studies[0].summary.trials if t.number == studies[0].chosen)
-    assert f"{chosen.chair_s:.1f}" in text and f"{studies[1].summary.hypervolume:.1f}" in text
+    assert f"{chosen.rate('chair_s'):.1f}" in text and f"{studies[1].summary.hypervolume:.1f}" in text
 
 
 def test_different_images_are_said_to_be_so():

@@ -3,15 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from synthetic_studies import random_study, study, trial
+from synthetic_studies import cut_curve, random_study, scores, study, trial
 
 from kvtune.analysis.sensitivity import FORMAT, Sensitivity, Sweep, SweepPoint
-from kvtune.analysis.summary import CutBaseline
 from kvtune.report.figures import COLUMN_WIDTH
 from kvtune.report.figures.precision_recall import precision_recall_figure
 from kvtune.report.figures.sensitivity import sensitivity_figure
 
-CURVE = [CutBaseline(n, 15.0 * n, 6.0 * n, 2.0 * n, 100.0 - 4 * n, 40.0 + 8 * n, 60.0 + 2 * n) for n in range(1, 6)]
+CURVE = cut_curve(*((15.0 * n, 6.0 * n, 60.0 + 2 * n) for n in range(1, 6)))
 CURVE.append(replace(CURVE[-1], sentences=6, recall=CURVE[-1].recall + 0.1))
 
 
@@ -24,7 +23,7 @@ def test_trials_and_the_cut_baseline_lie_at_their_recall_and_precision():
     figure = precision_recall_figure(summary, chosen=0)
     for label, found in (("chosen", 0), ("other trials", 1)):
         drawn = line(figure, label)
-        expected = [[summary.trials[found].recall, summary.trials[found].precision]]
+        expected = [[summary.trials[found].rate("recall"), summary.trials[found].rate("precision")]]
         assert drawn.get_xydata().tolist() == expected
     curve = line(figure, "baseline cut to N sentences")
     assert curve.get_xydata().tolist() == [[cut.recall, cut.precision] for cut in CURVE]
@@ -56,7 +55,7 @@ def sweep(parameter, values, held):
         SweepPoint(
             value=value,
             trial=None,
-            metrics={"chair_s": 50.0 - index, "f1": 70.0 + index, "mean_words": 90.0},
+            metrics=scores(50.0 - index, 70.0 + index),
             intervals={"chair_s": (45.0 - index, 55.0 - index), "f1": (68.0, 75.0)},
         )
         for index, value in enumerate(values)
@@ -67,7 +66,7 @@ def sweep(parameter, values, held):
 def test_each_parameter_has_a_row_of_chair_s_and_f1_on_common_scales():
     found = Sensitivity(
         format=FORMAT, study="mine", study_id="0", scoring="test", trial=3, rule="knee", around={}, importance=None,
-        baseline={"chair_s": 60.0, "f1": 72.0},
+        baseline=scores(60.0, 72.0),
         sweeps=[sweep("lambda_ref", [0.0, 0.5, 1.0], 0.5), sweep("queue_length", [2, 8, 64], 8)],
     )  # fmt: skip
     figure = sensitivity_figure(found)

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from synthetic_studies import random_study, study, trial
+from synthetic_studies import cut_curve, random_study, study, trial
 
-from kvtune.analysis.summary import CutBaseline
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.figures import COLUMN_WIDTH, column_figure, save_figure
 from kvtune.report.figures.drawing import drawn_text
@@ -118,7 +117,7 @@ def test_everything_drawn_lies_inside_the_picture(with_all):
     chosen = summary.front[0]
     if with_all:
         tied = [replace(t, ties=tuple(summary.front[1:3])) if t.number == chosen else t for t in summary.trials]
-        curve = [CutBaseline(n, 15.0 * n, 20.0 * n, 2.0 * n, 90.0, 50.0, 70.0 + 3 * n) for n in range(1, 4)]
+        curve = cut_curve(*((15.0 * n, 20.0 * n, 70.0 + 3 * n) for n in range(1, 4)))
         summary = replace(summary, trials=tied, cut_baseline=curve)
         overlays = [OverlayPoint("VCD", {"chair_s": 48.0, "f1": 70.0}, reported=True, source="a paper")]
     figure = front_figure(summary, chosen, overlays)

@@ -23,7 +23,7 @@ def test_one_row_for_the_baseline_and_each_trial():
     assert frame.loc[frame["chosen"], "number"].tolist() == [summary.front[0]]
     first = summary.trials[0]
     row = frame.iloc[1]
-    assert row["params_lambda_ref"] == first.params["lambda_ref"] and row["f1"] == first.f1
+    assert row["params_lambda_ref"] == first.params["lambda_ref"] and row["f1"] == first.rate("f1")
     assert (row["chair_s_low"], row["chair_s_high"]) == first.intervals["chair_s"]
 
 

@@ -47,7 +47,7 @@ def test_the_display_has_progress_picture_front_baseline_and_the_latest_trials(t
         label = "baseline" if trial.number is None else str(trial.number)
         (row,) = re.findall(rf"^. +{label}\b.*$", table, re.MULTILINE)
         assert ("front" in row) == (trial.number in summary.front) and ("published" in row) == trial.published
-        scores = [f"{value:.1f}" for value in (trial.chair_s, trial.f1, trial.mean_words)]
+        scores = [f"{value:.1f}" for value in (trial.rate("chair_s"), trial.rate("f1"), trial.rate("mean_words"))]
         assert [word for word in row.split() if word in scores][-1] == scores[-1] and set(scores) <= set(row.split())
 
 

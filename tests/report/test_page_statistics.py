@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import browser
 import pytest
-from synthetic_studies import random_study, study, trial, validation
+from synthetic_studies import cut_curve, random_study, study, trial, validation
 
 from kvtune.analysis.result import Difference
-from kvtune.analysis.summary import CutBaseline, Length
+from kvtune.analysis.summary import Length
 from kvtune.report.page.build import html_page
 from kvtune.report.terminal import facts
 
@@ -22,7 +22,7 @@ def test_differences_ties_flags_and_the_cut_baseline(tmp_path):
         ties=(1,),
         length=Length(0.0, (0.7, 0.9, 1.0), 40.0, 75.0, "CHAIR_S <b> is not below"),
     )
-    curve = [CutBaseline(n, 20.0 * n, 10.0 * n, 1.0, 90.0, 50.0, 65.0 + n) for n in range(1, 5)]
+    curve = cut_curve(*((20.0 * n, 10.0 * n, 65.0 + n) for n in range(1, 5)))
     summary = replace(study([found, trial(1, 40, 77)]), cut_baseline=curve)
     file = tmp_path / "pareto.html"
     file.write_text(html_page(summary, facts.choice(summary)), encoding="utf-8")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from synthetic_studies import scores as scores_at
 
-from kvtune.analysis.result import DifferenceEntry, Result
-from kvtune.chair import load_ground_truth, read_captions
+from kvtune.analysis.result import Difference, Result
+from kvtune.chair import METRICS, Scores, load_ground_truth, read_captions
 from kvtune.cli.main import main
 from kvtune.report.data.reported import reported, reported_table
 from kvtune.report.terminal.reproduction import (
@@ -26,14 +27,12 @@ from kvtune.reproduce import PAPER_MODELS, ModelResult, SettingResult
 from kvtune.reproduce.documents import Sweep, SweepPoint
 from kvtune.reproduce.paper_settings import LAMBDAS, TABLES
 
-METRICS = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words")
-
 
 def result(chair_s: float, f1: float, compared: bool) -> Result:
     values = dict(zip(METRICS, (chair_s, 12.5, 80.0, 77.7, f1, 96.4), strict=True))
-    difference = DifferenceEntry(value=-20.0, interval=(-25.0, -15.0), p_value=0.0001, p_adjusted=0.0002)
+    difference = Difference(-20.0, (-25.0, -15.0), 0.0001, 0.0002)
     return Result(
-        metrics={**values, "images": 500, "scorer": "x"},
+        metrics=Scores(**values, images=500, scorer="x"),
         intervals={name: (value - 4.0, value + 4.0) for name, value in values.items()},
         differences=dict.fromkeys(METRICS, difference) if compared else {},
     )
@@ -56,7 +55,7 @@ def reproduced(
         )
         for name in TABLES[table]
     ]
-    points = [SweepPoint(factor=f, metrics={"f1": 70 + f}, intervals={}) for f in LAMBDAS]
+    points = [SweepPoint(factor=f, metrics=scores_at(30.0, 70 + f), intervals={}) for f in LAMBDAS]
     values: dict[str, Any] = {
         "table": table,
         "model": family,

@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import pandas as pd
-from synthetic_studies import random_study, study, trial
+from synthetic_studies import cut_curve, random_study, study, trial
 
 from kvtune.analysis.result import Difference
-from kvtune.analysis.summary import CutBaseline, Length
+from kvtune.analysis.summary import Length
 from kvtune.report import study_files
 from kvtune.report.data.frames import cut_baseline_frame, trials_frame
 from kvtune.report.figures.front import front_figure
 
-CURVE = [CutBaseline(n, 15.0 * n, 6.0 * n, 2.0 * n, 90.0 - n, 40.0 + 4 * n, 60.0 + 2 * n) for n in range(1, 8)]
+CURVE = cut_curve(*((15.0 * n, 6.0 * n, 60.0 + 2 * n) for n in range(1, 8)))
 
 
 def test_the_cut_baseline_is_drawn_without_moving_the_picture():

@@ -31,8 +31,8 @@ def test_nothing_is_cut_or_wrapped(width, interval):
     assert max(map(len, text.split("\n"))) <= width and "…" not in text
     for number in summary.front:
         member = next(t for t in summary.trials if t.number == number)
-        (row,) = re.findall(rf"^[★▲●] +{number} .*{member.chair_s:.1f} .*$", text, re.MULTILINE)
-        assert f" {member.f1:.1f} " in row
+        (row,) = re.findall(rf"^[★▲●] +{number} .*{member.rate('chair_s'):.1f} .*$", text, re.MULTILINE)
+        assert f" {member.rate('f1'):.1f} " in row
         assert f"{member.params['lambda_ref']:.3g}" in text
     for name in ("lambda", "queue", "clip", "start", "CHAIR_S", "F1", "words"):
         assert name in text

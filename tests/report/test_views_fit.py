@@ -5,7 +5,7 @@ import re
 
 import pytest
 from rich.console import Console
-from synthetic_studies import random_study, study, trial, validation
+from synthetic_studies import random_study, scores, study, trial, validation
 from test_curves import sweep
 
 from kvtune.analysis.overview import Overview
@@ -56,7 +56,7 @@ def test_validation(width):
 def test_sensitivity(width):
     found = Sensitivity(
         format=FORMAT, study="mine", study_id="0", scoring="test", trial=3, rule="knee", around={"lambda_ref": 0.5},
-        baseline={"chair_s": 60.0, "f1": 72.0}, sweeps=[sweep("lambda_ref", [0.0, 0.5, 1.0], 0.5)],
+        baseline=scores(60.0, 72.0), sweeps=[sweep("lambda_ref", [0.0, 0.5, 1.0], 0.5)],
         importance={"chair_s": {"lambda_ref": 0.7, "clip_width": 0.3}, "f1": {"lambda_ref": 0.1, "clip_width": 0.9}},
     )  # fmt: skip
     text = shown(sensitivity_view, width, found)

@@ -78,7 +78,7 @@ def test_who_is_stopped_and_when(raced: StudyFolder, whole: StudyFolder) -> None
     order, race = manifest.image_order, Race.of(IMAGES)
     lines = {n: read_captions(whole.trial_captions(n)) for n in range(TRIALS)}
     counts = {n: race_counts(WordScoring().counts([lines[n][i] for i in order]).table) for n in lines}
-    points = {t.number: (t.chair_s, t.f1) for t in summarize(whole, statistics=False).trials}
+    points = {t.number: t.point for t in summarize(whole, statistics=False).trials}
     stopped: dict[int, tuple[int, int]] = {}
     for number in range(TRIALS):
         earlier = [n for n in range(number // ROUND * ROUND) if n not in stopped]
@@ -136,7 +136,7 @@ def test_optuna_has_their_values_and_keeps_them_off_the_front(raced: StudyFolder
     summary = summarize(raced, statistics=False)
     assert sorted(trial.number for trial in study.best_trials) == sorted(summary.front)
     for stored, trial in zip(study.trials, summary.trials, strict=True):
-        assert stored.state == TrialState.COMPLETE and stored.values == [trial.chair_s, trial.f1]
+        assert stored.state == TrialState.COMPLETE and stored.values == list(trial.point or ())
         assert stored.constraints == {"raced": 1.0 if trial.state == "raced" else -1.0}
         assert stored.user_attrs.get("raced_out_by") == trial.raced_out_by
         assert stored.user_attrs["images"] == trial.images

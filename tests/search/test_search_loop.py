@@ -47,8 +47,8 @@ def test_a_search_holds_what_was_asked_for(tmp_path: Path) -> None:
     assert summary.baseline is not None and summary.baseline.number is None and summary.baseline.params == {}
     assert summary.reference_point == load_manifest(folder).reference_point
     assert summary.reference_point == {
-        "chair_s": (summary.baseline.chair_s or 0) + 5,
-        "f1": (summary.baseline.f1 or 0) - 10,
+        "chair_s": (summary.baseline.rate("chair_s") or 0) + 5,
+        "f1": (summary.baseline.rate("f1") or 0) - 10,
     }
     assert {path.name for path in folder.captions.iterdir()} == {
         "baseline.jsonl",
@@ -84,7 +84,7 @@ def test_optuna_opens_the_study(tmp_path: Path) -> None:
             assert trial.user_attrs[name] == getattr(ours, name)
         assert trial.user_attrs["scorer"] == "words-1"
     assert study.trials[0].user_attrs["published"] is True
-    assert study.user_attrs["baseline"]["chair_s"] == summary.baseline.chair_s  # type: ignore[union-attr]
+    assert study.user_attrs["baseline"]["chair_s"] == summary.baseline.rate("chair_s")  # type: ignore[union-attr]
     assert (study.user_attrs["model"], study.user_attrs["method"]) == ("fake", "kvsmooth")
 
 
@@ -205,7 +205,7 @@ def test_one_trial_that_fails_takes_no_other_with_it(tmp_path: Path) -> None:
     assert [trial.number for trial in trials if trial.state == "failed"] == [2, 5]
     assert sum(trial.state == "complete" for trial in trials) == 8
     assert [trial.number for trial in trials] == list(range(10))
-    assert trials[2].chair_s is None
+    assert trials[2].rate("chair_s") is None
     stored = loaded(folder).trials
     assert stored[2].state == TrialState.FAIL
     assert stored[2].user_attrs["reason"] == "RuntimeError: CUDA error: out of memory"

@@ -34,7 +34,7 @@ def test_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(line.startswith("20/20 captions, ") and line.endswith("0:00:00 to go") for line in lines)
     baseline = summarize(folder).baseline
     assert baseline is not None
-    assert f"baseline: CHAIR_S {baseline.chair_s:.1f}, F1 {baseline.f1:.1f}" in lines
+    assert f"baseline: CHAIR_S {baseline.rate('chair_s'):.1f}, F1 {baseline.rate('f1'):.1f}" in lines
     first = next(line for line in lines if line.startswith("trial 0: "))
     assert first.endswith("on the front  (lambda_ref=0.7 queue_length=15 clip_width=0.2 start_layer=1 end_layer=7)")
     assert len([line for line in lines if line.startswith("trial ")]) == 3

@@ -82,11 +82,11 @@ def floored(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 
 def test_the_front_is_of_trials_that_keep_the_floors(floored: StudyFolder) -> None:
     summary = summarize(floored, statistics=False)
-    assert summary.baseline is not None and summary.baseline.f1 is not None
-    assert summary.floors == {"f1": summary.baseline.f1 - 1, "mean_words": 8.2}
+    assert summary.baseline is not None and summary.baseline.rate("f1") is not None
+    assert summary.floors == {"f1": summary.baseline.rate("f1") - 1, "mean_words": 8.2}
     for trial in summary.trials:
-        assert trial.f1 is not None and trial.mean_words is not None
-        below = ("f1",) * (trial.f1 < summary.floors["f1"]) + ("mean_words",) * (trial.mean_words < 8.2)
+        assert trial.rate("f1") is not None and trial.rate("mean_words") is not None
+        below = ("f1",) * (trial.rate("f1") < summary.floors["f1"]) + ("mean_words",) * (trial.rate("mean_words") < 8.2)
         assert trial.below_floor == below and trial.state == "complete"
         if trial.number in summary.front:
             assert not below
@@ -99,7 +99,7 @@ def test_optuna_lists_the_same_front(floored: StudyFolder) -> None:
     summary = summarize(floored, statistics=False)
     assert sorted(trial.number for trial in study.best_trials) == sorted(summary.front)
     for stored, trial in zip(study.trials, summary.trials, strict=True):
-        assert stored.constraints["min_f1"] == summary.floors["f1"] - (trial.f1 or 0)
+        assert stored.constraints["min_f1"] == summary.floors["f1"] - (trial.rate("f1") or 0)
         assert set(stored.constraints) == {"min_f1", "min_words"}
 
 
@@ -108,7 +108,7 @@ def test_a_trial_below_a_floor_is_not_chosen(floored: StudyFolder) -> None:
     for rule in ("min-chair", "max-f1", "knee"):
         assert not select(summary, rule).trial.below_floor
     below = next(trial.number for trial in summary.trials if trial.below_floor)
-    with pytest.raises(RequestError, match=rf"trial {below} of s is below its floor of F1 \d+\.\d and 8\.2 words"):
+    with pytest.raises(RequestError, match=rf"trial {below} of s is below its floor of F1 \d+\.\d and words 8\.2"):
         select(summary, f"trial:{below}")
     hopeless = replace(summary, trials=[replace(trial, below_floor=("f1",)) for trial in summary.trials])
     with pytest.raises(KvtuneError, match="every complete trial of s is below its floor"):

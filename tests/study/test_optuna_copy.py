@@ -86,7 +86,7 @@ def test_a_storage_elsewhere(tmp_path: Path) -> None:
     run_search(folder, manifest, 5, storage=url)
     assert not folder.database.exists()
     assert [state for _, state, *_ in stored(folder, url)] == [TrialState.COMPLETE] * 5
-    assert [values for *_, values, _ in stored(folder, url)] == [[t.chair_s, t.f1] for t in summarize(folder).trials]
+    assert [values for *_, values, _ in stored(folder, url)] == [list(t.point or ()) for t in summarize(folder).trials]
     run_search(folder, load_manifest(folder), 7, storage=url)
     assert len(stored(folder, url)) == 7
     copy = optuna_copy(folder, load_manifest(folder), url)

@@ -67,5 +67,5 @@ def write_study(
 
 def metrics(trial: TrialSummary) -> dict[str, float | int | str | None]:
     """A trial's scores as the ledger keeps them."""
-    names = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images")
-    return {name: getattr(trial, name) for name in names} | {"scorer": "test"}
+    assert trial.scores is not None
+    return trial.scores.to_dict() | {"scorer": "test"}

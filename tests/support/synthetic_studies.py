@@ -4,11 +4,10 @@ import random
 from collections.abc import Sequence
 
 from kvtune.analysis.held_out import FORMAT
-from kvtune.analysis.result import DifferenceEntry, Result, Validated, Validation
-from kvtune.analysis.summary import State, StudySummary, TrialSummary
+from kvtune.analysis.result import Difference, Result, Validated, Validation
+from kvtune.analysis.summary import CutBaseline, State, StudySummary, TrialSummary
+from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.statistics.front import front, hypervolume, reference_point
-
-RATES = ("chair_s", "chair_i", "precision", "recall", "f1")
 
 
 def trial(
@@ -24,13 +23,31 @@ def trial(
 ) -> TrialSummary:
     """A trial at a place of the plane; ``width`` is the half width of its intervals, None for no intervals."""
     if chair_s is None or f1 is None:
-        return TrialSummary(number, dict(params), None, None, None, None, None, None, 0, state, published)
-    values = dict(zip(RATES, (chair_s, chair_s / 3, f1 - 1, f1 + 1, f1), strict=True))
-    intervals = {name: (value - width, value + width) for name, value in values.items()} if width is not None else {}
+        return TrialSummary(number, dict(params), None, 0, state, published)
+    found = scores(chair_s, f1, images)
+    rates = [name for name, metric in METRICS.items() if metric.unit == "%"] if width is not None else []
+    intervals = {name: (found[name] - (width or 0), found[name] + (width or 0)) for name in rates}
     return TrialSummary(
-        number, dict(params), **values, mean_words=90.0, images=images, state=state,
-        published=published, intervals=intervals, raced_out_by=0 if state == "raced" else None,
-    )  # fmt: skip
+        number, dict(params), found, images, state, published, intervals, raced_out_by=0 if state == "raced" else None
+    )
+
+
+def scores(chair_s: float, f1: float, images: int = 500) -> Scores:
+    """Scores at a place of the plane."""
+    return Scores(
+        chair_s=chair_s, chair_i=chair_s / 3, precision=f1 - 1, recall=f1 + 1, f1=f1, mean_words=90.0, images=images
+    )
+
+
+def cut_curve(*cuts: tuple[float, float, float]) -> list[CutBaseline]:
+    """The baseline cut to 1, 2, ... sentences, each with (words, CHAIR_S, F1)."""
+    return [
+        CutBaseline(
+            chair_s=chair_s, chair_i=chair_s / 3, precision=100.0 - 4 * n, recall=40.0 + 8 * n, f1=f1,
+            mean_words=words, sentences=n,
+        )
+        for n, (words, chair_s, f1) in enumerate(cuts, 1)
+    ]  # fmt: skip
 
 
 def study(
@@ -39,12 +56,10 @@ def study(
     name: str = "llava15-kvsmooth",
 ) -> StudySummary:
     """A study of these trials, its front and hypervolume computed."""
-    complete = [t for t in trials if t.state == "complete" and t.chair_s is not None and t.f1 is not None]
-    points = [(t.chair_s, t.f1) for t in complete if t.chair_s is not None and t.f1 is not None]
+    complete = [t for t in trials if t.state == "complete" and t.point is not None]
+    points = [t.point for t in complete if t.point is not None]
     members = [number for index in front(points) if (number := complete[index].number) is not None]
-    reference = None
-    if baseline is not None and baseline.chair_s is not None and baseline.f1 is not None:
-        reference = reference_point((baseline.chair_s, baseline.f1))
+    reference = reference_point(baseline.point) if baseline is not None and baseline.point is not None else None
     return StudySummary(
         study=name,
         model="llava-hf/llava-1.5-7b-hf",
@@ -113,9 +128,8 @@ def validation(
 
 
 def _result(found: TrialSummary) -> Result:
-    metrics = {name: getattr(found, name) for name in (*RATES, "mean_words", "images")}
-    differences = {}
-    if found.number is not None:
-        entry = DifferenceEntry(value=-4.0, interval=(-6.0, -2.0), p_value=0.001, p_adjusted=0.002)
-        differences = dict.fromkeys(("chair_s", "f1"), entry)
-    return Result(metrics=metrics, intervals=found.intervals, differences=differences)
+    assert found.scores is not None
+    differences = (
+        {} if found.number is None else dict.fromkeys(OBJECTIVES, Difference(-4.0, (-6.0, -2.0), 0.001, 0.002))
+    )
+    return Result(metrics=found.scores, intervals=found.intervals, differences=differences)

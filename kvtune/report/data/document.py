@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from kvtune.analysis.result import Difference, Validation
+from kvtune.analysis.result import Validation
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import METRICS
 from kvtune.report.data.overlay import OverlayPoint
@@ -71,7 +71,7 @@ def study_document(
         "reference_point": summary.reference_point,
         "hypervolume_estimate": None
         if estimate is None
-        else {"corrected": estimate.corrected, "bias": estimate.bias, "interval": list(estimate.interval)},
+        else {"corrected": estimate.corrected, "bias": estimate.bias, "interval": estimate.interval},
         "cut_baseline": [asdict(cut) for cut in summary.cut_baseline],
         "statistics": {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
         "overlays": [overlay_document(point) for point in overlays],
@@ -94,22 +94,17 @@ def trial_document(trial: TrialSummary) -> dict[str, Any]:
     return {
         "number": trial.number,
         "params": trial.params,
-        **{name: getattr(trial, name) for name in METRICS},
+        **{name: trial.rate(name) for name in METRICS},
         "images": trial.images,
         "state": trial.state,
         "published": trial.published,
-        "intervals": {name: list(bounds) for name, bounds in trial.intervals.items()},
-        "differences": {name: difference_document(found) for name, found in trial.differences.items()},
+        "intervals": trial.intervals,
+        "differences": {name: asdict(found) for name, found in trial.differences.items()},
         "ties": list(trial.ties),
         "raced_out_by": trial.raced_out_by,
         "below_floor": list(trial.below_floor),
-        "length": None if trial.length is None else asdict(trial.length) | {"distinct": list(trial.length.distinct)},
+        "length": None if trial.length is None else asdict(trial.length),
     }
-
-
-def difference_document(found: Difference) -> dict[str, Any]:
-    """Return a difference to the baseline."""
-    return asdict(found) | {"interval": list(found.interval)}
 
 
 def overlay_document(point: OverlayPoint) -> dict[str, Any]:

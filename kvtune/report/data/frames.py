@@ -1,6 +1,5 @@
 """Trials as pandas data, for CSV, Parquet and notebooks."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from kvtune.analysis.result import Validated
@@ -64,7 +63,7 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
             "chosen": trial.number is not None and trial.number == chosen,
         }
         row |= {f"params_{name}": trial.params.get(name) for name in parameters}
-        row |= {name: getattr(trial, name) for name in METRICS}
+        row |= {name: trial.rate(name) for name in METRICS}
         for name in with_intervals:
             row[f"{name}_low"], row[f"{name}_high"] = trial.intervals.get(name, (None, None))
         if with_statistics:
@@ -92,7 +91,8 @@ def cut_baseline_frame(summary: StudySummary) -> "pd.DataFrame":
     :class:`kvtune.analysis.summary.CutBaseline`."""
     import pandas as pd
 
-    return pd.DataFrame([asdict(cut) for cut in summary.cut_baseline])
+    columns = ["sentences", *sorted(METRICS, key=lambda name: METRICS[name].unit == "%")]
+    return pd.DataFrame([cut.to_dict() for cut in summary.cut_baseline], columns=columns)
 
 
 _STATISTICS = [

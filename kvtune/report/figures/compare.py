@@ -49,7 +49,8 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
             baseline = [summary.baseline] if summary.baseline else []
             _dots(axes, baseline, "s", colour, 5 + 1.5 * index, hollow=True)
             for trial in [*baseline, *(trial for trial in summary.trials if trial.number == chosen)]:
-                error_bars(axes, vars(trial), trial.intervals, "chair_s", "f1", colour)
+                if trial.scores is not None:
+                    error_bars(axes, trial.scores, trial.intervals, "chair_s", "f1", colour)
             axes.plot([], [], dashes, color=colour, label=textwrap.fill(drawn_text(summary.study), _LEGEND_WIDTH))
         axes.plot([], [], "s", color="#555555", markersize=6, markerfacecolor="none", label="baseline")
         axes.plot([], [], "*", color="#555555", markersize=9, markeredgewidth=0, label="chosen")
@@ -64,8 +65,8 @@ def _dots(
     axes: Any, trials: Sequence[TrialSummary], marker: str, colour: str, size: float, hollow: bool = False
 ) -> None:
     axes.plot(
-        [trial.chair_s for trial in trials],
-        [trial.f1 for trial in trials],
+        [trial.rate("chair_s") for trial in trials],
+        [trial.rate("f1") for trial in trials],
         marker,
         color=colour,
         markersize=size,

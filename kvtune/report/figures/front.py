@@ -32,11 +32,11 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         give_room(axes)
         _draw_cut_baseline(axes, summary)
         legend_below(figure, axes)
-        members = sorted(
-            (trial for trial in summary.trials if trial.number in summary.front), key=lambda t: t.number != chosen
-        )  # the chosen one's number is never left out
-        others = [(mark.x, mark.y) for mark in marks(summary, chosen)]
-        number_points(figure, axes, [(t.number or 0, t.chair_s or 0.0, t.f1 or 0.0) for t in members], others)
+        points = marks(summary, chosen)
+        members = [mark for mark in points if "front" in mark.roles]
+        members.sort(key=lambda mark: mark.trial.number != chosen)  # its number is never left out
+        numbered = [(mark.trial.number or 0, mark.x, mark.y) for mark in members]
+        number_points(figure, axes, numbered, [(mark.x, mark.y) for mark in points])
         return figure
 
 

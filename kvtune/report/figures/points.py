@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.summary import StudySummary
+from kvtune.chair import Rates
 from kvtune.report.figures.drawing import halo
 from kvtune.report.roles import LOOKS, Mark, Role, marks
 
@@ -61,11 +62,11 @@ def _draw_role(
     look = LOOKS[kind]
     if kind not in _FAINT:
         for point in points:
-            error_bars(axes, vars(point.trial), point.trial.intervals, across, up, look.colour)
+            error_bars(axes, point.scores, point.trial.intervals, across, up, look.colour)
     hollow = kind in HOLLOW
     axes.plot(
-        [getattr(point.trial, across) for point in points],
-        [getattr(point.trial, up) for point in points],
+        [point.scores[across] for point in points],
+        [point.scores[up] for point in points],
         look.marker,
         color=look.colour,
         markersize=SIZES[kind],
@@ -80,7 +81,7 @@ def _draw_role(
 
 def error_bars(
     axes: "Axes",
-    rates: Mapping[str, Any],
+    rates: Rates,
     intervals: Mapping[str, Sequence[float]],
     across: str,
     up: str,

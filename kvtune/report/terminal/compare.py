@@ -171,8 +171,7 @@ class _Drawing:
         intervals: Sequence[str],
     ) -> list[str]:
         cells = [
-            with_interval(getattr(trial, name), trial.intervals.get(name) if name in intervals else None)
-            for name in rates
+            with_interval(trial.rate(name), trial.intervals.get(name) if name in intervals else None) for name in rates
         ]
         found = each.held_out(trial.number)
         for name in held_out:

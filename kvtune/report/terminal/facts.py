@@ -96,7 +96,7 @@ def against_baseline(summary: StudySummary, number: int) -> list[str]:
     validated = summary.validation.of(number) if summary.validation else None
     if validated is None or summary.validation is None:
         return [f"{said}. It was chosen on these images: kvtune validate measures it on others"]
-    differences = {name: found.plain() for name, found in validated.holdout.differences.items()}
+    differences = validated.holdout.differences
     held_out = "; ".join(claim(metric, differences[metric]) for metric in OBJECTIVES if metric in differences)
     return [said, f"The same on {_count(summary.validation.subset['images'], 'held-out image')}: {held_out}"]
 

@@ -46,7 +46,7 @@ def sentences(found: Validation) -> list[str]:
     """What each setting may claim against the baseline on the held-out images."""
     return [
         f"{label(each)} on held-out images: "
-        + "; ".join(claim(metric, each.holdout.differences[metric].plain()) for metric in OBJECTIVES)
+        + "; ".join(claim(metric, each.holdout.differences[metric]) for metric in OBJECTIVES)
         for each in found.settings
         if each.holdout.differences
     ]

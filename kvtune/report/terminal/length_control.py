@@ -27,5 +27,5 @@ def cut_table(summary: StudySummary, console: Console) -> Table | None:
         table.add_column(str(cut.sentences), justify="right", no_wrap=True, min_width=_COLUMN - 2)
     for name in (*LENGTH, *OBJECTIVES):
         label = heading(name, ascii_only=console.options.ascii_only)
-        table.add_row(label, *(rate(getattr(cut, name)) for cut in cuts))
+        table.add_row(label, *(rate(cut[name]) for cut in cuts))
     return table

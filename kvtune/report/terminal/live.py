@@ -90,7 +90,7 @@ class LiveView(View):
         """Draw anew what changes with each trial, and only then."""
         summary = summary_of("", self._manifest, self._ledger)
         members = set(summary.front)
-        others = [t for t in summary.trials if t.number not in members and t.chair_s is not None]
+        others = [t for t in summary.trials if t.number not in members and t.scores is not None]
         rows = [*([summary.baseline] if summary.baseline else []), *_front(summary)[:FRONT_ROWS]]
         latest = others[: -LATEST_ROWS - 1 : -1]
         parts: list[RenderableType] = []

@@ -54,7 +54,7 @@ def sentences(found: ModelResult) -> list[str]:
         *_anchor(found),
         *(
             f"{_capital(label(found, setting))} against greedy decoding: "
-            + "; ".join(claim(metric, setting.result.differences[metric].plain()) for metric in OBJECTIVES)
+            + "; ".join(claim(metric, setting.result.differences[metric]) for metric in OBJECTIVES)
             for setting in found.settings
             if setting.result.differences
         ),
@@ -115,7 +115,7 @@ def reproduction_frame(found: ModelResult) -> "pd.DataFrame":
         for name, (low, high) in setting.result.intervals.items():
             row |= {name: setting.result.metrics[name], f"{name}_low": low, f"{name}_high": high}
             row[f"{name}_reported"] = None if theirs is None else theirs.scores.get(name)
-        rows.append(row | {"images": setting.result.metrics["images"]})
+        rows.append(row | {"images": setting.result.metrics.images})
     return pd.DataFrame(rows)
 
 
@@ -223,7 +223,7 @@ def _images(found: ModelResult) -> str:
 
 def _constant(found: ModelResult) -> str:
     sweep = found.constant
-    tried = "; ".join(f"{point.factor}: {rate(point.metrics['f1'])}" for point in sweep.points)
+    tried = "; ".join(f"{point.factor}: {rate(point.metrics.f1)}" for point in sweep.points)
     return (
         f"Constant lambda: {sweep.chosen} has the highest F1 of {LAMBDAS[0]} to {LAMBDAS[-1]} on "
         f"{sweep.subset['images']} other images ({sweep.subset['name']}): {tried}."

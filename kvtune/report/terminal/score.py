@@ -78,7 +78,7 @@ def score_captions(
     notes = look_at(cleaned, counts.table, fields=fields, options=options, ending=not cleaning.complete_sentences)
     notes += [*look_at_cleaning([caption["caption"] for caption in captions], cleaning, options), *further]
     return Scored(
-        ChairScore.of(counts),
+        ChairScore.of(counts.totals(), captions=len(counts)),
         score_intervals(counts),
         notes,
         len({caption["image_id"] for caption in cleaned}),

@@ -45,7 +45,7 @@ def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":
     rows = []
     for sweep in found.sweeps:
         for point in sweep.points:
-            row = {"parameter": sweep.parameter, "value": point.value, "trial": point.trial, **point.metrics}
+            row = {"parameter": sweep.parameter, "value": point.value, "trial": point.trial, **point.metrics.to_dict()}
             for name, (low, high) in point.intervals.items():
                 row |= {f"{name}_low": low, f"{name}_high": high}
             rows.append(row)

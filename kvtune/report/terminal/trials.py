@@ -110,7 +110,7 @@ class _Drawing:
                 continue
             cells = [number(trial.params[name]) if name in trial.params else "" for name in parameters]
             cells += [
-                with_interval(getattr(trial, name), trial.intervals.get(name) if name in intervals else None)
+                with_interval(trial.rate(name), trial.intervals.get(name) if name in intervals else None)
                 for name in metrics
             ]
             if rates and not self.same_images:
