@@ -132,7 +132,7 @@ def test_new_captions_have_new_scores(tmp_path: Path) -> None:
     assert lost_captions(folder, manifest, Ledger(folder.ledger)) == {}
     whole, other = new_study(tmp_path / "whole" / "s", images=8)
     run_search(whole, other, 5, captioner=FakeCaptioner(shared_luck=True))
-    assert summarize(folder).trials[1].chair_s == summarize(whole).trials[1].chair_s
+    assert summarize(folder).trials[1].scores == summarize(whole).trials[1].scores
 
 
 @pytest.mark.parametrize("damage", ["torn", "changed"])

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
+from kvtune.chair import METRICS
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.spaces import SearchSpace
 from kvtune.study.caption_log import read_captions
@@ -78,10 +79,10 @@ def test_optuna_opens_the_study(tmp_path: Path) -> None:
     assert sorted(trial.number for trial in study.best_trials) == sorted(summary.front)
     for trial, ours in zip(study.trials, summary.trials, strict=True):
         assert trial.state == TrialState.COMPLETE
-        assert trial.values == [ours.chair_s, ours.f1]
+        assert trial.values == list(ours.point or ())
         assert trial.params == {name: ours.params[name] for name in manifest.fingerprint.space.parameters}
-        for name in ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images"):
-            assert trial.user_attrs[name] == getattr(ours, name)
+        for name in (*METRICS, "images"):
+            assert trial.user_attrs[name] == getattr(ours.scores, name)
         assert trial.user_attrs["scorer"] == "words-1"
     assert study.trials[0].user_attrs["published"] is True
     assert study.user_attrs["baseline"]["chair_s"] == summary.baseline.rate("chair_s")  # type: ignore[union-attr]

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.bench.search.table import Table, load_table
-from kvtune.chair import rates
+from kvtune.chair import METRICS, Scores, rates
 from kvtune.errors import KvtuneError
-from kvtune.statistics.bootstrap import METRICS, RESAMPLES, Bootstrap
+from kvtune.statistics.bootstrap import RESAMPLES, Bootstrap
 from kvtune.statistics.front import front
 
 POOL = Path(__file__).parent / "pool.npz"
@@ -115,12 +115,11 @@ class Pool:
 
     def chosen(self, images: NDArray[np.int64], rule: str) -> int | None:
         """The setting that a study on these images exports; None if the rule finds none."""
-        found = rates(self._counts[:, images].sum(axis=1))
+        totals = self._counts[:, images].sum(axis=1)
         baseline, *trials = (
-            _trial({metric: float(found[metric][setting]) for metric in METRICS}, setting, len(images))
-            for setting in range(self.settings + 1)
+            _trial(Scores.of(sums, images=len(images)), setting) for setting, sums in enumerate(totals)
         )
-        members = front([(float(found["chair_s"][one]), float(found["f1"][one])) for one in range(1, len(trials) + 1)])
+        members = front([trial.point for trial in trials if trial.point is not None])
         summary = StudySummary(
             study="simulated",
             model="demo",
@@ -158,9 +157,9 @@ class Pool:
         return np.array(rows, dtype=np.float64)
 
 
-def _trial(rates: dict[str, Any], setting: int, images: int) -> TrialSummary:
+def _trial(scores: Scores, setting: int) -> TrialSummary:
     """A setting as a study's summary has it; setting 0 is the baseline."""
-    return TrialSummary(number=setting - 1 if setting else None, params={}, images=images, state="complete", **rates)
+    return TrialSummary(setting - 1 if setting else None, {}, scores, scores.images, "complete")
 
 
 def _covered(rows: NDArray[np.float64]) -> dict[str, float]:
