@@ -1,13 +1,11 @@
 """``kvtune bench``: speed, memory and search cost, measured side by side."""
 
-import typer
-
 from kvtune.cli.bench_engine import engine
 from kvtune.cli.bench_score import score
 from kvtune.cli.bench_search import search
-from kvtune.cli.common import command
+from kvtune.cli.commands import Command, group
 
-app = typer.Typer(help="Measure speed, memory and search cost, side by side.", no_args_is_help=True)
-command(app)(engine)
-command(app)(score)
-command(app)(search)
+app = group(help="Measure speed, memory and search cost, side by side.")
+app.command(cls=Command)(engine)
+app.command(cls=Command)(score)
+app.command(cls=Command)(search)

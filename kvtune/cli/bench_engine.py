@@ -6,7 +6,19 @@ from typing import Annotated, Any
 import typer
 
 from kvtune.cli.common import err, out, print_json, terminable
-from kvtune.cli.options import CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, Model, Revision
+from kvtune.cli.options import (
+    CudaGraphs,
+    Device,
+    Dtype,
+    Json,
+    Lanes,
+    LoadIn4Bit,
+    LoadIn8Bit,
+    Model,
+    Revision,
+    flag,
+    value,
+)
 from kvtune.files import check_writable
 
 
@@ -14,23 +26,18 @@ def engine(
     model: Model = "demo",
     images: Annotated[
         int | None,
-        typer.Option(
-            help="Images of each arm that makes captions together.  \\[default: 192; CPU: 64; full: 256]", min=1
-        ),
+        value("N", "Images of each arm that makes captions together.  [default: 192; CPU: 64; full: 256]", min=1),
     ] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Build the model full-size without its weights.")
-    ] = False,
-    coco: Annotated[Path | None, typer.Option(help="COCO folder; the demo brings its own scenes.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.", min=1)] = 512,
+    random_weights: Annotated[bool, flag("Build the model full-size without its weights.", "--random-weights")] = False,
+    coco: Annotated[Path | None, value("DIR", "COCO folder; the demo brings its own scenes.")] = None,
+    max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", min=1)] = 512,
     repeats: Annotated[
-        int | None, typer.Option(help="Times that every arm is measured, in turn.  \\[default: 2; full: 3]", min=1)
+        int | None,
+        value("N", "Times that every arm is measured, in turn.  [default: 2; full: 3]", min=1),
     ] = None,
     full: Annotated[
         bool,
-        typer.Option(
-            "--full", help="Also 8 trials, batch sizes 8 to 256, more images, repeats and captions one at a time."
-        ),
+        flag("Also 8 trials, batch sizes 8 to 256, more images, repeats and captions one at a time.", "--full"),
     ] = False,
     lanes: Lanes = "auto",
     device: Device = "auto",
@@ -39,8 +46,8 @@ def engine(
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
     cuda_graphs: CudaGraphs = True,
-    seed: Annotated[int, typer.Option(help="Seed of images, settings and forced lengths.")] = 0,
-    png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
+    seed: Annotated[int, value("N", "Seed of images, settings and forced lengths.")] = 0,
+    png: Annotated[Path | None, value("FILE", "Write a picture here.")] = None,
     json: Json = False,
 ) -> None:
     """Measure captions a second: generate() one at a time and batched, the engine with none, 1 and 16 trials.
@@ -88,21 +95,21 @@ def engine(
             return
         if png is not None and result["arms"]:
             engine_figure(result, png)
-            err.print(f"wrote {png}", soft_wrap=True, markup=False)
+            err().print(f"wrote {png}", soft_wrap=True, markup=False)
         if json:
             print_json(result)
             return
         if result["arms"]:
-            out.print(engine_table(result))
+            out().print(engine_table(result))
         for line in engine_lines(result):
-            out.print(line, soft_wrap=True, markup=False)
+            out().print(line, soft_wrap=True, markup=False)
 
     try:
         with terminable():
             bench(request, result.update)
     except KeyboardInterrupt:
         show()
-        err.print("stopped")
+        err().print("stopped")
         raise typer.Exit(130) from None
     except Exception:
         show()

@@ -2,16 +2,14 @@
 
 from typing import Annotated
 
-import typer
-
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Json
+from kvtune.cli.options import Json, value
 
 
 def score(
-    captions: Annotated[int, typer.Option(help="Different captions to score.", min=1)] = 20_000,
-    words: Annotated[int, typer.Option(help="Words a caption has at least.", min=1)] = 90,
-    seed: Annotated[int, typer.Option(help="Seed of the captions.")] = 0,
+    captions: Annotated[int, value("N", "Different captions to score.", min=1)] = 20_000,
+    words: Annotated[int, value("N", "Words a caption has at least.", min=1)] = 90,
+    seed: Annotated[int, value("N", "Seed of the captions.")] = 0,
     json: Json = False,
 ) -> None:
     """Measure the scorer: made-up captions a second on one core, each different, each read once.
@@ -24,7 +22,7 @@ def score(
     if json:
         print_json(result.to_dict())
         return
-    out.print(
+    out().print(
         f"{result.captions_per_second:,.0f} captions a second of one core: {result.captions} different captions of "
         f"{result.words:.0f} words, {result.cpu_seconds:.2f} s of processor time, {result.seconds:.2f} s by the clock",
         soft_wrap=True,

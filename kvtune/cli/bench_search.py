@@ -3,28 +3,25 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Json
+from kvtune.cli.options import Json, flag, value
 from kvtune.cli.progress import progress
 
 
 def search(
-    table: Annotated[Path | None, typer.Option(help="Recorded outcomes; default: those that ship.")] = None,
+    table: Annotated[Path | None, value("FILE", "Recorded outcomes; default: those that ship.")] = None,
     arm: Annotated[
-        list[str] | None, typer.Option(help="An arm such as tpe-8-race; repeat for more. Default: all but gp's.")
+        list[str] | None,
+        value("NAME", "An arm such as tpe-8-race; repeat for more. Default: all but gp's."),
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Searches of each arm.", min=1, max=10_000)] = 20,
-    budget: Annotated[
-        int, typer.Option(help="Captions of a search, in trials on all images.", min=1, max=10_000)
-    ] = 200,
-    jobs: Annotated[int | None, typer.Option(help="Processes; default: one a processor.", min=1, max=1_000)] = None,
+    seeds: Annotated[int, value("N", "Searches of each arm.", min=1, max=10_000)] = 20,
+    budget: Annotated[int, value("N", "Captions of a search, in trials on all images.", min=1, max=10_000)] = 200,
+    jobs: Annotated[int | None, value("N", "Processes; default: one a processor.", min=1, max=1_000)] = None,
     coverage: Annotated[
-        bool, typer.Option("--coverage", help="Simulate studies instead: how often their intervals hold the truth.")
+        bool, flag("Simulate studies instead: how often their intervals hold the truth.", "--coverage")
     ] = False,
-    studies: Annotated[int, typer.Option(help="Studies of --coverage.", min=1, max=1_000_000)] = 1000,
-    images: Annotated[int, typer.Option(help="Tune images of each, and held-out images.", min=1, max=100_000)] = 500,
+    studies: Annotated[int, value("N", "Studies of --coverage.", min=1, max=1_000_000)] = 1000,
+    images: Annotated[int, value("N", "Tune images of each, and held-out images.", min=1, max=100_000)] = 500,
     json: Json = False,
 ) -> None:
     """Compare samplers by the captions they spend until they have found a recorded grid's front.
@@ -52,6 +49,6 @@ def search(
     if json:
         print_json(result)
         return
-    out.print(shown)
+    out().print(shown)
     for line in lines:
-        out.print(line, soft_wrap=True)
+        out().print(line, soft_wrap=True)

@@ -5,26 +5,30 @@ from typing import Annotated
 
 import typer
 
+from kvtune.cli import completion
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, Model, Revision
+from kvtune.cli.options import CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, Model, Revision, value
 from kvtune.errors import RequestError
 from kvtune.files import check_writable
 
 
 def caption(
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE...")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE")],
     model: Model,
     preset: Annotated[
-        str | None, typer.Option(help="Preset: a shipped name or a file; the model's published one when left out.")
+        str | None,
+        value(
+            "NAME|FILE",
+            "Preset: a shipped name or a file; the model's published one when left out.",
+            complete=completion.presets,
+        ),
     ] = None,
     ground_truth: Annotated[
-        Path | None, typer.Option(help="Ground truth (JSON): marks objects as in the picture or not.")
+        Path | None, value("FILE", "Ground truth (JSON): marks objects as in the picture or not.")
     ] = None,
-    coco: Annotated[Path | None, typer.Option(help="COCO folder to take the ground truth from instead.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="Question; the preset's when left out.")] = None,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="Longest caption; the preset's when left out.", min=1)
-    ] = None,
+    coco: Annotated[Path | None, value("DIR", "COCO folder to take the ground truth from instead.")] = None,
+    prompt: Annotated[str | None, value("TEXT", "Question; the preset's when left out.")] = None,
+    max_new_tokens: Annotated[int | None, value("N", "Longest caption; the preset's when left out.", min=1)] = None,
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -33,11 +37,12 @@ def caption(
     lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
     trace: Annotated[
-        Path | None, typer.Option(help="Folder to write what happened at each token to, as Parquet and pictures.")
+        Path | None,
+        value("DIR", "Folder to write what happened at each token to, as Parquet and pictures."),
     ] = None,
     objects: Annotated[
         list[str] | None,
-        typer.Option("--object", help="Word to trace, again for more; else the objects in the picture or captions."),
+        value("WORD", "Word to trace, again for more; else the objects in the picture or captions.", "--object"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -99,6 +104,6 @@ def caption(
         captions = [("baseline", pair.baseline.text)]
         if pair.treated is not None and chosen is not None:
             captions.append((f"preset {chosen.name}", pair.treated.text))
-        out.print(captions_view(out, str(pair.image), captions, truth.get(pair.image), finder))
+        out().print(captions_view(out(), str(pair.image), captions, truth.get(pair.image), finder))
     for path in written:
-        err.print(f"wrote {path}", soft_wrap=True)
+        err().print(f"wrote {path}", soft_wrap=True)

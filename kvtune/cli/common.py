@@ -2,75 +2,72 @@
 
 import contextlib
 import functools
-import inspect
 import logging
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import check_path
-from kvtune.terminal import PlainConsole
-from kvtune.text import command_line, json_text, one_line, quoted, visible, without_passwords
+from kvtune.errors import KvtuneError
+from kvtune.text import command_line, json_text, one_line, visible, without_passwords
 
-err = PlainConsole(stderr=True)
-"""Progress, tables meant for people while work goes on, warnings; never results of ``--json``."""
+if TYPE_CHECKING:
+    from kvtune.console import PlainConsole
 
-out = PlainConsole()
-"""Results."""
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and the result.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more about what is done.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-_COMMON = {"quiet": Quiet, "verbose": Verbose, "debug": Debug}
 _debug = False
 
 
-def command(app: typer.Typer, name: str | None = None, **settings: Any) -> Callable[[Callable[..., None]], Any]:
-    """Register a function as a command of ``app`` that also takes ``-q``, ``-v`` and ``--debug``."""
+@functools.cache
+def err() -> "PlainConsole":
+    """Progress, tables meant for people while work goes on, warnings; never results of ``--json``."""
+    from kvtune.console import PlainConsole
 
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        app.command(name, **settings)(with_common_options(function))
-        return function
-
-    return register
+    return PlainConsole(stderr=True)
 
 
-def with_common_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The function with ``-q``, ``-v`` and ``--debug``, which are seen to before it runs."""
+@functools.cache
+def out() -> "PlainConsole":
+    """Results."""
+    from kvtune.console import PlainConsole
 
-    @functools.wraps(function)
-    def run(quiet: bool = False, verbose: bool = False, debug: bool = False, **arguments: Any) -> None:
-        _configure(quiet, verbose, debug)
-        for option, given in arguments.items():
-            for value in given if isinstance(given, list | tuple) else [given]:
-                _check_text(option, value)
-        function(**arguments)
-
-    signature = inspect.signature(function)
-    common = [
-        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
-        for key, annotation in _COMMON.items()
-    ]
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *common])  # type: ignore[attr-defined]
-    return run
+    return PlainConsole()
 
 
-def _check_text(option: str, value: Any) -> None:
-    """Refuse what no file can be called, and text that is not UTF-8, before anything is done."""
-    if isinstance(value, Path):
-        check_path(value)
-    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-        raise RequestError(f"--{option.replace('_', '-')} {quoted(value)} is not UTF-8; write it in this encoding")
+def set_up() -> None:
+    """How much is said unless a command line says otherwise."""
+    global _debug
+    _debug = False
+    err.cache_clear()
+    out.cache_clear()
+    # Pillow's, about images that it opens all the same; those too large for it are an error.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToStderr()], force=True)
+    logging.getLogger("kvtune").setLevel(logging.INFO)
+
+
+def be_quiet(wanted: bool) -> None:
+    """Say nothing but warnings and results."""
+    if wanted:
+        err().quiet = True
+        logging.getLogger("kvtune").setLevel(logging.WARNING)
+
+
+def say_more(wanted: bool) -> None:
+    """Say more, unless quiet was asked for too."""
+    if wanted and not err().quiet:
+        logging.getLogger("kvtune").setLevel(logging.DEBUG)
+
+
+def show_tracebacks(wanted: bool) -> None:
+    """Show the traceback of an error."""
+    global _debug
+    _debug = _debug or wanted
 
 
 def print_json(document: Any) -> None:
@@ -81,7 +78,7 @@ def print_json(document: Any) -> None:
 def stopped() -> typer.Exit:
     """Say how to go on after an interruption, and return what ends the command: ``raise stopped() from None``."""
     words = ["kvtune", *sys.argv[1:]]
-    err.print(f"stopped; no caption is lost. Go on with: {command_line(words)}", soft_wrap=True)
+    err().print(f"stopped; no caption is lost. Go on with: {command_line(words)}", soft_wrap=True)
     return typer.Exit(130)
 
 
@@ -104,17 +101,6 @@ class _ToStderr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         sys.stderr.write(visible(without_passwords(self.format(record))) + "\n")
-
-
-def _configure(quiet: bool, verbose: bool, debug: bool) -> None:
-    global _debug
-    _debug = debug
-    err.quiet = quiet
-    # Pillow's, about images that it opens all the same; those too large for it are an error.
-    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
-    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_ToStderr()], force=True)
-    logging.getLogger("kvtune").setLevel(level)
 
 
 @contextlib.contextmanager

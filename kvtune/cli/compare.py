@@ -5,16 +5,23 @@ from typing import Annotated
 
 import typer
 
+from kvtune.cli import completion
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import STUDIES, Json, StudiesDir
+from kvtune.cli.options import STUDIES, Json, StudiesDir, value
 
 
 def compare(
-    studies: Annotated[list[str], typer.Argument(help="Names or folders of studies.", metavar="STUDY...")],
+    studies: Annotated[
+        list[str],
+        typer.Argument(help="Names or folders of studies.", metavar="STUDY", autocompletion=completion.studies),
+    ],
     select: Annotated[
-        str, typer.Option(help="Rule that marks the chosen points: keep-f1, knee, min-chair or max-f1.")
+        str,
+        value(
+            "RULE", "What marks the chosen points: keep-f1, knee, min-chair or max-f1.", complete=completion.selections
+        ),
     ] = "keep-f1",
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder for picture and data.")] = Path("."),
+    out_dir: Annotated[Path, value("DIR", "Folder for picture and data.", "--out")] = Path("."),
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
@@ -37,9 +44,9 @@ def compare(
     if json:
         print_json(report.comparison_document(compared))
         return
-    out.print(report.comparison_table(compared, out))
+    out().print(report.comparison_table(compared, out()))
     paths = write_frame(out_dir / "compare", report.comparison_frame(compared))
     figure = comparison_figure([(each.summary, each.chosen) for each in compared])
     paths += save_pictures(figure, out_dir / "compare", "comparison of studies")
     for path in paths:
-        err.print(f"wrote {path}", soft_wrap=True)
+        err().print(f"wrote {path}", soft_wrap=True)

@@ -2,19 +2,15 @@
 
 from typing import Annotated
 
-import typer
-
 from kvtune.cli.common import err
-from kvtune.cli.options import STUDIES, StudiesDir, Study
+from kvtune.cli.options import STUDIES, Storage, StudiesDir, Study, value
 
 
 def dashboard(
     study: Study = None,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "localhost",
-    port: Annotated[int, typer.Option(help="Port to listen at.", min=0, max=65535)] = 8080,
-    storage: Annotated[
-        str | None, typer.Option(help="URL of the Optuna storage it was searched with, if not study.db.")
-    ] = None,
+    host: Annotated[str, value("ADDRESS", "Address to listen at; 0.0.0.0 lets other machines in.")] = "localhost",
+    port: Annotated[int, value("N", "Port to listen at.", min=0, max=65535)] = 8080,
+    storage: Storage = None,
     studies_dir: StudiesDir = STUDIES,
 ) -> None:
     """Open a study in optuna-dashboard, running or finished, until Ctrl-C.
@@ -26,5 +22,5 @@ def dashboard(
 
     folder = find_study(study, studies_dir)
     url = dashboard_storage(folder, storage)
-    err.print(f"{folder.name}: http://{host}:{port}/dashboard", soft_wrap=True)
+    err().print(f"{folder.name}: http://{host}:{port}/dashboard", soft_wrap=True)
     serve(url, host, port)

@@ -3,28 +3,29 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from kvtune.cli.common import command, err, out, print_json
-from kvtune.cli.options import Coco, InstancesOnly, Json
+from kvtune.cli import completion
+from kvtune.cli.commands import Command, group
+from kvtune.cli.common import err, out, print_json
+from kvtune.cli.options import Coco, InstancesOnly, Json, value
 from kvtune.cli.progress import progress
 from kvtune.files import check_writable
 
-app = typer.Typer(help="COCO: draw subsets, build ground truth, download.", no_args_is_help=True)
+app = group(help="COCO: draw subsets, build ground truth, download.")
 
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the draw.")]
+Seed = Annotated[int, value("N", "Seed of the draw.", "--seed")]
 
 
-@command(app)
+@app.command(cls=Command)
 def subset(
-    images: Annotated[int, typer.Option("--images", min=1, help="How many images to draw.")],
-    to: Annotated[Path, typer.Option("--out", help="Where the subset file goes.")],
+    images: Annotated[int, value("N", "How many images to draw.", "--images", min=1)],
+    to: Annotated[Path, value("FILE", "Where the subset file goes.", "--out")],
     coco: Coco = None,
     seed: Seed = 0,
     source: Annotated[
-        str | None, typer.Option("--source", help="COCO split; by default val2014, else the first that is there.")
+        str | None,
+        value("SPLIT", "COCO split; by default val2014, else the first that is there.", "--source"),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Its name; made of split, number and seed.")] = None,
+    name: Annotated[str | None, value("NAME", "Its name; made of split, number and seed.", "--name")] = None,
     json: Json = False,
 ) -> None:
     """Draw a subset of COCO images, none of them in opera500, which stays the set to report on.
@@ -41,18 +42,24 @@ def subset(
     if json:
         print_json({"out": str(to), **drawn.model_dump(mode="json", exclude={"image_ids"}), "images": images})
     else:
-        out.print(
+        out().print(
             f"{to}: {images} images of {source}, seed {seed}, sha256 {drawn.sha256[:12]}...",
             soft_wrap=True,
         )
 
 
-@command(app, "ground-truth")
+@app.command("ground-truth", cls=Command)
 def ground_truth(
-    to: Annotated[Path, typer.Option("--out", help="Where the ground truth file goes.")],
+    to: Annotated[Path, value("FILE", "Where the ground truth file goes.", "--out")],
     coco: Coco = None,
     subset: Annotated[
-        str | None, typer.Option("--subset", help="Only these images: a shipped subset or a file; else all.")
+        str | None,
+        value(
+            "NAME|FILE",
+            "Only these images: a shipped subset or a file; else all.",
+            "--subset",
+            complete=completion.subsets,
+        ),
     ] = None,
     instances_only: InstancesOnly = False,
     json: Json = False,
@@ -67,7 +74,7 @@ def ground_truth(
 
     check_writable(to)
     folder = CocoFolder(find_coco(coco))
-    with err.status("reading annotations"):
+    with err().status("reading annotations"):
         if subset is not None:
             image_ids = list(Subset.load(subset).image_ids)
         else:
@@ -78,30 +85,35 @@ def ground_truth(
     if json:
         print_json({"out": str(to), "images": len(truth), "objects": objects})
     else:
-        out.print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True)
+        out().print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True)
 
 
-@command(app)
+@app.command(cls=Command)
 def download(
     to: Annotated[
-        Path | None, typer.Option("--to", help="COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")
+        Path | None,
+        value("DIR", "COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.", "--to"),
     ] = None,
     subset: Annotated[
-        list[str] | None, typer.Option("--subset", help="Images of a shipped subset or a subset file; repeatable.")
+        list[str] | None,
+        value(
+            "NAME|FILE",
+            "Images of a shipped subset or a subset file; repeatable.",
+            "--subset",
+            complete=completion.subsets,
+        ),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="Without --subset: tune images to draw.")] = 500,
+    images: Annotated[int, value("N", "Without --subset: tune images to draw.", "--images", min=1)] = 500,
     holdout_images: Annotated[
         int | None,
-        typer.Option("--holdout-images", min=1, help="Held-out images to draw; 500, with --subset none if not given."),
+        value("N", "Held-out images to draw; 500, with --subset none if not given.", "--holdout-images", min=1),
     ] = None,
     seed: Seed = 0,
     source: Annotated[
         str | None,
-        typer.Option("--source", help="Without --subset: split to draw from; the one that is there, else val2014."),
+        value("SPLIT", "Without --subset: split to draw from; the one that is there, else val2014.", "--source"),
     ] = None,
-    base_url: Annotated[
-        str | None, typer.Option("--base-url", help="A mirror of http://images.cocodataset.org.")
-    ] = None,
+    base_url: Annotated[str | None, value("URL", "A mirror of http://images.cocodataset.org.", "--base-url")] = None,
     json: Json = False,
 ) -> None:
     """Download COCO's annotations and only the images that are needed: about 80 MB for 500 images, not 6 GB.
@@ -136,7 +148,7 @@ def download(
             downloaded += fetched.downloaded
             present += fetched.present
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on from here")
+        err().print("stopped; the same command goes on from here")
         raise
     if json:
         print_json(
@@ -148,4 +160,4 @@ def download(
             }
         )
     else:
-        out.print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True)
+        out().print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True)

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Coco, Json
+from kvtune.cli.options import Coco, Json, value
 from kvtune.text import visible
 
 _STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold red"}
@@ -15,7 +14,7 @@ _STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold re
 
 def doctor(
     coco: Coco = None,
-    studies_dir: Annotated[Path, typer.Option("--studies-dir", help="Where searches will write.")] = Path("studies"),
+    studies_dir: Annotated[Path, value("DIR", "Where searches will write.", "--studies-dir")] = Path("studies"),
     json: Json = False,
 ) -> None:
     """Check Python, packages, device, memory, folders, COCO and models; exit code 1 if kvtune cannot work here.
@@ -26,6 +25,8 @@ def doctor(
     """
     from dataclasses import asdict
 
+    from rich.text import Text
+
     from kvtune.doctor import examine
 
     checks = []
@@ -33,15 +34,15 @@ def doctor(
         checks.append(check)
         if not json:
             line = Text.assemble((f"{check.state:8}", _STYLES[check.state]), visible(f"{check.name}: {check.found}"))
-            out.print(line, soft_wrap=True)
+            out().print(line, soft_wrap=True)
             if check.cure:
-                out.print(Text(visible(f"{'':8}-> {check.cure}")), soft_wrap=True)
+                out().print(Text(visible(f"{'':8}-> {check.cure}")), soft_wrap=True)
     failed = sum(check.state == "failed" for check in checks)
     if json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
     elif failed:
-        out.print("1 check failed" if failed == 1 else f"{failed} checks failed")
+        out().print("1 check failed" if failed == 1 else f"{failed} checks failed")
     else:
-        out.print("ready")
+        out().print("ready")
     if failed:
         raise typer.Exit(1)

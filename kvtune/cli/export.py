@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
-
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import STUDIES, Json, StudiesDir, Study
+from kvtune.cli.options import STUDIES, Json, Select, StudiesDir, Study, value
 from kvtune.files import check_writable
 
 On = Literal["tune", "holdout"]
@@ -15,13 +13,13 @@ On = Literal["tune", "holdout"]
 def export(
     study: Study = None,
     to: Annotated[
-        Path | None, typer.Option("--out", help="Where the preset goes; the study's presets folder when left out.")
+        Path | None,
+        value("FILE", "Where the preset goes; the study's presets folder when left out.", "--out"),
     ] = None,
-    select: Annotated[
-        str, typer.Option(help="Rule that chooses: keep-f1, knee, min-chair, max-f1 or trial:N.")
-    ] = "keep-f1",
+    select: Select = "keep-f1",
     select_on: Annotated[
-        On, typer.Option(help="Images that the rule looks at; after holdout, held-out scores are optimistic.")
+        On,
+        value("tune|holdout", "Images that the rule looks at; after holdout, held-out scores are optimistic."),
     ] = "tune",
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
@@ -44,7 +42,7 @@ def export(
     preset.save(path)
     for note in selection.trial.notes:
         if note.kind == "lost-captions":
-            err.print(f"warning: {note.text}", soft_wrap=True)
+            err().print(f"warning: {note.text}", soft_wrap=True)
     if json:
         print_json(
             {"out": str(path), "rule": selection.rule, "on": selection.on, "trial": selection.trial.number}
@@ -57,10 +55,10 @@ def export(
         if preset.metrics.holdout is not None:
             lines += _lines("held-out", preset.metrics.holdout, preset.metrics.holdout["baseline"])
     parameters = " ".join(f"{name}={value}" for name, value in preset.parameters.items())
-    out.print(
+    out().print(
         f"trial {selection.trial.number} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True
     )
-    out.print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True)
+    out().print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True)
 
 
 def _lines(images: str, metrics: dict[str, Any], baseline: dict[str, Any]) -> list[str]:

@@ -2,15 +2,24 @@
 
 import re
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import typer
 
 import kvtune
 from kvtune.cli import bench, data, models
 from kvtune.cli.caption import caption
-from kvtune.cli.common import command, print_error_line, report_error, terminable
+from kvtune.cli.commands import Command, group
+from kvtune.cli.common import (
+    be_quiet,
+    print_error_line,
+    report_error,
+    say_more,
+    set_up,
+    show_tracebacks,
+    terminable,
+)
 from kvtune.cli.compare import compare
 from kvtune.cli.dashboard import dashboard
 from kvtune.cli.doctor import doctor
@@ -28,17 +37,12 @@ from kvtune.errors import KvtuneError
 
 _LONG_WORD = re.compile(r"\S{100,}")
 
-app = typer.Typer(
-    name="kvtune",
+app = group(
     help="Tune KVSmooth, a training-free cure for object hallucination, for your vision-language model.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
+    name="kvtune",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(data.app, name="data")
-app.add_typer(bench.app, name="bench")
-app.add_typer(models.app, name="models")
 
 
 def _print_version(wanted: bool) -> None:
@@ -47,27 +51,42 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _option(*names: str, help: str, callback: Callable[[bool], None]) -> Any:
+    return typer.Option(*names, help=help, callback=callback, is_eager=True, expose_value=False)
+
+
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    quiet: Annotated[bool, _option("--quiet", "-q", help="Only warnings and the result.", callback=be_quiet)] = False,
+    verbose: Annotated[
+        bool, _option("--verbose", "-v", help="Say more about what is done.", callback=say_more)
     ] = False,
+    debug: Annotated[
+        bool, _option("--debug", help="Show the traceback of an error.", callback=show_tracebacks)
+    ] = False,
+    version: Annotated[bool, _option("--version", help="Print the version.", callback=_print_version)] = False,
 ) -> None: ...
 
 
-command(app)(search)
-command(app)(pareto)
-command(app)(export)
-command(app)(validate)
-command(app)(sensitivity)
-command(app)(reproduce)
-command(app)(rescore)
-command(app)(studies)
-command(app)(compare)
-command(app)(caption)
-command(app)(score)
-command(app)(dashboard)
-command(app)(doctor)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    search,
+    pareto,
+    export,
+    validate,
+    sensitivity,
+    reproduce,
+    rescore,
+    studies,
+    compare,
+    caption,
+    score,
+    dashboard,
+    doctor,
+)
+for _command in _COMMANDS:
+    app.command(cls=Command)(_command)
+for _name, _group in {"data": data.app, "models": models.app, "bench": bench.app}.items():
+    app.add_typer(_group, name=_name)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     is then 1; a reader that has left (``kvtune pareto | head``) is not even spoken of.
     """
     guard_streams()
+    set_up()
     code = _run(arguments)
     if (error := output_error()) is not None:
         if not isinstance(error, BrokenPipeError):
@@ -102,8 +122,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         message = _LONG_WORD.sub(lambda found: f"{found[0][:60]}...{found[0][-20:]}", error.format_message())
         command = getattr(getattr(error, "ctx", None), "command_path", None) or "kvtune"
-        if message:  # a group without a command has shown its help, which says all
-            print_error_line(f"{message} ({command} --help lists what there is)")
+        print_error_line(f"{message} ({command} --help lists what there is)")
         return 2
 
 

@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from kvtune.cli.common import command, err, out, print_json, with_common_options
-from kvtune.cli.options import Device, Dtype, Json, LoadIn4Bit, LoadIn8Bit, Revision
+from kvtune.cli.commands import Command, group
+from kvtune.cli.common import err, out, print_json
+from kvtune.cli.options import Device, Dtype, Json, LoadIn4Bit, LoadIn8Bit, ModelName, Revision, value
 from kvtune.text import visible
 
 if TYPE_CHECKING:
     from kvtune.models.availability import Presence
     from kvtune.models.check import ModelCheck
 
-app = typer.Typer()
+app = group(invoke_without_command=True)
 
 
+@app.callback()
 def models(context: typer.Context, json: Json = False) -> None:
     """List the models: what each needs, whether it is here, its published preset.
 
@@ -45,7 +47,7 @@ def models(context: typer.Context, json: Json = False) -> None:
         size = f"{each.billions:.1f} B" if each.billions else ""
         memory = f"{each.gpu_gib:.0f} GiB" if each.gpu_gib else "none"
         table.add_row(each.name, each.title, size, memory, each.published_preset or "", Text(visible(_weights(each))))
-    out.print(table)
+    out().print(table)
 
 
 def _weights(presence: "Presence") -> str:
@@ -56,17 +58,15 @@ def _weights(presence: "Presence") -> str:
     return f"not here; {presence.command}"
 
 
-app.callback(invoke_without_command=True)(with_common_options(models))
-
-
-@command(app)
+@app.command(cls=Command)
 def check(
-    name: Annotated[str, typer.Argument(help="Model: a short name, a folder or a Hub id.", metavar="NAME")],
+    name: ModelName,
     image: Annotated[
-        Path | None, typer.Option(help="Image to caption; a scene of the demo's when left out.", dir_okay=False)
+        Path | None,
+        value("FILE", "Image to caption; a scene of the demo's when left out.", dir_okay=False),
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Question; the family's when left out.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.", min=1)] = 128,
+    prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.")] = None,
+    max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", min=1)] = 128,
     revision: Revision = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -93,8 +93,8 @@ def check(
     if json:
         print_json(checked.to_dict())
         return
-    for key, value in _lines(checked):
-        out.print(f"{key:<14}{value}", soft_wrap=True)
+    for key, found in _lines(checked):
+        out().print(f"{key:<14}{found}", soft_wrap=True)
 
 
 def _lines(checked: "ModelCheck") -> list[tuple[str, str]]:
@@ -120,15 +120,16 @@ def _size(gib: float) -> str:
     return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.1f} MiB"
 
 
-@command(app)
+@app.command(cls=Command)
 def convert(
     model: Annotated[Literal["minigpt4"], typer.Argument(help="What to make: minigpt4.")],
-    vicuna: Annotated[Path, typer.Option(help="Folder of Vicuna-7B v0 (Vision-CAIR/vicuna-7b).")],
-    eva: Annotated[Path, typer.Option(help="eva_vit_g.pth.")],
-    qformer: Annotated[Path, typer.Option(help="blip2_pretrained_flant5xxl.pth.")],
-    checkpoint: Annotated[Path, typer.Option(help="prerained_minigpt4_7b.pth.")],
+    vicuna: Annotated[Path, value("DIR", "Folder of Vicuna-7B v0 (Vision-CAIR/vicuna-7b).")],
+    eva: Annotated[Path, value("FILE", "eva_vit_g.pth.")],
+    qformer: Annotated[Path, value("FILE", "blip2_pretrained_flant5xxl.pth.")],
+    checkpoint: Annotated[Path, value("FILE", "prerained_minigpt4_7b.pth.")],
     to: Annotated[
-        Path | None, typer.Option("--out", help="Folder to write; $KVTUNE_MODELS/minigpt4 when left out.")
+        Path | None,
+        value("DIR", "Folder to write; $KVTUNE_MODELS/minigpt4 when left out.", "--out"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -144,13 +145,13 @@ def convert(
     from kvtune.models.minigpt4.convert import convert_minigpt4
 
     def say(step: str) -> None:
-        err.print(step, soft_wrap=True)
+        err().print(step, soft_wrap=True)
 
     made = convert_minigpt4(vicuna, eva, qformer, checkpoint, to or models_folder() / model, say)
     if json:
         print_json({"out": str(made.folder), "tensors": made.tensors, "parameters": made.parameters})
         return
-    out.print(
+    out().print(
         f"{made.folder}: {made.tensors} tensors, {made.parameters / 1e9:.2f} B parameters; "
         f"try kvtune models check {model if to is None else made.folder}",
         soft_wrap=True,

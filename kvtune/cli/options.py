@@ -1,49 +1,79 @@
-"""Options that several commands have, each declared once, and what they make together."""
+"""Options that several commands have, each declared once."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-MODEL, IMAGES, FILES = "Model", "Images", "Files"
+from kvtune.cli import completion
+
+MODEL, IMAGES, TRIALS, RACING, FILES = "Model", "Images", "Trials", "Racing and floors", "Files"
 """Headings of the help."""
 
-_COCO = "COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco."
+Names = Callable[..., list[str]]
+"""What completes a name at a press of Tab; see :mod:`kvtune.cli.completion`."""
+
+
+def value(
+    stands_for: str, help: str, *names: str, panel: str | None = None, complete: Names | None = None, **more: Any
+) -> Any:
+    """An option with a value, for ``Annotated``; ``stands_for`` is how the help writes the value."""
+    return typer.Option(*names, metavar=stands_for, help=help, rich_help_panel=panel, autocompletion=complete, **more)
+
+
+def flag(help: str, *names: str, panel: str | None = None) -> Any:
+    """An option that is there or not, for ``Annotated``."""
+    return typer.Option(*names, help=help, rich_help_panel=panel)
+
 
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="Model: a short name, a folder or a Hub id.", rich_help_panel=MODEL)
+    str,
+    value("NAME", "A short name, a folder or a Hub id.", "--model", "-m", panel=MODEL, complete=completion.models),
 ]
-Revision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit of weights on the Hub.", rich_help_panel=MODEL)
+ModelName = Annotated[
+    str,
+    typer.Argument(help="A short name, a folder or a Hub id.", metavar="NAME", autocompletion=completion.models),
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=MODEL)]
-LoadIn4Bit = Annotated[
-    bool, typer.Option("--load-in-4bit", help="Quantize the language model's weights.", rich_help_panel=MODEL)
-]
-LoadIn8Bit = Annotated[bool, typer.Option("--load-in-8bit", help="The same, in 8 bits.", rich_help_panel=MODEL)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=MODEL)]
-Lanes = Annotated[str, typer.Option(help="Captions decoded at once: auto or a number.", rich_help_panel=MODEL)]
+Revision = Annotated[str | None, value("NAME", "Branch, tag or commit of weights on the Hub.", panel=MODEL)]
+Dtype = Annotated[str, value("TYPE", "auto, float32, bfloat16 or float16.", panel=MODEL)]
+LoadIn4Bit = Annotated[bool, flag("Quantize the language model's weights.", "--load-in-4bit", panel=MODEL)]
+LoadIn8Bit = Annotated[bool, flag("The same, in 8 bits.", "--load-in-8bit", panel=MODEL)]
+Device = Annotated[str, value("DEVICE", "auto, cpu, cuda or cuda:N.", panel=MODEL)]
+Lanes = Annotated[str, value("N", "Captions decoded at once: auto or a number.", panel=MODEL)]
 CudaGraphs = Annotated[
-    bool,
-    typer.Option(
-        "--cuda-graphs/--no-cuda-graphs", help="Replay decode steps from CUDA graphs, on a GPU.", rich_help_panel=MODEL
-    ),
+    bool, flag("Replay decode steps from CUDA graphs, on a GPU.", "--cuda-graphs/--no-cuda-graphs", panel=MODEL)
 ]
 
-Coco = Annotated[Path | None, typer.Option("--coco", help=_COCO, rich_help_panel=IMAGES)]
-StudyCoco = Annotated[
-    Path | None, typer.Option("--coco", help="COCO folder; the study's when left out.", rich_help_panel=IMAGES)
+Coco = Annotated[
+    Path | None,
+    value("DIR", "COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.", "--coco", panel=IMAGES),
 ]
+StudyCoco = Annotated[Path | None, value("DIR", "COCO folder; the study's when left out.", "--coco", panel=IMAGES)]
 InstancesOnly = Annotated[
-    bool, typer.Option("--instances-only", help="Ground truth of COCO's instances alone, without reference captions.")
+    bool, flag("Ground truth of COCO's instances alone, without reference captions.", "--instances-only", panel=IMAGES)
 ]
 ImageKey = Annotated[
-    str, typer.Option(help="Field of the image in a captions file (a.b: in a): a number or a COCO file name.")
+    str, value("FIELD", "Field of the image in a captions file (a.b: in a): a number or a COCO file name.")
 ]
-CaptionKey = Annotated[str, typer.Option(help="Field of the caption in a captions file.")]
+CaptionKey = Annotated[str, value("FIELD", "Field of the caption in a captions file.")]
 
-Study = Annotated[str | None, typer.Argument(help="Name or folder of a study; the latest when left out.")]
-StudiesDir = Annotated[Path, typer.Option(help="Folder of studies.", rich_help_panel=FILES)]
+Study = Annotated[
+    str | None,
+    typer.Argument(
+        help="Name or folder of a study; the latest when left out.",
+        metavar="STUDY",
+        autocompletion=completion.studies,
+    ),
+]
+Select = Annotated[
+    str,
+    value("RULE", "The trial: keep-f1, knee, min-chair, max-f1 or trial:N.", complete=completion.selections),
+]
+Storage = Annotated[
+    str | None, value("URL", "Optuna storage that the study was searched with, if not study.db.", panel=FILES)
+]
+StudiesDir = Annotated[Path, value("DIR", "Folder of studies.", panel=FILES)]
 STUDIES = Path("studies")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Json = Annotated[bool, flag("Print one JSON document on stdout and nothing else.", "--json")]

@@ -3,34 +3,29 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import STUDIES, CaptionKey, ImageKey, Json, StudiesDir, Study
+from kvtune.cli.options import STUDIES, CaptionKey, ImageKey, Json, Select, StudiesDir, Study, flag, value
 from kvtune.cli.progress import progress
 
 
 def pareto(
     study: Study = None,
-    every: Annotated[bool, typer.Option("--all", help="List all trials, not the front alone.")] = False,
-    select: Annotated[
-        str, typer.Option(help="Rule that marks the chosen point: keep-f1, knee, min-chair, max-f1 or trial:N.")
-    ] = "keep-f1",
+    every: Annotated[bool, flag("List all trials, not the front alone.", "--all")] = False,
+    select: Select = "keep-f1",
     overlay: Annotated[
         list[str] | None,
-        typer.Option(help="Results beside the study's: 'paper', or a captions file of its images. Repeatable."),
+        value("WHAT", "Results beside the study's: 'paper', or a captions file of its images. Repeatable."),
     ] = None,
     image_key: ImageKey = "image_id",
     caption_key: CaptionKey = "caption",
-    html: Annotated[bool, typer.Option("--html", help="Also write the study as one HTML page.")] = False,
-    images: Annotated[bool, typer.Option("--images", help="Put small images into the page.")] = False,
-    coco: Annotated[Path | None, typer.Option(help="COCO folder for --images; the study's when left out.")] = None,
-    outcomes: Annotated[
-        bool, typer.Option("--outcomes", help="Also write a table of every caption of every trial.")
-    ] = False,
-    parquet: Annotated[bool, typer.Option("--parquet", help="Write tables as Parquet too.")] = False,
+    html: Annotated[bool, flag("Also write the study as one HTML page.", "--html")] = False,
+    images: Annotated[bool, flag("Put small images into the page.", "--images")] = False,
+    coco: Annotated[Path | None, value("DIR", "COCO folder for --images; the study's when left out.")] = None,
+    outcomes: Annotated[bool, flag("Also write a table of every caption of every trial.", "--outcomes")] = False,
+    parquet: Annotated[bool, flag("Write tables as Parquet too.", "--parquet")] = False,
     out_dir: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the files; the study's report folder when left out.")
+        Path | None,
+        value("DIR", "Folder for the files; the study's report folder when left out.", "--out"),
     ] = None,
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
@@ -63,7 +58,7 @@ def pareto(
     if json:
         print_json(study_document(summary, chosen, overlays))
     else:
-        out.print(front_view(summary, chosen, out, overlays, every=every))
+        out().print(front_view(summary, chosen, out(), overlays, every=every))
     everything = not json or out_dir is not None
     if not (everything or html or outcomes or parquet):
         return
@@ -87,4 +82,4 @@ def pareto(
                 report, folder, summary, chosen, overlays, with_images=images, coco=coco, on_progress=on_progress
             )
     for path in written:
-        err.print(f"wrote {path}", soft_wrap=True)
+        err().print(f"wrote {path}", soft_wrap=True)

@@ -4,17 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-
 from kvtune.cli.common import err
 from kvtune.text import visible
 
@@ -28,14 +17,25 @@ def progress(what: str, in_bytes: bool = False) -> Iterator[Callable[[int, int],
     Nothing is shown before the first call, and nothing at all with ``--quiet``.
     """
     what = visible(what)
-    if not err.is_terminal:
+    if not err().is_terminal:
         yield _plain_lines(what, in_bytes)
         return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
     amount: tuple[ProgressColumn, ...] = (
         (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     )
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), *amount, TimeRemainingColumn())
-    with Progress(*columns, console=err, disable=err.quiet) as bar:
+    with Progress(*columns, console=err(), disable=err().quiet) as bar:
         task = bar.add_task(what, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total or None, visible=True)
 
@@ -56,6 +56,6 @@ def _plain_lines(what: str, in_bytes: bool) -> Callable[[int, int], None]:
         line = f"{what}: {done / divisor:.0f}" + (f" of {total / divisor:.0f}" if total else "") + unit
         if before < done < total:
             line += f", {(now - began) * (total - done) / (done - before):.0f} s left"
-        err.print(line, soft_wrap=True)
+        err().print(line, soft_wrap=True)
 
     return show

@@ -6,26 +6,30 @@ from typing import Annotated, Literal
 import typer
 
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import Coco, CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit
+from kvtune.cli.options import Coco, CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, value
 from kvtune.cli.progress import progress
 
 
 def reproduce(
-    table: Annotated[Literal["table1", "table4"], typer.Argument(help="table1: methods; table4: ablations.")],
+    table: Annotated[
+        Literal["table1", "table4"], typer.Argument(help="table1: methods; table4: ablations.", metavar="TABLE")
+    ],
     models: Annotated[
         list[str] | None,
-        typer.Option(
+        value(
+            "NAMES",
+            "Models, repeatable or separated by commas: short names, folders, Hub ids.  "
+            "[default: llava-1.5,minigpt4,instructblip]",
             "--models",
             "-m",
-            help="Models, repeatable or separated by commas: short names, folders, Hub ids.  "
-            "\\[default: llava-1.5,minigpt4,instructblip]",
         ),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="Only the first so many images, to try it.  \\[default: 500; demo: 100]")
+        int | None,
+        value("N", "Only the first so many images, to try it.  [default: 500; demo: 100]"),
     ] = None,
     coco: Coco = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="Folder of captions and results.")] = Path("reproductions"),
+    out_dir: Annotated[Path, value("DIR", "Folder of captions and results.", "--out")] = Path("reproductions"),
     device: Device = "auto",
     dtype: Dtype = "auto",
     load_in_4bit: LoadIn4Bit = False,
@@ -57,13 +61,13 @@ def reproduce(
     request = Request(table, options, images, coco, out_dir)
     results = []
     try:
-        for folder, found in run(request, progress, lambda text: err.print(text, soft_wrap=True)):
+        for folder, found in run(request, progress, lambda text: err().print(text, soft_wrap=True)):
             results.append(found)
             written = write_reproduction(folder.path, found)
             if not json:
-                out.print(reproduction_view(found, out))
+                out().print(reproduction_view(found, out()))
             for path in written:
-                err.print(f"wrote {path}", soft_wrap=True)
+                err().print(f"wrote {path}", soft_wrap=True)
     except KeyboardInterrupt:
         raise stopped() from None
     if json:

@@ -3,18 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import STUDIES, Json, StudiesDir, Study
+from kvtune.cli.options import STUDIES, Json, Storage, StudiesDir, Study, value
 
 
 def rescore(
     study: Study = None,
     coco: Annotated[
-        Path | None, typer.Option(help="Take the ground truth from this COCO folder, not from the study's copy.")
+        Path | None,
+        value("DIR", "Take the ground truth from this COCO folder, not from the study's copy."),
     ] = None,
-    storage: Annotated[str | None, typer.Option(help="URL of the study's Optuna storage, if not study.db.")] = None,
+    storage: Storage = None,
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
@@ -35,5 +34,5 @@ def rescore(
         print_json({"changed": changed} | study_document(summary, facts.choice(summary)))
         return
     scored = sum(trial.scores is not None for trial in summary.trials) + (summary.baseline is not None)
-    out.print(f"{folder.name}: {scored} settings scored again, {changed} with other scores", soft_wrap=True)
-    out.print(f"{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)
+    out().print(f"{folder.name}: {scored} settings scored again, {changed} with other scores", soft_wrap=True)
+    out().print(f"{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)

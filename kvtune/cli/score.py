@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import CaptionKey, Coco, ImageKey, InstancesOnly, Json
+from kvtune.cli.options import CaptionKey, Coco, ImageKey, InstancesOnly, Json, flag, value
 from kvtune.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -20,26 +20,27 @@ def score(
         typer.Argument(help="Captions: JSON, JSON lines, CSV or TSV with a header; '-' is standard input."),
     ],
     ground_truth: Annotated[
-        Path | None, typer.Option("--ground-truth", help="Objects of each image, as kvtune data ground-truth writes.")
+        Path | None,
+        value("FILE", "Objects of each image, as kvtune data ground-truth writes.", "--ground-truth"),
     ] = None,
     coco: Coco = None,
     instances_only: InstancesOnly = False,
     image_key: ImageKey = "image_id",
     caption_key: CaptionKey = "caption",
     answer_after: Annotated[
-        str | None, typer.Option(help="Score what follows the last occurrence of this text in a caption.")
+        str | None,
+        value("TEXT", "Score what follows the last occurrence of this text in a caption."),
     ] = None,
     complete_sentences: Annotated[
-        bool, typer.Option("--complete-sentences", help="Drop an unfinished last sentence, as for 64 new tokens.")
+        bool, flag("Drop an unfinished last sentence, as for 64 new tokens.", "--complete-sentences")
     ] = False,
-    as_written: Annotated[
-        bool, typer.Option("--as-written", help="Leave end-of-text marks and literal \\n in captions.")
-    ] = False,
+    as_written: Annotated[bool, flag("Leave end-of-text marks and literal \\n in captions.", "--as-written")] = False,
     skip_unknown: Annotated[
-        bool, typer.Option("--skip-unknown", help="Leave out captions of images that have no ground truth.")
+        bool, flag("Leave out captions of images that have no ground truth.", "--skip-unknown")
     ] = False,
     details: Annotated[
-        Path | None, typer.Option("--details", help="Write what each caption mentions, a line each (.jsonl).")
+        Path | None,
+        value("FILE", "Write what each caption mentions, a line each (.jsonl).", "--details"),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -81,10 +82,10 @@ def score(
                 logger.warning("warning: %s", note.text)
         print_json(score_document(scored))
     else:
-        out.print(score_view(scored))
+        out().print(score_view(scored))
     if details is not None:
         save_details(scored.details, details)
-        err.print(f"wrote {details}", soft_wrap=True, markup=False)
+        err().print(f"wrote {details}", soft_wrap=True, markup=False)
 
 
 def _ground_truth(

@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from kvtune.cli import completion
 from kvtune.cli.common import err, out, print_json, stopped
 from kvtune.cli.options import (
+    FILES,
+    IMAGES,
+    MODEL,
+    RACING,
     STUDIES,
+    TRIALS,
     Coco,
     CudaGraphs,
     Device,
@@ -19,6 +23,8 @@ from kvtune.cli.options import (
     Model,
     Revision,
     StudiesDir,
+    flag,
+    value,
 )
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.study.sampler_names import SamplerName
@@ -26,23 +32,37 @@ from kvtune.study.sampler_names import SamplerName
 
 def search(
     model: Model,
-    trials: Annotated[int, typer.Option(help="Finished trials that the study holds at the end.")] = 50,
-    study: Annotated[str | None, typer.Option(help="Name of the study; MODEL-METHOD when left out.")] = None,
+    trials: Annotated[int, value("N", "Finished trials that the study holds at the end.", panel=TRIALS)] = 50,
+    study: Annotated[str | None, value("NAME", "Name of the study; MODEL-METHOD when left out.", panel=FILES)] = None,
     studies_dir: StudiesDir = STUDIES,
-    method: Annotated[str, typer.Option(help="What is tuned.")] = "kvsmooth",
-    space: Annotated[Path | None, typer.Option(help="Search space (YAML); the model family's when left out.")] = None,
-    coco: Coco = None,
-    subset: Annotated[str | None, typer.Option(help="Tune images: a shipped subset or a file, else drawn.")] = None,
-    images: Annotated[int | None, typer.Option(help="Tune images to draw.  \\[default: 500; demo: 100]", min=1)] = None,
-    holdout_images: Annotated[
-        int | None, typer.Option(help="Held-out images to keep back.  \\[default: 500; demo: 100]", min=1)
+    method: Annotated[str, value("METHOD", "What is tuned.", panel=TRIALS, complete=completion.methods)] = "kvsmooth",
+    space: Annotated[
+        Path | None, value("FILE", "Search space (YAML); the model family's when left out.", panel=TRIALS)
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Question; the family's when left out.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest caption in tokens.")] = 512,
-    sampler: Annotated[SamplerName, typer.Option(help="How the next settings are chosen.")] = "tpe",
-    parallel_trials: Annotated[int, typer.Option(help="Trials in a round, captioned together.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of image draws and sampler.")] = 0,
-    storage: Annotated[str | None, typer.Option(help="URL of an Optuna storage instead of study.db.")] = None,
+    coco: Coco = None,
+    subset: Annotated[
+        str | None,
+        value(
+            "NAME|FILE",
+            "Tune images: a shipped subset or a file, else drawn.",
+            panel=IMAGES,
+            complete=completion.subsets,
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, value("N", "Tune images to draw.  [default: 500; demo: 100]", panel=IMAGES, min=1)
+    ] = None,
+    holdout_images: Annotated[
+        int | None, value("N", "Held-out images to keep back.  [default: 500; demo: 100]", panel=IMAGES, min=1)
+    ] = None,
+    prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)] = None,
+    max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL)] = 512,
+    sampler: Annotated[
+        SamplerName, value("NAME", "How the next settings are chosen: tpe, nsga2, gp, random or grid.", panel=TRIALS)
+    ] = "tpe",
+    parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS)] = 8,
+    seed: Annotated[int, value("N", "Seed of image draws and sampler.", panel=TRIALS)] = 0,
+    storage: Annotated[str | None, value("URL", "Optuna storage instead of study.db.", panel=FILES)] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -51,20 +71,30 @@ def search(
     lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
     race_confidence: Annotated[
-        float, typer.Option(help="Chance at least that a trial which no other dominates is not raced out.")
+        float,
+        value("P", "Chance at least that a trial which no other dominates is not raced out.", panel=RACING),
     ] = RACE_CONFIDENCE,
     race: Annotated[
-        bool, typer.Option("--race/--no-race", help="Stop trials that others have beaten beyond doubt.")
+        bool, flag("Stop trials that others have beaten beyond doubt.", "--race/--no-race", panel=RACING)
     ] = True,
     min_f1: Annotated[
-        str | None, typer.Option(help="Floor of F1 for the front and exports: 72, baseline or baseline-2.")
+        str | None, value("FLOOR", "F1 at least, for front and exports: 72, baseline or baseline-2.", panel=RACING)
     ] = None,
-    min_words: Annotated[str | None, typer.Option(help="Floor of words per caption: 60 or baseline-10.")] = None,
+    min_words: Annotated[
+        str | None, value("FLOOR", "Words per caption at least: 60 or baseline-10.", panel=RACING)
+    ] = None,
     timeout: Annotated[
-        str | None, typer.Option(help="End after this time, 2h, 90m or 45s; the same command goes on.")
+        str | None, value("TIME", "End after this time, 2h, 90m or 45s; the same command goes on.", panel=TRIALS)
     ] = None,
     start_from: Annotated[
-        str | None, typer.Option("--from", help="Try the front of another study first: its name or folder.")
+        str | None,
+        value(
+            "STUDY",
+            "Try the front of another study first: its name or folder.",
+            "--from",
+            panel=TRIALS,
+            complete=completion.studies,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -114,17 +144,17 @@ def search(
         start_from=start_from,
     )
     try:
-        summary = run(options, view_for(err))
+        summary = run(options, view_for(err()))
     except KeyboardInterrupt:
         raise stopped() from None
     chosen = facts.choice(summary)
     if json:
         print_json(study_document(summary, chosen))
         return
-    out.print(trials_table(summary, chosen["trial"], out))
-    out.print(f"\n{facts.progress(summary)}; {facts.volume(summary)}")
-    out.print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
+    out().print(trials_table(summary, chosen["trial"], out()))
+    out().print(f"\n{facts.progress(summary)}; {facts.volume(summary)}")
+    out().print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
     if chosen["trial"] is None:
-        out.print(f"No point to take: {chosen['reason']}", soft_wrap=True)
+        out().print(f"No point to take: {chosen['reason']}", soft_wrap=True)
     else:
-        out.print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)
+        out().print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)

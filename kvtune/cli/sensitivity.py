@@ -2,22 +2,19 @@
 
 from typing import Annotated
 
-import typer
-
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import STUDIES, CudaGraphs, Device, Json, Lanes, StudiesDir, Study, StudyCoco
+from kvtune.cli.options import STUDIES, CudaGraphs, Device, Json, Lanes, Select, StudiesDir, Study, StudyCoco, value
 from kvtune.cli.progress import progress
 
 
 def sensitivity(
     study: Study = None,
-    select: Annotated[
-        str, typer.Option(help="Trial to vary around: keep-f1, knee, min-chair, max-f1 or trial:N.")
-    ] = "keep-f1",
+    select: Select = "keep-f1",
     parameter: Annotated[
-        list[str] | None, typer.Option(help="Parameter to vary; all that were searched when left out. Repeatable.")
+        list[str] | None,
+        value("NAME", "Parameter to vary; all that were searched when left out. Repeatable."),
     ] = None,
-    points: Annotated[int, typer.Option(help="Values of each parameter.")] = 9,
+    points: Annotated[int, value("N", "Values of each parameter.")] = 9,
     coco: StudyCoco = None,
     device: Device = "auto",
     lanes: Lanes = "auto",
@@ -51,9 +48,9 @@ def sensitivity(
     from kvtune.report.study_files import write_frame
     from kvtune.report.terminal.sensitivity import sensitivity_frame, sensitivity_view
 
-    out.print(sensitivity_view(found, out))
+    out().print(sensitivity_view(found, out()))
     stem = folder.report / "sensitivity"
     written = [stem.with_suffix(".json"), *write_frame(stem, sensitivity_frame(found))]
     written += save_pictures(sensitivity_figure(found), stem, f"{found.study}: sensitivity")
     for path in written:
-        err.print(f"wrote {path}", soft_wrap=True)
+        err().print(f"wrote {path}", soft_wrap=True)

@@ -16,6 +16,6 @@ def studies(studies_dir: StudiesDir = STUDIES, json: Json = False) -> None:
     if json:
         print_json([overview.to_dict() for overview in found])
     elif not found:
-        out.print(f"no studies in {studies_dir}; kvtune search makes one", soft_wrap=True)
+        out().print(f"no studies in {studies_dir}; kvtune search makes one", soft_wrap=True)
     else:
-        out.print(overviews_view(found, out))
+        out().print(overviews_view(found, out()))

@@ -35,5 +35,5 @@ def validate(
     if json:
         print_json(found.model_dump(mode="json"))
         return
-    out.print(validation_view(found, out))
-    err.print(f"wrote {folder.validation}", soft_wrap=True)
+    out().print(validation_view(found, out()))
+    err().print(f"wrote {folder.validation}", soft_wrap=True)

@@ -1,6 +1,7 @@
 """The command line as a whole: quick, torch-free help, and one line for whatever is wrong."""
 
-import os
+import logging
+import re
 import shlex
 import subprocess
 import sys
@@ -66,20 +67,88 @@ def test_every_command_explains_itself_with_an_example_that_parses(path):
         assert getattr(parameter, "help", None) or parameter.name == "help", f"{parameter.name} has no help"
 
 
-@pytest.mark.parametrize("path", [("search",), ("data", "subset"), ("bench", "engine")], ids=" ".join)
-def test_help_is_printed(path):
-    result = kvtune(*path, "--help", env={**os.environ, "COLUMNS": "200"})
-    assert result.returncode == 0 and f"kvtune {' '.join(path)}" in result.stdout and "Example" in result.stdout
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """A command in this process, in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
-def test_a_shell_can_ask_for_completions():
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_fits_80_columns_and_names_no_python_types(path, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, shown, error = run(*path, "--help")
+    assert (code, error) == (0, "") and f"Usage: kvtune {' '.join(path)} " in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert not re.search("<(str|int|path|bool|list)|None|INTEGER|range", shown)
+    for option in ("-q, --quiet", "-v, --verbose", "--debug", "-h, --help"):
+        assert f"\n  {option} " in shown
+
+
+def test_help_of_search_is_by_subject(run):
+    shown = run("search", "--help")[1]
+    headings = re.findall(r"^(\w.*):$", shown, flags=re.M)
+    assert headings == ["Model", "Trials", "Files", "Images", "Racing and floors", "Options"]
+    assert "--trials N" in shown and "[default: 50]" in shown and "[required]" in shown
+
+
+@pytest.mark.parametrize("group", [(), ("data",), ("bench",)], ids=" ".join)
+def test_a_bare_group_prints_its_help_alone(group, run):
+    code, shown, error = run(*group)
+    assert (code, error) == (2, "") and shown == run(*group, "--help")[1]
+
+
+@pytest.mark.parametrize(
+    "words", ["-q studies", "studies -q", "studies --json -q", "-qv studies", "--debug studies -vq"]
+)
+def test_how_much_is_said_is_asked_before_or_after_the_command(words, run):
+    def logger_after(*words):
+        run(*words)
+        return logging.getLogger("kvtune").level
+
+    assert logger_after(*words.split()) == logging.WARNING
+    assert logger_after("studies", "-v") == logger_after("-v", "studies") == logging.DEBUG
+    assert logger_after("studies") == logging.INFO
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(run):
+    for words in (["pareto", "none", "--debug"], ["--debug", "pareto", "none"]):
+        code, _, error = run(*words)
+        assert code == 2 and error.startswith("Traceback") and error.splitlines()[-1].startswith("kvtune: ")
+    assert "Traceback" not in run("pareto", "none")[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("kvtune par", {"pareto"}),
+        ("kvtune search --model llava-1", {"llava-1.5", "llava-1.5-13b"}),
+        ("kvtune models check mini", {"minigpt4"}),
+        ("kvtune caption --preset inst", {"instructblip"}),
+        ("kvtune search --method kvs", {"kvsmooth"}),
+        ("kvtune search --subset op", {"opera500"}),
+        ("kvtune export --select k", {"keep-f1", "knee"}),
+        ("kvtune pareto mi", {"mine"}),
+        ("kvtune search --from mi", {"mine"}),
+        ("kvtune pareto --studies-dir other th", {"theirs"}),
+    ],
+)
+def test_a_shell_can_complete_names(words, names, run, monkeypatch, capsys):
     """What Typer's completion script for bash runs at a press of Tab."""
-    asked = {"_KVTUNE_COMPLETE": "complete_bash", "COMP_WORDS": "kvtune par", "COMP_CWORD": "1"}
-    program = Path(sys.executable).with_name("kvtune")
-    if not program.exists():
-        pytest.skip("kvtune is not installed as a program")
-    result = subprocess.run([program], env={**os.environ, **asked}, capture_output=True, text=True, timeout=60)
-    assert result.stdout.split() == ["pareto"]
+    for study in ("studies/mine", "other/theirs"):
+        Path(study).mkdir(parents=True)
+        Path(study, "study.json").touch()
+    asked = {"_KVTUNE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    for name, value in asked.items():
+        monkeypatch.setenv(name, value)
+    code, shown, error = run()
+    assert (code, error) == (0, "") and set(shown.split()) == names
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_the_papers_three_models_one_after_another(
     ("arguments", "said"),
     [
         (["table2"], "table2"),
-        ([], "Missing argument 'table'"),
+        ([], "Missing argument 'TABLE'"),
         (["table1", "--models", "no-such-model"], "unknown model 'no-such-model'"),
         (["table1", "--models", "qwen2.5-vl"], "hf download"),
         (["table1", "--models", "demo,demo"], "demo and demo would both be kept"),

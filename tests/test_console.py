@@ -7,7 +7,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.terminal import PlainConsole
+from kvtune.console import PlainConsole
 
 FOREIGN = "[red]x[/red] [/b] :smile: \x1b[31m http://u:SECRET@h 1.5"
 SHOWN = "[red]x[/red] [/b] :smile: \\x1b[31m http://u:***@h 1.5"
