@@ -57,12 +57,18 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A study of the demo, searched where every name is odd."""
+    """A study of the demo, searched where every name is odd; the baseline's captions are odd too."""
     made = World(tmp_path_factory.mktemp("world"))
     made.coco.mkdir(parents=True)
     write_coco(made.coco, range(FIRST_ID, FIRST_ID + 8), 0)
     with pytest.raises(SystemExit) as ended:
         main([str(word) for word in made.search(2)])
+    assert not ended.value.code
+    log = made.studies / STUDY / "captions" / "baseline.jsonl"
+    lines = [json.loads(line) | {"caption": f"A dog [/b] [red] {CONTROLS}"} for line in log.read_text().splitlines()]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in made.study("rescore")])
     assert not ended.value.code
     return made
 
@@ -136,9 +142,6 @@ def overlay(world: World) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_goes_through(world: World, command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    log = world.studies / STUDY / "captions" / "baseline.jsonl"
-    lines = [json.loads(line) | {"caption": f"A dog [/b] [red] {CONTROLS}"} for line in log.read_text().splitlines()]
-    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
     words = COMMANDS[command](world)
     code, out, err = run(capsys, *words)
     assert code == (1 if command == "doctor" and "failed" in out else 0), err

@@ -245,7 +245,7 @@ def test_floors_keep_trials_off_the_front(search: Any, run: Any) -> None:
     assert document["front"] and not set(document["front"]) & set(below)
     message = refused(run("export", "--select", f"trial:{below[0]}", "--out", "preset.json"))
     assert f"trial {below[0]} of quick-kvsmooth is below its floor of F1 " in message
-    assert f"and {floor:.1f} words; choose one that is not" in message
+    assert f"and words {floor:.1f}; choose one that is not" in message
     assert "On the front only with" in " ".join(run("pareto")[1].split())
 
 
