@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvtune.chair import COLUMNS
 from kvtune.chair.sentences import split_sentences
 from kvtune.errors import KvtuneError
 from kvtune.files import write_bytes
@@ -122,7 +123,7 @@ class Outcomes:
             return  # somebody else's study, or a full disk: reading it must work all the same
 
     def _key(self, kind: str, captions: Sequence[Caption]) -> str:
-        digest = hashlib.sha256(f"{kind} {self._scoring.identity}\n".encode())
+        digest = hashlib.sha256(f"{kind} {self._scoring.identity} {COLUMNS}\n".encode())
         for line in captions:
             digest.update(json.dumps([line["image_id"], line["caption"], line["finish_reason"]]).encode())
         return digest.hexdigest()

@@ -1,12 +1,14 @@
 """What a study found, read from its folder; imports neither torch nor Optuna."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from kvtune.analysis.held_out import current_validation
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
-from kvtune.chair import Scores
+from kvtune.chair import METRICS, Scores
+from kvtune.errors import RequestError
 from kvtune.statistics.front import front, hypervolume
 from kvtune.study.caption_log import count_captions
 from kvtune.study.constraints import Constraints
@@ -72,8 +74,8 @@ def summary_of(
             "sha256": manifest.tune["sha256"],
             "images": len(manifest.tune["image_ids"]),
         },
-        baseline=_trial_summary(ledger.baseline, images_of, Constraints()) if judged else None,
-        trials=[_trial_summary(trial, images_of, constraints) for trial in ledger.trials],
+        baseline=_trial_summary(ledger.baseline, images_of, Constraints(), name) if judged else None,
+        trials=[_trial_summary(trial, images_of, constraints, name) for trial in ledger.trials],
         front=[complete[index].number or 0 for index in front(points)],
         hypervolume=volume,
         reference_point=reference,
@@ -82,8 +84,17 @@ def summary_of(
     )
 
 
-def _trial_summary(trial: Trial, images_of: Callable[[Trial], int], constraints: Constraints) -> TrialSummary:
-    scores = None if trial.metrics is None else Scores(**trial.metrics)
+def _scores(metrics: Mapping[str, Any], study: str) -> Scores:
+    missing = [name for name in METRICS if name not in metrics]
+    if missing:
+        raise RequestError(f"study {study} was scored without {', '.join(missing)}; run kvtune rescore {study}")
+    return Scores(**metrics)
+
+
+def _trial_summary(
+    trial: Trial, images_of: Callable[[Trial], int], constraints: Constraints, study: str
+) -> TrialSummary:
+    scores = None if trial.metrics is None else _scores(trial.metrics, study)
     return TrialSummary(
         number=trial.number,
         params=trial.params,

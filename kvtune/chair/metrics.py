@@ -30,7 +30,7 @@ class Metric:
     of
         Sums of counts to the metric; an empty denominator gives 0.
     unit
-        ``%``, from 0 to 100, or ``words``.
+        ``%``, from 0 to 100, or of what it counts: ``words``.
     better
         Which way is better; None where neither is.
     objective
@@ -43,7 +43,7 @@ class Metric:
     label: str
     meaning: str
     of: Callable[[Sums], NDArray[np.float64]]
-    unit: Literal["%", "words"] = "%"
+    unit: str = "%"
     better: Literal["lower", "higher"] | None = None
     objective: bool = False
     share_of: str | None = None

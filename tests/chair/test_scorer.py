@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from naive_chair import naive_rates
 
 import kvtune.chair.scorer
-from kvtune.chair import COLUMNS, SCORER, CaptionReader, ChairScorer, rates
+from kvtune.chair import COLUMNS, METRICS, SCORER, CaptionReader, ChairScorer, rates
 from kvtune.chair.vocabulary import load_vocabulary
 from kvtune.errors import RequestError
 
 CATEGORIES = load_vocabulary().categories
-RATES = ("chair_s", "chair_i", "precision", "recall", "f1", "mean_words")
+RATES = tuple(METRICS)
 
 some_objects = st.lists(st.sampled_from(["dog", "cat", "person", "dining table", "hot dog", "tv"]), max_size=6)
 texts = some_objects.map(lambda names: "In it: " + ", a ".join(names) + ".")
@@ -77,7 +77,7 @@ def test_rates_equal_naive_ones(problem):
     expected = naive_rates(readings, truth)
     score = ChairScorer(truth).score(captions)
     assert {name: getattr(score, name) for name in RATES} == pytest.approx(expected)
-    assert all(0 <= getattr(score, name) <= 100 for name in RATES[:-1])
+    assert all(0 <= score[name] <= 100 for name in RATES if METRICS[name].unit == "%")
 
 
 @given(problems, st.randoms())
@@ -139,7 +139,7 @@ def test_rates_of_many_resamples_at_once():
 @pytest.mark.parametrize("captions", [[], [{"image_id": 1, "caption": ""}], [{"image_id": 1, "caption": "a thing"}]])
 def test_empty_denominators_give_zero(captions):
     score = ChairScorer({1: []}).score(captions)
-    assert [getattr(score, name) for name in RATES[:-1]] == [0.0] * 5
+    assert {score[name] for name in RATES if METRICS[name].unit == "%"} == {0.0}
     assert score.captions == len(captions)
 
 

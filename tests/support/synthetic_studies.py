@@ -34,20 +34,23 @@ def trial(
 
 def scores(chair_s: float, f1: float, images: int = 500) -> Scores:
     """Scores at a place of the plane."""
-    return Scores(
-        chair_s=chair_s, chair_i=chair_s / 3, precision=f1 - 1, recall=f1 + 1, f1=f1, mean_words=90.0, images=images
-    )
+    return Scores(**_rates(chair_s=chair_s, precision=f1 - 1, recall=f1 + 1, f1=f1, mean_words=90.0), images=images)
+
+
+def _rates(**known: float) -> dict[str, float]:
+    """Metrics of which only some matter."""
+    return dict.fromkeys(METRICS, known["chair_s"] / 3) | known
 
 
 def cut_curve(*cuts: tuple[float, float, float]) -> list[CutBaseline]:
     """The baseline cut to 1, 2, ... sentences, each with (words, CHAIR_S, F1)."""
     return [
         CutBaseline(
-            chair_s=chair_s, chair_i=chair_s / 3, precision=100.0 - 4 * n, recall=40.0 + 8 * n, f1=f1,
-            mean_words=words, sentences=n,
+            **_rates(chair_s=chair_s, precision=100.0 - 4 * n, recall=40.0 + 8 * n, f1=f1, mean_words=words),
+            sentences=n,
         )
         for n, (words, chair_s, f1) in enumerate(cuts, 1)
-    ]  # fmt: skip
+    ]
 
 
 def study(
