@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -18,7 +18,7 @@ from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
 from kvtune.captioning.prompts import Prompts, check_window
-from kvtune.captioning.request import Caption, CaptionRequest
+from kvtune.captioning.request import Caption, CaptionRequest, Work
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
@@ -86,7 +86,9 @@ class Captioner:
         """Give no captions for requests of ``tag`` any more; the lanes they hold are free."""
         self._withdrawn.add(tag)
 
-    def run(self, requests: Iterable[CaptionRequest]) -> Iterator[Caption]:
+    def run(
+        self, requests: Iterable[CaptionRequest], on_work: Callable[[Work], None] = lambda work: None
+    ) -> Iterator[Caption]:
         """Captions as they finish, in no fixed order.
 
         Parameters
@@ -94,6 +96,9 @@ class Captioner:
         requests
             Pulled from as it goes, some hundred ahead of what is decoded; requests of one image share its prefill if
             they come that close to each other.
+        on_work
+            Called with what is done so far after each batch of prompts and each step. What it raises ends the run;
+            captions that have ended are given before.
 
         Raises
         ------
@@ -112,6 +117,7 @@ class Captioner:
         self.steps = 0
         log.info("decoding %s", plan)
         withdrawn, exhausted = 0, False
+        work = Work()
         decoding: Decoding | None = None
         waiting = first
         """Requests of a grid that is still to be made."""
@@ -121,6 +127,8 @@ class Captioner:
                 if decoding is None:
                     decoding = self._decoding(plan, waiting)
                     waiting = []
+                    work.in_flight = 0
+                    decoding.work, decoding.on_prompts = work, functools.partial(on_work, work)
                 scheduler = decoding.scheduler
                 if len(self._withdrawn) > withdrawn:
                     withdrawn = len(self._withdrawn)
@@ -139,18 +147,17 @@ class Captioner:
                 if exhausted and not scheduler.waiting:
                     decoding.shrink(done)
                 self.steps += decoding.advance(done)
-            except RuntimeError as error:
+            except BaseException as error:
                 if not is_out_of_memory(error):
+                    yield from self._wanted(done)
                     raise
                 if decoding is not None:
                     waiting = decoding.scheduler.requests()
                 plan = _smaller(plan)
                 withdrawn = 0
                 decoding = None  # the smaller grid is made when this one is gone, and what the error holds of it
-            except KvtuneError:
-                yield from self._wanted(done)
-                raise
             yield from self._wanted(done)
+            on_work(work)
 
     @functools.cached_property
     def _fused(self) -> FusedLayers:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kvtune.captioning.greedy import NO_TOKEN
 from kvtune.captioning.host_copy import HostCopy, Unread
-from kvtune.captioning.request import Caption, CaptionRequest, cut
+from kvtune.captioning.request import Caption, CaptionRequest, Work, cut
 from kvtune.captioning.scheduler import Placement
 from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError
@@ -78,6 +78,10 @@ class Decoding(ABC):
     ----------
     requests
         Row -> what it decodes.
+    work
+        What is done is added here.
+    on_prompts
+        Called after each batch of prompts.
     """
 
     grid: AnyGrid
@@ -88,6 +92,8 @@ class Decoding(ABC):
     ) -> None:
         self.vlm, self.prompts_of, self.max_new_tokens, self.late = vlm, prompts_of, max_new_tokens, late
         self.requests: dict[int, CaptionRequest] = {}
+        self.work = Work()
+        self.on_prompts: Callable[[], None] = lambda: None
         self._stops = vlm.family.stop_sequences(vlm)
         self._ends = np.array(vlm.eos_token_ids + [stop[-1] for stop in self._stops], dtype=int)
         self._written = np.zeros((rows, max_new_tokens), dtype=int)
@@ -137,11 +143,17 @@ class Decoding(ABC):
         """The decoder's layers as they are to run."""
         return nullcontext()
 
+    def _ran_prompts(self, count: int) -> None:
+        """So many prompts were run."""
+        self.work.prompts += count
+        self.on_prompts()
+
     def _make_room(self) -> None:  # noqa: B027 - a grid may have room for every step
         """See to it that the grid can take the next token of every row."""
 
     def _drop(self, row: int) -> None:
         """Nobody wants the caption of ``row`` any more."""
+        self.work.in_flight -= int(self._lengths[row])
         del self.requests[row]
 
     def _end(self, row: int) -> None:
@@ -185,6 +197,8 @@ class Decoding(ABC):
             )
         self._written[rows, self._lengths[rows]] = tokens
         self._lengths[rows] += 1
+        self.work.tokens += len(rows)
+        self.work.in_flight += len(rows)
         at_limit = self._lengths[rows] == self._limits[rows]
         captions = []
         for row in rows[at_limit | np.isin(tokens, self._ends)].tolist():

@@ -79,4 +79,5 @@ class GroupDecoding(Decoding):
             for copies, prefix in zip(batch, prefixes, strict=True):
                 for group in copies:
                     self.grid.load(group, prefix)
+            self._ran_prompts(len(batch))
         return starts

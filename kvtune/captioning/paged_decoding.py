@@ -96,6 +96,7 @@ class PagedDecoding(Decoding):
                 methods = [request_of[image].method for image in batch]
                 for image, prefix in zip(batch, prefill(self.vlm, prompts, methods), strict=True):
                     self.grid.load(image, prefix)
+                self._ran_prompts(len(batch))
         fitting = [placement for placement in starts if placement.image not in refused]
         begun = fitting[: self.grid.pages.free]
         rows = {placement.row for placement in begun}

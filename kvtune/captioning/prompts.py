@@ -82,9 +82,8 @@ class Prompts:
 
     def _embed(self, images: Sequence[Image.Image]) -> list[Prompt]:
         """Run everything that comes before the decoder, for images as one batch."""
-        inputs = self.vlm.prepare(images, self.prompt)
         self.embedded += len(images)
-        return self.vlm.family.decoder_inputs(self.vlm, inputs)
+        return self.vlm.family.decoder_inputs(self.vlm, images, self.prompt)
 
 
 def check_window(vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int) -> None:

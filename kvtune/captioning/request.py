@@ -14,6 +14,25 @@ from kvtune.methods import Method
 FinishReason = Literal["eos", "length", "stop"]
 
 
+@dataclasses.dataclass
+class Work:
+    """What a run has done so far.
+
+    Attributes
+    ----------
+    prompts
+        Prompts that were run.
+    tokens
+        Tokens that were written.
+    in_flight
+        Those of them that belong to captions which have not ended.
+    """
+
+    prompts: int = 0
+    tokens: int = 0
+    in_flight: int = 0
+
+
 @dataclasses.dataclass(frozen=True)
 class CaptionRequest:
     """One caption to write.

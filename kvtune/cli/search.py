@@ -111,6 +111,11 @@ def search(
     kvtune search --model demo --trials 12 --study next --from kept --timeout 90m
     """
     from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.search.budget import parse_duration
+    from kvtune.study.deadline import Deadline
+
+    # The time that it takes to load what follows counts too.
+    deadline = Deadline(None if timeout is None else parse_duration(timeout))
     from kvtune.report.data.document import study_document
     from kvtune.report.terminal import facts
     from kvtune.report.terminal.live import view_for
@@ -140,11 +145,10 @@ def search(
         race_confidence=race_confidence if race else None,
         min_f1=min_f1,
         min_words=min_words,
-        timeout=timeout,
         start_from=start_from,
     )
     try:
-        summary = run(options, view_for(err()))
+        summary = run(options, view_for(err()), deadline)
     except KeyboardInterrupt:
         raise stopped() from None
     chosen = facts.choice(summary)

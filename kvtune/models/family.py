@@ -62,25 +62,35 @@ class Family(ABC):
         """Where the prompt's visual tokens are: a boolean mask [rows, prompt tokens]."""
         return (inputs["input_ids"] == vlm.hf_model.config.image_token_id) & inputs["attention_mask"].bool()
 
-    def places(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Tensor] | None:
-        """Where in the picture each row's visual tokens are, as in :class:`VisualTokens`; None if it is nowhere."""
+    def places(
+        self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], images: Sequence[Image.Image]
+    ) -> list[Tensor] | None:
+        """Where in the picture each row's visual tokens are, as in :class:`VisualTokens`; None if it is not known."""
         return None
 
     def seen(self, vlm: VisionLanguageModel, image: Image.Image) -> Image.Image:
         """The part of an image that the model sees, stretched or not: the picture that :meth:`places` are in."""
         return image
 
-    def decoder_inputs(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Prompt]:
-        """What the text decoder takes for each row of :meth:`prepare`, as ``generate()`` hands it over.
+    def decoder_inputs(
+        self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str | None = None
+    ) -> list[Prompt]:
+        """What the text decoder takes for each of some images, as ``generate()`` hands it over.
+
+        Parameters
+        ----------
+        images, prompt
+            As for :meth:`VisionLanguageModel.prepare`.
 
         Raises
         ------
         RequestError
-            If the model hands its decoder something that is not known here.
+            If an image cannot be taken, or the model hands its decoder something that is not known here.
         """
+        inputs = vlm.prepare(images, prompt)
         with recorded_decoder(vlm.hf_model) as calls:
             vlm.hf_model.generate(**inputs, max_new_tokens=2, eos_token_id=None, use_cache=True)
-        places = self.places(vlm, inputs)
+        places = self.places(vlm, inputs, images)
         visual = [
             VisualTokens(mask[kept.bool()], places[row].to(mask.device) if places is not None else None)
             for row, (mask, kept) in enumerate(

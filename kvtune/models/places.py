@@ -38,5 +38,17 @@ def tile_places(tiles: tuple[int, int], side: int, size: tuple[int, int]) -> Ten
     return in_picture.view(tiles[0], side, tiles[1], side, 2).transpose(1, 2).reshape(-1, side * side, 2)
 
 
+def tiles_then_whole(rows: int, columns: int, side: int) -> Tensor:
+    """Places of a picture that was stretched over tiles: tile by tile, each row by row, then the whole picture.
+
+    With fewer than two tiles there is the whole picture alone.
+    """
+    whole = grid_places(side, side)
+    if rows * columns < 2:
+        return whole
+    tiles = tile_places((rows, columns), side, (rows, columns))
+    return torch.cat([tiles.reshape(-1, 2), whole])
+
+
 def _centres(count: int) -> Tensor:
     return (torch.arange(count) + 0.5) / count

@@ -49,6 +49,8 @@ _CONVERT = (
     "--checkpoint prerained_minigpt4_7b.pth"
 )
 
+_ONE_VISION = "LLaVA-OneVision"
+
 PUBLISHED = (
     PublishedModel("demo", "demo", "Demo", preset="demo"),
     PublishedModel("llava-1.5", "llava-1.5", "LLaVA-1.5", "llava-hf/llava-1.5-7b-hf", 7.06, 13.2, "llava-1.5"),
@@ -62,6 +64,18 @@ PUBLISHED = (
     PublishedModel("qwen3-vl", "qwen3-vl", "Qwen3-VL", "Qwen/Qwen3-VL-8B-Instruct", 8.77, 16.3),
     PublishedModel("qwen3-vl-4b", "qwen3-vl", "Qwen3-VL", "Qwen/Qwen3-VL-4B-Instruct", 4.44, 8.3),
     PublishedModel("qwen3-vl-2b", "qwen3-vl", "Qwen3-VL", "Qwen/Qwen3-VL-2B-Instruct", 2.13, 4.0),
+    PublishedModel("internvl3.5", "internvl3.5", "InternVL3.5", "OpenGVLab/InternVL3_5-8B-HF", 8.53, 15.9),
+    PublishedModel("internvl3.5-4b", "internvl3.5", "InternVL3.5", "OpenGVLab/InternVL3_5-4B-HF", 4.73, 8.8),
+    PublishedModel(
+        "llava-onevision", "llava-onevision", _ONE_VISION, "llava-hf/llava-onevision-qwen2-7b-ov-hf", 8.03, 15.0
+    ),
+    PublishedModel(
+        "llava-onevision-0.5b", "llava-onevision", _ONE_VISION, "llava-hf/llava-onevision-qwen2-0.5b-ov-hf", 0.89, 1.7
+    ),
+    PublishedModel("gemma3", "gemma3", "Gemma 3", "google/gemma-3-4b-it", 4.3, 8.0),
+    PublishedModel("gemma3-12b", "gemma3", "Gemma 3", "google/gemma-3-12b-it", 12.19, 22.7),
+    PublishedModel("gemma3-27b", "gemma3", "Gemma 3", "google/gemma-3-27b-it", 27.43, 51.1),
+    PublishedModel("smolvlm2", "smolvlm2", "SmolVLM2", "HuggingFaceTB/SmolVLM2-2.2B-Instruct", 2.25, 4.2),
 )
 
 MODELS = {model.name: model for model in PUBLISHED}

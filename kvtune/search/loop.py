@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kvtune.chair import save_ground_truth
 from kvtune.errors import KvtuneError
-from kvtune.search.budget import Deadline, cost
+from kvtune.search.budget import cost
 from kvtune.search.race import FirstImages, Heat
 from kvtune.search.rounds import Plan
 from kvtune.search.view import View
@@ -19,6 +19,7 @@ from kvtune.statistics.front import front
 from kvtune.statistics.racing import Race, race_counts
 from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, count_captions, salvage
 from kvtune.study.captioning import CaptionWriter, caption_images
+from kvtune.study.deadline import Deadline, Waves
 from kvtune.study.judged import lost_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.optuna_copy import optuna_copy
@@ -74,7 +75,7 @@ class Search:
         files = dict(images)
         self._images = [(image_id, files[image_id]) for image_id in self._order]
         self._race = manifest.race
-        self._deadline = deadline or Deadline()
+        self._waves = Waves(deadline or Deadline())
         self._counted: dict[int, NDArray[np.int64]] = {}
         self._ids = [image_id for image_id, _ in images]
         self._scoring = scoring
@@ -109,7 +110,7 @@ class Search:
             return False
         self._set_reference_point()
         while self._ledger.finished < trials:
-            if self._deadline.is_over():
+            if self._waves.size() == 0:
                 return False
             running = self._ledger.running or self._ask(trials)
             if not running:
@@ -150,8 +151,7 @@ class Search:
                     self._view.started(number, len(logs[number]))
                 methods = {number: self._method(number) for number in numbers}
                 images, written = self._images[:count], self._view.caption
-                is_over = self._deadline.is_over
-                failures = caption_images(self._captioner, images, methods, logs, written, is_over=is_over)
+                failures = caption_images(self._captioner, images, methods, logs, written, waves=self._waves)
                 if failures:
                     number, reason = next(iter(failures.items()))
                     raise KvtuneError(f"captioning trial {number} again failed: {reason}; its scores stay as they are")
@@ -211,12 +211,12 @@ class Search:
                     self._meter.to_come -= len(self._order) - len(logs[number])
                     self._view.stopped(number, len(self._order) - len(logs[number]))
 
-            if unfinished and not self._deadline.is_over():
+            if unfinished and self._waves.size() != 0:
                 for number in unfinished:
                     self._view.started(number, len(logs[number]))
                 self._meter.start()
                 failures = caption_images(
-                    self._captioner, self._images, unfinished, logs, written, stopped, self._deadline.is_over
+                    self._captioner, self._images, unfinished, logs, written, stopped, self._waves
                 )
             if not all(log.has_all(self._order) for n, log in logs.items() if n not in stopped and n not in failures):
                 return False

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
 from kvtune.coco import Subset
-from kvtune.errors import RequestError
+from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import check_path
 from kvtune.models.options import ModelOptions, parse_lanes
-from kvtune.search.budget import Deadline, parse_duration
 from kvtune.search.loop import Search
 from kvtune.search.view import View
 from kvtune.search.warm_start import other_front, start_from
@@ -22,6 +21,7 @@ from kvtune.spaces import SearchSpace, load_space, space_for
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.statistics.racing import Race
 from kvtune.study.constraints import check_floor
+from kvtune.study.deadline import Deadline, TimeIsUp
 from kvtune.study.lock import locked
 from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
 from kvtune.study.optuna_copy import check_storage
@@ -62,32 +62,43 @@ class Options:
     race_confidence: float | None = RACE_CONFIDENCE
     min_f1: str | None = None
     min_words: str | None = None
-    timeout: str | None = None
     start_from: str | None = None
 
 
-def search(options: Options, view: View) -> StudySummary:
+def search(options: Options, view: View, deadline: Deadline | None = None) -> StudySummary:
     """Run a study until it holds ``options.trials`` finished trials; begin it, or go on where it stopped.
-
-    With ``options.timeout`` it may end before that, and the same call goes on.
 
     Parameters
     ----------
     view
         Shows what happens.
+    deadline
+        When to end, however far it is; the same call goes on.
 
     Raises
     ------
     RequestError
         If something asked for is wrong or missing, or would mix two fingerprints in one study; nothing long was done.
     KvtuneError
-        If it fails midway; the same call goes on from there.
+        If it fails midway, or the deadline comes before the first caption; the same call goes on from there.
     """
-    from kvtune.captioning import open_captioner
-
     folder = _check(options)
-    deadline = Deadline(None if options.timeout is None else parse_duration(options.timeout))
+    try:
+        _search(options, view, folder, deadline or Deadline())
+    except TimeIsUp:
+        raise KvtuneError(
+            "the time of --timeout was over before the first caption, for making ready takes longer; give it more"
+        ) from None
+    return summarize(folder)
+
+
+def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadline) -> None:
+    """Make ready, which the deadline cuts short wherever it is, then search, which keeps what is whole by then."""
     with ExitStack() as stack:
+        making_ready = stack.enter_context(ExitStack())
+        making_ready.enter_context(deadline.enforced())
+        from kvtune.captioning import open_captioner
+
         begun = None
         if folder.exists():
             stack.enter_context(locked(folder.path))
@@ -126,12 +137,12 @@ def search(options: Options, view: View) -> StudySummary:
             manifest = manifest.model_copy(update={"start": start})
             for note in notes:
                 view.note(note)
+        making_ready.close()
         manifest.save(folder)
         view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")
         truth = data.ground_truth()
         search = Search(folder, manifest, captioner, tune_images, scoring, view, options.storage, deadline, truth)
         search.run(options.trials)
-    return summarize(folder)
 
 
 def _check(options: Options) -> StudyFolder:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,11 +11,13 @@ from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions, ModelOptions
 from kvtune.study.caption_log import CaptionLog
+from kvtune.study.deadline import Deadline, TimeIsUp, Waves
 from kvtune.study.manifest import Manifest
 from kvtune.study.subsets import Image, coco_of
 
 if TYPE_CHECKING:
     from kvtune.captioning import CaptionRequest
+    from kvtune.captioning.request import Work
     from kvtune.methods import Method
 
 
@@ -25,8 +28,8 @@ Number = int | None
 class CaptionWriter(Protocol):
     """What a search needs of :class:`kvtune.captioning.Captioner`."""
 
-    def run(self, requests: Iterable[Any]) -> Iterator[Any]:
-        """Captions as they finish, in any order."""
+    def run(self, requests: Iterable[Any], on_work: "Callable[[Work], None]" = ...) -> Iterator[Any]:
+        """Captions as they finish, in any order; ``on_work`` is called several times a caption."""
 
     def withdraw(self, tag: Any) -> None:
         """Give no captions for requests of ``tag`` any more."""
@@ -39,7 +42,8 @@ def caption_images(
     logs: Mapping[Number, CaptionLog],
     on_caption: Callable[[Number], None],
     stopped: Set[Number] = frozenset(),
-    is_over: Callable[[], bool] = lambda: False,
+    waves: Waves | None = None,
+    on_work: "Callable[[Work], None]" = lambda work: None,
 ) -> dict[Number, str]:
     """Caption every image with every method, except what the logs hold already.
 
@@ -58,8 +62,11 @@ def caption_images(
         Called with the trial's number after each caption.
     stopped
         Trials that want no more captions; may grow while ``on_caption`` is called.
-    is_over
-        Whether to end now, asked after each caption; captions in flight are then lost.
+    waves
+        How many captions to begin at once, so that they are whole before a deadline; at the deadline itself those in
+        flight are lost.
+    on_work
+        Called with what the engine has done so far, several times a caption.
 
     Returns
     -------
@@ -72,20 +79,39 @@ def caption_images(
         If captioning fails for a reason that is no trial's own: an image, the disk, the device.
     """
 
+    waves = waves or Waves(Deadline())
+    deadline = waves.deadline
+
+    def worked(work: "Work") -> None:
+        on_work(work)
+        deadline.check()
+
     def run(some: "Mapping[Number, Method | None]") -> None:
-        withdrawn: set[Number] = set()
-        for caption in captioner.run(_requests(images, some, logs, stopped)):
-            if caption.tag not in stopped:
-                logs[caption.tag].append(caption.image_id, caption.text, len(caption.token_ids), caption.finish_reason)
-                on_caption(caption.tag)
-            for number in stopped - withdrawn:
-                captioner.withdraw(number)
-                withdrawn.add(number)
-            if is_over():
+        while (size := waves.size()) != 0:
+            requests = _Counted(islice(_requests(images, some, logs, stopped), size))
+            captions = 0
+            for caption in captioner.run(requests, worked):
+                if caption.tag not in stopped:
+                    keep(caption)
+                    captions += 1
+                deadline.check()
+            waves.ended(captions)
+            if size is None or requests.count < size:
                 return
+
+    withdrawn: set[Number] = set()
+
+    def keep(caption: Any) -> None:
+        logs[caption.tag].append(caption.image_id, caption.text, len(caption.token_ids), caption.finish_reason)
+        on_caption(caption.tag)
+        for number in stopped - withdrawn:
+            captioner.withdraw(number)
+            withdrawn.add(number)
 
     try:
         run(methods)
+        return {}
+    except TimeIsUp:
         return {}
     except KvtuneError as error:
         raise _stopped(error) from error
@@ -94,8 +120,10 @@ def caption_images(
     failures: dict[Number, Exception] = {}
     for number, method in methods.items():
         try:
-            if number not in stopped and not is_over():
+            if number not in stopped:
                 run({number: method})
+        except TimeIsUp:
+            return {}
         except KvtuneError as error:
             raise _stopped(error) from error
         except Exception as error:
@@ -103,6 +131,19 @@ def caption_images(
     if None in failures or (failures and not _works_without_method(captioner, images[0])):
         raise _stopped(failures.get(None, together)) from together
     return {number: _reason(error) for number, error in failures.items()}
+
+
+class _Counted(Iterator["CaptionRequest"]):
+    """Requests, and how many of them were asked for."""
+
+    def __init__(self, requests: "Iterator[CaptionRequest]") -> None:
+        self.count = 0
+        self._requests = requests
+
+    def __next__(self) -> "CaptionRequest":
+        request = next(self._requests)
+        self.count += 1
+        return request
 
 
 def _requests(

@@ -289,3 +289,63 @@ def test_logits_that_are_no_numbers_end_the_run(paged, number, monkeypatch):
     finally:
         hook.remove()
     assert [caption.image_id for caption in captions] == [41]
+
+
+def test_what_is_done_is_told_as_it_is_done():
+    """Prompts and tokens rise, those in flight end at none, and every step and batch of prompts is told of."""
+    requests = requests_of([(image, method) for image in range(5) for method in range(6)])
+    seen, ended = [], 0
+    captioner = Captioner(vlm(), max_new_tokens=20, lanes=12)
+
+    def told(work):
+        seen.append((work.prompts, work.tokens, work.in_flight, ended))
+
+    for caption in captioner.run(requests, told):
+        ended += len(caption.token_ids) + (caption.finish_reason != "length")
+    assert [each[0] for each in seen] == sorted(each[0] for each in seen) and seen[-1][0] >= 5
+    assert [each[1] for each in seen] == sorted(each[1] for each in seen)
+    steps = [each for before, each in zip([(0, 0), *seen], seen, strict=False) if each[1] > before[1]]
+    assert len(steps) >= captioner.steps > 20
+    assert all(tokens == in_flight + ended for _, tokens, in_flight, ended in steps)
+    assert seen[-1][1:] == (ended, 0, ended)
+
+
+@pytest.mark.parametrize("after", [1, 3, 10, 25])
+def test_a_run_can_be_ended_and_gives_what_has_ended_before(after):
+    requests = requests_of([(image, method) for image in range(5) for method in range(6)])
+    captions, calls = [], 0
+
+    class Enough(BaseException):
+        pass
+
+    def told(work):
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise Enough
+
+    with pytest.raises(Enough):
+        captions.extend(Captioner(vlm(), max_new_tokens=20, lanes=12).run(requests, told))
+    assert calls == after
+    check(captions, requests, "grouped", 20)
+
+
+def test_captions_that_end_in_the_step_that_fails_are_given(monkeypatch):
+    """Whatever fails, what has been written is not lost."""
+    requests = requests_of([(0, 0), (1, 1)])
+    captioner = Captioner(vlm(), max_new_tokens=4)
+    original = GroupDecoding.advance
+
+    def advance(self, done):
+        stepped = original(self, done)
+        if done:
+            raise ValueError("broken")
+        return stepped
+
+    monkeypatch.setattr(GroupDecoding, "advance", advance)
+    captions = []
+    with pytest.raises(ValueError, match="broken"):
+        for caption in captioner.run(requests):
+            captions.append(caption)
+    assert len(captions) >= 1
+    check(captions, requests, "grouped", 4)

@@ -17,11 +17,13 @@ import pytest
 import yaml
 from fake_search import FakeCaptioner, FakeRequest
 from small_coco import file_name, write_coco
+from timed_captioner import Clock
 
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.models.options import ModelOptions
 from kvtune.presets import load_preset
+from kvtune.study.deadline import Deadline
 from kvtune.study.lock import locked
 
 IMAGES = list(range(1, 41))
@@ -36,7 +38,7 @@ def coco(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """A model and a captioner that need no torch, in the place of the real ones."""
-    seen = SimpleNamespace(opened=[], dtype="float32", commits={}, fail=None)
+    seen = SimpleNamespace(opened=[], dtype="float32", commits={}, fail=None, clock=Clock())
 
     def locate(name: str) -> tuple[None, str, str]:
         if name == "no-such-model":
@@ -69,6 +71,7 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
         def finish(self, batch: list[Any]) -> Any:
             if seen.fail is not None:
                 raise seen.fail
+            seen.clock.now += 10
             for request in batch:
                 assert Path(request.image).is_file()
             yield from super().finish(batch)
@@ -225,6 +228,7 @@ ONE, TWO = "1" * 40, "2" * 40
         (["--min-f1", "high"], "'high' is no floor; write a number (72), baseline, or baseline-2"),
         (["--min-words=-5"], "'-5' is no floor"),
         (["--timeout", "soon"], "--timeout takes a time like 2h, 90m, 1h30m or 45s, not 'soon'"),
+        (["--timeout", "30"], "--timeout 30 has no unit; write 30s, 30m or 30h"),
         (["--from", "nothing"], "there is no study 'nothing'"),
     ],
 )
@@ -250,17 +254,25 @@ def test_floors_keep_trials_off_the_front(search: Any, run: Any) -> None:
 
 
 def test_a_search_ends_when_its_time_is_up_and_the_same_command_goes_on(
-    search: Any, tmp_path: Path, quick_model: SimpleNamespace
+    search: Any, quick_model: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, out, err = search("--trials", 3, "--timeout", "0.001s", "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr("kvtune.study.deadline.Deadline", lambda seconds: Deadline(seconds, quick_model.clock))
+        code, out, err = search("--trials", 3, "--timeout", "15s", "--json")
     assert code == 0
     assert "time is up after 0 of 3 finished trials; no caption is lost, and the same command goes on from here" in err
-    assert json.loads(out)["trials"] == [] and json.loads(out)["baseline"] is None
-    assert search("--trials", 3, "--timeout", "0.001s")[0] == 0
+    assert json.loads(out)["trials"] == [] and json.loads(out)["baseline"] is not None
     code, out, err = search("--trials", 3, "--timeout", "1h", "--json")
     assert code == 0 and "time is up" not in err
     other = json.loads(search("--trials", 3, "--study", "straight", "--json")[1])
     assert json.loads(out)["trials"] == other["trials"]
+
+
+def test_making_ready_is_part_of_the_time(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kvtune.study.subsets.Data.ground_truth", lambda data: time.sleep(60))
+    over = "the time of --timeout was over before the first caption, for making ready takes longer; give it more"
+    assert refused(search("--timeout", "0.1s"), 1) == f"kvtune: {over}"
+    assert not Path("studies").exists()
 
 
 def test_a_search_begins_with_the_front_of_another(search: Any, tmp_path: Path) -> None:

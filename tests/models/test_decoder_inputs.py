@@ -42,7 +42,7 @@ def test_recording_leaves_the_model_as_it_was(loaded):
 def test_deepstack_features_are_kept_and_matter(loaded, monkeypatch):
     vlm = loaded("qwen3-vl")
     inputs = vlm.prepare(pictures())
-    prompts = vlm.family.decoder_inputs(vlm, inputs)
+    prompts = vlm.family.decoder_inputs(vlm, pictures())
     assert [one.deepstack.shape for one in prompts] == [(2, int(one.visual.mask.sum()), 32) for one in prompts]
     with recorded_decoder(vlm.hf_model) as calls:
         generate(vlm, inputs, max_new_tokens=1)
@@ -74,9 +74,9 @@ def test_deepstack_features_are_kept_and_matter(loaded, monkeypatch):
 def test_rows_of_one_batch_are_the_prompts_of_each_alone(loaded):
     for name in ("qwen3-vl", "llava-next", "instructblip"):
         vlm = loaded(name)
-        together = vlm.family.decoder_inputs(vlm, vlm.prepare(pictures()))
+        together = vlm.family.decoder_inputs(vlm, pictures())
         for one, picture in zip(together, pictures(), strict=True):
-            (alone,) = vlm.family.decoder_inputs(vlm, vlm.prepare([picture]))
+            (alone,) = vlm.family.decoder_inputs(vlm, [picture])
             assert one.length == alone.length and one.next_position == alone.next_position
             for ours, its in zip(one.tensors, alone.tensors, strict=True):
                 torch.testing.assert_close(ours, its, rtol=0, atol=1e-9, equal_nan=True)
@@ -149,56 +149,60 @@ def test_a_grid_is_read_row_by_row():
 HAVE_PLACES = ["llava-1.5", "llava-next", "qwen2.5-vl", "qwen3-vl"]
 
 
-def shallow(vlm):
-    """The vision tower without its attention, so that a token depends on its own part of the picture alone."""
-    for module in vlm.hf_model.modules():
-        for name, parts in list(module.named_children()):
-            if isinstance(parts, torch.nn.ModuleList) and name in ("layers", "blocks") and module is not vlm.decoder:
-                yield module, name
-
-
 @pytest.mark.parametrize("size", [(64, 64), (100, 50), (45, 120)], ids=str)
 @pytest.mark.parametrize("name", HAVE_PLACES)
-def test_a_token_is_where_a_change_of_the_picture_changes_it(loaded, monkeypatch, name, size):
+def test_a_token_is_where_a_change_of_the_picture_changes_it(loaded, name, size):
+    check_places(loaded(name), size)
+
+
+def towers_without_attention(vlm):
+    """Lists of layers by which a visual token sees other parts of the picture than its own."""
+    for module in vlm.hf_model.modules():
+        for name, parts in module.named_children():
+            is_tower = name in ("layers", "layer", "blocks") and module is not vlm.decoder
+            if isinstance(parts, torch.nn.ModuleList) and is_tower:
+                yield from parts
+
+
+def check_places(vlm, size):
     """A token whose place lies well within a painted square changes; one that lies well outside does not."""
-    vlm = loaded(name)
-    for module, attribute in shallow(vlm):
-        for layer in getattr(module, attribute):
-            monkeypatch.setattr(layer, "forward", lambda hidden, *arguments, **keywords: hidden, raising=False)
-    random = np.random.default_rng(1)
-    picture = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    (before,) = vlm.family.decoder_inputs(vlm, vlm.prepare([picture]))
-    places = before.visual.places
-    assert places.dtype == torch.float32
-    known = places.isfinite().all(1)
-    assert (places[known] >= 0).all() and (places[known] <= 1).all() and known.any()
-    seen = vlm.family.seen(vlm, picture)
-    left, top = (picture.width - seen.width) // 2, (picture.height - seen.height) // 2
-    inside = outside = 0
-    for x, y in ((0.3, 0.3), (0.6, 0.35), (0.5, 0.8)):
-        painted = picture.copy()
-        box = [left + (x - 0.2) * seen.width, top + (y - 0.2) * seen.height,
-               left + (x + 0.2) * seen.width, top + (y + 0.2) * seen.height]  # fmt: skip
-        painted.paste((0, 255, 0), tuple(map(round, box)))
-        (after,) = vlm.family.decoder_inputs(vlm, vlm.prepare([painted]))
-        changed = (before.embeddings - after.embeddings)[before.visual.mask].abs().amax(1) > 1e-9
-        far = (places - torch.tensor([x, y])).abs().amax(1)
-        assert changed[known & (far < 0.1)].all() and not changed[known & (far > 0.48)].any()
-        assert not changed[~known].any()
-        inside, outside = inside + int((far < 0.1).sum()), outside + int((far > 0.48).sum())
-    assert inside and outside
+    with pytest.MonkeyPatch.context() as patch:
+        for layer in towers_without_attention(vlm):
+            patch.setattr(layer, "forward", lambda hidden, *arguments, **keywords: hidden, raising=False)
+        random = np.random.default_rng(1)
+        picture = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+        (before,) = vlm.family.decoder_inputs(vlm, [picture])
+        places = before.visual.places
+        assert places.dtype == torch.float32
+        known = places.isfinite().all(1)
+        assert (places[known] >= 0).all() and (places[known] <= 1).all() and known.any()
+        seen = vlm.family.seen(vlm, picture)
+        left, top = (picture.width - seen.width) // 2, (picture.height - seen.height) // 2
+        inside = outside = 0
+        for x, y in ((0.3, 0.3), (0.6, 0.35), (0.5, 0.8)):
+            painted = picture.copy()
+            sides = ((left, seen.width, x - 0.2), (top, seen.height, y - 0.2), (left, seen.width, x + 0.2),
+                     (top, seen.height, y + 0.2))  # fmt: skip
+            painted.paste((0, 255, 0), tuple(round(start + length * share) for start, length, share in sides))
+            (after,) = vlm.family.decoder_inputs(vlm, [painted])
+            changed = (before.embeddings - after.embeddings)[before.visual.mask].abs().amax(1) > 1e-9
+            far = (places - torch.tensor([x, y])).abs().amax(1)
+            assert changed[known & (far < 0.1)].all() and not changed[known & (far > 0.56)].any()
+            assert not changed[~known].any()
+            inside, outside = inside + int((far < 0.1).sum()), outside + int((far > 0.56).sum())
+        assert inside and outside
 
 
 def test_q_former_tokens_have_no_places(loaded):
     for name in ("instructblip", "minigpt4"):
         vlm = loaded(name)
-        (one,) = vlm.family.decoder_inputs(vlm, vlm.prepare(pictures()[:1]))
+        (one,) = vlm.family.decoder_inputs(vlm, pictures()[:1])
         assert one.visual.places is None and int(one.visual.mask.sum()) == 4
 
 
 def test_line_ends_of_llava_next_have_no_place(loaded):
     vlm = loaded("llava-next")
-    for one, inputs in ((picture, vlm.prepare([picture])) for picture in pictures()):
-        (found,) = vlm.family.decoder_inputs(vlm, inputs)
+    for one in pictures():
+        (found,) = vlm.family.decoder_inputs(vlm, [one])
         ends = (found.embeddings[found.visual.mask] == vlm.hf_model.model.image_newline).all(1)
         assert torch.equal(found.visual.places.isnan().any(1), ends) and ends.any(), one.size

@@ -43,10 +43,6 @@ def generate(vlm, inputs, **settings):
     return output[:, inputs["input_ids"].shape[1] :].tolist()
 
 
-def decoder_inputs(vlm, inputs):
-    return vlm.family.decoder_inputs(vlm, inputs)
-
-
 def first_position(vlm, inputs):
     """Rotary position after the prompt of one row; an image of Qwen's takes as many as its longer side has tokens."""
     if "image_grid_thw" not in inputs:
@@ -71,7 +67,8 @@ def test_visual_tokens_are_where_the_image_enters(loaded, name):
     """Another image changes the decoder's input there and nowhere else, but for LLaVA-NeXT's line ends."""
     vlm = loaded(name)
     inputs, others = vlm.prepare(pictures(0)), vlm.prepare(pictures(1))
-    for one, other in zip(decoder_inputs(vlm, inputs), decoder_inputs(vlm, others), strict=True):
+    prompts = [vlm.family.decoder_inputs(vlm, pictures(seed)) for seed in (0, 1)]
+    for one, other in zip(*prompts, strict=True):
         changed, visual = (one.embeddings != other.embeddings).any(-1), one.visual.mask
         same = one.embeddings[visual & ~changed]
         if name == "llava-next":
@@ -90,7 +87,7 @@ def test_the_decoder_takes_what_generate_gives_it(loaded, name):
     inputs = vlm.prepare(pictures())
     expected = generate(vlm, inputs)
     cache, mask, written = DynamicCache(config=vlm.decoder.config), inputs["attention_mask"], []
-    prompts = decoder_inputs(vlm, inputs)
+    prompts = vlm.family.decoder_inputs(vlm, pictures())
     positions = torch.tensor([prompt.next_position for prompt in prompts])
     with torch.no_grad():
         hidden = vlm.decoder(**put_together(prompts), **{CACHE: cache}, use_cache=True).last_hidden_state

@@ -50,7 +50,7 @@ def test_the_question_reaches_the_q_former(loaded):
     vlm = loaded("instructblip")
     model = vlm.hf_model
     questions = ("Please describe this cat", "Please describe this dog")
-    cat, dog = (vlm.family.decoder_inputs(vlm, vlm.prepare([IMAGE], each))[0].embeddings for each in questions)
+    cat, dog = (vlm.family.decoder_inputs(vlm, [IMAGE], each)[0].embeddings for each in questions)
     with torch.no_grad():
         inputs = vlm.prepare([IMAGE], "Please describe this dog")
         image = model.vision_model(pixel_values=inputs["pixel_values"]).last_hidden_state

@@ -58,7 +58,9 @@ def shard(folder):
 def test_every_family_says_what_it_is():
     names = list(MODELS)
     older = ["demo", "llava-1.5", "llava-1.5-13b", "minigpt4", "instructblip", "llava-next", "qwen2.5-vl"]
-    assert names == [*older, "qwen3-vl", "qwen3-vl-4b", "qwen3-vl-2b"]
+    newer = ["qwen3-vl", "qwen3-vl-4b", "qwen3-vl-2b", "internvl3.5", "internvl3.5-4b", "llava-onevision"]
+    newer += ["llava-onevision-0.5b", "gemma3", "gemma3-12b", "gemma3-27b", "smolvlm2"]
+    assert names == [*older, *newer]
     for family in all_families():
         assert family.title and family.default_prompt == "Please describe this image in detail."
         assert MODELS[family.name].family == family.name

@@ -9,6 +9,7 @@ import torch
 from graph_like import like_a_gpu
 from newer_checkpoints import IM_TEMPLATE, NEWER
 from PIL import Image
+from test_decoder_inputs import check_places
 from test_families import METHODS, STEPS, generate, pictures
 
 from kvtune.captioning import Captioner, CaptionRequest
@@ -56,9 +57,9 @@ def test_captions_equal_generate(newer, name, replayed, monkeypatch):
 @pytest.mark.parametrize("name", NEWER)
 def test_rows_of_one_batch_are_the_prompts_of_each_alone(newer, name):
     vlm = newer(name)
-    together = vlm.family.decoder_inputs(vlm, vlm.prepare(pictures()))
+    together = vlm.family.decoder_inputs(vlm, pictures())
     for one, picture in zip(together, pictures(), strict=True):
-        (alone,) = vlm.family.decoder_inputs(vlm, vlm.prepare([picture]))
+        (alone,) = vlm.family.decoder_inputs(vlm, [picture])
         assert one.length == alone.length and torch.equal(one.visual.mask, alone.visual.mask)
         torch.testing.assert_close(one.embeddings, alone.embeddings, rtol=0, atol=1e-9)
 
@@ -66,16 +67,33 @@ def test_rows_of_one_batch_are_the_prompts_of_each_alone(newer, name):
 @pytest.mark.parametrize("name", NEWER)
 def test_visual_tokens_are_where_the_image_enters(newer, name):
     vlm = newer(name)
-    one, other = (vlm.family.decoder_inputs(vlm, vlm.prepare([pictures(seed)[0]]))[0] for seed in (0, 1))
+    one, other = (vlm.family.decoder_inputs(vlm, [pictures(seed)[0]])[0] for seed in (0, 1))
     changed = (one.embeddings != other.embeddings).any(-1)
     assert changed.any() and not (changed & ~one.visual.mask).any()
     ends = name == "llava_onevision"  # whose lines have ends
     assert ends or torch.equal(changed, one.visual.mask)
 
 
+HAVE_PLACES = ["internvl", "llava_onevision", "gemma3", "smolvlm"]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 50), (45, 120), (300, 100)], ids=str)
+@pytest.mark.parametrize("name", HAVE_PLACES)
+def test_a_token_is_where_a_change_of_the_picture_changes_it(newer, name, size):
+    check_places(newer(name), size)
+
+
+def test_tokens_of_families_that_nobody_named_have_no_places(newer):
+    for name in sorted(NEWER.keys() - HAVE_PLACES):
+        vlm = newer(name)
+        assert vlm.family.name == vlm.family.title == name
+        (prompt,) = vlm.family.decoder_inputs(vlm, pictures()[:1])
+        assert prompt.visual.places is None
+
+
 def test_image_tokens_of_gemma_see_each_other(newer):
     vlm = newer("gemma3")
-    (prompt,) = vlm.family.decoder_inputs(vlm, vlm.prepare(pictures()[:1]))
+    (prompt,) = vlm.family.decoder_inputs(vlm, pictures()[:1])
     first, end = prompt.visual.first, prompt.visual.end
     for seen in prompt.attention.values():
         assert seen[first:end, first:end].all()
@@ -85,7 +103,7 @@ def test_image_tokens_of_gemma_see_each_other(newer):
     assert set(prompt.attention) == {"full_attention", "sliding_attention"}
 
 
-@pytest.mark.parametrize("window", [16, 50, 52])
+@pytest.mark.parametrize("window", [16, 60, 72])
 def test_sliding_layers_are_honoured_or_refused(newer, window):
     """With ``generate()`` a window may be shorter than the prompt; the engine, which reads all, says what fits."""
     vlm, picture = newer("gemma3", window=window), pictures()[0]

@@ -53,8 +53,8 @@ def test_the_end_of_text_tokens_are_the_checkpoints(loaded):
 
 def test_positions_count_text_on_all_axes_and_images_on_a_grid(loaded):
     vlm = loaded("qwen2.5-vl")
-    inputs = vlm.prepare([Image.new("RGB", (48, 32)), Image.new("RGB", (16, 48))])
-    prompts = vlm.family.decoder_inputs(vlm, inputs)
+    images = [Image.new("RGB", (48, 32)), Image.new("RGB", (16, 48))]
+    inputs, prompts = vlm.prepare(images), vlm.family.decoder_inputs(vlm, images)
     for row, (height, width) in enumerate([(4, 6), (6, 2)]):
         expected, place = [], 0
         for token in inputs["input_ids"][row][inputs["attention_mask"][row].bool()].tolist():

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from kvtune.chair import CaptionCounts
-from kvtune.search.budget import Deadline
 from kvtune.search.loop import Search
 from kvtune.search.view import View
 from kvtune.spaces import SearchSpace, default_space
 from kvtune.statistics.racing import Race
+from kvtune.study.deadline import Deadline
 from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, Start, versions
 from kvtune.study.study_folder import StudyFolder
 
@@ -98,7 +98,7 @@ class FakeCaptioner:
     def withdraw(self, tag: Any) -> None:
         self.withdrawn.add(tag)
 
-    def run(self, requests: Iterable[Any]) -> Iterator[Any]:
+    def run(self, requests: Iterable[Any], on_work: Callable[[Any], None] = lambda work: None) -> Iterator[Any]:
         waiting: list[Any] = []
         for request in requests:
             self.asked.append((request.tag, request.image_id))

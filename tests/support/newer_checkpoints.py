@@ -117,7 +117,7 @@ def save_llava_onevision(folder: Path, seed: int = 1, **how: Any) -> Path:
 
 
 def save_gemma3(folder: Path, seed: int = 0, window: int = 256, **how: Any) -> Path:
-    """Gemma 3: four visual tokens that see each other both ways, two sliding layers to one that sees all."""
+    """Gemma 3: sixteen visual tokens that see each other both ways, two sliding layers to one that sees all."""
     names = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
     tokenizer = byte_tokenizer(tuple(names.values()), extra_special_tokens=names, bos_token="<bos>")
     ids = tokenizer.convert_tokens_to_ids
@@ -126,11 +126,11 @@ def save_gemma3(folder: Path, seed: int = 0, window: int = 256, **how: Any) -> P
         "model_type": "gemma3",
         "vision_config": {**SIGLIP, "model_type": "siglip_vision_model", "vision_use_head": False},
         "text_config": {**text, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
-        "mm_tokens_per_image": 4,
+        "mm_tokens_per_image": 16,
         **{f"{name.removesuffix('_token')}_token_index": ids(token) for name, token in names.items()},
     }
-    images = Gemma3ImageProcessorPil(size={"height": 28, "width": 28}, image_seq_length=4)
-    settings = {"processor_class": "Gemma3Processor", "image_seq_length": 4}
+    images = Gemma3ImageProcessorPil(size={"height": 28, "width": 28}, image_seq_length=16)
+    settings = {"processor_class": "Gemma3Processor", "image_seq_length": 16}
     return save(folder, config, tokenizer, images, **{"image": "<start_of_image>", "seed": seed, **settings, **how})
 
 

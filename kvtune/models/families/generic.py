@@ -19,25 +19,14 @@ from kvtune.models.reasoning import WITHOUT_THINKING, answer_ids
 
 
 class Generic(Family):
-    """A family of which nothing is known but its ``model_type``.
+    """What is known of any family by its ``model_type`` alone.
 
     The prompt is one user's turn of image and question in the checkpoint's chat template, expanded by its own
     processor; thinking models are asked without thinking where the template offers it. Where in the picture visual
     tokens are is not known.
 
-    Parameters
-    ----------
-    model_type
-        As in the checkpoint's configuration, and the family's name.
+    Families that know more are subclasses with a name, a model type and places.
     """
-
-    def __init__(self, model_type: str) -> None:
-        self.name = model_type  # type: ignore[misc]
-        self.model_types = (model_type,)  # type: ignore[misc]
-
-    @property
-    def title(self) -> str:
-        return self.name
 
     def model_class(self) -> Any:
         import transformers
@@ -93,6 +82,18 @@ class Generic(Family):
 
     def decode(self, vlm: VisionLanguageModel, token_ids: Sequence[int]) -> str:
         return super().decode(vlm, answer_ids(vlm.tokenizer, token_ids))
+
+
+class Unnamed(Generic):
+    """The family of checkpoints of a ``model_type`` that has none of its own; its name is that."""
+
+    def __init__(self, model_type: str) -> None:
+        self.name = model_type  # type: ignore[misc]
+        self.model_types = (model_type,)  # type: ignore[misc]
+
+    @property
+    def title(self) -> str:
+        return self.name
 
 
 def is_image_text_to_text(model_type: str) -> bool:

@@ -68,7 +68,9 @@ class Llava(Family):
         rows = prompt_rows([(before, count, after) for count in counts], image_token_id, vlm.pad_token_id)
         return {**rows, **encoded}
 
-    def places(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Tensor] | None:
+    def places(
+        self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], images: Sequence[Image.Image]
+    ) -> list[Tensor] | None:
         side = vision_side(vlm.hf_model.config)
         return [grid_places(side, side)] * len(inputs["input_ids"])
 

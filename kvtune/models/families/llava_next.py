@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -35,7 +36,9 @@ class LlavaNext(Llava):
 
         return LlavaNextForConditionalGeneration
 
-    def places(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Tensor]:
+    def places(
+        self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], images: Sequence[Image.Image]
+    ) -> list[Tensor]:
         """The whole picture, then its tiles side by side without the canvas around it, each line with its end.
 
         The places are packed as the model packs the features.

@@ -65,7 +65,9 @@ class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
             "image_grid_thw": pixels["image_grid_thw"],
         }
 
-    def places(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> list[Tensor]:
+    def places(
+        self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], images: Sequence[Image.Image]
+    ) -> list[Tensor]:
         merge = vlm.processor.image_processor.merge_size
         grids = (inputs["image_grid_thw"][:, 1:] // merge).tolist()
         return [grid_places(rows, columns) for rows, columns in grids]

@@ -1,0 +1,122 @@
+"""A deadline, and how much work is begun before it: what cannot end in time is not begun."""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+
+class TimeIsUp(BaseException):
+    """The moment has come; no error, and nobody who catches errors is to catch it."""
+
+
+class Deadline:
+    """The moment at which a command has to end, if any.
+
+    Parameters
+    ----------
+    seconds
+        From now; None for never.
+    clock
+        Tells the time in seconds.
+    """
+
+    def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._at = math.inf if seconds is None else clock() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until then, below 0 afterwards; infinite for never."""
+        return self._at - self.clock()
+
+    def is_over(self) -> bool:
+        """Whether the moment has come."""
+        return self.left <= 0
+
+    def check(self) -> None:
+        """Raise TimeIsUp if the moment has come."""
+        if self.is_over():
+            raise TimeIsUp
+
+    @contextlib.contextmanager
+    def enforced(self) -> Iterator[None]:
+        """Raise TimeIsUp when the moment comes, wherever the block is by then, as Ctrl-C would end it."""
+        self.check()
+        if self._at == math.inf or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def end(number: int, frame: FrameType | None) -> None:
+            raise TimeIsUp
+
+        before = signal.signal(signal.SIGALRM, end)
+        # Again and again: what is raised in a destructor or a callback is lost.
+        signal.setitimer(signal.ITIMER_REAL, max(1e-6, self.left), 1.0)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        self.check()
+
+
+_FIRST = 8
+"""Captions that are written to see how long captions take."""
+
+_SHARE = 0.5
+"""Share of the time left that captions which are begun together may take by what is known: so they are whole in time
+also if they take twice as long."""
+
+_LAST_SHARE = 0.8
+"""The same where fewer captions do not end earlier."""
+
+
+class Waves:
+    """How many captions are begun together so that they are whole before a deadline.
+
+    Captions of one wave are decoded side by side and end at about the same time: more of them take longer, but a single
+    one has to write its tokens one after the other too. So a wave's time is predicted on a line through the last wave
+    and the smallest, and no wave is quicker than the smallest. More captions than ever before may not fit side by side;
+    they take at most the time that they take in proportion, and are begun if that is left too. Without a deadline there
+    is one wave without end.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
+        self._last: tuple[int, float] | None = None
+        self._smallest: tuple[int, float] | None = None
+
+    def size(self) -> int | None:
+        """Captions to begin now; None for all there are, 0 if the time that is left is too short for any."""
+        self._begun = self.deadline.clock()
+        left = self.deadline.left
+        if left == math.inf:
+            return None
+        if self._last is None or self._smallest is None:
+            return _FIRST if left > 0 else 0
+        size = self._fitting(_SHARE * left) or self._fitting(_LAST_SHARE * left)
+        many, long = self._last
+        return min(size, max(many, int(_LAST_SHARE * left * many / long)))
+
+    def ended(self, captions: int) -> None:
+        """So many captions were begun when :meth:`size` was asked last, and all of them have ended."""
+        seconds = self.deadline.clock() - self._begun
+        if captions:
+            self._last = captions, seconds
+            if self._smallest is None or captions <= self._smallest[0] or seconds < self._smallest[1]:
+                self._smallest = captions, seconds
+
+    def _fitting(self, seconds: float) -> int:
+        """Captions that end within so many seconds, by what is known."""
+        assert self._last is not None and self._smallest is not None
+        (few, short), (many, long) = self._smallest, self._last
+        if seconds < short:
+            return 0
+        if many <= few:
+            return int(many * seconds / long)
+        each = max(1e-9, (long - short) / (many - few))
+        return few + int((seconds - short) / each)

@@ -1,0 +1,73 @@
+"""The moment at which a command has to end, and how much is begun before it."""
+
+import signal
+import time
+
+import pytest
+from timed_captioner import Clock
+
+from kvtune.study.deadline import Deadline, TimeIsUp, Waves
+
+
+def test_a_deadline_comes() -> None:
+    clock = Clock()
+    deadline = Deadline(60, clock)
+    clock.now += 59
+    assert deadline.left == 1 and not deadline.is_over() and not Deadline(None, clock).is_over()
+    deadline.check()
+    clock.now += 1
+    assert deadline.is_over()
+    with pytest.raises(TimeIsUp):
+        deadline.check()
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.0])
+def test_what_does_not_look_at_the_clock_is_ended_all_the_same(seconds: float) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(TimeIsUp), Deadline(seconds).enforced():
+        while True:
+            try:
+                time.sleep(10)
+            except Exception:
+                raise AssertionError("no error that somebody may catch") from None
+    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_what_ends_before_is_let_alone() -> None:
+    with Deadline(3600).enforced():
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 3500
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    with Deadline().enforced():
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_without_a_deadline_all_captions_are_begun_at_once() -> None:
+    assert Waves(Deadline()).size() is None
+
+
+def test_waves_take_half_the_time_that_is_left() -> None:
+    clock = Clock()
+    waves = Waves(Deadline(100, clock))
+    assert waves.size() == 8
+    clock.now += 4
+    waves.ended(8)
+    assert waves.size() == 96  # 48 of the 96 s that are left, at 2 captions a second
+    clock.now += 16  # more captions at once are quicker
+    waves.ended(96)
+    assert waves.size() == 8 + 88 * 3  # 40 of 80 s, on a line through 8 in 4 s and 96 in 16 s
+    clock.now += 60
+    waves.ended(272)
+    assert waves.size() == 8 + int(264 * 6 / 56)  # 10 of 20 s
+    clock.now += 15.5
+    assert waves.size() == 0  # 4.5 s: 8 captions take 4, which is more than four fifths
+
+
+def test_no_wave_is_so_large_that_it_may_end_too_late() -> None:
+    """However quick a larger one was in comparison: there may be no room for more side by side."""
+    clock = Clock()
+    waves = Waves(Deadline(100, clock))
+    for captions in (8, 100):
+        waves.size()
+        clock.now += 10
+        waves.ended(captions)
+    assert waves.size() == 640  # 80 s, four fifths of which are 64 s; 100 took 10
