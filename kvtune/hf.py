@@ -47,6 +47,12 @@ def given_cache(keywords: Mapping[str, Any]) -> Any:
     return next((keywords[name] for name in CACHE_NAMES if keywords.get(name) is not None), None)
 
 
+def image_token_id(model: Any) -> int | None:
+    """The token that stands for each visual token in a prompt's ids; None if the model's configuration names none."""
+    names = ("image_token_id", "image_token_index")
+    return next((value for name in names if (value := getattr(model.config, name, None)) is not None), None)
+
+
 def text_decoder(model: Any) -> Any:
     """The stack of decoder layers that writes the text.
 

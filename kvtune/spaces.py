@@ -1,9 +1,8 @@
 """Search spaces: which parameters are searched, over which ranges, and which are held."""
 
-import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from pydantic import Field, model_validator
@@ -11,10 +10,11 @@ from pydantic import Field, model_validator
 import kvtune
 from kvtune.errors import RequestError
 from kvtune.schema import Document, validated
-from kvtune.text import quoted
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+
+    from kvtune.methods.parameters import Parameter
 
 
 class Range(Document):
@@ -89,31 +89,35 @@ class SearchSpace(Document):
         ------
         RequestError
             If a parameter is unknown or missing, a range exceeds what the method allows or the model has, or the
-            layer ranges can cross: the start layer must stay in [0, L/2) and the end layer in [L/2, L].
+            layer ranges can cross: the start layer must stay in [0, L/2) and the end layer in [L/2, L], or where the
+            method says that its layers are.
         """
         from kvtune.methods import get_method
 
         method = get_method(self.method)
-        types = get_type_hints(method)
+        declared = method.declared()
         ranges: dict[str, Range] = {}
         for name, given in self.parameters.items():
             if name in self.fixed:
                 raise RequestError(f"{name} is under both parameters and fixed; keep one of the two")
-            kind = types.get(name, float)
-            if kind not in (int, float):
+            if name in declared and not declared[name].is_numeric:
                 raise RequestError(f"{name} is not a number and cannot be searched; give it a value under fixed")
-            if kind is int and not all(_whole(value) for value in (given.low, given.high, given.step or 1)):
+            whole = name in declared and declared[name].is_whole
+            if whole and not all(_whole(value) for value in (given.low, given.high, given.step or 1)):
                 raise RequestError(f"{name} takes whole numbers, so its low, high and step must be whole numbers")
-            ranges[name] = given.of_type(kind)
-        # What a method and a model allow is a box, so their own checks at the corners of the space are exhaustive.
-        for corner in itertools.product(*({found.low: None, found.high: None} for found in ranges.values())):
-            setting = dict(zip(ranges, corner, strict=True)) | self.fixed
-            method.from_parameters(setting).check_layers(n_layers)
-        start, end = ranges.get("start_layer"), ranges.get("end_layer")
-        if start is not None and start.high >= n_layers / 2:
-            raise RequestError(f"start_layer must stay below half of the model's {n_layers} layers, not {start.high}")
-        if end is not None and end.low < n_layers / 2:
-            raise RequestError(f"end_layer must be at least half of the model's {n_layers} layers, not {end.low}")
+            ranges[name] = given.of_type(int if whole else float)
+        # What a method and a model allow is a range for each parameter, and an end above each start.
+        lows, highs = ({name: getattr(found, end) for name, found in ranges.items()} for end in ("low", "high"))
+        narrow = lows | {name: highs[name] for name in highs if declared_as(declared, name) == "start_layer"}
+        for setting in (lows, highs, narrow):
+            method.from_parameters({**setting, **self.fixed}).check_layers(n_layers)
+        for name, found in ranges.items():
+            kind, split = declared[name].kind, declared[name].layer_split
+            share = "half" if split == 0.5 else f"{split:g}"
+            if kind == "start_layer" and found.high >= split * n_layers:
+                raise RequestError(f"{name} must stay below {share} of the model's {n_layers} layers, not {found.high}")
+            if kind == "end_layer" and found.low < split * n_layers:
+                raise RequestError(f"{name} must be at least {share} of the model's {n_layers} layers, not {found.low}")
         return SearchSpace(method=self.method, parameters=ranges, fixed=self.fixed)
 
     def full(self, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,39 +204,62 @@ def space_for(method: str, names: Iterable[str], n_layers: int) -> SearchSpace:
     n_layers
         Decoder layers of the model; a space made for another number of layers is not used.
     """
+    from kvtune.methods import get_method
+
+    declared = get_method(method).declared()
+    names = list(names)
     for path in (spaces_folder() / method / f"{name}.yaml" for name in names):
         if path.is_file():
             shipped = load_space(path)
-            end = shipped.parameters.get("end_layer")
-            if end is not None and end.high == n_layers:
+            ends = [one for name, one in shipped.parameters.items() if declared_as(declared, name) == "end_layer"]
+            if all(end.high == n_layers for end in ends):
                 return shipped
-    return default_space(method, n_layers)
+    return default_space(method, n_layers, names)
 
 
-def default_space(method: str, n_layers: int) -> SearchSpace:
-    """The ranges of the spaces that ship, for any number of layers.
+def default_space(method: str, n_layers: int, names: Iterable[str] = ()) -> SearchSpace:
+    """The ranges that a method declares, for any number of layers.
+
+    Parameters
+    ----------
+    names
+        Names of the model, for parameters that have no default and are published for some models.
 
     Raises
     ------
     RequestError
-        If ``method`` is not one that a default space is known for.
+        If there is no such method, or it has a parameter for which nothing is known.
     """
-    if method != "kvsmooth":
-        raise RequestError(
-            f"no search space ships for the method {quoted(method)}; write one and name it with --space FILE"
-        )
-    half = (n_layers + 1) // 2
-    return SearchSpace(
-        method=method,
-        parameters={
-            "lambda_ref": Range(low=0.0, high=1.0, step=0.05),
-            "queue_length": Range(low=2, high=64, log=True),
-            "clip_width": Range(low=0.0, high=0.5, step=0.05),
-            "start_layer": Range(low=0, high=half - 1),
-            "end_layer": Range(low=half, high=n_layers),
-        },
-        fixed={"target": "kv", "adaptive": True},
-    )
+    from kvtune.methods import get_method
+
+    kind = get_method(method)
+    known = kind.known_for(names)
+    ranges: dict[str, Range] = {}
+    fixed: dict[str, Any] = {}
+    for name, parameter in kind.declared().items():
+        split = -int(-n_layers * parameter.layer_split // 1)
+        if parameter.kind == "start_layer":
+            ranges[name] = Range(low=0, high=split - 1)
+        elif parameter.kind == "end_layer":
+            ranges[name] = Range(low=split, high=n_layers)
+        elif parameter.kind == "layer":
+            ranges[name] = Range(low=0, high=n_layers - 1)
+        elif parameter.search is not None:
+            low, high, step = parameter.search
+            ranges[name] = Range(low=low, high=high, step=step, log=parameter.log)
+        elif name in known:
+            fixed[name] = known[name]
+        else:
+            raise RequestError(
+                f"{method} needs {name}, which is not known for this model: write a search space with it under fixed, "
+                "and name it with --space FILE"
+            )
+    return SearchSpace(method=method, parameters=ranges, fixed=fixed)
+
+
+def declared_as(declared: Mapping[str, "Parameter"], name: str) -> str | None:
+    """What kind of parameter ``name`` is; None if there is none of the name."""
+    return declared[name].kind if name in declared else None
 
 
 def _whole(value: float) -> bool:

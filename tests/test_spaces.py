@@ -158,7 +158,7 @@ def test_unknown_method() -> None:
     space = SearchSpace.model_validate({"method": "nosuch", "parameters": {"x": {"low": 0, "high": 1}}})
     with pytest.raises(RequestError, match="unknown method 'nosuch'"):
         space.fitted(32)
-    with pytest.raises(RequestError, match="no search space ships"):
+    with pytest.raises(RequestError, match="unknown method"):
         default_space("nosuch", 32)
 
 

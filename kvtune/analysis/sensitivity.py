@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 
@@ -177,7 +177,7 @@ def sweep_values(manifest: Manifest, name: str, around: Mapping[str, Any], point
         spread = np.geomspace if searched.log else np.linspace
         values = searched.grid() or [float(value) for value in spread(searched.low, searched.high, points)]
     places = sorted({round(place) for place in np.linspace(0, len(values) - 1, points)})
-    whole = get_type_hints(get_method(manifest.fingerprint.method)).get(name) is int
+    whole = get_method(manifest.fingerprint.method).declared()[name].is_whole
     kept = {around[name]} | {int(values[place]) if whole else float(values[place]) for place in places}
     return sorted(kept)
 

@@ -5,24 +5,41 @@ Scores over the prompt are one matrix product a group of rows, those over the te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from kvtune.captioning.cached import Cached, by_group, by_row
-from kvtune.methods.smoothing import row_entropy
+from kvtune.methods.acting import Acting
+from kvtune.methods.entropy import row_entropy
 
 
-def attend(query: Tensor, prefix: Cached, suffix: Cached, with_entropy: bool) -> tuple[Tensor, Tensor | None]:
+def attend(
+    query: Tensor,
+    prefix: Cached,
+    suffix: Cached,
+    scaling: float,
+    with_entropy: bool,
+    layer: int = 0,
+    acting: Sequence[Acting] = (),
+) -> tuple[Tensor, Tensor | None]:
     """Attention of ``query`` over what its group has cached and what its row has.
 
     Parameters
     ----------
     query
-        [rows, kv_heads, share, head_dim], scaled; ``share`` heads read the same keys and values.
+        [rows, kv_heads, share, head_dim]; ``share`` heads read the same keys and values.
     prefix
         Of groups; ``rows / groups`` rows that stand side by side are one group.
     suffix
         Of rows.
+    scaling
+        What scores are multiplied with.
+    layer
+        The layer that this is.
+    acting
+        Methods that change scores or weights, with the rows that have them.
 
     Returns
     -------
@@ -31,23 +48,51 @@ def attend(query: Tensor, prefix: Cached, suffix: Cached, with_entropy: bool) ->
         over heads; None unless ``with_entropy``.
     """
     rows, groups, width = len(query), len(prefix.keys), prefix.keys.shape[2]
-    scores = torch.cat([by_row(_scores(by_group(query, groups), prefix), rows), _scores(query, suffix)], dim=-1)
+    scaled = query * scaling
+    scores = torch.cat([by_row(_products(by_group(scaled, groups), prefix), rows), _products(scaled, suffix)], dim=-1)
+    for cached, part in ((prefix, scores[..., :width]), (suffix, scores[..., width:])):
+        if cached.hidden is not None:
+            part += cached.hidden
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    by_methods = [(one.index, *_acted(one, layer, query, scores, scaling)) for one in acting]
+    if by_methods and by_methods[0][0] is None:
+        _, weights, entropy = by_methods[0]
+        if with_entropy and entropy is None:  # rows elsewhere want theirs
+            entropy = weights.new_zeros(rows)
+        return _summed(weights.to(query.dtype), prefix, suffix), entropy
+
     scores -= scores.amax(-1, keepdim=True)
     terms = scores.exp()
     total = terms.sum(-1, keepdim=True)
+    entropy = None
+    if with_entropy and terms.dtype == torch.float64:  # where the entropy's epsilon shows
+        entropy = row_entropy(terms / total)
+    elif with_entropy:
+        below = scores.mul_(terms).sum(-1, keepdim=True)
+        entropy = total.log().addcdiv_(below, total, value=-1).mean((1, 2, 3))
+    for index, weights, own_entropy in by_methods:
+        assert index is not None
+        terms[index], total[index] = weights, 1.0
+        if entropy is not None and own_entropy is not None:
+            entropy[index] = own_entropy
+    # Weights but for the division by their sum, which the output makes up for.
+    return _summed(terms.to(query.dtype), prefix, suffix) / total.to(query.dtype), entropy
 
-    weights = terms.to(query.dtype)  # but for the division by their sum, which the output makes up for
+
+def _products(query: Tensor, cached: Cached) -> Tensor:
+    return torch.matmul(query, cached.keys.transpose(-1, -2))
+
+
+def _summed(weights: Tensor, prefix: Cached, suffix: Cached) -> Tensor:
+    """Values summed with weights, [rows, kv_heads, share, positions of both]."""
+    rows, groups, width = len(weights), len(prefix.keys), prefix.keys.shape[2]
     output = by_row(torch.matmul(by_group(weights[..., :width], groups), prefix.values), rows)
-    output = (output + torch.matmul(weights[..., width:], suffix.values)) / total.to(query.dtype)
-    if not with_entropy:
-        return output, None
-    if terms.dtype == torch.float64:  # where the entropy's epsilon shows
-        return output, row_entropy(terms / total)
-    below = scores.mul_(terms).sum(-1, keepdim=True)
-    return output, total.log().addcdiv_(below, total, value=-1).mean((1, 2, 3))
+    return output + torch.matmul(weights[..., width:], suffix.values)
 
 
-def _scores(query: Tensor, cached: Cached) -> Tensor:
-    scores = torch.matmul(query, cached.keys.transpose(-1, -2))
-    return scores if cached.hidden is None else scores.add_(cached.hidden)
+def _acted(acting: Acting, layer: int, query: Tensor, scores: Tensor, scaling: float) -> tuple[Tensor, Tensor | None]:
+    """Weights and entropy of the rows on which some methods act, the weights shaped as the rows' scores."""
+    if acting.index is not None:
+        query, scores = query[acting.index], scores[acting.index]
+    weights, entropy = acting.attend(layer, query.flatten(1, 2), scores.flatten(1, 2), scaling)
+    return weights.view_as(scores), entropy

@@ -15,15 +15,12 @@ class Cached:
     ----------
     keys, values
         [n, kv_heads, positions, head_dim].
-    lengths
-        [n], at least 1; the positions from there on hold nothing.
     hidden
-        The same as numbers to add to scores, [n, 1, 1, positions]; None if all are as long as the tensors.
+        What is added to the scores of positions that a row does not see, [rows, 1, 1, positions]; None if all see all.
     """
 
     keys: Tensor
     values: Tensor
-    lengths: Tensor
     hidden: Tensor | None
 
 

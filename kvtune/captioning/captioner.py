@@ -17,6 +17,7 @@ from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, is_out_
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
+from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prompts import Prompts, check_window
 from kvtune.captioning.request import Caption, CaptionRequest, Work
 from kvtune.errors import KvtuneError, RequestError
@@ -75,6 +76,7 @@ class Captioner:
         self._kept: PagedGrid | None = None
         """The grid of the latest run, with its graphs: the next run is often of its size, as rounds of a search are."""
         self._keys = ImageKeys()
+        self._decoder = decoder_of(vlm)
         self._prompts = Prompts(vlm, prompt)
 
     def changed(self, **settings: Any) -> Captioner:
@@ -140,7 +142,7 @@ class Captioner:
                     exhausted = len(pulled) < room
                     for request in pulled:
                         if request.tag not in self._withdrawn:
-                            scheduler.add(self._key(request), request)
+                            decoding.add(self._key(request), request)
                 if not scheduler.is_busy:
                     self._kept = decoding.grid if isinstance(decoding, PagedDecoding) else None
                     return
@@ -172,13 +174,15 @@ class Captioner:
         of_image = dict(reversed(first))
         some = list(of_image.values())[-PREFILL_BATCH:]
         try:
-            longest = max(self.prompts_of([request])[0].length for request in some)
+            prompts = [self.prompts_of([request])[0] for request in some]
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise KvtuneError(NO_ROOM) from error
             raise
         kept = self._kept.plan if self._kept else None
-        return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes, kept)
+        longest = max(prompt.length for prompt in prompts)
+        own = max(len(prompt.after_image) for prompt in prompts)
+        return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes, kept, own)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
         """A grid on which nothing runs yet, and for which these requests wait."""
@@ -195,14 +199,14 @@ class Captioner:
         else:
             decoding = GroupDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan)
         for key, request in waiting:
-            decoding.scheduler.add(key, request)
+            decoding.add(key, request)
         return decoding
 
     def _key(self, request: CaptionRequest) -> Hashable:
         """What requests that can share a prefix have in common; refuses a method that does not fit the model."""
         if request.method is not None:
-            request.method.check_layers(self.vlm.n_layers)
-        return self._keys.of(request)
+            request.method.check_model(self._decoder)
+        return self._keys.content(request.image)
 
     def prompts_of(self, requests: Sequence[CaptionRequest]) -> list[Prompt]:
         """What the decoder takes for the images of ``requests``."""
@@ -221,10 +225,11 @@ def plan_for(
     images: int,
     lanes: Lanes = "auto",
     kept: PagedPlan | None = None,
+    own_tokens: int = 1,
 ) -> Plan:
     """The grid for a stream of requests: see :func:`plan_pages` and :func:`plan_grid`."""
     if uses_pages(vlm):
-        return plan_pages(vlm, prompt_tokens, max_new_tokens, requests, images, lanes, kept)
+        return plan_pages(vlm, prompt_tokens, max_new_tokens, requests, images, lanes, kept, own_tokens)
     return plan_grid(vlm, prompt_tokens, max_new_tokens, requests, images, lanes)
 
 

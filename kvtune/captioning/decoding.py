@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.greedy import NO_TOKEN
 from kvtune.captioning.host_copy import HostCopy, Unread
+from kvtune.captioning.prefill import prefill
 from kvtune.captioning.request import Caption, CaptionRequest, Work, cut
 from kvtune.captioning.scheduler import Placement
 from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
 from kvtune.methods import Method
+from kvtune.methods.facts import Fact, PromptFacts
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
 
@@ -34,8 +37,15 @@ class AnyGrid(Protocol):
     """What decoding asks of a grid."""
 
     rows: int
+    forced: ForcedTokens
 
-    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]: ...
+    def start(
+        self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]
+    ) -> list[int | None]: ...
+
+    def known(self, image: int) -> PromptFacts: ...
+
+    def learn(self, image: int, facts: PromptFacts) -> None: ...
 
     def step(self, running: np.ndarray) -> Tensor: ...
 
@@ -94,6 +104,8 @@ class Decoding(ABC):
         self.requests: dict[int, CaptionRequest] = {}
         self.work = Work()
         self.on_prompts: Callable[[], None] = lambda: None
+        self.facts: set[Fact] = set()
+        """What methods want to know of prompts."""
         self._stops = vlm.family.stop_sequences(vlm)
         self._ends = np.array(vlm.eos_token_ids + [stop[-1] for stop in self._stops], dtype=int)
         self._written = np.zeros((rows, max_new_tokens), dtype=int)
@@ -103,6 +115,11 @@ class Decoding(ABC):
         """Captions that each row has begun."""
         self._unread: list[Unread] = []
         """Steps whose tokens have not been looked at, oldest first."""
+
+    def add(self, key: Hashable, request: CaptionRequest) -> None:
+        """Let ``request`` wait for a row; requests with equal ``key`` share a prompt."""
+        self.facts.update(_facts(request.method))
+        self.scheduler.add(key, request)
 
     @torch.inference_mode()
     def advance(self, done: list[Caption]) -> bool:
@@ -119,7 +136,8 @@ class Decoding(ABC):
             if not self.requests:
                 return False
             rows = np.fromiter(self.requests, dtype=int)
-            self._unread.append(Unread(rows, self._turns[rows], HostCopy(self.grid.step(rows))))
+            writing = self.grid.forced.writing(rows)
+            self._unread.append(Unread(writing, self._turns[writing], HostCopy(self.grid.step(rows))))
             self._read(done, self.late)
             return True
 
@@ -168,6 +186,7 @@ class Decoding(ABC):
             starts = self._load(loads, starts)
             if not starts:
                 break
+            self._learn(starts)
             rows = [placement.row for placement in starts]
             self._lengths[rows] = 0
             self._turns[rows] += 1
@@ -176,7 +195,16 @@ class Decoding(ABC):
             self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
             images = [placement.image for placement in starts]
             tokens = self.grid.start(rows, images, [placement.request.method for placement in starts])
-            done += self._take(np.array(rows), np.array(tokens))
+            begun = [(row, token) for row, token in zip(rows, tokens, strict=True) if token is not None]
+            if begun:
+                done += self._take(*(np.array(column) for column in zip(*begun, strict=True)))
+
+    def _learn(self, starts: Sequence[Placement[CaptionRequest]]) -> None:
+        """Run a prompt again where a method wants to know what nobody had asked for when the image came."""
+        for placement in starts:
+            if not _facts(placement.request.method) <= self.grid.known(placement.image).noted.keys():
+                (again,) = prefill(self.vlm, self.prompts_of([placement.request]), tuple(self.facts))
+                self.grid.learn(placement.image, again.end.facts)
 
     def _read(self, done: list[Caption], late: int) -> None:
         """Look at the tokens of all steps but the last ``late``; drop what a row wrote after its caption ended."""
@@ -211,6 +239,11 @@ class Decoding(ABC):
             self._end(row)
             captions.append(Caption(request.image_id, self.vlm.decode(ids), tuple(ids), reason, request.tag))
         return captions
+
+
+def _facts(method: Method | None) -> set[Fact]:
+    """What a method wants to know of a prompt."""
+    return {fact for part in method.parts for fact in part.facts} if method else set()
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:

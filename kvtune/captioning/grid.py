@@ -15,12 +15,16 @@ from torch import Tensor
 
 from kvtune.captioning.attention import attend
 from kvtune.captioning.cached import Cached
+from kvtune.captioning.forced import NO_TOKEN
 from kvtune.captioning.greedy import choose
 from kvtune.captioning.grid_cache import GridCache, grown
 from kvtune.captioning.memory import bytes_per_position
 from kvtune.captioning.step import KeysOnly
 from kvtune.hf import CACHE
-from kvtune.methods.smoothing import lerp_
+from kvtune.methods.acting import Acting
+from kvtune.methods.lerp import lerp_
+from kvtune.methods.row_methods import looking_at_layers
+from kvtune.methods.seen import Seen
 
 _SPAN_BYTES = 2**19
 """Keys and values that a CPU reads in the time that reading them in two products rather than one costs, roughly."""
@@ -51,18 +55,17 @@ class Span:
 class GridStep:
     """What the layers of one step share; each leaves its new keys and values in the grid and its entropies here.
 
-    Attributes
-    ----------
-    entropies
-        Layer to the entropy of each row's attention weights, [rows]; the layers in which a method looks at it.
+    ``to_come`` is as in :class:`kvtune.methods.seen.Seen`, of all rows.
     """
 
-    def __init__(self, grid: GridCache, spans: list[Span]) -> None:
-        self.grid = grid
-        self.entropies: dict[int, Tensor] = {}
-        self._looked_at = {layer for state in grid.states.values() for layer in state.layers}
-        self._on_output = [state for state in grid.states.values() if state.smooths_output]
-        self._spans = [(span, *self._hidden(span)) for span in spans]
+    def __init__(self, grid: GridCache, spans: list[Span], running: np.ndarray, to_come: Tensor) -> None:
+        self.grid, self._to_come = grid, to_come
+        self.generated = to_come < 0
+        self.states = grid.methods.of(running)
+        self._entropies: dict[int, Tensor] = {}
+        self._looked_at = {layer for state in self.states if state.reads_entropy for layer in state.layers}
+        self._on_output = [state for state in self.states if state.changes_output]
+        self._spans = [(span, *self._hidden(span), self._acting(span, running)) for span in spans]
         _, kv_heads, capacity, _ = grid.suffix_keys.shape[1:]
         heads = torch.arange(grid.rows * kv_heads, device=grid.vlm.device).view(grid.rows, kv_heads)
         # Rows that are not running may be beyond the end of the suffix; they write into its last slot.
@@ -71,15 +74,29 @@ class GridStep:
         self._places = torch.arange(grid.n_layers, device=places.device)[:, None] * (len(places) * capacity) + places
 
     def _hidden(self, span: Span) -> tuple[Tensor | None, Tensor]:
-        """What hides positions of the prompts that are not there, and suffix slots that rows have not come to."""
-        grid = self.grid
-        on_prefix = None if grid.prefix_hidden is None else grid.prefix_hidden[self._groups(span)]
-        at = grid.slots[span.first : span.last]
-        ahead = torch.arange(span.slots, device=at.device) > at[:, None]
+        """What hides prompt tokens that are not there, and suffix slots that rows have not come to."""
+        grid, rows = self.grid, slice(span.first, span.last)
+        on_prefix = None if grid.prefix_hidden is None else grid.prefix_hidden[rows]
+        ahead = torch.arange(span.slots, device=grid.slots.device) > grid.slots[rows, None]
         return on_prefix, grid.hides(ahead)[:, None, None]
 
     def _groups(self, span: Span) -> slice:
         return slice(span.first // self.grid.lanes, span.last // self.grid.lanes)
+
+    def _acting(self, span: Span, running: np.ndarray) -> list[Acting]:
+        """Methods that change scores or weights in a span."""
+        grid = self.grid
+        inside = running[(running >= span.first) & (running < span.last)]
+        acting = []
+        for states, rows in grid.methods.on_attention(inside):
+            whole = len(rows) == len(inside)  # whatever is done in rows that stand idle
+            rows = np.arange(span.first, span.last) if whole else rows
+            index = torch.from_numpy(rows)
+            classes = grid.classes[:, torch.from_numpy(rows // grid.lanes), : grid.prefix_width]
+            read = torch.from_numpy(grid.read[rows])
+            seen = Seen(0, index, classes, read, self._to_come[index], index, 1.0)
+            acting.append(Acting(states, seen, None if whole else index - span.first))
+        return acting
 
     def put(self, layers: slice, keys: Tensor, values: Tensor) -> None:
         """Write the new token's keys and values, [layers, rows, kv_heads, head_dim], into layers of the suffix."""
@@ -96,42 +113,47 @@ class GridStep:
         grid.new_keys[layer], grid.new_values[layer] = key[:, :, 0], value[:, :, 0]
         self.put(slice(layer, layer + 1), key, value)
 
-        query = query.view(rows, kv_heads, heads // kv_heads, head_dim) * scaling
+        query = query.view(rows, kv_heads, heads // kv_heads, head_dim)
         looked_at = layer in self._looked_at
         attended = [
-            attend(query[span.first : span.last], prefix, suffix, looked_at)
-            for span, prefix, suffix in self._cached(layer)
+            attend(query[span.first : span.last], prefix, suffix, scaling, looked_at, layer, acting)
+            for span, prefix, suffix, acting in self._cached(layer)
         ]
         output = torch.cat([output for output, _ in attended]) if len(attended) > 1 else attended[0][0]
         output = output.to(query.dtype).reshape(rows, heads, head_dim)
         entropies = [entropy for _, entropy in attended if entropy is not None]
-        if entropies:
-            self.entropies[layer] = entropy = torch.cat(entropies) if len(entropies) > 1 else entropies[0]
+        if looked_at:
+            self._entropies[layer] = entropy = torch.cat(entropies) if len(entropies) > 1 else entropies[0]
             for state in self._on_output:
                 if layer in state.layers:
-                    output = state.smooth_output(layer, entropy, output)
+                    output = state.change_output(layer, output, entropy, self.generated)
         return output[:, None]
 
-    def _cached(self, layer: int) -> Iterator[tuple[Span, Cached, Cached]]:
-        """Each span's prefix and suffix."""
+    def _cached(self, layer: int) -> Iterator[tuple[Span, Cached, Cached, list[Acting]]]:
+        """Each span's prefix and suffix, and the methods that act there in this layer."""
         grid, width = self.grid, self.grid.prefix_width
-        for span, prefix_hidden, suffix_hidden in self._spans:
+        for span, prefix_hidden, suffix_hidden, acting in self._spans:
             groups, rows = self._groups(span), slice(span.first, span.last)
-            yield (
-                span,
-                Cached(
-                    grid.prefix_keys[layer, groups, :, :width],
-                    grid.prefix_values[layer, groups, :, :width],
-                    grid.prefix_lengths[groups],
-                    prefix_hidden,
-                ),
-                Cached(
-                    grid.suffix_keys[layer, rows, :, : span.slots],
-                    grid.suffix_values[layer, rows, :, : span.slots],
-                    grid.slots[rows] + 1,
-                    suffix_hidden,
-                ),
+            prefix = Cached(
+                grid.prefix_keys[layer, groups, :, :width], grid.prefix_values[layer, groups, :, :width], prefix_hidden
             )
+            suffix = Cached(
+                grid.suffix_keys[layer, rows, :, : span.slots],
+                grid.suffix_values[layer, rows, :, : span.slots],
+                suffix_hidden,
+            )
+            yield span, prefix, suffix, [one for one in acting if one.changes(layer)]
+
+    def entropies(self, layers: range) -> Tensor:
+        """See :class:`kvtune.methods.row_state.StepEnd`."""
+        return torch.stack([self._entropies[layer] for layer in layers])
+
+    def draw(self, layers: range, on_keys: Tensor, on_values: Tensor) -> None:
+        """See :class:`kvtune.methods.row_state.StepEnd`; in all layers at once, where they stand in the suffix."""
+        grid, those = self.grid, slice(layers.start, layers.stop)
+        lerp_(grid.new_keys[those], grid.last_keys[those], on_keys[..., None, None])
+        lerp_(grid.new_values[those], grid.last_values[those], on_values[..., None, None])
+        self.put(those, grid.new_keys[those], grid.new_values[those])
 
 
 class Grid(GridCache):
@@ -150,36 +172,34 @@ class Grid(GridCache):
         if longest > self.suffix_keys.shape[3]:
             self.suffix_keys = grown(self.suffix_keys, 2 * longest)
             self.suffix_values = grown(self.suffix_values, 2 * longest)
-        self._decode(spans)
+        fed = self.forced.next(running)
+        held = fed != NO_TOKEN
+        to_come = np.full(self.rows, -1)
+        if held.any():
+            self._tokens[self._to_device(running[held])] = self._to_device(fed[held])
+            to_come[running] = self.forced.to_come(running)
+        self._decode(GridStep(self, spans, running, self._to_device(to_come)))
+        self.forced.advance(running)
         self._host_slots[running] += 1
         return self._tokens
 
-    def _decode(self, spans: list[Span]) -> None:
-        step = GridStep(self, spans)
-        hidden = self.vlm.decoder(
-            inputs_embeds=self._embed(self._tokens.clamp(min=0))[:, None],
-            position_ids=self._positions[:, None],
-            **{CACHE: KeysOnly()},
-            use_cache=True,
-            kvtune_grid=step,
-        ).last_hidden_state
+    def _decode(self, step: GridStep) -> None:
+        with looking_at_layers(self.methods.decoder, step.states):
+            hidden = self.vlm.decoder(
+                inputs_embeds=self._embed(self._tokens.clamp(min=0))[:, None],
+                position_ids=self._positions[:, None],
+                **{CACHE: KeysOnly()},
+                use_cache=True,
+                kvtune_grid=step,
+            ).last_hidden_state
         self._tokens.copy_(choose(self._head(hidden[:, 0])))
-        self._smooth(step)
-        self._positions += 1
-        self.slots += 1
-
-    def _smooth(self, step: GridStep) -> None:
-        """Smooth the step's keys and values, in all layers at once, where they stand in the suffix."""
-        for state in self.states.values():
-            if not state.layers:
-                continue
-            layers = slice(state.layers.start, state.layers.stop)
-            on_keys, on_values = state.factors(torch.stack([step.entropies[layer] for layer in state.layers]))
-            lerp_(self.new_keys[layers], self.last_keys[layers], on_keys[..., None, None])
-            lerp_(self.new_values[layers], self.last_values[layers], on_values[..., None, None])
-            step.put(layers, self.new_keys[layers], self.new_values[layers])
+        for state in step.states:
+            if state.layers:
+                state.end_step(step)
         self.last_keys.copy_(self.new_keys)
         self.last_values.copy_(self.new_values)
+        self._positions += 1
+        self.slots += 1
 
     def _spans(self, running: np.ndarray) -> list[Span]:
         """Which suffix slots to read: of each group as many as its longest running row needs.

@@ -2,12 +2,14 @@
 
 Row ``group * lanes + lane`` decodes one caption. What an image's prompt left in the KV cache is held once a group and
 read by all its lanes as one matrix product; what a row has generated is its own. A row's suffix starts with a copy of
-the last prompt token, so that the position before any generated token is always the one before in the suffix.
+the last prompt token, so that the position before any generated token is always the one before in the suffix; or with
+the prompt tokens that the row runs itself, because a method acts on them.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from typing import Self
 
@@ -15,8 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvtune.captioning.prefix import Prefix
-from kvtune.methods import Method, RowState
+from kvtune.captioning.forced import ForcedTokens
+from kvtune.captioning.prefill import decoder_of
+from kvtune.captioning.prefix import Prefix, PromptEnd
+from kvtune.methods import Method
+from kvtune.methods.facts import PromptFacts
+from kvtune.methods.row_methods import RowMethods
+from kvtune.methods.seen import position_classes
 from kvtune.models import VisionLanguageModel
 
 SLOTS = 128
@@ -44,7 +51,6 @@ class GridCache:
         self.n_layers = vlm.n_layers
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()
-        heads = config.num_attention_heads
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(self.n_layers, *shape, vlm.head_dim, dtype=vlm.dtype, device=device)
@@ -56,25 +62,26 @@ class GridCache:
         """The step's own keys and values, as computed and then smoothed."""
         self.last_keys, self.last_values = (zeros(self.rows, kv_heads) for _ in range(2))
         """Those of the step before, smoothed."""
-        self.prefix_outputs = zeros(groups, heads)
-        self.prefix_lengths = torch.ones(groups, dtype=torch.long, device=device)
-        """Prompt tokens that are read as prefix: all but the last, which opens the suffix of each row."""
         self.prefix_hidden: Tensor | None = None
-        """Added to scores where groups differ in length, [groups, 1, 1, prefix_width]."""
-        self._host_prefix_lengths = np.zeros(groups, dtype=int)
-        self._first_tokens = np.zeros(groups, dtype=int)
-        self._next_positions = np.zeros(groups, dtype=int)
+        """Added to scores of prompt tokens that rows do not read there, [rows, 1, 1, prefix_width]; None: they read
+        all."""
+        self.classes = torch.zeros(3, groups, prompt_tokens, dtype=torch.bool, device=device)
+        """Which prompt tokens are before, of and after the image."""
+        self._prompts: list[PromptEnd | None] = [None] * groups
+        self.read = np.zeros(self.rows, dtype=int)
+        """Prompt tokens that each row reads as prefix: but for the last, or those that it runs itself."""
         self.slots = torch.ones(self.rows, dtype=torch.long, device=device)
         """The suffix slot that each row's next token takes."""
         self._host_slots = np.ones(self.rows, dtype=int)
         self._tokens = torch.zeros_like(self.slots)
         self._positions = torch.zeros_like(self.slots)
-        self.states: dict[type[Method], RowState] = {}
+        self.forced = ForcedTokens(self.rows)
+        self.methods = RowMethods(self.rows, decoder_of(vlm), device)
 
     @property
     def prefix_width(self) -> int:
         """Prefix positions that are read: those of the longest group."""
-        return max(1, int(self._host_prefix_lengths.max()))
+        return max(1, *(prompt.length - 1 for prompt in self._prompts if prompt))
 
     def load(self, group: int, prefix: Prefix) -> None:
         """Put another image into ``group``; its lanes must be free."""
@@ -82,42 +89,57 @@ class GridCache:
         self.prefix_values = grown(self.prefix_values, prefix.length)
         self.prefix_keys[:, group, :, : prefix.length] = prefix.keys
         self.prefix_values[:, group, :, : prefix.length] = prefix.values
-        self.prefix_outputs[:, group] = prefix.end.outputs
-        self.prefix_lengths[group] = self._host_prefix_lengths[group] = prefix.length - 1
-        self._first_tokens[group] = prefix.end.first_token
-        self._next_positions[group] = prefix.end.next_position
+        self._prompts[group] = prefix.end
+        self.classes = torch.nn.functional.pad(self.classes, (0, max(0, prefix.length - self.classes.shape[2])))
+        self.classes[:, group] = False
+        self.classes[:, group, : prefix.length] = position_classes(prefix.end.facts.visual)
+        self.read[group * self.lanes : (group + 1) * self.lanes] = prefix.length - 1
         self._hide_missing_positions()
 
-    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
+    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int | None]:
         """Begin a caption in each of ``rows``, each about one of the images, its group's, and with its method.
 
         Returns
         -------
-        list of int
-            The first token of each, which the prefill has given.
+        list
+            The first token of each, which the prefill has given; None where the method acts on the prompt, so that the
+            row runs the end of it itself.
         """
+        prompts = [self._end_of(image) for image in images]
+        forced = [prompt.forced(method) for prompt, method in zip(prompts, methods, strict=True)]
         host_rows = np.array(rows)
-        host_group = np.array(images)
-        index, group = self._to_device(host_rows), self._to_device(host_group)
-        last = self.prefix_lengths[group]
+        for row, prompt, ids in zip(rows, prompts, forced, strict=True):
+            self.forced.start(row, ids)
+            self.read[row] = prompt.length - max(1, len(ids))
+            self._host_slots[row] = 0 if ids else 1
+        index, group = self._to_device(host_rows), self._to_device(np.array(images))
+        last = self._to_device(np.array([prompt.length - 1 for prompt in prompts]))
         for prefix, suffix, before in (
             (self.prefix_keys, self.suffix_keys, self.last_keys),
             (self.prefix_values, self.suffix_values, self.last_values),
         ):
             before[:, index] = prefix[:, group, :, last].transpose(0, 1)
             suffix[:, index, :, 0] = before[:, index]
-        self._tokens[index] = self._to_device(self._first_tokens[host_group])
-        self._positions[index] = self._to_device(self._next_positions[host_group])
-        self.slots[index] = 1
-        self._host_slots[host_rows] = 1
-        for kind in {type(method) for method in methods if method is not None} - set(self.states):
-            self.states[kind] = kind.row_state(self.rows, self.n_layers, self.vlm.device)
-        for kind, state in self.states.items():
-            state.set_rows(rows, [method if type(method) is kind else None for method in methods])
-            if state.smooths_output:
-                for layer in range(self.n_layers):
-                    state.start_outputs(index, layer, self.prefix_outputs[layer, group])
-        return self._first_tokens[host_group].tolist()
+        self._tokens[index] = self._to_device(np.array([prompt.first_token for prompt in prompts]))
+        begins = [prompt.next_position - len(ids) for prompt, ids in zip(prompts, forced, strict=True)]
+        self._positions[index] = self._to_device(np.array(begins))
+        self.slots[index] = self._to_device(self._host_slots[host_rows])
+        self.methods.start(rows, methods, [prompt.facts for prompt in prompts])
+        self._hide_missing_positions()
+        return [None if ids else prompt.first_token for prompt, ids in zip(prompts, forced, strict=True)]
+
+    def known(self, image: int) -> PromptFacts:
+        """What is known of the prompt of an image."""
+        return self._end_of(image).facts
+
+    def learn(self, image: int, facts: PromptFacts) -> None:
+        """Know more of the prompt of an image."""
+        self._prompts[image] = dataclasses.replace(self._end_of(image), facts=facts)
+
+    def _end_of(self, image: int) -> PromptEnd:
+        prompt = self._prompts[image]
+        assert prompt is not None
+        return prompt
 
     def packed(self, groups: Sequence[Sequence[int]], lanes: int) -> Self:
         """A grid of these rows alone, those of each group on at most ``lanes`` lanes of one image.
@@ -129,30 +151,28 @@ class GridCache:
         index, group = self._to_device(host_rows), self._to_device(host_group)
         other = copy.copy(self)
         other.groups, other.rows, other.lanes = len(groups), len(host_rows), lanes
-        for name in ("prefix_keys", "prefix_values", "prefix_outputs"):
+        for name in ("prefix_keys", "prefix_values", "classes"):
             setattr(other, name, getattr(self, name)[:, group])
         for name in ("suffix_keys", "suffix_values", "new_keys", "new_values", "last_keys", "last_values"):
             setattr(other, name, getattr(self, name)[:, index])
         for name in ("slots", "_tokens", "_positions"):
             setattr(other, name, getattr(self, name)[index])
-        other.prefix_lengths = self.prefix_lengths[group]
-        for name in ("_host_prefix_lengths", "_first_tokens", "_next_positions"):
-            setattr(other, name, getattr(self, name)[host_group])
-        other._host_slots = self._host_slots[host_rows]
+        for name in ("_host_slots", "read"):
+            setattr(other, name, getattr(self, name)[host_rows])
+        other._prompts = [self._prompts[one] for one in host_group]
+        other.forced.move(host_rows)
+        other.methods.move(host_rows, index)
         other._hide_missing_positions()
-        for state in self.states.values():
-            state.reorder(index)
         return other
 
     def _hide_missing_positions(self) -> None:
-        """Keep the scores of positions that a shorter prefix does not have out of the softmax."""
+        """Keep the scores of prompt tokens that a row does not read out of the softmax."""
         width = self.prefix_width
-        loaded = self._host_prefix_lengths[self._host_prefix_lengths > 0]
-        if (loaded == width).all():
+        if (self.read[self.read > 0] == width).all():
             self.prefix_hidden = None
             return
-        positions = torch.arange(width, device=self.vlm.device)
-        self.prefix_hidden = self.hides(positions >= self.prefix_lengths[:, None])[:, None, None]
+        beyond = np.arange(width) >= np.maximum(self.read, 1)[:, None]
+        self.prefix_hidden = self.hides(self._to_device(beyond))[:, None, None]
 
     def hides(self, hidden: Tensor) -> Tensor:
         """What is added to scores so that positions where ``hidden`` is true are not seen."""

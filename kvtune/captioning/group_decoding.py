@@ -75,7 +75,7 @@ class GroupDecoding(Decoding):
         for begin in range(0, len(images), PREFILL_BATCH):
             batch = images[begin : begin + PREFILL_BATCH]
             requests = [request_of[copies[0]] for copies in batch]
-            prefixes = prefill(self.vlm, self.prompts_of(requests), [request.method for request in requests])
+            prefixes = prefill(self.vlm, self.prompts_of(requests), tuple(self.facts))
             for copies, prefix in zip(batch, prefixes, strict=True):
                 for group in copies:
                     self.grid.load(group, prefix)

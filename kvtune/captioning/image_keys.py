@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
 from pathlib import Path
 
 from PIL import Image
 
-from kvtune.captioning.request import CaptionRequest
 from kvtune.coco import load_image
 from kvtune.errors import RequestError
 
@@ -19,17 +17,11 @@ def open_image(image: Image.Image | Path) -> Image.Image:
 
 
 class ImageKeys:
-    """Prefix keys of requests: equal for those whose prompts leave the same keys and values behind."""
+    """What tells images apart, so that requests of one image share its prompt."""
 
     def __init__(self) -> None:
         self._files: dict[Path, str] = {}
         self._last: tuple[Image.Image, str] | None = None
-
-    def of(self, request: CaptionRequest) -> Hashable:
-        """Key of the image's content and of the part of the method that touches the prompt."""
-        touched = request.method.prefix_key if request.method is not None else None
-        kind = type(request.method) if touched is not None else None
-        return self.content(request.image), kind, touched
 
     def content(self, image: Image.Image | Path) -> str:
         """What tells images apart: a digest of the pixels, or of the file."""

@@ -67,9 +67,9 @@ def try_on_one_row(
         table=numbers(1, 1, of=1),
         tiles=members,
         tile_images=numbers(1),
+        tile_lengths=numbers(1, of=1),
         lanes_of_rows=numbers(1),
         prompt_table=numbers(1, 1, of=2),
-        prompt_lengths=numbers(1, of=1),
     )
     query = torch.zeros(1, kv_heads, share, head_dim, dtype=dtype, device=device)
     key, value = (torch.zeros(1, kv_heads, head_dim, dtype=dtype, device=device) for _ in range(2))

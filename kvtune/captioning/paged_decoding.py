@@ -41,7 +41,7 @@ class PagedDecoding(Decoding):
         super().__init__(vlm, prompts_of, max_new_tokens, plan.rows, late=1)
         with on_device(vlm.device):
             self.grid: PagedGrid = grid or PagedGrid(vlm, plan, cuda_graphs)
-        most = pages_for(max_new_tokens + 1)
+        most = plan.text_pages
         self._demand = PageDemand(most, min(most, pages_for(USUAL_TOKENS + 1)))
         self.scheduler: ContinuousScheduler[CaptionRequest] = ContinuousScheduler(
             plan.rows, self.grid.pages, self._demand, pages_for(plan.prompt_tokens)
@@ -93,8 +93,7 @@ class PagedDecoding(Decoding):
             batch = [image for image in batch if fits[image]]
             if batch:
                 prompts = [prompt for prompt, fit in zip(prompts, fits.values(), strict=True) if fit]
-                methods = [request_of[image].method for image in batch]
-                for image, prefix in zip(batch, prefill(self.vlm, prompts, methods), strict=True):
+                for image, prefix in zip(batch, prefill(self.vlm, prompts, tuple(self.facts)), strict=True):
                     self.grid.load(image, prefix)
                 self._ran_prompts(len(batch))
         fitting = [placement for placement in starts if placement.image not in refused]

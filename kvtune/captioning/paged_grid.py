@@ -2,8 +2,8 @@
 
 What an image's prompt left in the KV cache lies in pages that all rows of the image read; what a row has generated lies
 in pages of its own, taken one after the other as the caption grows, so that memory follows what was written and a long
-caption costs what is in it. A row's text begins with a copy of the last prompt token, so that the position before any
-generated token is always the one before in the text.
+caption costs what is in it. A row's text begins with a copy of the last prompt token, or with the prompt tokens that
+it runs itself, so that the position before any generated token is always the one before in the text.
 
 The host knows at every step how long each caption is and where its pages are; it sends all of that ahead of the step in
 one copy, and a step has a fixed shape whatever it says.
@@ -11,23 +11,31 @@ one copy, and a step has a fixed shape whatever it says.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kvtune.captioning.forced import NO_TOKEN, ForcedTokens
 from kvtune.captioning.graphs import step_graphs
 from kvtune.captioning.greedy import choose
 from kvtune.captioning.kernels import kernels_for
 from kvtune.captioning.paged_attention import LANES, Layout
 from kvtune.captioning.paged_plan import PagedPlan
-from kvtune.captioning.paged_step import PagedStep
+from kvtune.captioning.paged_step import ActingTiles, PagedStep
 from kvtune.captioning.pages import PAGE, Pages, pages_for
+from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prefix import Prefix, PromptEnd
 from kvtune.captioning.step import KeysOnly
 from kvtune.hf import CACHE
-from kvtune.methods import Method, RowState
+from kvtune.methods import Method
+from kvtune.methods.facts import PromptFacts
+from kvtune.methods.row_methods import RowMethods, captured_with, looking_at_layers
+from kvtune.methods.row_state import RowState
+from kvtune.methods.seen import position_classes
 from kvtune.methods.sending import pinned, to_device
 from kvtune.models import VisionLanguageModel
 
@@ -66,30 +74,29 @@ class PagedGrid:
         share = config.num_attention_heads // kv_heads
         self.kernels = kernels_for(device, vlm.dtype, kv_heads, share, vlm.head_dim)
 
-        self.newest = np.zeros(self.rows, dtype=np.int32)
-        """Position of each row's newest token in its text; 0 for a row that stands idle."""
+        self.newest = np.full(self.rows, -1, dtype=np.int32)
+        """Position of each row's newest token in its text; -1 for a row that stands idle."""
         self._image_of = np.zeros(self.rows, dtype=np.int32)
-        self._kind_of = np.full(self.rows, -1)
-        """Which of the kinds of methods in ``states`` each row has, in their order; -1 for none."""
-        self._table = np.zeros((self.rows, pages_for(plan.max_new_tokens + 1)), dtype=np.int32)
+        self._read = np.zeros(self.rows, dtype=np.int32)
+        """Prompt tokens that each row reads in its image's pages."""
+        self._table = np.zeros((self.rows, plan.text_pages), dtype=np.int32)
         self._prompts: dict[int, PromptEnd] = {}
         self._prompt_table = torch.zeros(self.images, 1, dtype=torch.int32, device=device)
-        self._prompt_lengths = torch.zeros(self.images, dtype=torch.int32, device=device)
+        self._classes = torch.zeros(3, self.images, PAGE, dtype=torch.bool, device=device)
         self._tokens = torch.zeros(self.rows, dtype=torch.long, device=device)
         self._positions = torch.zeros_like(self._tokens)
         self._layout = torch.zeros(self._layout_size(self.rows, 2 * self.rows), dtype=torch.int32, device=device)
-        self.states: dict[type[Method], RowState] = {}
+        self.forced = ForcedTokens(self.rows)
+        self.methods = RowMethods(self.rows + 1, decoder_of(vlm), device)
         self._graphs = step_graphs(device) if cuda_graphs else None
 
     def clear(self) -> None:
         """Be as a new grid for another run, but for the graphs that are captured."""
         self.pages = Pages(self.plan.pages)
-        self.newest[:] = 0
+        self.newest[:] = -1
         self._table[:] = 0
         self._prompts.clear()
-        self._kind_of[:] = -1
-        # What smooths outputs takes steps of all rows, whoever is in them.
-        self.states = {kind: state for kind, state in self.states.items() if not state.smooths_output}
+        self.methods.clear()
 
     def reserve(self, image: int, length: int) -> bool:
         """Take the pages of a prompt of ``length`` tokens; False if there are not enough."""
@@ -104,28 +111,33 @@ class PagedGrid:
         missing = len(own) - self._prompt_table.shape[1]
         if missing > 0:
             self._prompt_table = torch.nn.functional.pad(self._prompt_table, (0, missing))
+            self._classes = torch.nn.functional.pad(self._classes, (0, missing * PAGE))
         pages = to_device(np.array(own), self.vlm.device)
         self._prompt_table[image, : len(own)] = pages
-        self._prompt_lengths[image : image + 1].fill_(
-            prefix.length - 1
-        )  # a single number put there would be waited for
+        classes = position_classes(prefix.end.facts.visual)
+        self._classes[:, image] = torch.nn.functional.pad(classes, (0, self._classes.shape[2] - prefix.length))
         for cache, new in ((self.keys, prefix.keys), (self.values, prefix.values)):
             filled = torch.nn.functional.pad(new, (0, 0, 0, len(own) * PAGE - prefix.length))
             cache[:, pages] = filled.unflatten(2, (len(own), PAGE)).transpose(1, 2)
         self._prompts[image] = prefix.end
 
-    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
+    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int | None]:
         """Begin a caption in each of ``rows``, each about one of the prompts on the grid and with its method.
 
         Returns
         -------
-        list of int
-            The first token of each, which the prefill has given.
+        list
+            The first token of each, which the prefill has given; None where the method acts on the prompt, so that the
+            row runs the end of it itself.
         """
         prompts = [self._prompts[image] for image in images]
+        forced = [prompt.forced(method) for prompt, method in zip(prompts, methods, strict=True)]
+        for row, ids in zip(rows, forced, strict=True):
+            self.forced.start(row, ids)
         own = [self.pages.take(("row", row), 1)[0] for row in rows]
         self._image_of[rows] = images
-        self.newest[rows] = 1
+        self._read[rows] = [prompt.length - max(1, len(ids)) for prompt, ids in zip(prompts, forced, strict=True)]
+        self.newest[rows] = [0 if ids else 1 for ids in forced]
         self._table[rows] = 0
         self._table[rows, 0] = own
         last = [divmod(prompt.length - 1, PAGE) for prompt in prompts]
@@ -138,7 +150,7 @@ class PagedGrid:
                     from_pages,
                     [place for _, place in last],
                     [prompt.first_token for prompt in prompts],
-                    [prompt.next_position for prompt in prompts],
+                    [prompt.next_position - len(ids) for prompt, ids in zip(prompts, forced, strict=True)],
                 ]
             ),
             self.vlm.device,
@@ -146,22 +158,21 @@ class PagedGrid:
         for cache in (self.keys, self.values):
             cache[:, to_page, :, 0] = cache[:, from_page, :, place].transpose(0, 1)
         self._tokens[index], self._positions[index] = tokens, positions
-        for kind in {type(method) for method in methods if method is not None} - set(self.states):
-            self.states[kind] = kind.row_state(self.rows, self.n_layers, self.vlm.device)
-        kinds = list(self.states)
-        self._kind_of[rows] = [-1 if method is None else kinds.index(type(method)) for method in methods]
-        for kind, state in self.states.items():
-            state.set_rows(rows, [method if type(method) is kind else None for method in methods])
-            if state.smooths_output:
-                outputs = torch.stack([prompt.outputs for prompt in prompts], dim=1)
-                for layer in range(self.n_layers):
-                    state.start_outputs(index, layer, outputs[layer])
-        return [prompt.first_token for prompt in prompts]
+        self.methods.start(rows, methods, [prompt.facts for prompt in prompts])
+        return [None if ids else prompt.first_token for prompt, ids in zip(prompts, forced, strict=True)]
+
+    def known(self, image: int) -> PromptFacts:
+        """What is known of the prompt of an image."""
+        return self._prompts[image].facts
+
+    def learn(self, image: int, facts: PromptFacts) -> None:
+        """Know more of the prompt of an image."""
+        self._prompts[image] = dataclasses.replace(self._prompts[image], facts=facts)
 
     def release(self, row: int) -> None:
         """The caption in ``row`` is done, or given up; its pages are free and it stands idle."""
         self.pages.give_back(("row", row))
-        self.newest[row] = 0
+        self.newest[row] = -1
         self._table[row] = 0
 
     def outgrown(self, running: np.ndarray) -> np.ndarray:
@@ -178,10 +189,11 @@ class PagedGrid:
         for name in ("_tokens", "_positions"):
             tensor = getattr(self, name)
             tensor.copy_(tensor[index])
-        for state in self.states.values():
-            state.reorder(index)
-        self.newest, self._image_of, self._table = self.newest[order], self._image_of[order], self._table[order]
-        self._kind_of = self._kind_of[order]
+        with_nobody = np.append(order, self.rows)
+        self.methods.move(with_nobody, to_device(with_nobody, self.vlm.device))
+        self.forced.move(order)
+        for name in ("newest", "_image_of", "_read", "_table"):
+            setattr(self, name, getattr(self, name)[order])
         for row in order.tolist():
             self.pages.hand_over(("row", row), ("moved", row))
         for row, before in enumerate(order.tolist()):
@@ -195,107 +207,137 @@ class PagedGrid:
         Tensor
             [rows of the step], the tokens that come next; the next step overwrites them.
         """
-        width, states = self.width(running), self._states_of(running)
-        tiles = self._send_layout(running, width)
+        width, states = self.width(running), self.methods.of(running)
+        tiles, acting = self._send_layout(running, width)
         if self._graphs is None:
-            self._decode(width, tiles, states)
+            self._decode(width, tiles, states, acting)
         else:
-            tensors = (self._prompt_table.data_ptr(), self._prompt_table.shape)
-            captured = [state.captured_with() for state in states]
-            self._graphs.run((width, tiles, tensors, *captured), lambda: self._decode(width, tiles, states))
+            tensors = [(tensor.data_ptr(), tensor.shape) for tensor in (self._prompt_table, self._classes)]
+            acts = [(*map(type, one.states), one.first, one.last) for one in acting]
+            shape = (width, tiles, *tensors, *acts, *captured_with(states))
+            self._graphs.run(shape, lambda: self._decode(width, tiles, states, acting))
         self.newest[running] += 1
+        self.forced.advance(running)
         return self._tokens[:width]
 
     def width(self, running: np.ndarray, moved: bool = False) -> int:
-        """Rows of a step in which ``running`` decode: all of them if a method of theirs smooths outputs.
+        """Rows of a step in which ``running`` decode: all of them if a method of theirs changes outputs.
 
         With ``moved``, if they stood side by side.
         """
-        if any(state.smooths_output for state in self._states_of(running)):
+        if any(state.changes_output for state in self.methods.of(running)):
             return self.rows
         needed = len(running) if moved else int(running.max()) + 1
         wide = next((width for width in _WIDTHS if width >= needed), -(-needed // _WIDTH) * _WIDTH)
         return min(wide, self.rows)
 
-    def _states_of(self, running: np.ndarray) -> list[RowState]:
-        """What the methods of ``running`` remember; a step of rows without a method costs nothing for one."""
-        present = set(self._kind_of[running].tolist())
-        return [state for kind, state in enumerate(self.states.values()) if kind in present]
-
-    def _decode(self, width: int, tiles: int, states: Sequence[RowState]) -> None:
+    def _decode(self, width: int, tiles: int, states: Sequence[RowState[Any]], acting: Sequence[ActingTiles]) -> None:
         """The step on the device: no shape, and nothing that Python decides, depends on what the tensors hold."""
-        layout = self._on_device(width, tiles)
-        step = PagedStep(layout, self.keys, self.values, self.kernels, states)
+        layout, forced, to_come = self._on_device(width, tiles)
+        to_come = torch.nn.functional.pad(to_come, (0, self.rows + 1 - width), value=-1)
+        step = PagedStep(layout, self.keys, self.values, self.kernels, states, acting, self._classes, to_come)
         tokens, positions = self._tokens[:width], self._positions[:width]
-        hidden = self.vlm.decoder(
-            inputs_embeds=self._embed(tokens.clamp(min=0))[:, None],
-            position_ids=positions[:, None],
-            **{CACHE: KeysOnly()},
-            use_cache=True,
-            kvtune_grid=step,
-        ).last_hidden_state
+        fed = torch.where(forced == NO_TOKEN, tokens, forced).clamp(min=0)
+        with looking_at_layers(self.methods.decoder, states):
+            hidden = self.vlm.decoder(
+                inputs_embeds=self._embed(fed)[:, None],
+                position_ids=positions[:, None],
+                **{CACHE: KeysOnly()},
+                use_cache=True,
+                kvtune_grid=step,
+            ).last_hidden_state
         tokens.copy_(choose(self._head(hidden[:, 0])))
         for state in states:
             if state.layers:
-                entropy = torch.stack([step.entropies[layer] for layer in state.layers]).mean(-1)
-                on_keys, on_values = state.factors(torch.nn.functional.pad(entropy, (0, self.rows - width)))
-                self.kernels.smooth(
-                    self.keys,
-                    self.values,
-                    layout.table,
-                    layout.newest,
-                    on_keys[:, :width],
-                    on_values[:, :width],
-                    state.layers.start,
-                )
+                state.end_step(step)
         positions += 1
 
-    def _send_layout(self, running: np.ndarray, width: int) -> int:
-        """Tell the device where the rows of this step are; the number of tiles that they stand in."""
-        images = self._image_of[running]
-        order = np.argsort(images, kind="stable")
-        _, first, counts = np.unique(images[order], return_index=True, return_counts=True)
-        per_image = -(-counts // LANES)
-        begins = np.cumsum(per_image) - per_image
-        used = int(per_image.sum())
-        tiles = 1 << (used - 1).bit_length()
-        # Each image's rows fill its tiles from the front.
-        within = np.arange(len(running)) - np.repeat(first, counts)
-        lanes = np.repeat(begins * LANES, counts) + within
-        newest = np.zeros(width, dtype=np.int32)
-        newest[running] = self.newest[running]
+    def _send_layout(self, running: np.ndarray, width: int) -> tuple[int, list[ActingTiles]]:
+        """Tell the device where the rows of this step are.
+
+        Returns
+        -------
+        tuple
+            The number of tiles that they stand in, and which of those have methods that change scores or weights.
+        """
+        rest = running
+        groups: list[tuple[list[RowState[Any]], np.ndarray]] = []
+        for states, rows in self.methods.on_attention(running):
+            groups.append((states, rows))
+            rest = np.setdiff1d(rest, rows)
         lanes_of_rows = np.zeros(width, dtype=np.int32)
-        lanes_of_rows[running[order]] = lanes
-        members = np.full(tiles * LANES, -1, dtype=np.int32)
-        members[lanes] = running[order]
-        tile_images = np.zeros(tiles, dtype=np.int32)
-        tile_images[:used] = np.repeat(images[order][first], per_image)
+        acting: list[ActingTiles] = []
+        members, images, lengths = [], [], []
+        tiles = 0
+        for states, rows in [([], rest), *groups] if len(rest) else groups:
+            part, part_images, part_lengths, lanes = self._tiles_of(rows)
+            lanes_of_rows[rows] = lanes + tiles * LANES
+            if states:
+                acting.append(ActingTiles(states, tiles, tiles + len(part)))
+            tiles += len(part)
+            members.append(part)
+            images.append(part_images)
+            lengths.append(part_lengths)
+        newest = np.full(width, -1, dtype=np.int32)
+        newest[running] = self.newest[running]
+        forced = np.full(width, NO_TOKEN, dtype=np.int32)
+        forced[running] = self.forced.next(running)
+        to_come = np.full(width, -1, dtype=np.int32)
+        to_come[running] = self.forced.to_come(running)
         # A row that is not running has pages still if its last token has not been looked at; it writes into nobody's.
-        table = np.where(newest[:, None] > 0, self._table[:width], 0)
-        parts = (newest, lanes_of_rows, table.ravel(), tile_images, members)
+        table = np.where(newest[:, None] >= 0, self._table[:width], 0)
+        parts = (
+            newest,
+            lanes_of_rows,
+            forced,
+            to_come,
+            table.ravel(),
+            *(np.concatenate(of_tiles).ravel() for of_tiles in (images, lengths, members)),
+        )
         sent = np.concatenate([np.pad(part, (0, -len(part) % _ALIGNED)) for part in parts])
         self._layout[: len(sent)].copy_(pinned(sent, self.vlm.device), non_blocking=True)
-        return tiles
+        return tiles, acting
 
-    def _on_device(self, width: int, tiles: int) -> Layout:
-        """The views of what :meth:`_send_layout` sent."""
+    def _tiles_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Tiles for rows, each of one image and one length that is read of its prompt: their members, [tiles, lanes],
+        images and lengths, a power of two of them; and the lane of each of ``rows`` among them."""
+        kinds = self._image_of[rows].astype(np.int64) << 32 | self._read[rows]
+        order = np.argsort(kinds, kind="stable")
+        _, first, counts = np.unique(kinds[order], return_index=True, return_counts=True)
+        per_kind = -(-counts // LANES)
+        begins = np.cumsum(per_kind) - per_kind
+        used = int(per_kind.sum())
+        tiles = 1 << (used - 1).bit_length()
+        # The rows of one kind fill its tiles from the front.
+        lanes = np.zeros(len(rows), dtype=np.int32)
+        lanes[order] = np.repeat(begins * LANES, counts) + np.arange(len(rows)) - np.repeat(first, counts)
+        members = np.full(tiles * LANES, -1, dtype=np.int32)
+        members[lanes] = rows
+        images, lengths = np.zeros(tiles, dtype=np.int32), np.zeros(tiles, dtype=np.int32)
+        images[:used] = np.repeat(self._image_of[rows[order]][first], per_kind)
+        lengths[:used] = np.repeat(self._read[rows[order]][first], per_kind)
+        return members.reshape(tiles, LANES), images, lengths, lanes
+
+    def _on_device(self, width: int, tiles: int) -> tuple[Layout, Tensor, Tensor]:
+        """The views of what :meth:`_send_layout` sent: where rows are, what they are fed, and what is to come after."""
         sizes = self._layout_sizes(width, tiles)
         padded = self._layout[: self._layout_size(width, tiles)].split([size + -size % _ALIGNED for size in sizes])
-        newest, lanes_of_rows, table, tile_images, members = (
+        newest, lanes_of_rows, forced, to_come, table, images, lengths, members = (
             part[:size] for part, size in zip(padded, sizes, strict=True)
         )
-        return Layout(
+        layout = Layout(
             newest,
             table.view(width, -1),
             members.view(tiles, LANES),
-            tile_images,
+            images,
+            lengths,
             lanes_of_rows,
             self._prompt_table,
-            self._prompt_lengths,
         )
+        return layout, forced, to_come
 
     def _layout_size(self, width: int, tiles: int) -> int:
         return sum(size + -size % _ALIGNED for size in self._layout_sizes(width, tiles))
 
     def _layout_sizes(self, width: int, tiles: int) -> list[int]:
-        return [width, width, width * self._table.shape[1], tiles, tiles * LANES]
+        return [*[width] * 4, width * self._table.shape[1], tiles, tiles, tiles * LANES]

@@ -47,6 +47,8 @@ class PagedPlan:
         Length of the prompts that were looked at.
     max_new_tokens
         Longest caption.
+    own_tokens
+        Prompt tokens that a row has in its own pages at most, at least 1.
     weights
         Bytes of the model.
     cache
@@ -60,6 +62,7 @@ class PagedPlan:
     pages: int
     prompt_tokens: int
     max_new_tokens: int
+    own_tokens: int
     weights: int
     cache: int
     step: int
@@ -70,10 +73,15 @@ class PagedPlan:
         """Most bytes that are held at once."""
         return self.weights + self.cache + max(self.step, self.prefill)
 
+    @property
+    def text_pages(self) -> int:
+        """Pages of a row with the longest caption."""
+        return pages_for(self.max_new_tokens + self.own_tokens)
+
     def smaller(self) -> PagedPlan | None:
         """A plan of half the rows and half the cache; None if there is one row or no room for its caption."""
         pages = self.pages // 2
-        if self.rows == 1 or pages < pages_for(self.prompt_tokens) + pages_for(self.max_new_tokens + 1):
+        if self.rows == 1 or pages < pages_for(self.prompt_tokens) + self.text_pages:
             return None
         return dataclasses.replace(self, rows=self.rows // 2, pages=pages, cache=self.cache // 2, step=self.step // 2)
 
@@ -95,6 +103,7 @@ def plan_pages(
     images: int,
     lanes: Lanes = "auto",
     kept: PagedPlan | None = None,
+    own_tokens: int = 1,
 ) -> PagedPlan:
     """The paged grid for a stream in which ``requests`` are about ``images``.
 
@@ -109,9 +118,11 @@ def plan_pages(
         Captions decoded at once over the whole grid; ``auto`` takes what fits.
     kept
         The plan of a grid that is there already; it is the answer, but for the prompts, where it will do.
+    own_tokens
+        Prompt tokens that a row has in its own pages at most: the last, or those after the image.
     """
     page_bytes = PAGE * bytes_per_position(vlm)
-    prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + 1)
+    prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + own_tokens)
     usual = min(longest, pages_for(USUAL_TOKENS + 1))
     of_image = max(1, min(LANES, requests // images))
     usable = int(USABLE.get(vlm.device.type, USABLE["cpu"]) * (free_memory(vlm.device) + (kept.cache if kept else 0)))
@@ -126,7 +137,7 @@ def plan_pages(
     if lanes == "auto":
         while rows > 1 and rows * (usual + prompt_pages / of_image) > pages(rows):
             rows = (rows - 1) // _ROWS_STEP * _ROWS_STEP if rows > _ROWS_STEP else rows - 1
-    if kept is not None and kept.rows >= rows and kept.pages >= _ENOUGH * pages(rows):
+    if kept is not None and kept.rows >= rows and kept.pages >= _ENOUGH * pages(rows) and kept.text_pages >= longest:
         return dataclasses.replace(kept, lanes=of_image, prompt_tokens=prompt_tokens, prefill=prefill)
     return PagedPlan(
         rows,
@@ -134,6 +145,7 @@ def plan_pages(
         pages(rows),
         prompt_tokens,
         max_new_tokens,
+        own_tokens,
         weights=weight_bytes(vlm),
         cache=(pages(rows) + 1) * page_bytes,
         step=rows * step_bytes(vlm, prompt_tokens, max_new_tokens),

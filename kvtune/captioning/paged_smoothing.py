@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kvtune.methods.smoothing import lerp_
+from kvtune.methods.lerp import lerp_
 
 
 def smooth(
@@ -33,8 +33,8 @@ def smooth(
         The pages of each row, [rows, pages of the longest], whole numbers: position ``p`` of a row is at
         ``p % positions a page`` of page ``table[row, p // positions a page]``.
     slots
-        Position of each row's newest token, [rows], whole numbers. A row with none, 0 or less, is idle: nothing of it
-        changes.
+        Position of each row's newest token, [rows], whole numbers. Where there is none before it, or none at all (-1),
+        nothing changes.
     on_keys, on_values
         Factors f in [0, 1], [n, rows], float32 or float64, of the layers ``first_layer`` to ``first_layer + n - 1``.
     first_layer

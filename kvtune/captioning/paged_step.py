@@ -1,18 +1,34 @@
-"""One decode step of the paged grid, as the attention function of each layer sees it."""
+"""One decode step of the paged grid, as the attention function of each layer and methods at its end see it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from kvtune.captioning.kernels import Kernels
-from kvtune.captioning.paged_attention import Layout
-from kvtune.methods import RowState
+from kvtune.captioning.paged_attention import Layout, attend_tiles
+from kvtune.methods.acting import Acting
+from kvtune.methods.row_state import RowState
+from kvtune.methods.seen import Seen
+
+
+@dataclasses.dataclass(frozen=True)
+class ActingTiles:
+    """Methods that change scores or weights, and the tiles ``first <= tile < last`` of the rows that have them."""
+
+    states: Sequence[RowState[Any]]
+    first: int
+    last: int
 
 
 class PagedStep:
     """What the layers of one step share; each leaves its new keys and values in the pages.
+
+    The states of methods have one row more than the grid: that of lanes in which nobody is.
 
     Parameters
     ----------
@@ -20,21 +36,40 @@ class PagedStep:
         The cache, [layers, pages, kv_heads, PAGE, head_dim].
     states
         What the methods of the rows remember.
-
-    Attributes
-    ----------
-    entropies
-        Layer to the entropy of each row's attention weights, [rows, heads], or [rows, 1] where it is their mean; the
-        layers in which a method looks at it.
+    acting
+        Those of them that change scores or weights.
+    classes
+        [3, images, positions] bool: which prompt tokens are before, of and after the image.
+    to_come
+        [rows of the grid + 1], as in :class:`kvtune.methods.seen.Seen`.
     """
 
     def __init__(
-        self, layout: Layout, keys: Tensor, values: Tensor, kernels: Kernels, states: Collection[RowState]
+        self,
+        layout: Layout,
+        keys: Tensor,
+        values: Tensor,
+        kernels: Kernels,
+        states: Sequence[RowState[Any]],
+        acting: Sequence[ActingTiles],
+        classes: Tensor,
+        to_come: Tensor,
     ) -> None:
-        self.entropies: dict[int, Tensor] = {}
-        self._layout, self._keys, self._values, self._attend = layout, keys, values, kernels.attend
-        self._looked_at = {layer for state in states for layer in state.layers}
-        self._on_output = [state for state in states if state.smooths_output]
+        self._to_come = to_come
+        self.generated = to_come < 0
+        self._layout, self._keys, self._values, self._kernels = layout, keys, values, kernels
+        self._entropies: dict[int, Tensor] = {}
+        self._looked_at = {layer for state in states if state.reads_entropy for layer in state.layers}
+        self._on_output = [state for state in states if state.changes_output]
+        self._acting = [(one, self._seen(one, classes)) for one in acting]
+
+    def _seen(self, acting: ActingTiles, classes: Tensor) -> Acting:
+        part = self._layout.part(acting.first, acting.last)
+        lanes = part.tiles.flatten().long()
+        rows = torch.where(lanes < 0, len(self.generated) - 1, lanes)
+        seen_by = classes[:, part.tile_images.long()].repeat_interleave(part.tiles.shape[1], dim=1)
+        read = part.tile_lengths.long().repeat_interleave(part.tiles.shape[1])
+        return Acting(acting.states, Seen(0, rows, seen_by, read, self._to_come[rows], rows, 1.0))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one layer; shapes as in :class:`kvtune.captioning.step.Step`."""
@@ -42,11 +77,38 @@ class PagedStep:
         kv_heads = key.shape[1]
         query = query.reshape(rows, kv_heads, heads // kv_heads, head_dim)
         new = key[:, :, 0], value[:, :, 0]
-        output, entropy = self._attend(query, *new, self._keys[layer], self._values[layer], self._layout, scaling)
+        cache = self._keys[layer], self._values[layer]
+        output, entropy = self._kernels.attend(query, *new, *cache, self._layout, scaling)
+        entropy = entropy.mean(-1)
+        for tiles, acting in self._acting:
+            if acting.changes(layer):
+                part = self._layout.part(tiles.first, tiles.last)
+                acted, own_entropy = attend_tiles(query, *cache, part, scaling, layer, [acting])
+                lanes = self._layout.lanes_of_rows.long() - tiles.first * part.tiles.shape[1]
+                theirs = (lanes >= 0) & (lanes < len(acted))
+                lanes = lanes.clamp(0, len(acted) - 1)
+                output = torch.where(theirs[:, None, None, None], acted[lanes].to(output.dtype), output)
+                entropy = torch.where(theirs, own_entropy[lanes].to(entropy.dtype), entropy)
         output = output.view(rows, heads, head_dim)
         if layer in self._looked_at:
-            self.entropies[layer] = entropy
+            self._entropies[layer] = entropy
             for state in self._on_output:
                 if layer in state.layers:
-                    output = state.smooth_output(layer, entropy.mean(-1), output)
+                    padded, entropies = self._padded(output, rows), self._padded(entropy, rows)
+                    output = state.change_output(layer, padded, entropies, self.generated)[:rows]
         return output[:, None]
+
+    def _padded(self, of_rows: Tensor, rows: int) -> Tensor:
+        """Tensors of a step's rows as those of all rows of the states."""
+        return torch.nn.functional.pad(of_rows, (0, 0) * (of_rows.ndim - 1) + (0, len(self.generated) - rows))
+
+    def entropies(self, layers: range) -> Tensor:
+        """See :class:`kvtune.methods.row_state.StepEnd`."""
+        entropy = torch.stack([self._entropies[layer] for layer in layers])
+        return torch.nn.functional.pad(entropy, (0, len(self.generated) - entropy.shape[1]))
+
+    def draw(self, layers: range, on_keys: Tensor, on_values: Tensor) -> None:
+        """See :class:`kvtune.methods.row_state.StepEnd`."""
+        rows = len(self._layout.newest)
+        factors = on_keys[:, :rows], on_values[:, :rows]
+        self._kernels.smooth(self._keys, self._values, self._layout.table, self._layout.newest, *factors, layers.start)

@@ -15,48 +15,56 @@ from kvtune.captioning.prefix import Prefix, PromptEnd
 from kvtune.captioning.step import ATTENTION
 from kvtune.errors import RequestError
 from kvtune.hf import CACHE, attention_implementation
-from kvtune.methods import Method
+from kvtune.methods.decoder import Decoder
+from kvtune.methods.facts import Fact, PromptFacts, watched
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt, put_together
 
 
-def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequence[Method | None]) -> Iterator[Prefix]:
+def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts: Sequence[Fact] = ()) -> Iterator[Prefix]:
     """Prefixes of ``prompts``, computed in batches and handed out one at a time, for each is a copy.
 
     Parameters
     ----------
-    methods
-        One a prompt; those that touch the prompt do so here.
+    facts
+        What is to be noted of the forward pass besides.
     """
     begin = 0
     for end in range(1, len(prompts) + 1):
         longest = max(prompt.length for prompt in prompts[begin : end + 1])
         if end == len(prompts) or end + 1 - begin > prompts_together(longest):
-            yield from _prefill_together(vlm, prompts[begin:end], methods[begin:end])
+            yield from _prefill_together(vlm, prompts[begin:end], facts)
             begin = end
 
 
-def _prefill_together(
-    vlm: VisionLanguageModel, prompts: Sequence[Prompt], methods: Sequence[Method | None]
-) -> Iterator[Prefix]:
+def _prefill_together(vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts: Sequence[Fact]) -> Iterator[Prefix]:
     cache: Any = DynamicCache(config=vlm.decoder.config)
     outputs: list[Tensor] = []
-    with attention_implementation(vlm.hf_model, ATTENTION):
+    decoder = decoder_of(vlm)
+    with attention_implementation(vlm.hf_model, ATTENTION), watched(facts, decoder) as noted:
         hidden = vlm.decoder(
             **put_together(prompts), **{CACHE: cache}, use_cache=True, kvtune_last_outputs=outputs
         ).last_hidden_state[:, -1]
     _check_layers(vlm, prompts, cache, outputs)
     first_tokens = choose(vlm.hf_model.get_output_embeddings()(hidden)).tolist()
     last_outputs = torch.stack(outputs)
-    for row, (prompt, method) in enumerate(zip(prompts, methods, strict=True)):
+    for row, prompt in enumerate(prompts):
         keys = torch.stack([layer.keys[row, :, -prompt.length :] for layer in cache.layers])
         values = torch.stack([layer.values[row, :, -prompt.length :] for layer in cache.layers])
-        if method is not None and method.prefix_key is not None:
-            method.edit_prefix(list(keys[:, None]), list(values[:, None]))
-        end = PromptEnd(
-            prompt.length, last_outputs[:, row].clone(), first_tokens[row], prompt.next_position, prompt.visual
+        known = PromptFacts(
+            prompt.visual.mask,
+            prompt.visual.places,
+            last_outputs[:, row].clone(),
+            {fact: fact.of_row(decoder, seen, row, 0, prompt.visual.mask) for fact, seen in noted.items()},
         )
+        end = PromptEnd(prompt.length, first_tokens[row], prompt.next_position, prompt.after_image, known)
         yield Prefix(keys, values, end)
+
+
+def decoder_of(vlm: VisionLanguageModel) -> Decoder:
+    """What methods may know of a model."""
+    heads = vlm.decoder.config.num_attention_heads
+    return Decoder(vlm.n_layers, heads, vlm.decoder, vlm.hf_model.get_output_embeddings())
 
 
 def _check_layers(vlm: VisionLanguageModel, prompts: Sequence[Prompt], cache: Any, outputs: Sequence[Tensor]) -> None:

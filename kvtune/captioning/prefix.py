@@ -6,7 +6,9 @@ import dataclasses
 
 from torch import Tensor
 
-from kvtune.models.decoder_inputs import VisualTokens
+from kvtune.methods import Method
+from kvtune.methods.facts import PromptFacts
+from kvtune.methods.row_state import first_acting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,21 +19,28 @@ class PromptEnd:
     ----------
     length
         Prompt tokens.
-    outputs
-        Attention output of the last one, [layers, heads, head_dim].
     first_token
-        The first token of every caption of this image, whatever the method.
+        The first token of a caption of this image, where no method acts on the prompt.
     next_position
         The rotary position of that token.
-    visual
-        Which of the prompt's tokens are the image's, and where in the picture they are.
+    after_image
+        Ids of the prompt's tokens after the last visual one.
+    facts
+        What methods may know of the prompt.
     """
 
     length: int
-    outputs: Tensor
     first_token: int
     next_position: int
-    visual: VisualTokens
+    after_image: tuple[int, ...]
+    facts: PromptFacts
+
+    def forced(self, method: Method | None) -> tuple[int, ...]:
+        """Ids of the last prompt tokens, which a row runs itself because its method acts on them."""
+        acts_from = first_acting(method)
+        if acts_from == "generated":
+            return ()
+        return self.after_image[-1:] if acts_from == "last_prompt_token" else self.after_image
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,9 +46,9 @@ def attend(
         *cache,
         layout.tiles,
         layout.tile_images,
+        layout.tile_lengths,
         layout.prompt_table,
         layout.prompt_table.stride(0),
-        layout.prompt_lengths,
         partial,
         scaling,
         LANES=lanes,
@@ -156,9 +156,9 @@ def attend_prompts(
     position_stride,
     tiles,
     tile_images,
+    tile_lengths,
     prompt_table,
     prompt_table_stride,
-    prompt_lengths,
     partial,
     scaling,
     LANES: tl.constexpr,
@@ -191,7 +191,7 @@ def attend_prompts(
         position_stride,
         prompt_table + image * prompt_table_stride,
         head,
-        tl.load(prompt_lengths + image),
+        tl.load(tile_lengths + tile),
         scaling,
         tl.full([QUERIES], -1e30, tl.float32),
         tl.zeros([QUERIES], tl.float32),
@@ -241,7 +241,7 @@ def attend_texts(
     place = row * (KV_HEADS * SHARE) + head * SHARE + which
     tile = there[:, None] & in_columns[None, :]
     length = tl.load(newest + row)
-    if length == 0:  # idle
+    if length < 0:  # idle
         tl.store(
             output + place[:, None] * HEAD_DIM + columns[None, :],
             tl.zeros([QUERIES, HEAD_BLOCK], tl.float32),

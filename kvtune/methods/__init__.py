@@ -1,7 +1,28 @@
 """What is tuned: training-free methods, their parameters, and what they do to attention and the KV cache."""
 
+from kvtune.methods.ad_hh import ADHH
+from kvtune.methods.clvs import CLVS
 from kvtune.methods.kvsmooth import KVSmooth
-from kvtune.methods.method import Method, get_method, method_names
-from kvtune.methods.row_state import RowState
+from kvtune.methods.method import Method, Published, method_names
+from kvtune.methods.middle_layers import MiddleLayers
+from kvtune.methods.pai import PAI
+from kvtune.methods.sparc import SPARC
+from kvtune.methods.stack import Stack, get_method
+from kvtune.methods.vaf import VAF
+from kvtune.methods.var import VAR
 
-__all__ = ["KVSmooth", "Method", "RowState", "get_method", "method_names"]
+__all__ = [
+    "ADHH",
+    "CLVS",
+    "PAI",
+    "SPARC",
+    "VAF",
+    "VAR",
+    "KVSmooth",
+    "Method",
+    "MiddleLayers",
+    "Published",
+    "Stack",
+    "get_method",
+    "method_names",
+]

@@ -1,9 +1,9 @@
 """Applying a method to a Hugging Face model: an attention function, hooks on its decoder, and the way back.
 
-The prompt goes through SDPA untouched. From then on one token comes at a time; its attention is computed here, where
-the row entropies are seen, and when the decoder is through with the token, the method's factors move the token's keys
-and values in the cache. A method's state lives on the cache that it belongs to, so that it follows the cache through
-beam search and two caches never mix.
+The prompt goes through SDPA, and what a method changes of its last tokens is computed after it. From then on one token
+comes at a time; its attention is computed here, and when the decoder is through with the token, methods may draw its
+keys and values in the cache. A method's state lives on the cache that it belongs to, so that it follows the cache
+through beam search and two caches never mix.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
@@ -20,11 +21,13 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 
 from kvtune.errors import RequestError
-from kvtune.hf import CACHE, CACHE_NAMES, attention_implementation, given_cache, text_decoder
+from kvtune.hf import CACHE, CACHE_NAMES, attention_implementation, given_cache, image_token_id, text_decoder
+from kvtune.methods.decoder import Decoder
+from kvtune.methods.facts import PromptFacts, watched
 from kvtune.methods.followed_cache import Followed, check_cache, follow, newest
-from kvtune.methods.row_attention import ATTENTION, Step
-from kvtune.methods.row_state import RowMethod, RowState
-from kvtune.methods.smoothing import lerp_
+from kvtune.methods.lerp import lerp_
+from kvtune.methods.row_attention import ATTENTION, BatchMethods, Step, acts_on_prompt
+from kvtune.methods.row_state import ActingMethod, first_acting
 
 Observer = Callable[[Tensor, Tensor], None]
 """Is called after each decode step with the row entropies of all layers, [layers, rows], and with the factors by which
@@ -33,7 +36,7 @@ they were smoothed, of the same shape, NaN where nothing was."""
 
 @contextmanager
 def attach(
-    model: PreTrainedModel, method: RowMethod | Sequence[RowMethod | None], observer: Observer | None = None
+    model: PreTrainedModel, method: ActingMethod | Sequence[ActingMethod | None], observer: Observer | None = None
 ) -> Iterator[PreTrainedModel]:
     """Apply ``method`` to ``model`` until the block ends, also by an error.
 
@@ -42,7 +45,7 @@ def attach(
     model
         A Hugging Face model that generates text.
     method
-        One method for every row of a batch, or a list with one a row, all of one kind; None leaves its row alone.
+        One method for every row of a batch, or a list with one a row; None leaves its row alone.
     observer
         Looks on and changes nothing: the tokens are those without it.
 
@@ -53,17 +56,20 @@ def attach(
         asked for something in which the method would not be right.
     """
     decoder = text_decoder(model)
+    session = _Session(model, decoder, method, observer)
     for one in filter(None, method) if isinstance(method, Sequence) else [method]:
-        one.check_layers(len(decoder.layers))
+        one.check_model(session.decoder)
     if hasattr(decoder, "_kvtune_session"):
         raise RequestError("a method is attached to this model already; leave its with block first")
-    session = _Session(decoder, method, observer)
     with ExitStack() as undo:
         decoder._kvtune_session = session
         undo.callback(delattr, decoder, "_kvtune_session")
         undo.enter_context(attention_implementation(model, ATTENTION))
+        undo.callback(model.register_forward_pre_hook(session.note_ids, with_kwargs=True).remove)
         undo.callback(decoder.register_forward_pre_hook(session.before, with_kwargs=True).remove)
         undo.callback(decoder.register_forward_hook(session.after, with_kwargs=True).remove)
+        for number, layer in enumerate(decoder.layers):
+            undo.callback(layer.register_forward_hook(session.shows(number)).remove)
         writers: list[Any] = [module for module in model.modules() if isinstance(module, GenerationMixin)]
         for writer in writers:
             undo.callback(_restore, writer, "generate", vars(writer).get("generate"))
@@ -75,13 +81,22 @@ class _Session:
     """One attachment: sees each forward pass of the decoder, and tells prompt from generated tokens."""
 
     def __init__(
-        self, decoder: Any, method: RowMethod | Sequence[RowMethod | None], observer: Observer | None = None
+        self,
+        model: Any,
+        decoder: Any,
+        method: ActingMethod | Sequence[ActingMethod | None],
+        observer: Observer | None = None,
     ) -> None:
-        self.decoder = decoder
-        self.method = method
-        self.observer = observer
+        config = decoder.config
+        self.decoder = Decoder(len(decoder.layers), config.num_attention_heads, decoder, model.get_output_embeddings())
+        self.model, self.method, self.observer = model, method, observer
         self.prompt_length: int | None = None
         """Tokens of the prompt while ``generate`` runs; None in a loop of the user's own."""
+        self._step: Step | None = None
+        self._looks_ahead = False
+        """Whether a prompt is run for what methods must know of it, before it is run as they have it."""
+        self._ids: Tensor | None = None
+        """Ids of the prompt's tokens, [rows, tokens], as ``generate`` or the model was given them."""
 
     def watch(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """``generate``, with the length of its prompt noted, so that chunks of it are told from generated tokens."""
@@ -89,16 +104,27 @@ class _Session:
         @functools.wraps(generate)
         def watched(*arguments: Any, **keywords: Any) -> Any:
             outer, self.prompt_length = self.prompt_length, _prompt_length(*arguments, **keywords)
+            outer_ids, ids = self._ids, _token_ids(*arguments, **keywords)
+            self._ids = ids if ids is not None else outer_ids
             try:
                 return generate(*arguments, **keywords)
             finally:
-                self.prompt_length = outer
+                self.prompt_length, self._ids = outer, outer_ids
 
         return watched
+
+    def note_ids(self, model: object, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Of a prompt that is run outside of ``generate``, see the ids."""
+        if self.prompt_length is None:
+            ids = _token_ids(*arguments, **keywords)
+            if ids is not None and ids.shape[1] > 1:
+                self._ids = ids
 
     @torch.compiler.disable
     def before(self, decoder: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Find the cache and hand the step, with the state that belongs to the cache, to the attention function."""
+        if self._looks_ahead:
+            return None
         tokens = keywords.get("inputs_embeds")
         if tokens is None:
             tokens = arguments[0] if arguments else keywords["input_ids"]
@@ -112,68 +138,76 @@ class _Session:
             cache = DynamicCache(config=decoder.config)
         check_cache(cache)
         past = int(cache.get_seq_length())
-        is_prompt = self._is_prompt(past, tokens.shape[1])
-        if is_prompt or not isinstance(cache, Followed) or cache.kvtune_session is not self:
-            follow(cache, self, self._new_state(tokens))
+        rows, new = tokens.shape[:2]
+        is_prompt = self._is_prompt(past, new)
+        if is_prompt and isinstance(cache, Followed) and cache.kvtune_session is self and past and self.prompt_length:
+            pass  # the next part of a prompt that comes in parts
+        elif is_prompt or not isinstance(cache, Followed) or cache.kvtune_session is not self:
+            length = past + new if self.prompt_length is None else self.prompt_length
+            follow(cache, self, self._new_methods(rows, length, tokens.device, keywords))
         elif cache.kvtune_cropped:
             raise RequestError("the cache was cropped after the last step; what the method remembers cannot follow")
-        step = Step(cache.kvtune_state, is_prompt)
+        methods: BatchMethods | None = cache.kvtune_state
+        step = self._step = Step(methods, is_prompt)
+        if is_prompt and methods is not None:
+            step.to_come = 0 if self.prompt_length is None else self.prompt_length - past - new
+            step.first = self._first_acting(methods, rows, past, new)
         if self.observer is not None and not is_prompt:
             step.observed = []
         others = {name: value for name, value in keywords.items() if name not in CACHE_NAMES}
         return arguments, others | {CACHE: cache, "kvtune_step": step}
 
+    def shows(self, number: int) -> Callable[[Any, Any, Any], None]:
+        """A hook that shows a layer's output to methods that look at it, where a pass ends with the prompt or later."""
+
+        def show(layer: Any, arguments: Any, output: Any) -> None:
+            if self._step is not None and self._step.to_come <= 0:
+                hidden = output[0] if isinstance(output, tuple) else output
+                for state in self._step.states:
+                    if state.looks_at_layers:
+                        state.after_layer(number, hidden[:, -1])
+
+        return show
+
     @torch.compiler.disable
     def after(self, decoder: Any, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
-        """After a decode step, move the new token's keys and values in every layer of the cache."""
+        """After a decode step, let methods end it; after a prompt, begin."""
+        if self._looks_ahead:
+            return
         step: Step = keywords["kvtune_step"]
         cache = given_cache(keywords)
-        if step.is_prompt and cache is not None:
-            self._edit_prefix(cache, keywords.get("attention_mask"))
         if step.observed:
             self._tell_observer(step)
-        if step.is_prompt or not step.entropies:
+        if step.methods is None or cache is None:
             return
-        assert step.state is not None
-        device = step.entropies[0].device
-        on_keys, on_values = step.state.factors(torch.stack([entropy.to(device) for entropy in step.entropies]))
-        length = int(cache.get_seq_length())
-        for layer, key_factor, value_factor in zip(
-            step.state.layers, on_keys[..., None, None].unbind(), on_values[..., None, None].unbind(), strict=True
-        ):
-            keys, values = cache.layers[layer].keys, cache.layers[layer].values
-            new = newest(cache.layers[layer], length)
-            lerp_(keys[:, :, new], keys[:, :, new - 1], key_factor.to(keys.device))
-            lerp_(values[:, :, new], values[:, :, new - 1], value_factor.to(values.device))
+        if not step.is_prompt:
+            for state in step.states:
+                if state.layers:
+                    state.end_step(_End(step, cache))
+        elif step.to_come == 0:
+            if step.last_outputs:
+                outputs = torch.stack([one.to(step.last_outputs[0].device) for one in step.last_outputs], dim=1)
+                prompts = [
+                    PromptFacts(visual, None, own) for visual, own in zip(step.methods.classes[1], outputs, strict=True)
+                ]
+                step.methods.begin(range(len(prompts)), prompts, lambda kind: kind.acts_from == "generated")
+            for kind, state in step.methods.states.items():
+                if state.layers and kind.acts_from != "generated":
+                    state.end_step(_End(step, cache))
 
     def _tell_observer(self, step: Step) -> None:
         assert self.observer is not None and step.observed is not None
         device = step.observed[0].device
         entropy = torch.stack([one.to(device) for one in step.observed])
         smoothing = torch.full_like(entropy, torch.nan)
-        if step.state is not None and step.entropies:
-            layers = slice(step.state.layers.start, step.state.layers.stop)
-            smoothing[layers] = step.state.smoothing(entropy[layers])
+        for state in step.states:
+            layers = slice(state.layers.start, state.layers.stop)
+            own = state.smoothing(entropy[layers])
+            smoothing[layers] = torch.where(own.isnan(), smoothing[layers], own)
         self.observer(entropy, smoothing)
 
-    def _edit_prefix(self, cache: Any, mask: Tensor | None) -> None:
-        """Once the whole prompt is in the cache, let methods that touch it do so, each on its own rows."""
-        length = int(cache.get_seq_length())
-        if self.prompt_length not in (None, length):
-            return
-        layers = [layer for layer in cache.layers if layer.is_initialized]
-        for row, method in enumerate(self._methods(len(layers[0].keys))):
-            if method is None or method.prefix_key is None:
-                continue
-            one = slice(row, row + 1)
-            tokens = int(mask[row].sum()) if mask is not None and mask.ndim == 2 else length
-            method.edit_prefix(
-                [layer.keys[one, :, length - tokens : length] for layer in layers],
-                [layer.values[one, :, length - tokens : length] for layer in layers],
-            )
-
-    def _methods(self, rows: int) -> list[RowMethod | None]:
-        methods: list[RowMethod | None] = (
+    def _methods(self, rows: int) -> list[ActingMethod | None]:
+        methods: list[ActingMethod | None] = (
             list(self.method) if isinstance(self.method, Sequence) else [self.method] * rows
         )
         if len(methods) != rows:
@@ -197,17 +231,92 @@ class _Session:
             )
         return past == 0
 
-    def _new_state(self, tokens: Tensor) -> RowState | None:
-        rows = len(tokens)
+    def _new_methods(
+        self, rows: int, length: int, device: torch.device, keywords: dict[str, Any]
+    ) -> BatchMethods | None:
+        """What acts on the rows of a prompt of ``length`` tokens; None if nothing does."""
         methods = self._methods(rows)
-        kinds = {type(method) for method in methods if method is not None}
-        if len(kinds) > 1:
-            raise RequestError(f"methods of one kind at a time, not {', '.join(sorted(k.name for k in kinds))}")
-        if not kinds:
+        if not any(methods):
             return None
-        state = kinds.pop().row_state(rows, len(self.decoder.layers), tokens.device)
-        state.set_rows(range(rows), methods)
-        return state
+        batch = BatchMethods(rows, self.decoder, device)
+        batch.set(range(rows), methods)
+        if any(map(acts_on_prompt, methods)):
+            batch.see(self._visual(rows, length).to(device))
+            prompts = self._facts(batch, methods, keywords)
+            batch.begin(range(rows), prompts, lambda kind: kind.acts_from != "generated")
+        else:
+            batch.see(torch.zeros(rows, length, dtype=torch.bool, device=device))
+        return batch
+
+    def _visual(self, rows: int, length: int) -> Tensor:
+        """Which prompt tokens are visual, [rows, length] bool."""
+        token = image_token_id(self.model)
+        if token is None:
+            raise RequestError(f"{type(self.model).__name__} has no image token, on which the method acts")
+        if self._ids is None or self._ids.shape[1] != length or rows % len(self._ids):
+            raise RequestError("the method acts on visual tokens: call the model with input_ids, the whole prompt's")
+        visual = self._ids == token
+        if not visual.any(1).all():
+            raise RequestError("the method acts on visual tokens, but a prompt has none")
+        return visual.repeat_interleave(rows // len(self._ids), dim=0)
+
+    def _facts(
+        self, batch: BatchMethods, methods: Sequence[ActingMethod | None], keywords: dict[str, Any]
+    ) -> list[PromptFacts]:
+        """What methods that act on the prompt may know of it, which must be known before it is run."""
+        wanted = {fact for method in methods if method for part in method.parts for fact in part.facts}
+        visual = batch.classes[1]
+        noted: list[dict[Any, Any]] = [{} for _ in methods]
+        if wanted:
+            others = {name: value for name, value in keywords.items() if name not in (*CACHE_NAMES, "use_cache")}
+            with watched(tuple(wanted), self.decoder) as found, attention_implementation(self.model, "sdpa"):
+                self._looks_ahead = True
+                try:
+                    self.decoder.module(**others, use_cache=False)
+                finally:
+                    self._looks_ahead = False
+            mask = keywords.get("attention_mask")
+            padded = (mask == 0).sum(1).tolist() if isinstance(mask, Tensor) and mask.ndim == 2 else None
+            begins = padded or [0] * len(noted)
+            for row, own in enumerate(noted):
+                for fact, seen in found.items():
+                    own[fact] = fact.of_row(self.decoder, seen, row, begins[row], visual[row])
+        nothing = visual.new_zeros(self.decoder.n_layers, 0, 0)
+        return [PromptFacts(one, None, nothing, own) for one, own in zip(visual, noted, strict=True)]
+
+    def _first_acting(self, batch: BatchMethods, rows: int, past: int, new: int) -> np.ndarray | None:
+        """For each row the first of a pass's tokens on which its method acts; None if there is none."""
+        methods = self._methods(rows)
+        if not any(map(acts_on_prompt, methods)):
+            return None
+        length = batch.classes.shape[2]
+        after = length - batch.classes[2].sum(1).cpu().numpy()
+        starts = {"generated": np.full(rows, length), "last_prompt_token": np.full(rows, length - 1)}
+        first = [{**starts, "after_image": after}[first_acting(method)][row] for row, method in enumerate(methods)]
+        return np.clip(np.array(first) - past, 0, new)
+
+
+class _End:
+    """A step of the decoder when all layers are through; see :class:`kvtune.methods.row_state.StepEnd`."""
+
+    def __init__(self, step: Step, cache: Any) -> None:
+        self.generated, self.entropies, self._cache = step.generated, step.entropies, cache
+
+    def draw(self, layers: range, on_keys: Tensor, on_values: Tensor) -> None:
+        length = int(self._cache.get_seq_length())
+        for layer, key_factor, value_factor in zip(layers, on_keys.unbind(), on_values.unbind(), strict=True):
+            cached = self._cache.layers[layer]
+            new = newest(cached, length)
+            for states, factor in ((cached.keys, key_factor), (cached.values, value_factor)):
+                lerp_(states[:, :, new], states[:, :, new - 1], factor[:, None, None].to(states.device))
+
+
+def _token_ids(*arguments: Any, **keywords: Any) -> Tensor | None:
+    """Token ids among the arguments of a forward pass or of ``generate()``, [rows, tokens]."""
+    for given in (*arguments[:1], *map(keywords.get, ("inputs", "input_ids"))):
+        if isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point():
+            return given
+    return None
 
 
 def _prompt_length(*arguments: Any, **keywords: Any) -> int | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer, StaticLayer
 
 from kvtune.errors import RequestError
-from kvtune.methods.row_state import RowState
+from kvtune.methods.row_methods import RowMethods
 
 
 class Followed:
@@ -23,7 +23,7 @@ class Followed:
     kvtune_session: object
     """The attachment that it belongs to."""
 
-    kvtune_state: RowState | None
+    kvtune_state: RowMethods | None
     kvtune_cropped: bool
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -53,7 +53,7 @@ class Followed:
 
     def _reorder_state(self, index: Tensor) -> None:
         if self.kvtune_state is not None:
-            self.kvtune_state.reorder(index)
+            self.kvtune_state.move(index.cpu().numpy(), index)
 
 
 @functools.cache
@@ -61,7 +61,7 @@ def _followed(kind: Any) -> Any:
     return type(kind.__name__, (Followed, kind), {})
 
 
-def follow(cache: Any, session: object, state: RowState | None) -> None:
+def follow(cache: Any, session: object, state: RowMethods | None) -> None:
     if not isinstance(cache, Followed):
         kind: Any = type(cache)
         cache.__class__ = _followed(kind)

@@ -1,38 +1,74 @@
-"""What every method is: frozen parameters, and per-row state while a batch decodes."""
+"""What every method is: frozen parameters, what it declares of itself, and the state of rows while a batch decodes."""
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kvtune.errors import RequestError
-from kvtune.methods.row_state import RowState
+from kvtune.methods.parameters import Parameter, declared
+from kvtune.methods.row_state import ActsFrom
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedModel
 
+    from kvtune.methods.decoder import Decoder
+    from kvtune.methods.facts import Fact
+from kvtune.methods.row_state import RowState
+
 _REGISTRY: dict[str, type[Method]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A setting that a method's authors publish for a model.
+
+    Attributes
+    ----------
+    model
+        kvtune's name of the model.
+    parameters
+        Those that the source gives; the others are the method's defaults.
+    source
+        Where it stands.
+    """
+
+    model: str
+    parameters: Mapping[str, Any]
+    source: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Method(ABC):
     """A training-free intervention with parameters.
 
-    A method is a frozen dataclass whose fields are its parameters. ``with method(model): ...`` applies it to a
-    Hugging Face model and undoes it on exit.
+    A method is a frozen dataclass whose fields are its parameters, declared by the functions of
+    :mod:`kvtune.methods.parameters`. ``with method(model): ...`` applies it to a Hugging Face model and undoes it on
+    exit.
     """
 
     name: ClassVar[str]
+
+    acts_from: ClassVar[ActsFrom] = "generated"
+    """Prompt tokens before are left alone, so that all methods and settings share an image's prompt."""
+
+    published: ClassVar[tuple[Published, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" in cls.__dict__:
             _REGISTRY[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        for name, parameter in declared(type(self)).items():
+            parameter.check(name, getattr(self, name))
+        start, end = getattr(self, "start_layer", None), getattr(self, "end_layer", None)
+        if start is not None and end is not None and end <= start:
+            raise RequestError(f"end_layer must be greater than start_layer, but the range is {start} to {end}")
 
     def __call__(self, model: PreTrainedModel) -> AbstractContextManager[PreTrainedModel]:
         """Apply the method to ``model`` for the duration of a ``with`` block.
@@ -51,7 +87,20 @@ class Method(ABC):
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_parameters(cls, parameters: dict[str, Any]) -> Self:
+    def declared(cls) -> Mapping[str, Parameter]:
+        """What each parameter may be, and where a search looks for it."""
+        return declared(cls)
+
+    @classmethod
+    def known_for(cls, model_names: Iterable[str]) -> dict[str, Any]:
+        """The parameters' values where a search does not vary them: published for a model, or the defaults."""
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
+        of_model = {one.model: one.parameters for one in cls.published}
+        return known | dict(next((of_model[name] for name in model_names if name in of_model), {}))
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """Build the method from named parameters.
 
         Raises
@@ -69,30 +118,37 @@ class Method(ABC):
             raise RequestError(f"{cls.name} needs the parameter {quoted(missing[0])}")
         return cls(**parameters)
 
-    def check_layers(self, n_layers: int) -> None:  # noqa: B027 - a method without layer parameters fits every model
-        """Raise RequestError if the method does not fit a decoder of ``n_layers`` layers."""
+    def check_layers(self, n_layers: int) -> None:
+        """Raise RequestError if the method reaches beyond a decoder of ``n_layers`` layers."""
+        values = self.parameters()
+        for name, parameter in self.declared().items():
+            value = values[name]
+            if parameter.kind == "layer" and value >= n_layers:
+                raise RequestError(f"{name} can be at most {n_layers - 1}, for the model has {n_layers} layers")
+            if parameter.kind == "end_layer" and value > n_layers:
+                start = f"layers {values['start_layer']} to {value}" if "start_layer" in values else f"{name} {value}"
+                raise RequestError(
+                    f"{start} reach outside the model, which has {n_layers}; {name} can be at most {n_layers}"
+                )
+
+    def check_model(self, decoder: Decoder) -> None:
+        """Raise RequestError if the method cannot serve a model with this decoder."""
+        self.check_layers(decoder.n_layers)
 
     @property
-    def prefix_key(self) -> Hashable:
-        """The part of the parameters that changes the prompt's keys and values; None if the prompt is untouched.
+    def parts(self) -> tuple[Method, ...]:
+        """The methods that act on a row, in order: this one, or those of a stack."""
+        return (self,)
 
-        Requests for the same image whose methods have equal keys share one prefill.
-        """
-        return None
-
-    def edit_prefix(self, keys: list[Tensor], values: list[Tensor]) -> None:  # noqa: B027
-        """Change one prompt's keys and values in place, once, right after the prefill.
-
-        Parameters
-        ----------
-        keys, values
-            One tensor a layer, [1, kv_heads, prompt tokens, head_dim], without padding.
-        """
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """What it must know of a prompt's forward pass."""
+        return ()
 
     @classmethod
     @abstractmethod
-    def row_state(cls, n_rows: int, n_layers: int, device: Any) -> RowState:
-        """State for a batch of ``n_rows`` rows of a decoder with ``n_layers`` layers; no row does anything yet."""
+    def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> RowState[Any]:
+        """State for a batch of ``n_rows`` rows of a decoder; no row does anything yet."""
 
 
 def method_names() -> list[str]:
@@ -100,8 +156,8 @@ def method_names() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def get_method(name: str) -> type[Method]:
-    """The method class called ``name``.
+def registered(name: str) -> type[Method]:
+    """The class of the one method called ``name``.
 
     Raises
     ------
@@ -109,5 +165,7 @@ def get_method(name: str) -> type[Method]:
         If there is none.
     """
     if name not in _REGISTRY:
-        raise RequestError(f"unknown method {quoted(name)}; there is {', '.join(method_names())}")
+        raise RequestError(
+            f"unknown method {quoted(name)}; there is {', '.join(method_names())}, and stacks of them as kvsmooth+pai"
+        )
     return _REGISTRY[name]

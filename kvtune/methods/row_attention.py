@@ -1,34 +1,175 @@
-"""The attention function of an attached method: SDPA for the prompt, row entropies from then on."""
+"""The attention function of an attached method: SDPA for the prompt, row by row where a method reads or changes."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from kvtune.errors import RequestError
 from kvtune.hf import check_attention
-from kvtune.methods.row_state import RowState
-from kvtune.methods.smoothing import row_entropy
+from kvtune.methods.acting import Acting
+from kvtune.methods.entropy import row_entropy
+from kvtune.methods.row_methods import RowMethods
+from kvtune.methods.row_state import ActingMethod, RowState
+from kvtune.methods.seen import Seen, position_classes
 
 ATTENTION = "kvtune"
 """The name under which the attention function and its mask function are registered with transformers."""
 
 
+class BatchMethods(RowMethods):
+    """The methods of the rows of a batch, and which positions of their prompts are visual.
+
+    Attributes
+    ----------
+    classes
+        [3, rows, prompt positions] bool: before, of and after the image; empty until a prompt is known.
+    """
+
+    classes: Tensor
+
+    def see(self, visual: Tensor) -> None:
+        """Take which positions, [rows, prompt positions] bool, are visual."""
+        self.classes = position_classes(visual)
+
+    def move(self, order: np.ndarray, index: Tensor) -> None:
+        super().move(order, index)
+        self.classes = self.classes.index_select(1, index.to(self.classes.device))
+
+
 @dataclasses.dataclass
 class Step:
-    """One forward pass of the decoder, as the attention function sees it."""
+    """One forward pass of the decoder, as the attention function sees it.
 
-    state: RowState | None
+    Attributes
+    ----------
+    first
+        For each row the first of this pass's tokens on which its method acts; as many as there are where on none.
+    to_come
+        Prompt tokens that come after the last one of this pass; -1 for a token that was generated.
+    observed
+        Entropies of all layers, where somebody looks on.
+    last_outputs
+        The last token's attention output in each layer of a prompt, [rows, heads, head_dim].
+    """
+
+    methods: BatchMethods | None
     is_prompt: bool
-    entropies: list[Tensor] = dataclasses.field(default_factory=list)
-    """Of the layers in ``state.layers``, in order, each [rows]."""
+    first: np.ndarray | None = None
+    to_come: int = -1
     observed: list[Tensor] | None = None
-    """Entropies of all layers, where somebody looks on."""
+    last_outputs: list[Tensor] = dataclasses.field(default_factory=list)
+    _entropies: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+
+    @property
+    def states(self) -> list[RowState[Any]]:
+        return list(self.methods.states.values()) if self.methods else []
+
+    def attend(
+        self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+    ) -> Any:
+        """Attention of one generated token a row; shapes as transformers passes them."""
+        assert self.methods is not None
+        layer, rows = module.layer_idx, len(query)
+        states = [state for state in self.states if layer in state.layers]
+        scores = _scores(query, key, mask, scaling)[:, :, 0]
+        weights = torch.softmax(scores, dim=-1)
+        entropy = None
+        if self.observed is not None or any(state.reads_entropy for state in states):
+            entropy = row_entropy(weights)
+        for acting in self._acting(np.zeros(rows, dtype=int), 1):
+            if acting.changes(layer):
+                assert acting.index is not None
+                self._check_window(scores.shape[-1])
+                changed, own = acting.attend(layer, query[acting.index, :, 0], scores[acting.index], scaling)
+                weights[acting.index] = changed
+                if own is not None and entropy is not None:
+                    entropy[acting.index] = own
+        if entropy is not None:
+            self._entropies[layer] = entropy
+            if self.observed is not None:
+                self.observed.append(entropy)
+        weights = weights.to(query.dtype)
+        output = _values(weights[:, :, None], value)[:, :, 0]
+        for state in states:
+            if state.changes_output:
+                assert entropy is not None
+                output = state.change_output(layer, output, entropy, self.generated.to(output.device))
+        return output[:, None], weights[:, :, None]
+
+    def attend_prompt(
+        self,
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        output: Tensor,
+    ) -> Tensor:
+        """The output of a prompt's attention, [rows, tokens, heads, head_dim], with what methods change of its end."""
+        tokens = query.shape[2]
+        if self.first is not None and (count := tokens - int(self.first.min())) > 0:
+            last = query[:, :, -count:]
+            scores = _scores(last, key, _causal(last, key, mask), scaling)  # [rows, heads, count, positions]
+            for acting in self._acting(np.maximum(self.first - (tokens - count), 0), count):
+                if not acting.changes(module.layer_idx):
+                    continue
+                assert acting.index is not None
+                self._check_window(scores.shape[-1])
+                row, token = acting.seen.rows, acting.index
+                own = scores[row, :, token]
+                weights, _ = acting.attend(module.layer_idx, last[row, :, token], own, scaling)
+                changed = _values(weights.to(query.dtype)[:, :, None], value[row])[:, :, 0]
+                output = output.clone()
+                output[row, tokens - count + token] = changed
+        if any(state.changes_output for state in self.states):
+            self.last_outputs.append(output[:, -1].clone())
+        return output
+
+    def _check_window(self, positions: int) -> None:
+        assert self.methods is not None
+        if positions < self.methods.classes.shape[2]:
+            raise RequestError(
+                "the method changes attention to the whole prompt, of which a sliding window sees a part"
+            )
+
+    def _acting(self, first: np.ndarray, count: int) -> list[Acting]:
+        """Methods that change scores or weights of the last ``count`` tokens, of each row from ``first`` on.
+
+        The rows of a pass are seen one for each token; :attr:`Acting.index` is the token's place here.
+        """
+        assert self.methods is not None
+        found = []
+        for states, rows in self.methods.on_attention(np.arange(len(first))):
+            own = [(row, token) for row in rows.tolist() for token in range(first[row], count)]
+            if not own:
+                continue
+            row, token = torch.tensor(own, device=self.methods.classes.device).T
+            to_come = self.to_come if self.to_come < 0 else self.to_come + (count - 1 - token)
+            classes, read = self.methods.classes[:, row], torch.full_like(row, self.methods.classes.shape[2])
+            seen = Seen(0, row, classes, read, torch.zeros_like(row) + to_come, row, 1.0)
+            found.append(Acting(states, seen, token if self.is_prompt else row))
+        return found
+
+    @property
+    def generated(self) -> Tensor:
+        """See :class:`kvtune.methods.row_state.StepEnd`."""
+        assert self.methods is not None
+        rows = self.methods.classes.shape[1]
+        return torch.full((rows,), self.to_come < 0, device=self.methods.classes.device)
+
+    def entropies(self, layers: range) -> Tensor:
+        """See :class:`kvtune.methods.row_state.StepEnd`."""
+        device = self._entropies[layers[0]].device
+        return torch.stack([self._entropies[layer].to(device) for layer in layers])
 
 
 @torch.compiler.disable
@@ -48,43 +189,50 @@ def _attention(
     [rows, kv_heads, positions, head_dim]; returns [rows, tokens, heads, head_dim] and the weights.
     """
     check_attention(module, keywords)
-    state = kvtune_step.state if kvtune_step else None
-    if kvtune_step is None or state is None or kvtune_step.is_prompt or module.layer_idx not in state.layers:
-        output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
-        if state is not None and state.smooths_output and module.layer_idx in state.layers:
-            state.start_outputs(torch.arange(len(output), device=output.device), module.layer_idx, output[:, -1])
-        if kvtune_step is not None and kvtune_step.observed is not None:
-            kvtune_step.observed.append(row_entropy(_weights(query, key, attention_mask, scaling)))
-        return output, weights
-    rows, heads, _, _ = query.shape
-    weights = _weights(query, key, attention_mask, scaling)
-    entropy = row_entropy(weights)
-    kvtune_step.entropies.append(entropy)
-    if kvtune_step.observed is not None:
-        kvtune_step.observed.append(entropy)
-    weights = weights.to(query.dtype)
-    output = torch.matmul(weights, value).view(rows, heads, value.shape[-1])
-    if state.smooths_output:
-        output = state.smooth_output(module.layer_idx, entropy, output)
-    return output[:, None], weights.view(rows, heads, 1, -1)
+    step = kvtune_step
+    looked_at = step is not None and any(module.layer_idx in state.layers for state in step.states)
+    if step is not None and looked_at and not step.is_prompt:
+        return step.attend(module, query, key, value, attention_mask, scaling)
+    output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
+    if step is not None and step.is_prompt and step.methods is not None:
+        output = step.attend_prompt(module, query, key, value, attention_mask, scaling, output)
+    if step is not None and step.observed is not None:
+        scores = _scores(query, key, attention_mask, scaling)[:, :, -1]
+        step.observed.append(row_entropy(torch.softmax(scores, dim=-1)))
+    return output, weights
 
 
-def _weights(query: Tensor, key: Tensor, attention_mask: Tensor | None, scaling: float) -> Tensor:
-    """Attention of one new token, [rows, kv_heads, group, positions], at least float32; arguments as _attention's."""
-    rows, _, _, head_dim = query.shape
-    scores = torch.matmul(query.view(rows, key.shape[1], -1, head_dim), key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = _masked(scores, attention_mask)
-    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """Scores of some tokens under a mask, boolean or additive, [rows, heads, tokens, positions], at least float32."""
+    rows, heads, tokens, head_dim = query.shape
+    grouped = query.reshape(rows, key.shape[1], -1, head_dim)
+    scores = (torch.matmul(grouped, key.transpose(2, 3)) * scaling).view(rows, heads, tokens, -1)
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
-def _masked(scores: Tensor, mask: Tensor) -> Tensor:
-    """Scores [rows, kv_heads, group, positions] under a mask [rows, 1 or heads, 1, positions], boolean or additive."""
-    if mask.shape[1] != 1:
-        mask = mask.view(*scores.shape[:3], -1)
-    if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores + mask
+def _values(weights: Tensor, value: Tensor) -> Tensor:
+    """Values summed with weights [rows, heads, tokens, positions], [rows, heads, tokens, head_dim]."""
+    rows, heads, tokens, positions = weights.shape
+    grouped = weights.reshape(rows, value.shape[1], -1, positions)
+    return torch.matmul(grouped, value).view(rows, heads, tokens, -1)
+
+
+def _causal(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
+    """What the last tokens of a prompt see: the end of its mask, or all before them where it has none."""
+    count, positions = query.shape[2], key.shape[2]
+    if mask is not None:
+        return mask[:, :, -count:]
+    places = torch.arange(positions, device=query.device)
+    return places <= places[positions - count :, None]
+
+
+def acts_on_prompt(method: ActingMethod | None) -> bool:
+    """Whether a method acts on any token of a prompt."""
+    return method is not None and any(part.acts_from != "generated" for part in method.parts)
 
 
 AttentionInterface.register(ATTENTION, _attention)

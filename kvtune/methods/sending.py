@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def pinned(numbers: np.ndarray, device: torch.device) -> Tensor:
     """``numbers`` in memory from which ``device`` copies while the host goes on."""
+    import torch
+
     tensor = torch.from_numpy(numbers)
     return tensor.pin_memory() if device.type == "cuda" else tensor
 

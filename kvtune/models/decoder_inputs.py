@@ -74,6 +74,8 @@ class Prompt:
         The rotary position of the first token of a caption, from where they count up by one.
     visual
         Which tokens are visual, and their places in the picture.
+    after_image
+        Ids of the tokens after the last visual one.
     deepstack
         Features that are added to the hidden states of visual tokens after each of the first layers,
         [layers, visual tokens, width]; None for models without.
@@ -86,6 +88,7 @@ class Prompt:
     positions: Tensor
     next_position: int
     visual: VisualTokens
+    after_image: tuple[int, ...]
     deepstack: Tensor | None = None
     attention: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
 
@@ -111,13 +114,19 @@ class Prompt:
             self.positions.to(device, copy=copy),
             self.next_position,
             self.visual.to(device, copy=copy),
+            self.after_image,
             None if self.deepstack is None else self.deepstack.to(device, copy=copy),
             {kind: mask.to(device, copy=copy) for kind, mask in self.attention.items()},
         )
 
 
 def taken_apart(
-    prompt: Mapping[str, Any], following: Mapping[str, Any], mask: Tensor, visual: Sequence[VisualTokens], model: str
+    prompt: Mapping[str, Any],
+    following: Mapping[str, Any],
+    ids: Tensor,
+    mask: Tensor,
+    visual: Sequence[VisualTokens],
+    model: str,
 ) -> list[Prompt]:
     """The prompts of a batch, from the arguments of the decoder.
 
@@ -125,8 +134,8 @@ def taken_apart(
     ----------
     prompt, following
         What the decoder was called with for the prompts, padded on the left, and then for one more token each.
-    mask
-        [rows, tokens], 0 for padding.
+    ids, mask
+        [rows, tokens], the prompts' ids and 0 for padding.
     visual
         One a row.
     model
@@ -156,6 +165,7 @@ def taken_apart(
             positions[..., row, tokens - length :],
             next_positions[row],
             visual[row],
+            tuple(ids[row, tokens - length + visual[row].end :].tolist()),
             deepstack[row],
             {kind: seen[row, tokens - length :, tokens - length :] for kind, seen in attention.items()},
         )

@@ -97,7 +97,8 @@ class Family(ABC):
                 zip(self.visual_tokens(vlm, inputs), inputs["attention_mask"], strict=True)
             )
         ]
-        return taken_apart(calls[0], calls[1], inputs["attention_mask"], visual, vlm.name)
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        return taken_apart(calls[0], calls[1], ids, mask, visual, vlm.name)
 
     def decode(self, vlm: VisionLanguageModel, token_ids: Sequence[int]) -> str:
         """The caption that generated tokens spell."""

@@ -7,11 +7,10 @@ from typing import Any
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
 from kvtune.errors import RequestError
+from kvtune.methods import get_method
 from kvtune.spaces import SearchSpace
 from kvtune.study.manifest import Manifest, Start, StartPoint, load_manifest
 from kvtune.study.study_folder import find_study
-
-_LAYERS = ("start_layer", "end_layer")
 
 
 def other_front(study: str, studies: Path, method: str) -> tuple[Manifest, StudySummary]:
@@ -84,8 +83,9 @@ def start_from(
 def _point(params: Mapping[str, Any], space: SearchSpace, scale: float) -> dict[str, int | float] | str:
     """A setting as a point of the space; why it is none, else."""
     point: dict[str, int | float] = {}
+    declared = get_method(space.method).declared()
     for name, searched in space.parameters.items():
-        value = params[name] * scale if name in _LAYERS else params[name]
+        value = params[name] * scale if declared[name].is_layer else params[name]
         if searched.step is not None:
             value = searched.snapped(searched.low + round((value - searched.low) / searched.step) * searched.step)
         value = round(value) if searched.whole else float(value)

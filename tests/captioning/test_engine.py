@@ -9,7 +9,7 @@ from graph_like import like_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import small_llava
-from small_vlms import FaintPrefix, random_images, reference_tokens, small_vlm
+from small_vlms import random_images, reference_tokens, small_vlm
 from transformers import LlavaConfig, LlavaForConditionalGeneration, MistralConfig
 
 from kvtune import KVSmooth
@@ -20,6 +20,7 @@ from kvtune.captioning.memory import predict
 from kvtune.captioning.paged_decoding import PagedDecoding
 from kvtune.captioning.paged_plan import plan_pages
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.methods import ADHH, CLVS, PAI, SPARC, VAF, VAR, MiddleLayers, Stack
 from kvtune.methods.kvsmooth import KVSmoothRows
 
 IMAGES = random_images(5)
@@ -31,8 +32,16 @@ METHODS = [
     KVSmooth(0.7, 4, 0.3, 0, 2, adaptive=False),
     KVSmooth(0.6, 80, 0.4, 1, 2, target="k"),
     KVSmooth(0.6, 5, 0.4, 0, 3, target="attention_output"),
-    FaintPrefix(0.6, 5, 0.4, 0, 3),
-    FaintPrefix(0.6, 5, 0.4, 0, 3, scale=1.5),
+    PAI(0.5, 0, 3),
+    VAF(1.3, 0.8, 1, 3),
+    MiddleLayers(0.7, 1, 2),
+    SPARC(1.4, 0.5, 0.1, 1),
+    ADHH(((0, 1), (2, 3), (2, 0)), 0.3),
+    VAR(1.5, 0.9, 0.3),
+    CLVS(0.5, 0.6, 0.9),
+    Stack.of(VAF(1.3, 0.8, 1, 3), CLVS(0.3, 0.8, 0.0)),
+    Stack.of(KVSmooth(0.6, 5, 0.4, 0, 3, target="attention_output"), PAI(0.5, 0, 3)),
+    Stack.of(PAI(0.5, 0, 3), SPARC(1.4, 0.5, 0.1, 1), KVSmooth(0.9, 15, 0.2, 1, 3)),
 ]
 
 
@@ -236,12 +245,15 @@ def test_cached_keys_and_entropies_equal_the_naive_reference(paged, monkeypatch)
         decoding = GroupDecoding(model, captioner.prompts_of, 60, predict(model, 2, 2, 20, 60))
     for image in (0, 1):
         for one in (method, None):
-            decoding.scheduler.add(image, CaptionRequest(image, IMAGES[image], one, tag=(image, one is None)))
+            decoding.add(image, CaptionRequest(image, IMAGES[image], one, tag=(image, one is None)))
     grid, entropies = decoding.grid, []
-    original = KVSmoothRows.factors
-    monkeypatch.setattr(
-        KVSmoothRows, "factors", lambda state, entropy: entropies.append(entropy.clone()) or original(state, entropy)
-    )
+    original = KVSmoothRows.end_step
+
+    def end_step(state, step):
+        entropies.append(step.entropies(state.layers).clone())
+        original(state, step)
+
+    monkeypatch.setattr(KVSmoothRows, "end_step", end_step)
     for _ in range(43):
         decoding.advance([])
     row_of = {request.tag: row for row, request in decoding.requests.items()}

@@ -26,6 +26,8 @@ from kvtune.captioning.prompts import Prompts
 from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
+from kvtune.methods.decoder import Decoder
+from kvtune.methods.facts import PromptFacts
 from kvtune.methods.kvsmooth import KVSmoothRows
 from kvtune.models import VisionLanguageModel
 
@@ -133,8 +135,8 @@ def test_rows_without_a_method_pay_for_none(monkeypatch):
         CaptionRequest(n, IMAGES[n % 3], METHODS[1] if n == 0 else None, n, 5 if n == 0 else 20) for n in range(4)
     ]
     calls = []
-    original = KVSmoothRows.factors
-    monkeypatch.setattr(KVSmoothRows, "factors", lambda state, entropy: calls.append(1) or original(state, entropy))
+    original = KVSmoothRows.end_step
+    monkeypatch.setattr(KVSmoothRows, "end_step", lambda state, step: calls.append(1) or original(state, step))
     monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)  # a replay calls nothing
     assert len(list(captioner.run(requests))) == 4
     assert 4 <= len(calls) <= 6
@@ -178,10 +180,10 @@ def test_a_step_reads_nothing_of_rows_that_stand_idle(monkeypatch):
     layouts = []
     original = PagedGrid._decode
 
-    def decode(grid, width, tiles, states):
-        layout = grid._on_device(width, tiles)
+    def decode(grid, width, tiles, states, acting):
+        layout = grid._on_device(width, tiles)[0]
         layouts.append((layout.newest.tolist(), layout.table.tolist(), layout.tiles.flatten().tolist()))
-        return original(grid, width, tiles, states)
+        return original(grid, width, tiles, states, acting)
 
     monkeypatch.setattr(PagedGrid, "_decode", decode)
     monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
@@ -189,7 +191,7 @@ def test_a_step_reads_nothing_of_rows_that_stand_idle(monkeypatch):
     list(Captioner(ENDLESS, max_new_tokens=30, lanes=6).run(requests))
     idle = 0
     for newest, table, members in layouts:
-        live = [row for row, position in enumerate(newest) if position > 0]
+        live = [row for row, position in enumerate(newest) if position >= 0]
         assert sorted(member for member in members if member >= 0) == live
         for row, pages in enumerate(table):
             assert any(pages) == (row in live)
@@ -234,9 +236,11 @@ def test_a_step_that_waits_for_the_device_is_refused(read, inference):
 def test_a_read_in_a_step_is_seen(monkeypatch):
     """A read planted in the middle of a decode step."""
     like_a_gpu(monkeypatch)
-    original = KVSmoothRows.factors
+    original = KVSmoothRows.end_step
     monkeypatch.setattr(
-        KVSmoothRows, "factors", lambda state, entropy: entropy.max().item() and original(state, entropy)
+        KVSmoothRows,
+        "end_step",
+        lambda state, step: step.entropies(state.layers).max().item() and original(state, step),
     )
     with pytest.raises(AssertionError, match="waits for the device"):
         list(Captioner(ENDLESS, max_new_tokens=9, lanes=2).run(long_and_short(2, 9)))
@@ -245,9 +249,7 @@ def test_a_read_in_a_step_is_seen(monkeypatch):
 def a_grid(device="cpu"):
     plan = dataclasses.replace(plan_pages(ENDLESS, 20, 60, 4, 2, 4), pages=30)
     grid = PagedGrid(ENDLESS, plan)
-    for image, prefix in enumerate(
-        prefill(ENDLESS, Prompts(ENDLESS, None).of(["a", "b"], random_images(2)), [None, None])
-    ):
+    for image, prefix in enumerate(prefill(ENDLESS, Prompts(ENDLESS, None).of(["a", "b"], random_images(2)))):
         assert grid.reserve(image, prefix.length)
         grid.load(image, prefix)
     return grid
@@ -256,7 +258,7 @@ def a_grid(device="cpu"):
 def test_a_prompt_on_the_grid_keeps_no_other_in_memory():
     """Images come off the grid one by one, though they were run as a batch."""
     for prompt in a_grid()._prompts.values():
-        assert prompt.outputs.untyped_storage().nbytes() == prompt.outputs.nbytes
+        assert prompt.facts.outputs.untyped_storage().nbytes() == prompt.facts.outputs.nbytes
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
@@ -264,7 +266,7 @@ def test_kernels_are_built_once_for_all_widths(width):
     """Triton builds a kernel anew where a tensor does not begin at a multiple of 16 bytes."""
     grid = a_grid()
     grid.newest[:width], grid._image_of[:width], grid._table[:width, 0] = 1, np.arange(width) % 2, np.arange(width) + 1
-    layout = grid._on_device(width, grid._send_layout(np.arange(width), width))
+    layout = grid._on_device(width, grid._send_layout(np.arange(width), width)[0])[0]
     assert layout.newest.tolist() == [1] * width
     assert layout.table[:, 0].tolist() == [row + 1 for row in range(width)]
     assert sorted(row for row in layout.tiles.flatten().tolist() if row >= 0) == list(range(width))
@@ -278,7 +280,8 @@ def test_a_step_runs_where_nothing_can_be_read(methods):
     with torch.inference_mode(), attention_implementation(ENDLESS.hf_model, ATTENTION):
         grid = a_grid()
         grid.start(range(4), [0, 1, 0, 1], methods)
-        tiles = grid._send_layout(np.arange(4), 4)
+        tiles, acting = grid._send_layout(np.arange(4), 4)
+        states = list(grid.methods.states.values())
         grid.vlm = small_vlm(copy.deepcopy(ENDLESS.hf_model).to("meta"), eos=())
         grid._embed, grid._head = (
             grid.vlm.hf_model.get_input_embeddings(),
@@ -286,19 +289,19 @@ def test_a_step_runs_where_nothing_can_be_read(methods):
         )
         to_meta(grid, set())
         with attention_implementation(grid.vlm.hf_model, ATTENTION):
-            grid._decode(4, tiles, list(grid.states.values()))
+            grid._decode(4, tiles, states, acting)
             assert grid._tokens.is_meta
-            state = grid.states[KVSmooth]
-            factors = state.factors
-            state.factors = lambda entropy: entropy.max().item() and factors(entropy)
+            state = grid.methods.states[KVSmooth]
+            end_step = state.end_step
+            state.end_step = lambda step: step.entropies(state.layers).max().item() and end_step(step)
             with pytest.raises(RuntimeError, match="meta"):
-                grid._decode(4, tiles, list(grid.states.values()))
+                grid._decode(4, tiles, states, acting)
 
 
 def test_captions_begin_and_go_on_without_waiting_for_the_device():
     """Prompts come onto the grid, captions start under all kinds of methods, step, move and end."""
     with torch.inference_mode():
-        prefixes = list(prefill(ENDLESS, Prompts(ENDLESS, None).of(["a", "b"], random_images(2)), [None, None]))
+        prefixes = list(prefill(ENDLESS, Prompts(ENDLESS, None).of(["a", "b"], random_images(2))))
     meta = small_vlm(copy.deepcopy(ENDLESS.hf_model).to("meta"), eos=())
     grid = PagedGrid(meta, dataclasses.replace(plan_pages(ENDLESS, 20, 60, 6, 2, 6), pages=40), cuda_graphs=False)
     with torch.inference_mode(), attention_implementation(meta.hf_model, ATTENTION):
@@ -306,7 +309,7 @@ def test_captions_begin_and_go_on_without_waiting_for_the_device():
             Prefix(
                 prefix.keys.to("meta"),
                 prefix.values.to("meta"),
-                dataclasses.replace(prefix.end, outputs=prefix.end.outputs.to("meta")),
+                dataclasses.replace(prefix.end, facts=facts_on_meta(prefix.end.facts)),
             )
             for prefix in prefixes
         ]
@@ -342,9 +345,13 @@ def test_what_waits_for_the_device_is_refused(wait):
         wait(state)
 
 
+def facts_on_meta(facts):
+    return PromptFacts(facts.visual.to("meta"), None, facts.outputs.to("meta"))
+
+
 def to_meta(thing, seen):
     """Every tensor of a grid and what it holds, in place."""
-    if id(thing) in seen or isinstance(thing, VisionLanguageModel) or not hasattr(thing, "__dict__"):
+    if id(thing) in seen or isinstance(thing, VisionLanguageModel | Decoder) or not hasattr(thing, "__dict__"):
         return
     seen.add(id(thing))
     for name, value in vars(thing).items():

@@ -188,7 +188,7 @@ def test_long_prompts_are_run_in_smaller_batches(vlm, monkeypatch):
     prompts = Prompts(vlm).of(list("abcde"), random_images(5))
     seen.clear()
     try:
-        prefixes = list(prefill(vlm, prompts, [None] * 5))
+        prefixes = list(prefill(vlm, prompts))
     finally:
         hook.remove()
     assert [prefix.length for prefix in prefixes] == [prompt.length for prompt in prompts]
@@ -196,7 +196,7 @@ def test_long_prompts_are_run_in_smaller_batches(vlm, monkeypatch):
     assert all(images * tokens <= 60 for images, tokens in seen)
     assert max(images for images, _ in seen) > 1
     for prompt, prefix in zip(prompts, prefixes, strict=True):
-        (alone,) = prefill(vlm, [prompt], [None])
+        (alone,) = prefill(vlm, [prompt])
         torch.testing.assert_close(prefix.keys, alone.keys, atol=1e-5, rtol=1e-5)
     assert memory.prompts_together(700) == 1
     assert prefill_bytes(vlm, memory.prompts_together(30), 30) < prefill_bytes(vlm, 8, 30)

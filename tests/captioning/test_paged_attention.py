@@ -97,7 +97,7 @@ def test_the_kernels_can_be_built_for_a_gpu(dtype, arch, head_dim, share):
     prompts = {
         "query": f"*{dtype}",
         **cache,
-        **dict.fromkeys(("tiles", "tile_images", "prompt_table", "prompt_lengths"), "*i32"),
+        **dict.fromkeys(("tiles", "tile_images", "tile_lengths", "prompt_table"), "*i32"),
         "prompt_table_stride": "i32",
         "partial": "*fp32",
         "scaling": "fp32",

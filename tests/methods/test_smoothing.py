@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtune.methods.smoothing import lerp_, row_entropy
+from kvtune.methods.entropy import row_entropy
+from kvtune.methods.lerp import lerp_
 
 
 @settings(max_examples=50, deadline=None)

@@ -7,12 +7,13 @@ from kvtune.captioning.paged_attention import Layout
 from kvtune.captioning.pages import PAGE
 
 
-def some_cached(rows, kv_heads, longest, size, dtype=torch.float32, device="cpu"):
-    """Random keys and values of different lengths, a slice of a longer buffer, as the grid hands them over."""
-    keys, values = (torch.randn(rows, kv_heads, longest + 9, size, device=device).to(dtype) for _ in range(2))
-    lengths = torch.randint(1, longest + 1, (rows,), device=device)
-    missing = (torch.arange(longest, device=device) >= lengths[:, None])[:, None, None].to(dtype)
-    return Cached(keys[:, :, :longest], values[:, :, :longest], lengths, missing * (torch.finfo(dtype).min / 2))
+def some_cached(groups, lanes, kv_heads, longest, size, dtype=torch.float32):
+    """Random keys and values of groups, a slice of a longer buffer as the grid hands them over, and how many of them
+    each row of a group sees."""
+    keys, values = (torch.randn(groups, kv_heads, longest + 9, size).to(dtype) for _ in range(2))
+    lengths = torch.randint(1, longest + 1, (groups * lanes,))
+    missing = (torch.arange(longest) >= lengths[:, None])[:, None, None].to(dtype)
+    return Cached(keys[:, :, :longest], values[:, :, :longest], missing * (torch.finfo(dtype).min / 2)), lengths
 
 
 def naive_attention(query, keys, values, scaling=1.0):
@@ -39,10 +40,10 @@ def paged_situation(rows, images, kv_heads, share, size, dtype, prompt=70, text=
     order = torch.randperm(count - 1) + 1
     prompt_table = order[: images * prompt_pages].view(images, prompt_pages)
     table = order[images * prompt_pages :].view(rows, text_pages).clone()
-    newest = torch.randint(1, text, (rows,))
+    newest = torch.randint(text, (rows,))
     live = torch.rand(rows) >= idle
     live[0] = True
-    newest[~live], table[~live] = 0, 0
+    newest[~live], table[~live] = -1, 0
     image_of = torch.randint(images, (rows,))
     tiles, tile_images, lanes_of_rows = [], [], torch.zeros(rows, dtype=torch.int64)
     for image in range(images):
@@ -54,8 +55,9 @@ def paged_situation(rows, images, kv_heads, share, size, dtype, prompt=70, text=
             tile_images.append(image)
     tiles.append([-1] * lanes)  # a tile in which nobody stands
     tile_images.append(0)
-    lengths = torch.randint(1, prompt + 1, (images,))
-    whole = (newest, table, torch.tensor(tiles), torch.tensor(tile_images), lanes_of_rows, prompt_table, lengths)
+    tile_lengths = torch.randint(1, prompt + 1, (len(tiles),))
+    of_tiles = (torch.tensor(tiles), torch.tensor(tile_images), tile_lengths)
+    whole = (newest, table, *of_tiles, lanes_of_rows, prompt_table)
     layout = Layout(*(tensor.to(device, torch.int32) for tensor in whole))
 
     def numbers(*shape):
@@ -80,8 +82,10 @@ def naive_paged(arguments, image_of, row, scaling):
 
     both = []
     for cache, new in ((keys, key), (values, value)):
-        prompt = positions(cache, layout.prompt_table[image], int(layout.prompt_lengths[image]))
-        text = torch.cat([positions(cache, layout.table[row], newest), new[row][None]])
+        tile = int(layout.lanes_of_rows[row]) // layout.tiles.shape[1]
+        prompt = positions(cache, layout.prompt_table[image], int(layout.tile_lengths[tile]))
+        before = [positions(cache, layout.table[row], newest)] if newest else []
+        text = torch.cat([*before, new[row][None]])
         both.append(torch.cat([prompt, text]).transpose(0, 1))
     return naive_attention(query[row], *both, scaling)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from kvtune.captioning import CaptionRequest, decoding, paged_decoding
+from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.paged_decoding import PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan
@@ -31,7 +32,7 @@ class Script:
     image: int
     length: int
 
-    prefix_key = None
+    parts = ()
 
     def token(self, place: int) -> int:
         return END if place == self.length else 10 + (31 * self.number + 7 * place) % 1000
@@ -47,11 +48,11 @@ class ScriptedGrid(PagedGrid):
     def __init__(self, vlm: Any, plan: PagedPlan, cuda_graphs: bool = True) -> None:
         self.vlm, self.rows, self.images = vlm, plan.rows, plan.rows
         self.pages = Pages(plan.pages)
-        self.newest = np.zeros(self.rows, dtype=np.int32)
-        self._kind_of = np.full(self.rows, -1)
+        self.newest = np.full(self.rows, -1, dtype=np.int32)
+        self.forced = ForcedTokens(self.rows)
+        self.methods = SimpleNamespace(of=lambda running: [])
         self._image_of = np.zeros(self.rows, dtype=np.int32)
         self._table = np.zeros((self.rows, pages_for(plan.max_new_tokens + 1)), dtype=np.int32)
-        self.states = {}
         self.written: dict[int, Any] = {}
         self.scripts: dict[int, Script] = {}
         self.steps: list[int] = []
@@ -63,13 +64,16 @@ class ScriptedGrid(PagedGrid):
 
     def start(self, rows, images, methods):
         for row, image, script in zip(rows, images, methods, strict=True):
-            assert self.newest[row] == 0 and not self.pages.of(("row", row))
+            assert self.newest[row] == -1 and not self.pages.of(("row", row))
             self._image_of[row], self.newest[row] = image, 1
             self._table[row] = 0
             self._table[row, 0] = page = self.pages.take(("row", row), 1)[0]
             self.scripts[row] = script
             self.written[page] = ("row", script.number, 0)
         return [script.token(0) for script in methods]
+
+    def known(self, image):
+        return SimpleNamespace(noted={})
 
     def move(self, order):
         super_pages = {row: list(self.pages.of(("row", row))) for row in range(self.rows)}
@@ -130,7 +134,7 @@ def scripted(patch, plan: PagedPlan, lengths_of_prompts, max_new_tokens: int) ->
 
 
 def a_plan(rows: int, pages: int, prompt_tokens: int, max_new_tokens: int) -> PagedPlan:
-    return PagedPlan(rows, 1, pages, prompt_tokens, max_new_tokens, 0, 0, 0, 0)
+    return PagedPlan(rows, 1, pages, prompt_tokens, max_new_tokens, 1, 0, 0, 0, 0)
 
 
 def request(script: Script) -> CaptionRequest:

@@ -1,13 +1,10 @@
 """Small random models wrapped as kvtune holds them, with prompts whose length depends on the image."""
 
-import dataclasses
-
 import numpy as np
 import torch
 from PIL import Image
 from small_models import BOS, IMAGE_TOKEN, PAD, VOCABULARY, small_llava
 
-from kvtune.methods import KVSmooth
 from kvtune.models.families.llava import Llava
 from kvtune.models.family import VisionLanguageModel
 
@@ -63,20 +60,3 @@ def reference_tokens(vlm, image, method, max_new_tokens):
         if token in vlm.eos_token_ids:
             return tuple(tokens[:index]), "eos"
     return tuple(tokens), "length"
-
-
-@dataclasses.dataclass(frozen=True)
-class FaintPrefix(KVSmooth):
-    """A method that also touches the prompt: the values of its last tokens are scaled."""
-
-    name = "faint-prefix"
-
-    scale: float = 0.5
-
-    @property
-    def prefix_key(self):
-        return self.scale
-
-    def edit_prefix(self, keys, values):
-        for value in values:
-            value[:, :, -3:] *= self.scale

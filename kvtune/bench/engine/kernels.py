@@ -92,9 +92,9 @@ class Situation:
             table=order[images * prompt_pages :].view(rows, text_pages),
             tiles=members.view(images, LANES),
             tile_images=torch.arange(images, device=device, dtype=torch.int32),
+            tile_lengths=torch.full((images,), shape.prompt - 1, device=device, dtype=torch.int32),
             lanes_of_rows=torch.arange(rows, device=device, dtype=torch.int32),
             prompt_table=order[: images * prompt_pages].view(images, prompt_pages),
-            prompt_lengths=torch.full((images,), shape.prompt - 1, device=device, dtype=torch.int32),
         )
         new = (rows, shape.kv_heads, shape.head_dim)
         cache = (count + 1, shape.kv_heads, PAGE, shape.head_dim)
@@ -125,7 +125,7 @@ class Situation:
     def bytes_read(self) -> int:
         """What attention reads and writes: each prompt once, each text and query once, the output."""
         layout = self.layout
-        positions = int(layout.prompt_lengths.sum()) + int(layout.newest.sum()) + 2 * len(layout.newest)
+        positions = int(layout.tile_lengths.sum()) + int(layout.newest.sum()) + 2 * len(layout.newest)
         return positions * 2 * self.key[0].nbytes + 2 * self.query.nbytes
 
 

@@ -1,0 +1,75 @@
+"""What the newest token of some rows looks back on."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """The positions that the newest token of ``n`` rows sees in one layer.
+
+    Prompt positions come first, and all others are after the image.
+
+    Attributes
+    ----------
+    layer
+        0-based.
+    rows
+        [n], indices of the rows in the batch.
+    classes
+        [3, n, prompt positions] bool: before the first visual token, visual tokens, after the last one.
+    read
+        [n]: prompt tokens that the row sees at prompt positions; those that it runs itself begin what is after.
+    to_come
+        [n]: prompt tokens that come after the newest; 0 for the last one, -1 for a token that was generated.
+    query
+        [n, heads, head_dim], turned by its position, not scaled.
+    scaling
+        What products of queries and keys are multiplied with.
+    """
+
+    layer: int
+    rows: Tensor
+    classes: Tensor
+    read: Tensor
+    to_come: Tensor
+    query: Tensor
+    scaling: float
+
+    @property
+    def prompt(self) -> int:
+        """Prompt positions."""
+        return self.classes.shape[2]
+
+    @property
+    def system(self) -> Tensor:
+        """[n, prompt positions] bool: before the first visual token."""
+        return self.classes[0]
+
+    @property
+    def visual(self) -> Tensor:
+        """[n, prompt positions] bool: visual tokens."""
+        return self.classes[1]
+
+    @property
+    def after(self) -> Tensor:
+        """[n, prompt positions] bool: after the last visual token."""
+        return self.classes[2]
+
+    def in_layer(self, layer: int, query: Tensor, scaling: float) -> Seen:
+        """The same in another layer, with the query there."""
+        return dataclasses.replace(self, layer=layer, query=query, scaling=scaling)
+
+
+def position_classes(visual: Tensor) -> Tensor:
+    """Positions before the first visual one, visual ones and those after the last, [3, ..., positions] bool.
+
+    Without any visual position, all are before.
+    """
+    until = visual.flip(-1).cumsum(-1).flip(-1) > 0  # a visual one here or later
+    since = visual.cumsum(-1) > 0
+    return torch.stack([~since, visual, since & ~until])

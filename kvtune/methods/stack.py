@@ -1,0 +1,130 @@
+"""Several methods at once, as one: its parameters are theirs, and they act on a row in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from kvtune.errors import RequestError
+from kvtune.methods.decoder import Decoder
+from kvtune.methods.method import Method, registered
+from kvtune.methods.parameters import Parameter
+from kvtune.methods.row_state import RowState
+from kvtune.text import quoted
+
+JOIN = "+"
+"""Between the methods' names in that of a stack."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack(Method):
+    """Methods that act on the same caption, each after the one before; at most one of a kind.
+
+    Made by ``Stack.of(KVSmooth(...), PAI(...))``, or from parameters by the class that ``get_method("kvsmooth+pai")``
+    gives. A parameter whose name several of them have is ``METHOD.NAME``.
+    """
+
+    kinds: ClassVar[tuple[type[Method], ...]] = ()
+
+    members: tuple[Method, ...]
+
+    @staticmethod
+    def of(*methods: Method) -> Stack:
+        """The stack of some methods."""
+        kind: type[Stack] = stack_of(tuple(type(method) for method in methods))
+        return kind(methods)
+
+    def __post_init__(self) -> None:
+        """The methods have checked themselves."""
+
+    @property
+    def parts(self) -> tuple[Method, ...]:
+        return self.members
+
+    @classmethod
+    def declared(cls) -> Mapping[str, Parameter]:
+        found: dict[str, Parameter] = {}
+        for kind in cls.kinds:
+            own = kind.declared()
+            found |= {cls._outer(kind, name): parameter for name, parameter in own.items()}
+        return found
+
+    @classmethod
+    def _outer(cls, kind: type[Method], name: str) -> str:
+        """What a parameter of one of the methods is called here."""
+        times = Counter(name for kind in cls.kinds for name in kind.declared())
+        return f"{kind.name}.{name}" if times[name] > 1 else name
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            self._outer(type(member), name): value
+            for member in self.members
+            for name, value in member.parameters().items()
+        }
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        names = {cls._outer(kind, name): (kind, name) for kind in cls.kinds for name in kind.declared()}
+        # A name that is unique may be given in full too.
+        names |= {f"{kind.name}.{name}": (kind, name) for kind in cls.kinds for name in kind.declared()}
+        unknown = sorted(set(parameters) - set(names))
+        if unknown:
+            raise RequestError(f"{cls.name} has no parameter {quoted(unknown[0])}; it has {', '.join(cls.declared())}")
+        own: dict[type[Method], dict[str, Any]] = {kind: {} for kind in cls.kinds}
+        for given, value in parameters.items():
+            kind, name = names[given]
+            own[kind][name] = value
+        return cls(tuple(kind.from_parameters(own[kind]) for kind in cls.kinds))
+
+    @classmethod
+    def known_for(cls, model_names: Iterable[str]) -> dict[str, Any]:
+        names = list(model_names)
+        return {cls._outer(kind, name): value for kind in cls.kinds for name, value in kind.known_for(names).items()}
+
+    def check_layers(self, n_layers: int) -> None:
+        for member in self.members:
+            member.check_layers(n_layers)
+
+    def check_model(self, decoder: Decoder) -> None:
+        for member in self.members:
+            member.check_model(decoder)
+
+    @classmethod
+    def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> RowState[Any]:
+        raise NotImplementedError("the methods of a stack have states of their own")
+
+
+@functools.cache
+def stack_of(kinds: tuple[type[Method], ...]) -> type[Stack]:
+    """The class of stacks of these methods, in this order.
+
+    Raises
+    ------
+    RequestError
+        If two are of a kind.
+    """
+    name = JOIN.join(kind.name for kind in kinds)
+    twice = [kind.name for kind, times in Counter(kinds).items() if times > 1]
+    if twice:
+        raise RequestError(f"{name} has {twice[0]} twice; a stack has at most one of a kind")
+    made: type[Stack] = dataclasses.make_dataclass(
+        "Stack", [], bases=(Stack,), frozen=True, namespace={"kinds": kinds, "__module__": __name__}
+    )
+    made.name = name
+    return made
+
+
+def get_method(name: str) -> type[Method]:
+    """The class of the method called ``name``, or of the stack of methods called ``a+b``.
+
+    Raises
+    ------
+    RequestError
+        If there is none.
+    """
+    names: Sequence[str] = name.split(JOIN)
+    kinds = tuple(registered(one) for one in names)
+    return kinds[0] if len(kinds) == 1 else stack_of(kinds)
