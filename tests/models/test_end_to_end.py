@@ -5,12 +5,15 @@ import json
 import pytest
 import torch
 from checkpoints import SAVERS
+from newer_checkpoints import NEWER, packages_for_videos_stood_in_for
 from PIL import Image
 
 from kvtune import load_preset
 from kvtune.cli.main import main
 from kvtune.demo.coco import FIRST_ID, write_coco
 from kvtune.models import load_model
+
+NAMED = {"internvl": "internvl3.5", "llava_onevision": "llava-onevision", "smolvlm": "smolvlm2"}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +32,16 @@ def kvtune(capsys, *arguments):
     return said.out
 
 
-@pytest.mark.parametrize("name", SAVERS)
+@pytest.fixture(autouse=True)
+def packages_for_videos():
+    with packages_for_videos_stood_in_for():
+        yield
+
+
+@pytest.mark.parametrize("name", [*SAVERS, *(pytest.param(name, marks=pytest.mark.slow) for name in NEWER)])
 def test_search_export_caption_and_generate(name, coco, checkpoint, tmp_path, capsys):
-    folder, preset = checkpoint(name), tmp_path / "preset.json"
+    folder = checkpoint(name) if name in SAVERS else NEWER[name](tmp_path / "model")
+    preset = tmp_path / "preset.json"
     studies = ("--studies-dir", tmp_path / "studies")
     kvtune(
         capsys, "search", "--model", folder, "--coco", coco, "--trials", 2, "--images", 4, "--holdout-images", 4,
@@ -39,7 +49,7 @@ def test_search_export_caption_and_generate(name, coco, checkpoint, tmp_path, ca
     )  # fmt: skip
     kvtune(capsys, "export", name, "--out", preset, "--select", "min-chair", *studies)
     stored = json.loads(preset.read_text())
-    assert stored["model"]["family"] == name and stored["model"]["layers"] == 3
+    assert stored["model"]["family"] == NAMED.get(name, name) and stored["model"]["layers"] == 3
     assert stored["model"]["id"] == str(folder) and stored["generation"]["dtype"] == "float32"
 
     picture = tmp_path / "picture.png"
