@@ -13,7 +13,7 @@ from kvtune.captioning.decoding import Decoding, on_device
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.image_keys import ImageKeys
-from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, is_out_of_memory, plan_grid
+from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, plan_grid
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
@@ -23,6 +23,7 @@ from kvtune.captioning.request import Caption, CaptionRequest, Work
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
+from kvtune.models.misfit import is_out_of_memory
 from kvtune.models.options import Lanes, parse_lanes
 
 _LOOK_AHEAD = 512

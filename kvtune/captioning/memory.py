@@ -176,13 +176,6 @@ def free_host_memory() -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device had no room for a tensor; PyTorch has an exception of its own for that on a GPU alone."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
 def step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int:
     """Bytes a row's activations take at the peak of a decode step: in attention, in the MLP, or for the logits."""
     config, size = vlm.decoder.config, vlm.dtype.itemsize

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +16,14 @@ from torch import Tensor
 from kvtune.errors import RequestError
 from kvtune.hf import recorded_decoder, text_decoder
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
+from kvtune.models.misfit import first_line, in_a_line
 from kvtune.models.published import MODELS
 
 MAX_ASPECT = 1000
 """How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""
+
+_OF_IMAGES = (ValueError, ZeroDivisionError, MemoryError, OverflowError)
+"""What an image processor raises over a shape that it cannot take."""
 
 OPERA_PROMPT = "Please describe this image in detail."
 """The question of OPERA's CHAIR evaluation, which most later papers took over."""
@@ -88,7 +93,7 @@ class Family(ABC):
             If an image cannot be taken, or the model hands its decoder something that is not known here.
         """
         inputs = vlm.prepare(images, prompt)
-        with recorded_decoder(vlm.hf_model) as calls:
+        with vlm.fitting(), recorded_decoder(vlm.hf_model) as calls:
             vlm.hf_model.generate(**inputs, max_new_tokens=2, eos_token_id=None, use_cache=True)
         places = self.places(vlm, inputs, images)
         visual = [
@@ -223,12 +228,16 @@ class VisionLanguageModel:
         try:
             if max(width, height) > MAX_ASPECT * min(width, height):
                 raise ValueError(f"one side is longer than the other by more than {MAX_ASPECT} times")
-            inputs = self.family.prepare(self, in_colour, prompt if prompt is not None else self.default_prompt)
-        except (ValueError, ZeroDivisionError, MemoryError, OverflowError) as error:
-            raise RequestError(
-                f"{self.family.title} cannot take an image of {width}x{height} pixels: {error}; leave it out"
-            ) from error
+            with in_a_line(f"the processor of {self.name} cannot be used", but=_OF_IMAGES):
+                inputs = self.family.prepare(self, in_colour, prompt if prompt is not None else self.default_prompt)
+        except _OF_IMAGES as error:
+            why = f"{self.family.title} cannot take an image of {width}x{height} pixels: {first_line(error)}"
+            raise RequestError(f"{why}; leave it out") from error
         return {key: value.to(self.device) for key, value in inputs.items()}
+
+    def fitting(self) -> AbstractContextManager[None]:
+        """Around a forward pass over a prompt with its image: what shows that files do not fit is told in a line."""
+        return in_a_line(f"the processor and the weights of {self.name} do not fit each other")
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The caption that generated tokens spell."""

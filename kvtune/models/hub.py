@@ -66,10 +66,12 @@ def weight_files(folder: Path) -> list[Path]:
     for index in _INDEXES:
         if (folder / index).is_file():
             try:
-                shards = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values()
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                shards = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
+                if odd := [name for name in shards if not isinstance(name, str) or name != Path(name).name]:
+                    raise ValueError(f"{quoted(odd[0])} is no file's name")
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise RequestError(f"{folder / index} is damaged: {error!r}; copy or download it again") from error
-            return [folder / name for name in sorted(set(shards))]
+            return [folder / name for name in sorted(shards)]
     return [next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from PIL import Image
 from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.generation import GenerationMixin
 from transformers.utils import logging as transformers_logging
@@ -23,6 +22,7 @@ from kvtune.files import check_path
 from kvtune.hf import beside_decoder
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
+from kvtune.models.misfit import check_tokenizer_class, impossible_size, in_a_line, is_out_of_memory
 from kvtune.models.options import check_dtype, quantization_of
 from kvtune.models.published import MODELS, hub_id_name, published_model
 from kvtune.models.registry import family_of, get_family
@@ -31,16 +31,6 @@ from kvtune.text import quoted
 _GIB = 2**30
 _ROOM = 1 * _GIB
 """GPU memory beside the weights without which not even one caption can be written."""
-_LOADING_ERRORS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    TypeError,
-    ImportError,
-    SafetensorError,
-    pickle.UnpicklingError,
-)
 
 
 def load_model(
@@ -72,8 +62,8 @@ def load_model(
     Raises
     ------
     RequestError
-        If there is no such model, its architecture is not supported, files are missing or do not fit it, the Hub
-        cannot be reached, the device is not there or its memory is too small.
+        If there is no such model, its architecture is not supported, files are missing or do not fit each other, the
+        Hub cannot be reached, the device is not there or its memory is too small.
     """
     target = resolve_device(device)
     dtype, quantization = quantization_of(dtype, load_in_4bit, load_in_8bit)
@@ -84,20 +74,20 @@ def load_model(
         fetch_weights(source, folder)
     if (missing := missing_weights(folder)) is not None:
         raise RequestError(f"{source}: {missing}; copy or download it again")
+    check_tokenizer_class(folder)
     try:
-        with _quiet():
+        with _quiet(), in_a_line(f"cannot load {source} as {family.title}"):
             hf_model, processor = _load(family, folder, source, target, dtype, quantization)
-    except torch.OutOfMemoryError as error:
+        _decode_greedily(hf_model, processor.tokenizer, source)
+        vlm = VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
+        # Parts that do not fit, and decoders' arguments that are not known, show on any picture, before anything long.
+        with torch.inference_mode():
+            family.decoder_inputs(vlm, [Image.new("RGB", (64, 64), "gray")])
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise RequestError(f"{source} does not fit into {target}'s memory; {_smaller(quantization)}") from error
-    except _LOADING_ERRORS as error:
-        raise RequestError(f"cannot load {source} as {family.title}: {_first_line(error)}") from error
-    hf_model.eval()
-    greedy = _greedy(hf_model, processor.tokenizer)
-    # A language model within the model has a generation config of its own, and InstructBLIP's generate() reads that.
-    for module in hf_model.modules():
-        if isinstance(module, GenerationMixin):
-            module.generation_config = greedy
-    return VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
+    return vlm
 
 
 def commit_of(name: str | Path, revision: str | None = None) -> str | None:
@@ -196,9 +186,12 @@ def read_config(folder: Path, source: str) -> dict[str, Any]:
         raise RequestError(f"{source} holds no config.json, so it is no Hugging Face checkpoint; give its top folder")
     try:
         stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return {"model_type": str(stored["model_type"]), **stored}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        stored = {"model_type": str(stored["model_type"]), **stored}
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise RequestError(f"{source}/config.json is not a model's configuration: {error!r}") from error
+    if (problem := impossible_size(stored)) is not None:
+        raise RequestError(f"{source}/config.json is no model's: {problem}; copy or download it again")
+    return stored
 
 
 def family_of_config(family: Family | None, stored: dict[str, Any], source: str) -> Family:
@@ -288,19 +281,31 @@ def _load_weights(family: Family, model_class: Any, folder: Path, source: str, s
     return hf_model
 
 
-def _greedy(hf_model: Any, tokenizer: Any) -> GenerationConfig:
-    """Plain greedy decoding with the checkpoint's end-of-text tokens.
+def _decode_greedily(hf_model: Any, tokenizer: Any, source: str) -> None:
+    """Set a model to plain greedy decoding with the checkpoint's end-of-text tokens.
 
     Checkpoints come with sampling, penalties and length limits of their own; CHAIR is measured without them.
     """
     stored = hf_model.generation_config
     eos = stored.eos_token_id if stored.eos_token_id is not None else tokenizer.eos_token_id
     pad = stored.pad_token_id if stored.pad_token_id is not None else tokenizer.pad_token_id
+    ends = [] if eos is None else eos if isinstance(eos, list) else [eos]
+    vocabulary = hf_model.get_output_embeddings().weight.shape[0]
+    if not ends or not all(type(end) is int for end in ends) or not any(0 <= end < vocabulary for end in ends):
+        raise RequestError(
+            f"{source} says that texts end with {quoted(eos)}, which is none of its {vocabulary} tokens; set "
+            "eos_token_id in its generation_config.json"
+        )
     if pad is None:
         pad = eos[0] if isinstance(eos, list) else eos
-    return GenerationConfig(
+    greedy = GenerationConfig(
         bos_token_id=stored.bos_token_id, eos_token_id=eos, pad_token_id=pad, do_sample=False, num_beams=1
     )
+    hf_model.eval()
+    # A language model within the model has a generation config of its own, and InstructBLIP's generate() reads that.
+    for module in hf_model.modules():
+        if isinstance(module, GenerationMixin):
+            module.generation_config = greedy
 
 
 @contextmanager
@@ -314,8 +319,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(level)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:250] if lines else type(error).__name__

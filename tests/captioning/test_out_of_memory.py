@@ -14,9 +14,9 @@ from small_vlms import random_images, reference_tokens, small_vlm
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest, group_decoding, paged_decoding
 from kvtune.captioning.grid import Grid
-from kvtune.captioning.memory import is_out_of_memory
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.errors import KvtuneError
+from kvtune.models.misfit import is_out_of_memory
 
 IMAGES = random_images(4)
 METHODS = [None, KVSmooth(0.9, 15, 0.2, 1, 3), KVSmooth(0.5, 3, 0.5, 0, 3)]

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import torch
 
-from kvtune.captioning.memory import is_out_of_memory
 from kvtune.errors import RequestError
+from kvtune.models.misfit import is_out_of_memory
 
 T = TypeVar("T")
 

@@ -14,6 +14,7 @@ from kvtune.errors import RequestError
 from kvtune.hf import text_decoder
 from kvtune.models.chat_processor import chat_processor, chat_template
 from kvtune.models.family import Family, VisionLanguageModel
+from kvtune.models.misfit import in_a_line
 from kvtune.models.prompt_ids import OWN_TOKEN
 from kvtune.models.reasoning import WITHOUT_THINKING, answer_ids
 
@@ -54,13 +55,16 @@ class Generic(Family):
         marks = {getattr(processor, "image_token", None), tokenizer.convert_ids_to_tokens(self._image_token(vlm))}
         if any(str(mark) in prompt for mark in marks if mark):
             raise RequestError(OWN_TOKEN)
-        text: str = tokenizer.apply_chat_template(
-            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}],
-            chat_template=chat_template(processor),
-            tokenize=False,
-            add_generation_prompt=True,
-            **WITHOUT_THINKING,
-        )
+        with in_a_line(f"the chat template of {vlm.name} cannot be used"):
+            text: str = tokenizer.apply_chat_template(
+                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}],
+                chat_template=chat_template(processor),
+                tokenize=False,
+                add_generation_prompt=True,
+                **WITHOUT_THINKING,
+            )
+        if not any(str(mark) in text for mark in marks if mark):
+            raise RequestError(f"the chat template of {vlm.name} puts no image into the prompt")
         has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
         encoded = processor(
             text=[text] * len(images),
@@ -71,7 +75,7 @@ class Generic(Family):
         )
         inputs = {name: torch.as_tensor(value) for name, value in encoded.items() if name != "labels"}
         if not self.visual_tokens(vlm, inputs).any(1).all():
-            raise RequestError(f"the chat template of {vlm.name} puts no image into the prompt")
+            raise RequestError(f"the processor of {vlm.name} makes no image tokens of the number in its config.json")
         return {name: value.to(vlm.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
     def visual_tokens(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:

@@ -1,0 +1,70 @@
+"""Parts of a checkpoint that are damaged or do not fit each other: told in a line, whatever transformers says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.text import one_line, quoted
+
+_MOST = {"num_hidden_layers": 1000, "depth": 1000, "vocab_size": 10_000_000}
+_MOST |= dict.fromkeys(("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"), 1_000_000)
+"""Above these, a number in a configuration is an error; a model of 100,000 layers would be built for minutes."""
+
+
+def impossible_size(stored: Any, place: str = "") -> str | None:
+    """What no model's configuration says of its sizes, at any depth; None if there is nothing of the kind."""
+    if not isinstance(stored, dict):
+        return None
+    for name, value in stored.items():
+        most = _MOST.get(name)
+        if most is not None and value is not None and not (type(value) is int and 0 < value <= most):
+            return f"{place}{name} is {quoted(value)}, not a whole number from 1 to {most}"
+        if (problem := impossible_size(value, f"{place}{name}.")) is not None:
+            return problem
+    return None
+
+
+def check_tokenizer_class(folder: Path) -> None:
+    """Refuse a tokenizer_config.json whose class is no name, on which transformers fails without saying where."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path} is no JSON: {first_line(error)}; copy or download it again") from error
+    kind = stored.get("tokenizer_class") if isinstance(stored, dict) else stored
+    if kind is not None and not isinstance(kind, str):
+        raise RequestError(f"{path} names {quoted(kind)} as its tokenizer_class; copy or download it again")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device had no room for a tensor; PyTorch has an exception of its own for that on a GPU alone."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+@contextmanager
+def in_a_line(what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Make of any error in the block, but for some and a lack of memory, a RequestError that begins with ``what``."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, (KvtuneError, MemoryError, *but)) or is_out_of_memory(error):
+            raise
+        raise RequestError(f"{what}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says at first, on one line, or what kind it is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    return one_line(first)[:250] or type(error).__name__
