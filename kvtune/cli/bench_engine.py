@@ -16,6 +16,7 @@ from kvtune.cli.options import (
     LoadIn8Bit,
     Model,
     Revision,
+    Seed,
     flag,
     value,
 )
@@ -46,7 +47,7 @@ def engine(
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
     cuda_graphs: CudaGraphs = True,
-    seed: Annotated[int, value("N", "Seed of images, settings and forced lengths.")] = 0,
+    seed: Seed = 0,
     png: Annotated[Path | None, value("FILE", "Write a picture here.")] = None,
     json: Json = False,
 ) -> None:

@@ -3,13 +3,13 @@
 from typing import Annotated
 
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Json, value
+from kvtune.cli.options import Json, Seed, value
 
 
 def score(
     captions: Annotated[int, value("N", "Different captions to score.", min=1)] = 20_000,
     words: Annotated[int, value("N", "Words a caption has at least.", min=1)] = 90,
-    seed: Annotated[int, value("N", "Seed of the captions.")] = 0,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Measure the scorer: made-up captions a second on one core, each different, each read once.

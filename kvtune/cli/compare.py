@@ -32,6 +32,7 @@ def compare(
     Example: kvtune compare llava-kvsmooth minigpt4-kvsmooth
     """
     from kvtune.analysis.summarize import summarize
+    from kvtune.files import check_writable
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.compare import comparison_figure
     from kvtune.report.study_files import write_frame
@@ -39,6 +40,7 @@ def compare(
     from kvtune.report.terminal import facts
     from kvtune.study.study_folder import find_study
 
+    check_writable(out_dir / "compare.csv")
     summaries = [summarize(find_study(study, studies_dir)) for study in studies]
     compared = [report.Compared(summary, facts.choice(summary, select)) for summary in summaries]
     if json:

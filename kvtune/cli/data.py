@@ -6,13 +6,11 @@ from typing import Annotated
 from kvtune.cli import completion
 from kvtune.cli.commands import Command, group
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import Coco, InstancesOnly, Json, value
+from kvtune.cli.options import Coco, InstancesOnly, Json, Seed, value
 from kvtune.cli.progress import progress
 from kvtune.files import check_writable
 
 app = group(help="COCO: draw subsets, build ground truth, download.")
-
-Seed = Annotated[int, value("N", "Seed of the draw.", "--seed")]
 
 
 @app.command(cls=Command)
@@ -36,7 +34,7 @@ def subset(
 
     check_writable(to)
     folder = CocoFolder(find_coco(coco))
-    source = source or folder.sources[0]
+    source = source if source is not None else folder.sources[0]
     drawn = draw(source, folder.image_ids(source), images, seed, Subset.load(OPERA500).image_ids, name)
     drawn.save(to)
     if json:
@@ -129,7 +127,7 @@ def download(
 
     root = to.expanduser() if to is not None else default_coco()
     subsets = [Subset.load(each) for each in subset or []]
-    source = source or next(iter(sources_in(root)), "val2014")
+    source = source if source is not None else next(iter(sources_in(root)), "val2014")
     url = base_url or BASE_URL
     written, downloaded, present = [], 0, 0
     try:

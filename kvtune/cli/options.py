@@ -58,6 +58,8 @@ ImageKey = Annotated[
 ]
 CaptionKey = Annotated[str, value("FIELD", "Field of the caption in a captions file.")]
 
+Seed = Annotated[int, value("N", "Seed of what is drawn at random.", "--seed", min=0)]
+
 Study = Annotated[
     str | None,
     typer.Argument(

@@ -38,18 +38,22 @@ def pareto(
     """
     from kvtune.analysis.summarize import summarize
     from kvtune.errors import RequestError
-    from kvtune.files import check_path
+    from kvtune.files import check_path, check_writable
     from kvtune.report.data.document import study_document
     from kvtune.report.data.overlay import overlay_points
     from kvtune.report.terminal import facts
     from kvtune.report.terminal.study import front_view
     from kvtune.study.study_folder import find_study
 
+    if images and not html:
+        raise RequestError("--images puts images into the page; write --html --images")
+    if coco is not None and not images:
+        raise RequestError("--coco says where --images are; write --html --images, or leave it out")
+    if out_dir is not None:
+        check_writable(out_dir / "front.png")
     folder = find_study(study, studies_dir)
     summary = summarize(folder)
     chosen = facts.choice(summary, select)
-    if images and not html:
-        raise RequestError("--images puts images into the page; write --html --images")
     for name in overlay or []:
         check_path(name)
     overlays = [

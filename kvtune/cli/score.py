@@ -10,6 +10,7 @@ import typer
 from kvtune.cli.common import err, out, print_json
 from kvtune.cli.options import CaptionKey, Coco, ImageKey, InstancesOnly, Json, flag, value
 from kvtune.errors import RequestError
+from kvtune.files import check_writable
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ def score(
         raise RequestError("--ground-truth and --coco both say what is in the images; give one of them")
     if ground_truth is not None and instances_only:
         raise RequestError("--instances-only is about COCO's annotations; leave it or --ground-truth out")
+    if details is not None:
+        check_writable(details)
     file = read_captions_file(captions, image_key, caption_key)
     image_ids = list(dict.fromkeys(record["image_id"] for record in file.captions))
     truth, source = _ground_truth(image_ids, ground_truth, coco, instances_only, skip_unknown)

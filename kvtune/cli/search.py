@@ -22,6 +22,7 @@ from kvtune.cli.options import (
     LoadIn8Bit,
     Model,
     Revision,
+    Seed,
     StudiesDir,
     flag,
     value,
@@ -61,7 +62,7 @@ def search(
         SamplerName, value("NAME", "How the next settings are chosen: tpe, nsga2, gp, random or grid.", panel=TRIALS)
     ] = "tpe",
     parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS)] = 8,
-    seed: Annotated[int, value("N", "Seed of image draws and sampler.", panel=TRIALS)] = 0,
+    seed: Seed = 0,
     storage: Annotated[str | None, value("URL", "Optuna storage instead of study.db.", panel=FILES)] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",

@@ -99,10 +99,9 @@ def resolve_device(device: str) -> torch.device:
     """The device that ``--device`` names; RequestError if it is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-    except RuntimeError:
-        raise RequestError(f"unknown device {quoted(device)}; write auto, cpu, cuda or cuda:N") from None
+    if not re.fullmatch("cpu|cuda(:[0-9]{1,3})?", device):
+        raise RequestError(f"unknown device {quoted(device)}; write auto, cpu, cuda or cuda:N")
+    target = torch.device(device)
     if target.type == "cuda" and not torch.cuda.is_available():
         raise RequestError(f"--device {device}: PyTorch sees no CUDA GPU; use --device cpu, or see kvtune doctor")
     if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():

@@ -8,6 +8,7 @@ from typing import Any
 from kvtune.chair import load_ground_truth
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
+from kvtune.files import check_writable
 from kvtune.models.opening import check_options
 from kvtune.models.options import ModelOptions
 from kvtune.presets import Preset
@@ -65,6 +66,7 @@ def plans(request: Request) -> list[Plan]:
     """
     if not request.models:
         raise RequestError(f"--models names no model; leave it out for {', '.join(PAPER_MODELS)}")
+    check_writable(request.out / "reproduction.json")
     from kvtune.models import locate
 
     located: dict[ModelFolder, tuple[ModelOptions, str, str]] = {}

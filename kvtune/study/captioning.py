@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions, ModelOptions
-from kvtune.study.caption_log import CaptionLog
+from kvtune.study.caption_log import CaptionLog, read_captions
 from kvtune.study.deadline import Deadline, TimeIsUp, Waves
 from kvtune.study.manifest import Manifest
 from kvtune.study.subsets import Image, coco_of
@@ -250,13 +250,14 @@ def caption_files(
         If captioning fails; all captions so far are kept.
     """
     allowed = set(image_ids if known is None else known)
+    held = {number: _held(setting, allowed) for number, setting in settings.items()}
+    missing = {number: setting for number, setting in settings.items() if not held[number] >= set(image_ids)}
+    if not missing:
+        return
+    captioner, images = prepare()  # before a file is made
     with ExitStack() as stack:
-        logs = {number: stack.enter_context(closing(_open(setting, allowed))) for number, setting in settings.items()}
-        missing = {number: settings[number] for number in settings if not logs[number].has_all(image_ids)}
-        if not missing:
-            return
-        captioner, images = prepare()
-        done = sum(image_id in log for log in logs.values() for image_id in image_ids)
+        logs = {number: stack.enter_context(closing(CaptionLog(each.file))) for number, each in missing.items()}
+        done = sum(image_id in there for there in held.values() for image_id in image_ids)
         total = len(settings) * len(image_ids)
         on_progress(done, total)
 
@@ -272,13 +273,12 @@ def caption_files(
         raise KvtuneError(f"captioning {settings[number].file.stem} failed: {reason}; all other captions are kept")
 
 
-def _open(setting: Setting, allowed: Collection[int]) -> CaptionLog:
-    log = CaptionLog(setting.file)
-    strange = set(log.image_ids).difference(allowed)
-    if strange:
-        log.close()
+def _held(setting: Setting, allowed: set[int]) -> set[int]:
+    """The images that a setting has captions of."""
+    held = set(read_captions(setting.file))
+    if strange := held - allowed:
         raise KvtuneError(f"{setting.file} has a caption of image {min(strange)}, which is not asked for; remove it")
-    return log
+    return held
 
 
 def _method(name: str, params: dict[str, Any] | None) -> Any:

@@ -11,6 +11,7 @@ from scored_studies import scored_study
 
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
+from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.reproduce import Request, reproduce
 from kvtune.study.optuna_copy import check_storage
 from kvtune.study.rescore import rescore_study
@@ -87,11 +88,18 @@ def test_a_name_that_the_storage_knows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"dtype": "x"}, {"lanes": "0"}, {"device": "x"}, {"load_in_4bit": True, "load_in_8bit": True}, {"images": 0}],
+    [
+        ModelOptions("demo", dtype="x"),
+        ModelOptions("demo", engine=EngineOptions(lanes="0")),
+        ModelOptions("demo", engine=EngineOptions(device="x")),
+        ModelOptions("demo", load_in_4bit=True, load_in_8bit=True),
+        None,
+    ],
 )
-def test_a_reproduction_that_cannot_begin(tmp_path: Path, wrong: dict[str, object]) -> None:
+def test_a_reproduction_that_cannot_begin(tmp_path: Path, wrong: ModelOptions | None) -> None:
+    images, model = (0, ModelOptions("demo")) if wrong is None else (1, wrong)
     with pytest.raises(RequestError):
-        list(reproduce(Request("table1", ["demo"], **{"images": 1, "out": tmp_path / "out"} | wrong), None))  # type: ignore[arg-type]
+        list(reproduce(Request("table1", [model], images, out=tmp_path / "out"), None))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
