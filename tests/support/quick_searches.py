@@ -4,9 +4,19 @@ import os
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
 from fake_search import FakeRequest
+
+from kvtune.models.opening import check_options
+from kvtune.models.options import ModelOptions
+
+
+def checked_alone(options: ModelOptions, *_: Any) -> NoReturn:
+    """Checks a model's options as the real one does, and opens nothing."""
+    check_options(options)
+    raise AssertionError(f"{options} would be opened")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -21,5 +31,6 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 def quick_requests() -> Iterator[None]:
     """Searches with a fake captioner need no engine, whose import takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "kvtune.captioning", SimpleNamespace(CaptionRequest=FakeRequest))
+        captioning = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=checked_alone)
+        patch.setitem(sys.modules, "kvtune.captioning", captioning)
         yield
