@@ -8,10 +8,8 @@ import typer
 from kvtune.cli.commands import Command, group
 from kvtune.cli.common import err, out, print_json
 from kvtune.cli.options import Device, Dtype, Json, LoadIn4Bit, LoadIn8Bit, ModelName, Revision, value
-from kvtune.text import visible
 
 if TYPE_CHECKING:
-    from kvtune.models.availability import Presence
     from kvtune.models.check import ModelCheck
 
 app = group(invoke_without_command=True)
@@ -27,35 +25,15 @@ def models(context: typer.Context, json: Json = False) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from rich.table import Table
-    from rich.text import Text
-
     from kvtune.models.availability import presences
+    from kvtune.report.terminal.models import models_view
 
     found = presences()
     if json:
         print_json([presence.to_dict() for presence in found])
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model", no_wrap=True)
-    table.add_column("family", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    table.add_column("GPU memory", justify="right", no_wrap=True)
-    table.add_column("preset", no_wrap=True)
-    table.add_column("weights", overflow="fold")
-    for each in found:
-        size = f"{each.billions:.1f} B" if each.billions else ""
-        memory = f"{each.gpu_gib:.0f} GiB" if each.gpu_gib else "none"
-        table.add_row(each.name, each.title, size, memory, each.published_preset or "", Text(visible(_weights(each))))
-    out().print(table)
-
-
-def _weights(presence: "Presence") -> str:
-    if presence.state == "here":
-        return str(presence.path)
-    if presence.state == "incomplete":
-        return f"{presence.path}: {presence.problem}"
-    return f"not here; {presence.command}"
+    for part in models_view(found):
+        out().print(part, soft_wrap=True)
 
 
 @app.command(cls=Command)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,7 @@ from kvtune.report.data.document import trial_document, validation_document
 from kvtune.report.data.frames import trials_frame
 from kvtune.report.roles import LOOKS, roles
 from kvtune.report.terminal.cells import LENGTH, RATES, heading, rate, with_interval
+from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting, listed
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class _Drawing:
 
     def table(self, rates: Sequence[str], held_out: Sequence[str], intervals: Sequence[str] = ()) -> Table:
         """The rates on tune images with those intervals, and the rates on held-out images, always with intervals."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        table = plain_table()
         tune = (*rates, *LENGTH) if rates else ()
         table.add_column("study", overflow="fold", max_width=34)
         for names, above in ((tune, "tune\n" if held_out else ""), (held_out, "held-out\n")):

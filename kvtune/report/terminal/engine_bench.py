@@ -4,10 +4,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from kvtune.report.figures import PALETTE, column_figure, save_figure, style
+from kvtune.report.terminal.tables import plain_table
 
 _RATIOS = {
     "attached_over_plain_per_token": "KVSmooth attached over plain, per token (a / a0)",
@@ -18,7 +18,7 @@ _RATIOS = {
 def engine_table(result: dict[str, Any]) -> Table:
     """One line an arm."""
     title = f"{result['model']}, {result['dtype']}, {result['images']} images, {device_name(result)}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = plain_table(title)
     table.add_column("arm")
     for column in (
         "at\nonce",

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +10,7 @@ from kvtune.analysis.claims import claim
 from kvtune.analysis.result import Validated, Validation
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.report.terminal.cells import LENGTH, interval, rate, with_interval
+from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting, listed
 from kvtune.text import visible
 
@@ -62,7 +62,7 @@ def label(setting: Validated) -> str:
 
 
 def _table(found: Validation, metrics: Sequence[str], *, scores: bool, differences: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = plain_table()
     table.add_column("setting", no_wrap=True)
     for metric in metrics:
         columns = ["tune", "held-out"] if scores else []

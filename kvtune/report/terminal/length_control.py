@@ -1,12 +1,12 @@
 """The baseline cut to its first sentences, as a table in the terminal."""
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from kvtune.analysis.summary import StudySummary
 from kvtune.chair import OBJECTIVES
 from kvtune.report.terminal.cells import LENGTH, heading, rate
+from kvtune.report.terminal.tables import plain_table
 
 _FIRST_COLUMN = 17
 _COLUMN = 7
@@ -21,7 +21,7 @@ def cut_table(summary: StudySummary, console: Console) -> Table | None:
     if not summary.cut_baseline:
         return None
     cuts = summary.cut_baseline[: max(1, (console.width - _FIRST_COLUMN) // _COLUMN)]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = plain_table()
     table.add_column("sentences kept", no_wrap=True)
     for cut in cuts:
         table.add_column(str(cut.sentences), justify="right", no_wrap=True, min_width=_COLUMN - 2)

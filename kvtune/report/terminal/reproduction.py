@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ from kvtune.files import write_json, write_text
 from kvtune.report.data.reported import Reported, reported
 from kvtune.report.study_files import write_frame
 from kvtune.report.terminal.cells import LENGTH, RATES, interval, rate, with_interval
+from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.reproduce import ModelResult, SettingResult
 from kvtune.reproduce.documents import FORMAT
@@ -151,7 +151,7 @@ def write_reproduction(folder: Path, found: ModelResult) -> list[Path]:
 
 
 def _table(found: ModelResult, metrics: Sequence[str], others: Sequence[str] = (), *, intervals: bool = False) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = plain_table()
     table.add_column("", no_wrap=True)
     for metric in metrics:
         for column in ("here", "reported", "difference"):

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from rich import box
 from rich.table import Table
+
+from kvtune.report.terminal.tables import plain_table
 
 
 def search_table(result: dict[str, Any]) -> Table:
     """One line an arm: thousand captions, median (quartiles), until each share of the hypervolume is reached."""
     recorded = result["table"]
-    table = _table(
+    table = plain_table(
         f"{recorded['settings']:,} settings of the {recorded['model']} on {recorded['images']} images, "
         f"{result['seeds']} seeds, budget {result['budget']:,} captions"
     )
@@ -56,7 +57,7 @@ def search_lines(result: dict[str, Any]) -> list[str]:
 def coverage_table(result: dict[str, Any]) -> Table:
     """One line a metric: how often the intervals of the chosen setting hold the truth, held out and on tune images."""
     pool = result["pool"]
-    table = _table(
+    table = plain_table(
         f"{result['studies']:,} simulated studies of {result['images']} tune and {result['images']} held-out images, "
         f"truth: {pool['settings']} settings on {pool['images']:,} images"
     )
@@ -67,18 +68,6 @@ def coverage_table(result: dict[str, Any]) -> Table:
         covered = [found[images][key] for images in ("held_out", "tune") for key in ("covered", "difference_covered")]
         table.add_row(metric, *(f"{share:.1f} %" for share in covered), f"{found['tune']['mean_error']:+.2f}")
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
 
 
 def coverage_lines(result: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +9,7 @@ from rich.text import Text
 from kvtune.analysis.sensitivity import Sensitivity, Sweep
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.report.terminal.cells import LENGTH, interval, number, rate
+from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.text import visible
 
@@ -54,7 +54,7 @@ def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":
 
 def _table(sweep: Sweep, cell: str) -> Table:
     """``cell`` formats a rate with its interval."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table = plain_table(gap=2)
     table.add_column(sweep.parameter, justify="right", no_wrap=True)
     for metric in (*OBJECTIVES, *LENGTH):
         table.add_column(METRICS[metric].label, justify="right", no_wrap=True)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from kvtune.analysis.overview import Overview
 from kvtune.report.terminal.cells import rate
+from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.text import visible
 
@@ -21,7 +21,7 @@ def overviews_view(found: Sequence[Overview], console: Console) -> RenderableTyp
 
 
 def _table(found: Sequence[Overview], model: bool, updated: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = plain_table()
     table.add_column("study", overflow="fold", max_width=24)
     table.add_column("trials", no_wrap=True)
     for name in ("images", "front", "hyper-\nvolume"):

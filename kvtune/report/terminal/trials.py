@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
@@ -14,6 +13,7 @@ from kvtune.chair import OBJECTIVES
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
 from kvtune.report.terminal.cells import LENGTH, RATES, heading, number, rate, with_interval
+from kvtune.report.terminal.tables import plain_table
 from kvtune.text import visible
 
 
@@ -96,7 +96,7 @@ class _Drawing:
         self.same_images = len({trial.images for trial in rows}) == 1
 
     def table(self, rates: Sequence[str], parameters: Sequence[str], intervals: Sequence[str] = ()) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+        table = plain_table()
         table.add_column("trial", no_wrap=True)
         for name in parameters:
             table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
