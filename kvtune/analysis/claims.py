@@ -23,9 +23,9 @@ def claim(metric: str, difference: Difference) -> str:
     """One difference to the baseline in words, saying so where it may be none."""
     low, high = difference.interval
     found = verdict(metric, difference)
-    sure = f"95 % interval {low:+.1f} to {high:+.1f}, {_p(difference.p_adjusted)} after Holm's adjustment"
+    sure = f"95 % interval {low:+.1f} to {high:+.1f}, unadjusted; {_p(difference.p_adjusted)}, Holm-adjusted"
     text = f"{METRICS[metric].label} {difference.value:+.1f} ({sure})"
-    return text + {"better": "", "worse": ": worse", "unclear": ": no improvement for sure"}[found]
+    return text + {"better": "", "worse": ": worse", "unclear": ": may be chance"}[found]
 
 
 def claims(trial: TrialSummary) -> list[str]:

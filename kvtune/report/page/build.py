@@ -105,7 +105,12 @@ def _page_document(
 
 
 def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint]) -> list[str]:
-    notes = [facts.racing(summary), facts.floors(summary), facts.at_limit(summary, chosen["trial"])]
+    notes = [
+        facts.luck(summary),
+        facts.racing(summary),
+        facts.floors(summary),
+        facts.at_limit(summary, chosen["trial"]),
+    ]
     notes += facts.caption_notes(summary)
     notes += [f"{point.label}: {note.text}" for point in overlays for note in point.notes]
     return [note for note in notes if note]

@@ -9,6 +9,7 @@ from kvtune.analysis.summary import State, StudySummary
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.chair.notes import Note
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.report.terminal.cells import interval
 
 _STATE_WORDS: dict[State, str] = {
     "complete": "complete",
@@ -47,8 +48,17 @@ def volume(summary: StudySummary) -> str:
     )
     if estimate is None:
         return text
-    low, high = estimate.interval
-    return f"{text}; {estimate.corrected:.1f} less the luck of its front (95 % interval {low:.1f} to {high:.1f})"
+    return f"{text}; {estimate.corrected:.1f} less the luck of its front (95 % interval {interval(estimate.interval)})"
+
+
+def luck(summary: StudySummary) -> str | None:
+    """What "less the luck of its front" means; None where nothing is said of it."""
+    if summary.hypervolume_estimate is None or not summary.front:
+        return None
+    return (
+        "Less the luck of its front: these images happen to favour the trials on it, so its hypervolume is too high. "
+        "Samples drawn from the images show by how much, and that is taken off"
+    )
 
 
 def racing(summary: StudySummary) -> str | None:

@@ -34,8 +34,9 @@ def validation_view(found: Validation, console: Console) -> RenderableType:
         f"chosen on {found.tune_subset['images']} tune images ({found.tune_subset['name']})"
     )
     note = (
-        "Under scores and differences: 95 % intervals. p: McNemar for CHAIR_S, paired bootstrap for F1, Holm-adjusted "
-        "over these settings. Shrinkage: difference on held-out minus difference on tune images."
+        "Under scores and differences: 95 % intervals, each for its setting alone. p: McNemar for CHAIR_S, paired "
+        "bootstrap for F1, Holm-adjusted over all settings. Shrinkage: difference on held-out minus difference on tune "
+        "images."
     )
     return Group(
         Text(visible(head), style="bold"), Text(), fitting(layouts, console), Text(), listed([note, *sentences(found)])

@@ -73,6 +73,7 @@ def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[Ove
         notes.append(f"Chosen: trial {chosen['trial']}, {chosen['reason']}")
         notes += facts.against_baseline(summary, chosen["trial"])
     sentences = (
+        facts.luck(summary),
         facts.ties(summary, chosen["trial"]),
         facts.racing(summary),
         facts.floors(summary),
