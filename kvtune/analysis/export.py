@@ -7,6 +7,7 @@ from kvtune.analysis.claims import evidence
 from kvtune.analysis.held_out import holds_for, load_validation, on_held_out
 from kvtune.analysis.result import Validation
 from kvtune.analysis.selection import KEEP_F1, Selection, select
+from kvtune.analysis.sensitivity import load_sensitivity
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
@@ -24,8 +25,11 @@ from kvtune.study.manifest import Manifest, load_manifest
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import steadily
 from kvtune.study.trials import Ledger, Trial
+from kvtune.text import quoted
 
 On = Literal["tune", "holdout"]
+
+SENSITIVITY = "sensitivity:"
 
 OPTIMISTIC = "selected on held-out, estimate optimistic"
 
@@ -38,7 +42,8 @@ def export(folder: StudyFolder, rule: str = KEEP_F1, on: On = "tune") -> tuple[P
     Parameters
     ----------
     rule
-        One of :data:`kvtune.analysis.selection.RULES`.
+        One of :data:`kvtune.analysis.selection.RULES`, or ``sensitivity:NAME=VALUE`` for a setting that ``kvtune
+        sensitivity`` judged and that is no trial.
     on
         The images on which the rule is applied. On held-out images, they are no longer held out: the preset is stamped
         so.
@@ -62,16 +67,19 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
     manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
     summary = with_statistics(folder, manifest, ledger, summary_of(folder.name, manifest, ledger))
     validation = load_validation(folder)
-    if on == "tune":
-        selection = select(summary, rule)
-    else:
+    if on == "holdout":
         selection = _select_on_held_out(folder, manifest, ledger, summary, validation, rule)
-    trial = next(trial for trial in summary.trials if trial.number == selection.trial.number)
-    number = selection.trial.number or 0
+    elif rule.startswith(SENSITIVITY):
+        selection = _select_sensitivity(folder, manifest, summary, rule)
+    else:
+        selection = select(summary, rule)
+    number = selection.trial.number
+    trial = selection.trial if number is None else summary.trials[number]
+    assert trial.scores is not None
     fingerprint = manifest.fingerprint
     preset = Preset(
         schema_version=1,
-        name=f"{folder.name}-trial-{number}",
+        name=f"{folder.name}-" + (selection.name or f"trial-{number}"),
         method=fingerprint.method,
         parameters=selection.trial.params,
         model=ModelInfo(
@@ -82,8 +90,8 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
         ),
         selection=SelectionInfo(rule=selection.rule, on=on),
         metrics=MetricsInfo(
-            tune=(ledger[number].metrics or {}) | _on_tune(trial),
-            holdout=_held_out(manifest, ledger, ledger[number], validation, selection),
+            tune=trial.scores.to_dict() | _on_tune(trial),
+            holdout=None if number is None else _held_out(manifest, ledger, ledger[number], validation, selection),
             baseline=(ledger.baseline.metrics or {}) | (_on_tune(summary.baseline) if summary.baseline else {}),
         ),
         subset=SubsetInfo(
@@ -94,6 +102,25 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
         source="search",
     )
     return preset, selection
+
+
+def _select_sensitivity(folder: StudyFolder, manifest: Manifest, summary: StudySummary, rule: str) -> Selection:
+    """A setting that ``kvtune sensitivity`` judged: ``sensitivity:NAME=VALUE``."""
+    found = load_sensitivity(folder)
+    if found is None or found.study_id != manifest.id:
+        raise RequestError(f"nothing of {folder.name} was varied; run kvtune sensitivity {folder.name} first")
+    name, _, value = rule.removeprefix(SENSITIVITY).partition("=")
+    points = next((sweep.points for sweep in found.sweeps if sweep.parameter == name), [])
+    point = next((point for point in points if value in (str(point.value), f"{point.value:g}")), None)
+    if point is None:
+        tried = ", ".join(f"{point.value:g}" for point in points)
+        there = f"{name} was {tried}" if points else f"it varied {', '.join(each.parameter for each in found.sweeps)}"
+        raise RequestError(f"kvtune sensitivity did not try {quoted(rule.removeprefix(SENSITIVITY))}; {there}")
+    if point.trial is not None:
+        return select(summary, f"trial:{point.trial}")
+    params, scores = found.around | {name: point.value}, point.metrics
+    trial = TrialSummary(None, params, scores, scores.images, "complete", intervals=point.intervals)
+    return Selection(trial, f"{name} {value}, which kvtune sensitivity tried", name=f"{name}-{value}")
 
 
 def _select_on_held_out(

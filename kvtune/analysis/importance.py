@@ -8,8 +8,11 @@ from kvtune.study.constraints import Constraints
 from kvtune.study.optuna_copy import frozen_trial
 from kvtune.study.trials import Trial
 
-FEWEST_TRIALS = 10
-"""The best tenth is compared with the rest; below this many trials it would be less than one."""
+FEWEST_TRIALS = 30
+"""Below so many complete trials nothing is said."""
+
+ENOUGH_TRIALS = 75
+"""Below so many, the order of the shares is said to be unsure."""
 
 
 def importance(trials: Sequence[Trial], space: SearchSpace) -> dict[str, dict[str, float]] | None:
@@ -18,6 +21,15 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> dict[str, dict[st
     It measures how differently the best tenth of the trials spreads over a parameter from how all trials do, so it
     says what matters for being good. Trials that a sampler chose crowd where they are good, which lowers the figures of
     the parameters that the sampler has settled.
+
+    The best tenth of a dozen trials is one trial, so the figures are little more than chance. Of 200 simulated studies
+    of random trials with five parameters, of which the first matters much (20 (x - 0.7)^2), the second some (4 x) and
+    three not at all, with normal noise of standard deviation 0 to 1, ::
+
+        complete trials                                          12       30       75
+        one that matters has the largest share, %             59-60    78-89   99-100
+        both that matter are above all three that do not, %   24-29    50-63    91-96
+        sum of the shares of the three, %                     41-43    20-30     9-16
 
     Returns
     -------

@@ -33,11 +33,14 @@ class Selection:
         The rule that chose it, in words.
     on
         The images on which the rule was applied.
+    name
+        What to call it where it is no trial, whose number is then None.
     """
 
     trial: TrialSummary
     rule: str
     on: str = "tune"
+    name: str | None = None
 
 
 def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:

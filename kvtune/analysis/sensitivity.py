@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from kvtune.analysis.importance import importance
 from kvtune.analysis.judge import judge
 from kvtune.analysis.result import Interval
 from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summarize import summary_of
+from kvtune.analysis.summary import StudySummary
 from kvtune.chair import Scores, load_ground_truth
 from kvtune.errors import RequestError
-from kvtune.files import write_json
+from kvtune.files import read_json, write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
-from kvtune.schema import Document
+from kvtune.schema import Document, validated
+from kvtune.spaces import Range
+from kvtune.statistics.front import dominates
 from kvtune.study.captioning import Number, Setting, caption_settings
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
@@ -37,12 +41,14 @@ class SweepPoint(Document):
     """One value of the varied parameter: scores in percent with their 95 % intervals.
 
     ``trial`` is the number of the trial that had these very parameters, whose captions were used; null for none.
+    ``dominates`` are the trials on the front that it is better than in CHAIR_S or F1 and no worse in the other.
     """
 
     value: int | float
     trial: int | None
     metrics: Scores
     intervals: dict[str, Interval]
+    dominates: list[int] = Field(default_factory=list)
 
 
 class Sweep(Document):
@@ -57,7 +63,8 @@ class Sensitivity(Document):
     """``report/sensitivity.json``.
 
     ``around`` are the parameters that are held, those of ``trial``, chosen by ``rule``. ``importance`` is PED-ANOVA's
-    share of each parameter for each objective over the study's trials; null for too few trials.
+    share of each parameter for each objective over the study's trials; null for too few trials. ``searched`` are the
+    parameters of the search space, ``complete`` is the number of complete trials.
     """
 
     format: Literal["kvtune-sensitivity/1"]
@@ -70,6 +77,20 @@ class Sensitivity(Document):
     baseline: Scores
     sweeps: list[Sweep]
     importance: dict[str, dict[str, float]] | None
+    searched: list[str] = Field(default_factory=list)
+    complete: int | None = None
+
+
+def load_sensitivity(folder: StudyFolder) -> Sensitivity | None:
+    """Read what was found last; None for nothing.
+
+    Raises
+    ------
+    RequestError
+        If the file cannot be read.
+    """
+    path = folder.report / "sensitivity.json"
+    return validated(Sensitivity, read_json(path, "sensitivity"), f"sensitivity {path}") if path.exists() else None
 
 
 def sensitivity(
@@ -84,7 +105,7 @@ def sensitivity(
     """Vary each parameter around one trial on the tune images (KVSmooth, figures 5 to 7).
 
     Captions of settings that were trials are taken from them; others are kept in ``captions/sensitivity/`` and written
-    once. The first and the last layer run over the whole model, not only over the search space.
+    once. Values stay within the search space, so that every setting can be a trial (``kvtune search --enqueue``).
 
     Parameters
     ----------
@@ -116,10 +137,11 @@ def sensitivity(
                 raise RequestError(
                     f"{quoted(name)} was not searched in {folder.name}; it has {', '.join(space.parameters)}"
                 )
-        selection = select(summary_of(folder.name, manifest, ledger), rule)
+        summary = summary_of(folder.name, manifest, ledger)
+        selection = select(summary, rule)
         around = selection.trial.params
         settings = {
-            name: [around | {name: value} for value in sweep_values(manifest, name, around, points)]
+            name: [around | {name: value} for value in sweep_values(space.parameters[name], around[name], points)]
             for name in (parameters or space.parameters)
         }
         files = _files(folder, manifest, ledger, [each for group in settings.values() for each in group])
@@ -151,6 +173,7 @@ def sensitivity(
                             trial=files[_key(params)][1],
                             metrics=judged[_key(params)].metrics,
                             intervals=judged[_key(params)].intervals,
+                            dominates=_dominated(judged[_key(params)].metrics, summary),
                         )
                         for params in group
                     ],
@@ -158,28 +181,29 @@ def sensitivity(
                 for name, group in settings.items()
             ],
             importance=importance(ledger.trials, space),
+            searched=list(space.parameters),
+            complete=sum(trial.state == "complete" for trial in ledger.trials),
         )
         write_json(folder.report / "sensitivity.json", result.model_dump(mode="json"))
     return result
 
 
-def sweep_values(manifest: Manifest, name: str, around: Mapping[str, Any], points: int) -> list[Any]:
+def sweep_values(searched: Range, held: float, points: int) -> list[int | float]:
     """Values of a parameter by rising size: evenly spread over its range, and the one that is held among them."""
-    from kvtune.methods import get_method
+    spread = np.geomspace if searched.log else np.linspace
+    values: Sequence[float] = searched.grid() or [float(each) for each in spread(searched.low, searched.high, points)]
+    places = {round(place) for place in np.linspace(0, len(values) - 1, points)}
+    kind = int if searched.whole else float
+    return sorted({held} | {kind(values[place]) for place in places})
 
-    searched = manifest.fingerprint.space.parameters[name]
-    values: Sequence[float]
-    if name == "start_layer":
-        values = range(int(around["end_layer"]))
-    elif name == "end_layer":
-        values = range(int(around["start_layer"]) + 1, manifest.layers + 1)
-    else:
-        spread = np.geomspace if searched.log else np.linspace
-        values = searched.grid() or [float(value) for value in spread(searched.low, searched.high, points)]
-    places = sorted({round(place) for place in np.linspace(0, len(values) - 1, points)})
-    whole = get_method(manifest.fingerprint.method).declared()[name].is_whole
-    kept = {around[name]} | {int(values[place]) if whole else float(values[place]) for place in places}
-    return sorted(kept)
+
+def _dominated(scores: Scores, summary: StudySummary) -> list[int]:
+    """The trials on the front that a setting dominates; none for one that is below a floor."""
+    if any(scores[name] < least for name, least in summary.floors.items()):
+        return []
+    points = {trial.number: trial.point for trial in summary.trials}
+    here = scores.chair_s, scores.f1
+    return [number for number in summary.front if (other := points[number]) is not None and dominates(here, other)]
 
 
 def _distinct(settings: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -27,7 +27,8 @@ def export(
     """Choose one point of a study and write it as a preset.
 
     The default takes the lowest CHAIR_S whose F1 is at least the baseline's, on tune images. What is said of it against
-    the baseline has 95 % intervals, and an improvement that is not sure is said to be none for sure.
+    the baseline has 95 % intervals, and what may be chance is said to be so. --select sensitivity:NAME=VALUE takes a
+    setting that kvtune sensitivity tried.
 
     Example: kvtune export demo-kvsmooth --out preset.json
     """
@@ -55,9 +56,8 @@ def export(
         if preset.metrics.holdout is not None:
             lines += _lines("held-out", preset.metrics.holdout, preset.metrics.holdout["baseline"])
     parameters = " ".join(f"{name}={value}" for name, value in preset.parameters.items())
-    out().print(
-        f"trial {selection.trial.number} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True
-    )
+    what = "a setting" if selection.trial.number is None else f"trial {selection.trial.number}"
+    out().print(f"{what} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True)
     out().print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True)
 
 

@@ -97,6 +97,10 @@ def search(
             complete=completion.studies,
         ),
     ] = None,
+    enqueue: Annotated[
+        list[str] | None,
+        value("NAME=VALUE,...", "Try this setting next, as kvtune sensitivity offers it. Repeatable.", panel=TRIALS),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Search a method's parameters: hallucination (CHAIR_S) down, usefulness (F1) up.
@@ -147,6 +151,7 @@ def search(
         min_f1=min_f1,
         min_words=min_words,
         start_from=start_from,
+        enqueue=enqueue or (),
     )
     try:
         summary = run(options, view_for(err()), deadline)

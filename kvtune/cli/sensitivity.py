@@ -46,9 +46,11 @@ def sensitivity(
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.sensitivity import sensitivity_figure
     from kvtune.report.study_files import write_frame
-    from kvtune.report.terminal.sensitivity import sensitivity_frame, sensitivity_view
+    from kvtune.report.terminal.sensitivity import offers, sensitivity_frame, sensitivity_view
 
     out().print(sensitivity_view(found, out()))
+    for line in offers(found):
+        out().print(line, soft_wrap=True)
     stem = folder.report / "sensitivity"
     written = [stem.with_suffix(".json"), *write_frame(stem, sensitivity_frame(found))]
     written += save_pictures(sensitivity_figure(found), stem, f"{found.study}: sensitivity")

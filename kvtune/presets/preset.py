@@ -1,7 +1,7 @@
 """The preset: a method's parameters as JSON, with where they come from and what they did."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -58,10 +58,10 @@ class SubsetInfo(Document):
 
 
 class StudyInfo(Document):
-    """The study and the trial in it."""
+    """The study and the trial in it; null for a setting that ``kvtune sensitivity`` found."""
 
     name: str
-    trial: int = Field(ge=0)
+    trial: Annotated[int, Field(ge=0)] | None
 
 
 class Preset(Document):

@@ -172,6 +172,7 @@ class Search:
             fingerprint.parallel_trials,
             published.parameters if published is not None and published.enqueued else None,
             [] if start is None else [each.point for each in start.points],
+            {each.trial: each.point for each in self._manifest.enqueued},
             self._manifest.constraints(self._ledger.baseline),
         )
 

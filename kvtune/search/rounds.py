@@ -5,7 +5,7 @@ planned by a fresh sampler, seeded by (seed, round), from all trials of earlier 
 be planned again after an interruption, in whole or in part, and comes out the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
@@ -44,6 +44,8 @@ class Plan:
         Parameters that trial 0 has, if the model's family has a published preset within the space.
     start
         Points of the space that come next, all different: the front of another study.
+    enqueued
+        Points of the space by the number of the trial that is to be them, whatever the sampler says.
     constraints
         What the sampler is told of finished trials beside their scores.
     """
@@ -54,6 +56,7 @@ class Plan:
     size: int
     published: dict[str, Any] | None = None
     start: Sequence[dict[str, Any]] = ()
+    enqueued: Mapping[int, dict[str, Any]] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
 
     def trials(self, history: Sequence[Trial], start: int, stop: int) -> list[Trial]:
@@ -81,9 +84,11 @@ class Plan:
 
     def _grid_round(self, first: int, count: int) -> list[Trial]:
         given = self._given_points()
-        grid = (point for point in grid_points(self.space, self.seed) if point not in given)
-        points = islice(chain(given, grid), first, first + count)
-        return [self._trial(first + offset, point, {}) for offset, point in enumerate(points)]
+        elsewhere = [*given, *self.enqueued.values()]
+        grid = (point for point in grid_points(self.space, self.seed) if point not in elsewhere)
+        others = chain(given, grid)
+        numbered = ((number, self.enqueued.get(number) or next(others, None)) for number in range(first + count))
+        return [self._trial(number, point, {}) for number, point in islice(numbered, first, None) if point is not None]
 
     def _sampled_round(self, history: Sequence[Trial], index: int, count: int) -> list[Trial]:
         sampler = make_sampler(self.sampler, round_seed(self.seed, index))
@@ -94,6 +99,8 @@ class Plan:
             study.enqueue_trial(point)
         planned = []
         for offset in range(count):
+            if (wanted := self.enqueued.get(index * self.size + offset)) is not None:
+                study.enqueue_trial(wanted)
             point, sampler_attrs = self._ask(study, seen)
             planned.append(self._trial(index * self.size + offset, point, sampler_attrs))
             seen.append(planned[-1].params)

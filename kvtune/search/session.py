@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from kvtune.coco import Subset
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import check_path
 from kvtune.models.options import ModelOptions, parse_lanes
+from kvtune.search.enqueue import enqueue
 from kvtune.search.loop import Search
 from kvtune.search.view import View
 from kvtune.search.warm_start import other_front, start_from
@@ -29,6 +31,7 @@ from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
 from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, coco_of, find_data
+from kvtune.study.trials import Ledger
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
@@ -63,6 +66,7 @@ class Options:
     min_f1: str | None = None
     min_words: str | None = None
     start_from: str | None = None
+    enqueue: Sequence[str] = ()
 
 
 def search(options: Options, view: View, deadline: Deadline | None = None) -> StudySummary:
@@ -137,6 +141,7 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
             manifest = manifest.model_copy(update={"start": start})
             for note in notes:
                 view.note(note)
+        manifest = _with_enqueued(options, folder, manifest)
         making_ready.close()
         manifest.save(folder)
         view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")
@@ -303,7 +308,16 @@ def _manifest(
         reference_point=None if begun is None else begun.reference_point,
         looks=_looks(fingerprint, data) if begun is None else begun.looks,
         start=None if begun is None else begun.start,
+        enqueued=[] if begun is None else begun.enqueued,
     )
+
+
+def _with_enqueued(options: Options, folder: StudyFolder, manifest: Manifest) -> Manifest:
+    published, start = manifest.published, manifest.start
+    given = (published is not None and published.enqueued) + (0 if start is None else len(start.points))
+    trials, space = Ledger(folder.ledger).trials, manifest.fingerprint.space
+    found = enqueue(options.enqueue, space, manifest.enqueued, trials, given)
+    return manifest.model_copy(update={"enqueued": found})
 
 
 def _looks(fingerprint: Fingerprint, data: Data) -> list[int]:

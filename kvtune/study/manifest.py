@@ -61,6 +61,13 @@ class StartPoint(Document):
     point: dict[str, int | float]
 
 
+class EnqueuedPoint(Document):
+    """A setting that ``--enqueue`` asked for: the number of the trial that it is, its place in the space."""
+
+    trial: int
+    point: dict[str, int | float]
+
+
 class Start(Document):
     """The front of another study, which this one tries first; kept here, so the other may change or go."""
 
@@ -75,8 +82,8 @@ class Manifest(Document):
     ``id`` tells studies of one name apart; ``model``, ``family`` and ``layers`` describe the model; ``tune`` and
     ``holdout`` are the subsets whole; ``reference_point`` is there once the baseline is judged. ``looks`` are the
     numbers of images after which a trial may be raced out, empty for no race; ``start`` is what ``--from`` brought,
-    null for nothing. ``coco``, ``versions``, ``device``, ``lanes`` and ``scorer`` are those of the last ``kvtune
-    search`` and free to change.
+    null for nothing, ``enqueued`` what ``--enqueue`` did. ``coco``, ``versions``, ``device``, ``lanes`` and ``scorer``
+    are those of the last ``kvtune search`` and free to change.
     """
 
     format: Literal["kvtune-study/1"]
@@ -97,6 +104,7 @@ class Manifest(Document):
     reference_point: dict[str, float] | None = Field(default=None)
     looks: list[int] = Field(default_factory=list)
     start: Start | None = None
+    enqueued: list[EnqueuedPoint] = Field(default_factory=list)
 
     @property
     def image_order(self) -> list[int]:

@@ -10,13 +10,17 @@ from fake_search import LAYERS, PUBLISHED, caption_text, fake_images
 from scored_studies import fake_engine, scored_study
 from small_coco import write_coco
 
+from kvtune.analysis.export import export
 from kvtune.analysis.importance import importance
 from kvtune.analysis.sensitivity import sensitivity, sweep_values
+from kvtune.analysis.summarize import summarize
 from kvtune.chair import ChairScorer, load_ground_truth
 from kvtune.cli.main import main
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import get_method
+from kvtune.presets import load_preset
 from kvtune.spaces import default_space
+from kvtune.statistics.front import dominates
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, Trial
@@ -78,16 +82,41 @@ def test_a_caption_is_paid_for_once(folder: StudyFolder, engine: SimpleNamespace
     assert len(Ledger(folder.ledger).trials) == 12, "sweeps are no trials"
 
 
+def test_a_setting_that_dominates_the_front_is_marked_and_can_be_exported(
+    folder: StudyFolder, engine: SimpleNamespace, coco: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RequestError, match="nothing of mine was varied; run kvtune sensitivity mine first"):
+        export(folder, "sensitivity:lambda_ref=0.5")
+    found = sensitivity(folder, coco, "trial:0", ["lambda_ref"], 5)
+    summary = summarize(folder)
+    points = {number: summary.trials[number].point for number in summary.front}
+    for point in found.sweeps[0].points:
+        here = point.metrics.chair_s, point.metrics.f1
+        assert point.dominates == [number for number, there in points.items() if there and dominates(here, there)]
+    better = next(point for point in found.sweeps[0].points if point.dominates)
+    assert better.trial is None, "none on the front dominates another"
+    preset, selection = export(folder, f"sensitivity:lambda_ref={better.value:g}")
+    assert preset.parameters == PUBLISHED | {"lambda_ref": better.value} and selection.trial.number is None
+    assert preset.metrics is not None and preset.study is not None
+    assert preset.metrics.tune["f1"] == better.metrics.f1 and preset.metrics.holdout is None
+    assert (preset.study.trial, preset.name) == (None, f"mine-lambda_ref-{better.value:g}")
+    preset.save(tmp_path / "preset.json")
+    assert load_preset(tmp_path / "preset.json") == preset
+    assert export(folder, "sensitivity:lambda_ref=0.7")[1].trial.number == 0
+    with pytest.raises(RequestError, match=r"did not try 'lambda_ref=7'; lambda_ref was 0, 0\.25, 0\.5, "):
+        export(folder, "sensitivity:lambda_ref=7")
+
+
 def test_values_of_a_sweep(folder: StudyFolder) -> None:
-    manifest = load_manifest(folder)
+    space = load_manifest(folder).fingerprint.space
 
     def values(name: str, points: int = 5, **changed: Any) -> list[Any]:
-        return sweep_values(manifest, name, PUBLISHED | changed, points)
+        return sweep_values(space.parameters[name], (PUBLISHED | changed)[name], points)
 
     assert values("lambda_ref") == [0.0, 0.25, 0.5, 0.7, 0.75, 1.0]
-    assert values("start_layer", 99) == [0, 1, 2, 3, 4, 5, 6]  # every layer before the end layer, 7
-    assert values("end_layer", 99) == [2, 3, 4, 5, 6, 7, 8] and LAYERS == 8
-    assert values("end_layer", 2) == [2, 7, 8]
+    assert values("start_layer", 99) == [0, 1, 2, 3]  # the space's, not the model's
+    assert values("end_layer", 99) == [4, 5, 6, 7, 8] and LAYERS == 8
+    assert values("end_layer", 2) == [4, 7, 8]
     assert values("queue_length", 9) == [2, 4, 8, 15, 16, 32, 64]
     assert all(type(value) is int for value in values("queue_length"))
     assert values("clip_width", 2, clip_width=0.3) == [0.0, 0.3, 0.5]
@@ -107,7 +136,7 @@ def test_importance_finds_what_matters_and_its_direction() -> None:
     for objective, name in {"chair_s": "lambda_ref", "f1": "clip_width"}.items():
         assert max(found[objective], key=found[objective].__getitem__) == name
         assert sum(found[objective].values()) == pytest.approx(1) and set(found[objective]) == set(space.parameters)
-    assert importance(trials[:9], space) is None
+    assert importance(trials[:29], space) is None and importance(trials[:30], space) is not None
 
 
 def test_f1_is_maximised() -> None:
@@ -148,7 +177,9 @@ def test_the_command(
         out, err = capsys.readouterr()
         assert not ended.value.code, err
         if not more:
-            assert "lambda_ref" in out and "held" in out and "Importance for CHAIR_S (PED-ANOVA): " in out
+            assert "lambda_ref" in out and "held" in out and "Importance: not before 30 complete trials" in out
+            told = " ".join(out.split())
+            assert "kvtune export mine --select sensitivity:" in told and "--enqueue lambda_ref=" in told
         else:
             assert [sweep["parameter"] for sweep in json.loads(out)["sweeps"]] == ["lambda_ref", "end_layer"]
     assert {path.name for path in folder.report.glob("sensitivity.*")} == {

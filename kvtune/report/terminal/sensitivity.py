@@ -6,15 +6,21 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kvtune.analysis.importance import ENOUGH_TRIALS, FEWEST_TRIALS
 from kvtune.analysis.sensitivity import Sensitivity, Sweep
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.report.terminal.cells import LENGTH, interval, number, rate
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
+from kvtune.statistics.front import front
 from kvtune.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MOST_OFFERED = 3
+"""Settings that are offered to be searched."""
 
 
 def sensitivity_view(found: Sensitivity, console: Console) -> RenderableType:
@@ -30,12 +36,45 @@ def sensitivity_view(found: Sensitivity, console: Console) -> RenderableType:
         ]
     parts.append(Text())
     if found.importance is None:
-        parts.append(Text("Importance: too few trials"))
+        parts.append(Text(f"Importance: not before {FEWEST_TRIALS} complete trials; of fewer it is little but chance"))
     for objective, shares in (found.importance or {}).items():
         ranked = sorted(shares.items(), key=lambda share: -share[1])
         told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
         parts.append(Text(f"Importance for {METRICS[objective].label} (PED-ANOVA): {told}"))
+    if found.importance is not None and found.complete is not None and found.complete < ENOUGH_TRIALS:
+        parts.append(
+            Text(
+                f"From {found.complete} complete trials; below {ENOUGH_TRIALS}, close shares may be in the wrong order."
+            )
+        )
     return Group(*parts)
+
+
+def offers(found: Sensitivity) -> list[str]:
+    """What to do with the best of the settings that are no trial and dominate some of the front; the commands in it are
+    not to be wrapped."""
+    settings = [
+        (sweep.parameter, point)
+        for sweep in found.sweeps
+        for point in sweep.points
+        if point.dominates and point.trial is None
+    ]
+    if not settings:
+        return []
+    best = front([(point.metrics.chair_s, point.metrics.f1) for _, point in settings])[:MOST_OFFERED]
+    tried = sum(len(sweep.points) for sweep in found.sweeps)
+    told = [
+        f"\n{len(settings)} of {tried} settings dominate trials on the front, on these images; the best of so many is "
+        "partly luck.",
+        "To have them as trials, which validate and export know, repeat the search with more --trials and",
+    ]
+    for index in best:
+        name, point = settings[index]
+        setting = found.around | {name: point.value}
+        told.append(f"  --enqueue {','.join(f'{each}={setting[each]}' for each in found.searched)}")
+    name, point = settings[best[0]]
+    told += [f"or take one as it is: kvtune export {found.study} --select sensitivity:{name}={point.value}"]
+    return told
 
 
 def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":
@@ -48,7 +87,7 @@ def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":
             row = {"parameter": sweep.parameter, "value": point.value, "trial": point.trial, **point.metrics.to_dict()}
             for name, (low, high) in point.intervals.items():
                 row |= {f"{name}_low": low, f"{name}_high": high}
-            rows.append(row)
+            rows.append(row | {"dominates": " ".join(map(str, point.dominates))})
     return pd.DataFrame(rows).astype({"trial": "Int64"})
 
 
@@ -64,6 +103,8 @@ def _table(sweep: Sweep, cell: str) -> Table:
         for metric in OBJECTIVES:
             cells.append(cell.format(rate(point.metrics[metric]), interval(point.intervals[metric])))
         cells += [rate(point.metrics[metric]) for metric in LENGTH]
-        cells.append("held" if point.value == sweep.held else "" if point.trial is None else f"trial {point.trial}")
+        what = ["held"] if point.value == sweep.held else [] if point.trial is None else [f"trial {point.trial}"]
+        what += [f"dominates {', '.join(map(str, point.dominates))}"] if point.dominates else []
+        cells.append(", ".join(what))
         table.add_row(*cells)
     return table
