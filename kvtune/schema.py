@@ -1,9 +1,10 @@
 """Documents that people write by hand, checked so that what is wrong is named in one line."""
 
+import math
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from kvtune.errors import RequestError
 from kvtune.text import quoted
@@ -16,6 +17,18 @@ class Document(BaseModel):
 
 
 D = TypeVar("D", bound=BaseModel)
+
+
+def _scalar(value: Any) -> Any:
+    if value is not None and not isinstance(value, bool | int | float | str):
+        raise ValueError("a parameter must be a number, a text, true, false or null")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a parameter must be a finite number")
+    return value
+
+
+Parameters = dict[str, Annotated[bool | int | float | str | None, PlainValidator(_scalar)]]
+"""A method's parameters, as they are written."""
 
 
 def validated(document: type[D], data: Any, what: str) -> D:
@@ -45,10 +58,47 @@ def validated(document: type[D], data: Any, what: str) -> D:
             raise RequestError(f"{what}: unknown key {quoted(place)}; the keys are {', '.join(known)}") from None
         if first["type"] == "missing":
             raise RequestError(f"{what}: the key {quoted(place)} is missing") from None
-        message = first["msg"].removeprefix("Value error, ")
-        at = f" in {quoted(place)}" if place else ""
-        got = f", got {quoted(first['input'])}" if place and not isinstance(first["input"], dict | list) else ""
-        raise RequestError(f"{what}: {message[0].lower()}{message[1:]}{at}{got}") from None
+        if first["type"] == "value_error":
+            at = f" in {quoted(place)}" if place else ""
+            raise RequestError(f"{what}: {first['ctx']['error']}{at}") from None
+        got = "" if isinstance(first["input"], dict | list) else f", not {quoted(first['input'])}"
+        raise RequestError(f"{what}: {quoted(place) if place else 'it'} must be {_wanted(first)}{got}") from None
+
+
+def _wanted(error: Any) -> str:
+    """What a value must be, in words; ``error`` is one of pydantic's."""
+    kind, limits = error["type"], error.get("ctx", {})
+    if kind == "literal_error":
+        return str(limits["expected"])
+    if kind in _LIMITS:
+        name, words = _LIMITS[kind]
+        return words.format(limits[name])
+    return next((words for start, words in _KINDS if kind.startswith(start)), "something else")
+
+
+_KINDS = (
+    ("int_from_float", "a whole number"),
+    ("int", "a whole number"),
+    ("finite", "a finite number"),
+    ("float", "a number"),
+    ("string", "a text"),
+    ("bool", "true or false"),
+    ("list", "a list"),
+    ("tuple", "a list"),
+    ("recursion", "something that does not contain itself"),
+    ("dict", "an object"),
+    ("model", "an object"),
+    ("union", "one of its kinds"),
+)
+_LIMITS = {
+    "greater_than": ("gt", "above {}"),
+    "greater_than_equal": ("ge", "at least {}"),
+    "less_than": ("lt", "below {}"),
+    "less_than_equal": ("le", "at most {}"),
+    "too_short": ("min_length", "a list of at least {}"),
+    "too_long": ("max_length", "a list of at most {}"),
+    "string_too_short": ("min_length", "a text of at least {} character"),
+}
 
 
 def _keys_beside(document: type, location: tuple[int | str, ...]) -> list[str]:

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 import kvtune
 from kvtune.errors import RequestError
-from kvtune.schema import Document, validated
+from kvtune.files import without_half_pairs
+from kvtune.schema import Document, Parameters, validated
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -80,7 +81,7 @@ class SearchSpace(Document):
 
     method: str
     parameters: dict[str, Range] = Field(min_length=1)
-    fixed: dict[str, Any] = Field(default_factory=dict)
+    fixed: Parameters = Field(default_factory=dict)
 
     def fitted(self, n_layers: int) -> "SearchSpace":
         """The space for a model of ``n_layers`` decoder layers, every point of it a setting that the method takes.
@@ -173,15 +174,22 @@ def load_space(path: str | Path) -> SearchSpace:
     """
     path = Path(path).expanduser()
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = without_half_pairs(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise RequestError(
             f"search space file {path} does not exist; those that ship are in {spaces_folder()}"
         ) from None
     except OSError as error:
         raise RequestError(f"search space file {path} cannot be read: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"search space file {path} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise RequestError(f"search space file {path} is nested too deeply, or contains itself") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f", line {mark.line + 1} column {mark.column + 1}"
+        raise RequestError(f"search space file {path} is not valid YAML: {error.problem}{place}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a number of too many digits, a date that is none
+        reason = str(error).splitlines()[0]
+        raise RequestError(f"search space file {path} is not valid YAML: {reason}") from None
     return validated(SearchSpace, data, f"search space {path}")
 
 

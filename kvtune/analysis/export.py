@@ -21,7 +21,7 @@ from kvtune.presets import (
     StudyInfo,
     SubsetInfo,
 )
-from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import steadily
 from kvtune.study.trials import Ledger, Trial
@@ -64,7 +64,8 @@ def export(folder: StudyFolder, rule: str = KEEP_F1, on: On = "tune") -> tuple[P
 
 
 def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
-    manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
+    manifest = load_manifest(folder)
+    ledger = load_trials(folder, manifest)
     summary = with_statistics(folder, manifest, ledger, summary_of(folder.name, manifest, ledger))
     validation = load_validation(folder)
     if on == "holdout":
@@ -94,9 +95,7 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
             holdout=None if number is None else _held_out(manifest, ledger, ledger[number], validation, selection),
             baseline=(ledger.baseline.metrics or {}) | (_on_tune(summary.baseline) if summary.baseline else {}),
         ),
-        subset=SubsetInfo(
-            name=manifest.tune["name"], sha256=manifest.tune["sha256"], images=len(manifest.tune["image_ids"])
-        ),
+        subset=SubsetInfo(name=manifest.tune.name, sha256=manifest.tune.sha256, images=len(manifest.tune.image_ids)),
         study=StudyInfo(name=folder.name, trial=number),
         versions=manifest.versions,
         source="search",
@@ -158,7 +157,7 @@ def _held_out(
     entry = holdout.metrics.to_dict() | evidence(holdout.intervals, holdout.differences)
     entry |= {
         "shrinkage": found.shrinkage,
-        "subset": validation.subset,
+        "subset": validation.subset.model_dump(),
         "baseline": baseline.holdout.metrics.to_dict(),
     }
     return entry | ({"note": OPTIMISTIC} if selection.on == "holdout" else {})

@@ -36,7 +36,7 @@ def holds_for(validation: Validation, manifest: Manifest, ledger: Ledger, trial:
         found is not None
         and found.params == trial.params
         and validation.study_id == manifest.id
-        and validation.subset["sha256"] == manifest.holdout["sha256"]
+        and validation.subset.sha256 == manifest.holdout.sha256
         and validation.scoring == trial.scoring == ledger.baseline.scoring
     )
 
@@ -99,7 +99,7 @@ def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
         baseline=baseline,
         trials=trials,
         front=[kept[index].number or 0 for index in front(points)],
-        subset=validation.subset,
+        subset=validation.subset.model_dump(),
         hypervolume=None,
         hypervolume_estimate=None,
         reference_point=None,

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from pydantic import JsonValue
+
 from kvtune.chair import Scores
-from kvtune.schema import Document
+from kvtune.presets import SubsetInfo
+from kvtune.schema import Document, Parameters
 
 Interval = tuple[float, float]
 """The ends of a 95 % interval."""
@@ -67,7 +70,7 @@ class Validated(Document):
     name: str
     number: int | None
     roles: list[Literal["baseline", "published", "front"]]
-    params: dict[str, Any]
+    params: Parameters
     tune: Result | None
     holdout: Result
     shrinkage: dict[str, float]
@@ -80,9 +83,9 @@ class Validation(Document):
     study: str
     study_id: str
     scoring: str
-    subset: dict[str, Any]
-    tune_subset: dict[str, Any]
-    statistics: dict[str, Any]
+    subset: SubsetInfo
+    tune_subset: SubsetInfo
+    statistics: dict[str, JsonValue]
     settings: list[Validated]
 
     def of(self, number: int | None) -> Validated | None:

@@ -25,7 +25,7 @@ from kvtune.statistics.front import dominates
 from kvtune.study.captioning import Number, Setting, caption_settings
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
-from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
@@ -130,7 +130,8 @@ def sensitivity(
     if points < 2:
         raise RequestError(f"--points must be at least 2, not {points}")
     with locked(folder.path):
-        manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
+        manifest = load_manifest(folder)
+        ledger = load_trials(folder, manifest)
         space = manifest.fingerprint.space
         for name in parameters:
             if name not in space.parameters:
@@ -145,7 +146,7 @@ def sensitivity(
             for name in (parameters or space.parameters)
         }
         files = _files(folder, manifest, ledger, [each for group in settings.values() for each in group])
-        image_ids = manifest.tune["image_ids"]
+        image_ids = manifest.tune.image_ids
         wanted: dict[Number, Setting] = {
             index: Setting(params, files[_key(params)][0]) for index, params in enumerate(_distinct(settings))
         }

@@ -12,7 +12,7 @@ from kvtune.errors import RequestError
 from kvtune.statistics.front import front, hypervolume
 from kvtune.study.caption_log import count_captions
 from kvtune.study.constraints import Constraints
-from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import steadily
 from kvtune.study.trials import Ledger, Trial
@@ -39,7 +39,7 @@ def summarize(folder: StudyFolder, statistics: bool = True) -> StudySummary:
 
 def _summarize(folder: StudyFolder, statistics: bool) -> StudySummary:
     manifest = load_manifest(folder)
-    ledger = Ledger(folder.ledger)
+    ledger = load_trials(folder, manifest)
     summary = summary_of(
         folder.name, manifest, ledger, lambda trial: count_captions(folder.trial_captions(trial.number))
     )
@@ -64,21 +64,21 @@ def summary_of(
     points = [trial.point for trial in complete if trial.point is not None]
     reference = manifest.reference_point
     judged = ledger.baseline.state == "complete"
-    volume = hypervolume(points, (reference["chair_s"], reference["f1"])) if judged and reference else None
+    volume = hypervolume(points, reference.point) if judged and reference else None
     return StudySummary(
         study=name,
         model=manifest.model,
         method=manifest.fingerprint.method,
         subset={
-            "name": manifest.tune["name"],
-            "sha256": manifest.tune["sha256"],
-            "images": len(manifest.tune["image_ids"]),
+            "name": manifest.tune.name,
+            "sha256": manifest.tune.sha256,
+            "images": len(manifest.tune.image_ids),
         },
         baseline=_trial_summary(ledger.baseline, images_of, Constraints(), name) if judged else None,
         trials=[_trial_summary(trial, images_of, constraints, name) for trial in ledger.trials],
         front=[complete[index].number or 0 for index in front(points)],
         hypervolume=volume,
-        reference_point=reference,
+        reference_point=None if reference is None else reference.model_dump(),
         race_confidence=None if manifest.race is None else manifest.race.confidence,
         floors=dict(constraints.floors),
     )

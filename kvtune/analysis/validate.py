@@ -12,14 +12,16 @@ from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
 from kvtune.chair import load_ground_truth
+from kvtune.coco import Subset
 from kvtune.errors import KvtuneError
 from kvtune.files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
+from kvtune.presets import SubsetInfo
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.study.captioning import Number, Setting, caption_settings
 from kvtune.study.lock import locked
-from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
@@ -61,12 +63,13 @@ def validate(
         If there is no front yet, or captioning fails; no caption is lost.
     """
     with locked(folder.path):
-        manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
+        manifest = load_manifest(folder)
+        ledger = load_trials(folder, manifest)
         summary = summary_of(folder.name, manifest, ledger)
         if summary.baseline is None or not summary.front:
             raise KvtuneError(f"study {folder.name} has no front to validate yet; run kvtune search first")
         candidates = _candidates(manifest, summary)
-        image_ids = manifest.holdout["image_ids"]
+        image_ids = manifest.holdout.image_ids
         settings = {
             number: Setting(
                 None if number is None else candidate.params,
@@ -156,5 +159,5 @@ def _tune_result(trial: TrialSummary) -> Result:
     return Result(metrics=trial.scores, intervals=trial.intervals, differences=trial.differences)
 
 
-def _subset(subset: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": subset["name"], "sha256": subset["sha256"], "images": len(subset["image_ids"])}
+def _subset(subset: Subset) -> SubsetInfo:
+    return SubsetInfo(name=subset.name, sha256=subset.sha256, images=len(subset.image_ids))

@@ -5,6 +5,7 @@ from typing import Any
 
 from kvtune.analysis.judge import judge
 from kvtune.chair import load_ground_truth
+from kvtune.coco import Subset
 from kvtune.coco.subset import ids_sha256
 from kvtune.reproduce.documents import ModelFolder, Sweep, SweepPoint
 from kvtune.reproduce.paper_settings import LAMBDAS, choose_factor, constant_parameters
@@ -23,15 +24,13 @@ def factor_settings(folder: ModelFolder, published: Mapping[str, Any]) -> dict[f
     return {factor: Setting(constant_parameters(published, factor), folder.tune_captions(factor)) for factor in LAMBDAS}
 
 
-def sweep_of(
-    settings: Mapping[float, Setting], scoring: Scoring, tune_ids: Sequence[int], tune: Mapping[str, Any]
-) -> Sweep:
+def sweep_of(settings: Mapping[float, Setting], scoring: Scoring, tune_ids: Sequence[int], tune: Subset) -> Sweep:
     """The constant factors as they did on the tune images, which begin ``tune``, and the one that is chosen."""
     judged = judge(settings, tune_ids, scoring)
     return Sweep(
         chosen=choose_factor({factor: result.metrics for factor, result in judged.items()}),
         subset={
-            "name": f"{tune['source']}-{len(tune_ids)}-seed{tune['seed']}",
+            "name": f"{tune.source}-{len(tune_ids)}-seed{tune.seed}",
             "sha256": ids_sha256(tune_ids),
             "images": len(tune_ids),
         },

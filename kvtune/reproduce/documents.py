@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from kvtune.analysis.result import Interval, Result
 from kvtune.chair import Scores
+from kvtune.coco import Subset
 from kvtune.files import read_json, write_json
 from kvtune.reproduce.paper_settings import SettingName, Table
 from kvtune.schema import Document, validated
@@ -46,7 +49,7 @@ class Fingerprint(Document):
     revision: str | None
     dtype: str
     prompt: str
-    max_new_tokens: int
+    max_new_tokens: int = Field(ge=1)
     reporting: str
 
 
@@ -62,7 +65,7 @@ class Manifest(Document):
     fingerprint: Fingerprint
     family: str
     layers: int
-    tune: dict[str, Any]
+    tune: Subset
     coco: str
     versions: dict[str, str]
     device: str

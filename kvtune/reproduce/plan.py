@@ -130,9 +130,9 @@ def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset)
     """Refuse tune images of another draw: those of a smaller one have to be the first of a larger one."""
     if begun is None:
         return
-    before = begun.tune["image_ids"]
+    before = begun.tune.image_ids
     shared = min(len(before), len(tune.image_ids))
-    if list(tune.image_ids[:shared]) != before[:shared]:
+    if tune.image_ids[:shared] != before[:shared]:
         raise RequestError(
             f"reproduction {folder.path} was begun with other tune images than {tune.name} of this COCO folder; "
             "name the one it was begun with, or another --out folder"
@@ -141,7 +141,7 @@ def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset)
 
 def _is_complete(table: Table, folder: ModelFolder, begun: Manifest, reporting: Subset, count: int) -> bool:
     """Whether every caption of a table is there, so that neither weights nor images are needed."""
-    image_ids, tune_ids = list(reporting.image_ids[:count]), begun.tune["image_ids"][:count]
+    image_ids, tune_ids = list(reporting.image_ids[:count]), begun.tune.image_ids[:count]
     if len(tune_ids) < count or not has_truth(folder, [*image_ids, *tune_ids]):
         return False
     if not all(_has_all(folder.tune_captions(factor), tune_ids) for factor in LAMBDAS):

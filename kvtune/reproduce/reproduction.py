@@ -105,7 +105,7 @@ def _reproduce(plan: Plan, on_progress: Callable[[int, int], None]) -> ModelResu
         _begin(plan, engine)
     manifest = load_manifest(plan.folder)
     assert manifest is not None
-    names, tune_ids = TABLES[plan.request.table], manifest.tune["image_ids"][: plan.count]
+    names, tune_ids = TABLES[plan.request.table], manifest.tune.image_ids[: plan.count]
     published = published_parameters(plan.preset, manifest.layers)
     scoring = scoring_of(plan.folder, [*plan.image_ids, *tune_ids])
     total = len(LAMBDAS) * len(tune_ids) + len(names) * plan.count
@@ -117,7 +117,7 @@ def _reproduce(plan: Plan, on_progress: Callable[[int, int], None]) -> ModelResu
             METHOD,
             lambda: engine.prepare(prompt, image_ids),
             lambda done, _: on_progress(before + done, total),
-            known={*manifest.tune["image_ids"], *plan.reporting.image_ids},
+            known={*manifest.tune.image_ids, *plan.reporting.image_ids},
         )
 
     factors = factor_settings(plan.folder, published)
@@ -172,8 +172,8 @@ def _begin(plan: Plan, engine: _Engine) -> None:
     """Write down what the captions are of, before the first of them."""
     images = plan.images
     assert images is not None
-    begun, tune = plan.begun, images.tune.model_dump(mode="json")
-    if begun is not None and len(begun.tune["image_ids"]) > len(tune["image_ids"]):
+    begun, tune = plan.begun, images.tune
+    if begun is not None and len(begun.tune.image_ids) > len(tune.image_ids):
         tune = begun.tune
     vlm = engine.captioner.vlm
     if not has_truth(plan.folder, images.image_ids):

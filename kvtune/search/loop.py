@@ -21,7 +21,7 @@ from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, c
 from kvtune.study.captioning import CaptionWriter, caption_images
 from kvtune.study.deadline import Deadline, Waves
 from kvtune.study.judged import lost_captions
-from kvtune.study.manifest import Manifest
+from kvtune.study.manifest import Manifest, check_trials
 from kvtune.study.optuna_copy import optuna_copy
 from kvtune.study.rescore import scored_again, switch_scores, with_reference_point
 from kvtune.study.scoring import Scoring
@@ -93,6 +93,7 @@ class Search:
             If captioning, a file or the Optuna storage fails; the same call goes on where this one stopped.
         """
         with closing(self._ledger), closing(self._optuna):
+            check_trials(self._ledger, self._manifest)
             lost = self._find_lost()
             to_come = self._captions_to_come(trials) + sum(lost.values())
             self._meter = _Meter(to_come, len(self._order), self._race is not None)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
-from kvtune.coco import Subset
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import check_path
 from kvtune.models.options import ModelOptions, parse_lanes
@@ -196,7 +195,7 @@ def _data(options: Options, begun: Manifest | None) -> Data:
     coco = coco_of(name, options.coco)
     data = find_data(coco, options.subset, options.images, options.holdout_images, options.seed, default)
     if begun is not None:
-        kept = Subset.model_validate(begun.holdout)
+        kept = begun.holdout
         if options.holdout_images not in (None, len(kept.image_ids)):
             raise RequestError(
                 f"the study was begun with {len(kept.image_ids)} held-out images, not {options.holdout_images}; "
@@ -298,8 +297,8 @@ def _manifest(
         family=vlm.family.name,
         layers=vlm.n_layers,
         published=_published(fingerprint, vlm) if begun is None else begun.published,
-        tune=data.tune.model_dump(mode="json"),
-        holdout=data.holdout.model_dump(mode="json"),
+        tune=data.tune,
+        holdout=data.holdout,
         coco=str(data.folder.root.absolute()),
         versions=versions(),
         device=str(vlm.device),

@@ -1,25 +1,37 @@
 """What is fixed about a study, and what is recorded of the machine it ran on."""
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StrictInt, model_validator
 
 import kvtune
+from kvtune.coco import Subset
 from kvtune.errors import RequestError
 from kvtune.files import read_json, write_json
-from kvtune.schema import Document, validated
+from kvtune.schema import Document, Parameters, validated
 from kvtune.spaces import SearchSpace
+from kvtune.statistics.front import Point
 from kvtune.statistics.racing import Race, image_order
-from kvtune.study.constraints import Constraints, constraints_of
+from kvtune.study.constraints import Constraints, check_floor, constraints_of
 from kvtune.study.sampler_names import SamplerName
 from kvtune.study.study_folder import StudyFolder
-from kvtune.study.trials import Trial
-from kvtune.text import json_text
+from kvtune.study.trials import Ledger, Trial
+from kvtune.text import json_text, quoted
 
 FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
 _LONGEST_SHOWN = 120
 _PACKAGES = ("torch", "transformers", "optuna", "numpy")
+
+
+def _floor(text: str) -> str:
+    try:
+        return check_floor(text)
+    except RequestError as error:
+        raise ValueError(str(error)) from None
+
+
+Floor = Annotated[str, AfterValidator(_floor)]
 
 
 class Fingerprint(Document):
@@ -33,24 +45,24 @@ class Fingerprint(Document):
     model: str
     revision: str | None
     prompt: str
-    max_new_tokens: int
+    max_new_tokens: int = Field(ge=1)
     subset: str
     method: str
     dtype: str
     seed: int
     sampler: SamplerName
-    parallel_trials: int
+    parallel_trials: int = Field(ge=1)
     space: SearchSpace
-    race_confidence: float | None = None
-    min_f1: str | None = None
-    min_words: str | None = None
+    race_confidence: float | None = Field(default=None, gt=0, lt=1)
+    min_f1: Floor | None = None
+    min_words: Floor | None = None
 
 
 class Published(Document):
     """The family's published preset: its name, the method's parameters, and whether it is trial 0."""
 
     name: str
-    parameters: dict[str, Any]
+    parameters: Parameters
     enqueued: bool
 
 
@@ -76,6 +88,18 @@ class Start(Document):
     points: list[StartPoint]
 
 
+class ReferencePoint(Document):
+    """From where the hypervolume is measured, in percent; see :func:`kvtune.statistics.front.reference_point`."""
+
+    chair_s: float
+    f1: float
+
+    @property
+    def point(self) -> Point:
+        """(CHAIR_S, F1)."""
+        return self.chair_s, self.f1
+
+
 class Manifest(Document):
     """``study.json``.
 
@@ -92,30 +116,36 @@ class Manifest(Document):
     fingerprint: Fingerprint
     model: str
     family: str
-    layers: int
+    layers: int = Field(ge=1)
     published: Published | None
-    tune: dict[str, Any]
-    holdout: dict[str, Any]
+    tune: Subset
+    holdout: Subset
     coco: str
     versions: dict[str, str]
     device: str
     lanes: str
     scorer: str
-    reference_point: dict[str, float] | None = Field(default=None)
-    looks: list[int] = Field(default_factory=list)
+    reference_point: ReferencePoint | None = None
+    looks: list[StrictInt] = Field(default_factory=list)
     start: Start | None = None
     enqueued: list[EnqueuedPoint] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.looks:
+            Race(len(self.tune.image_ids), self.fingerprint.race_confidence or 0.5, tuple(self.looks))
+        return self
 
     @property
     def image_order(self) -> list[int]:
         """The tune images in the order in which trials see them: random, fixed by the seed."""
-        return image_order(self.tune["image_ids"], self.fingerprint.seed)
+        return image_order(self.tune.image_ids, self.fingerprint.seed)
 
     def judged_images(self, trial: Trial) -> list[int]:
         """The tune images that a trial's scores are over: all, or for a raced trial the first of the race."""
         if trial.state == "raced" and trial.metrics is not None:
             return self.image_order[: trial.metrics["images"]]
-        return list(self.tune["image_ids"])
+        return list(self.tune.image_ids)
 
     @property
     def race(self) -> Race | None:
@@ -123,7 +153,7 @@ class Manifest(Document):
         confidence = self.fingerprint.race_confidence
         if confidence is None or not self.looks:
             return None
-        return Race(len(self.tune["image_ids"]), confidence, tuple(self.looks))
+        return Race(len(self.tune.image_ids), confidence, tuple(self.looks))
 
     def constraints(self, baseline: Trial) -> Constraints:
         """What a trial must meet to be on the front; floors are known once the baseline is judged."""
@@ -150,6 +180,42 @@ def load_manifest(folder: StudyFolder) -> Manifest:
         If it cannot be read or a key is unknown, missing or wrong.
     """
     return validated(Manifest, read_json(folder.manifest, "study"), f"study {folder.manifest}")
+
+
+def load_trials(folder: StudyFolder, manifest: Manifest) -> Ledger:
+    """Read a study's trials.
+
+    Raises
+    ------
+    KvtuneError
+        If they cannot be read.
+    RequestError
+        If one is not of this study's space and images.
+    """
+    ledger = Ledger(folder.ledger)
+    check_trials(ledger, manifest)
+    return ledger
+
+
+def check_trials(ledger: Ledger, manifest: Manifest) -> None:
+    """Check that trials are of a study's space and images.
+
+    Raises
+    ------
+    RequestError
+        If one is not; the message names it.
+    """
+    images = len(manifest.tune.image_ids)
+    for trial in [ledger.baseline, *ledger.trials]:
+        name = "the baseline" if trial.number is None else f"trial {trial.number}"
+        for parameter in manifest.fingerprint.space.parameters if trial.number is not None else ():
+            value = trial.params.get(parameter)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise RequestError(f"{ledger.path}: {name} needs a number for {quoted(parameter)}, not {quoted(value)}")
+        if trial.metrics is not None and trial.metrics["images"] > images:
+            raise RequestError(
+                f"{ledger.path}: {name} has {trial.metrics['images']} images, and the study has {images}"
+            )
 
 
 def refuse_difference(folder: StudyFolder, begun: Fingerprint, now: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from kvtune.statistics.front import reference_point
 from kvtune.study.caption_log import captions_sha256
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
-from kvtune.study.manifest import Manifest, load_manifest
+from kvtune.study.manifest import Manifest, ReferencePoint, check_trials, load_manifest
 from kvtune.study.optuna_copy import OptunaCopy, check_storage, optuna_copy
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
@@ -86,7 +86,7 @@ def with_reference_point(manifest: Manifest, baseline: Trial) -> Manifest:
     if baseline.point is None:
         return manifest
     chair_s, f1 = reference_point(baseline.point)
-    return manifest.model_copy(update={"reference_point": {"chair_s": chair_s, "f1": f1}})
+    return manifest.model_copy(update={"reference_point": ReferencePoint(chair_s=chair_s, f1=f1)})
 
 
 def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | None = None) -> int:
@@ -118,6 +118,7 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
         ground_truth = _from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
         scoring = Scoring(ground_truth)
         with closing(LedgerWriter(folder.ledger)) as ledger:
+            check_trials(ledger, manifest)
             scored = scored_again(folder, manifest, ledger, scoring)
             changed = sum(ledger[number].metrics != trial.metrics for number, trial in scored.items())
             with closing(optuna_copy(folder, manifest, storage)) as optuna:
@@ -127,5 +128,5 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
 
 def _from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
     folder = CocoFolder(coco)
-    ids = [*manifest.tune["image_ids"], *manifest.holdout["image_ids"]]
+    ids = [*manifest.tune.image_ids, *manifest.holdout.image_ids]
     return coco_truth(folder, ids)

@@ -15,24 +15,85 @@ trial ``by`` dominates it (:mod:`kvtune.statistics.racing`); its metrics are ove
 of the race.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from kvtune.errors import KvtuneError
+from pydantic import AfterValidator, Field, JsonValue, StrictInt
+
+from kvtune.chair import METRICS
+from kvtune.errors import RequestError
 from kvtune.files import write_text
+from kvtune.schema import Document, Parameters, validated
 from kvtune.statistics.front import Point
 from kvtune.study.jsonl import LineWriter, read_lines
 from kvtune.text import json_text, quoted
 
-_KEYS = {
-    "asked": ("number", "event", "params", "published", "sampler"),
-    "complete": ("number", "event", "metrics", "scoring", "captions"),
-    "raced": ("number", "event", "metrics", "scoring", "captions", "by"),
-    "failed": ("number", "event", "reason"),
-}
-_OPTIONAL = ("captions",)
+
+def _recorded(metrics: dict[str, Any]) -> dict[str, Any]:
+    for name in ("chair_s", "f1", "images"):
+        if name not in metrics:
+            raise ValueError(f"{name} is missing")
+    for name, value in metrics.items():
+        if name == "scorer":
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if name == "images" and not (isinstance(value, int) and number and value > 0):
+            raise ValueError(f"images must be a whole number above 0, not {quoted(value)}")
+        if name in METRICS and not (number and value >= 0 and (METRICS[name].unit != "%" or value <= 100)):
+            raise ValueError(f"{name} cannot be {quoted(value)}")
+        if name not in METRICS and name != "images":
+            raise ValueError(f"unknown metric {quoted(name)}")
+    return metrics
+
+
+Recorded = Annotated[dict[str, int | float | str | None], AfterValidator(_recorded)]
+"""Scores as they were recorded; a metric that is younger than the study is not among them."""
+
+
+class Asked(Document):
+    """A trial was asked."""
+
+    number: Annotated[StrictInt, Field(ge=0)]
+    event: Literal["asked"]
+    params: Parameters
+    published: bool
+    sampler: dict[str, JsonValue]
+
+
+class Complete(Document):
+    """A trial, or the baseline, was judged by all images."""
+
+    number: Annotated[StrictInt, Field(ge=0)] | None
+    event: Literal["complete"]
+    metrics: Recorded
+    scoring: str
+    captions: str | None = None
+
+
+class Raced(Document):
+    """A trial was raced out."""
+
+    number: Annotated[StrictInt, Field(ge=0)]
+    event: Literal["raced"]
+    metrics: Recorded
+    scoring: str
+    captions: str | None = None
+    by: Annotated[StrictInt, Field(ge=0)]
+
+
+class Failed(Document):
+    """A trial failed."""
+
+    number: Annotated[StrictInt, Field(ge=0)]
+    event: Literal["failed"]
+    reason: str
+
+
+Event = Asked | Complete | Raced | Failed
+_EVENTS: dict[str, type[Event]] = {"asked": Asked, "complete": Complete, "raced": Raced, "failed": Failed}
 
 
 @dataclass(frozen=True)
@@ -40,7 +101,7 @@ class Trial:
     """A trial, or the baseline (``number`` None), as the ledger knows it."""
 
     number: int | None
-    params: dict[str, Any] = field(default_factory=dict)
+    params: Parameters = field(default_factory=dict)
     published: bool = False
     sampler: dict[str, Any] = field(default_factory=dict)
     state: Literal["running", "complete", "raced", "failed"] = "running"
@@ -69,7 +130,9 @@ class Ledger:
     Raises
     ------
     KvtuneError
-        If the file cannot be read or its events make no sense.
+        If the file cannot be read.
+    RequestError
+        If an event is none or makes no sense; the message names the line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,10 +140,7 @@ class Ledger:
         self.baseline = Trial(None)
         self.trials: list[Trial] = []
         for number, line in enumerate(read_lines(path), 1):
-            try:
-                self._apply(line)
-            except ValueError as error:
-                raise KvtuneError(f"{path} line {number}: {error}") from None
+            self._apply(line, f"{path} line {number}")
 
     def __getitem__(self, number: int | None) -> Trial:
         return self.baseline if number is None else self.trials[number]
@@ -104,27 +164,24 @@ class Ledger:
         lines = [line for trial in [self.baseline, *self.trials] for line in _lines(trial)]
         write_text(path, "".join(json_text(line) + "\n" for line in lines))
 
-    def _apply(self, line: dict[str, Any]) -> None:
-        event, number = line.get("event"), line.get("number")
-        if event not in _KEYS:
-            raise ValueError(f"unknown event {quoted(event)}")
-        for key in line:
-            if key not in _KEYS[event]:
-                raise ValueError(f"unknown key {quoted(key)}; {quoted(event)} has {', '.join(_KEYS[event])}")
-        for key in _KEYS[event]:
-            if key not in line and key not in _OPTIONAL:
-                raise ValueError(f"the key {quoted(key)} is missing")
-        values = {key: value for key, value in line.items() if key != "event"}
-        if event == "asked":
+    def _apply(self, line: dict[str, Any], place: str) -> None:
+        name = line.get("event")
+        kind = _EVENTS.get(name) if isinstance(name, str) else None
+        if kind is None:
+            raise RequestError(f"{place}: unknown event {quoted(name)}; there are {', '.join(_EVENTS)}")
+        event = validated(kind, line, place)
+        values = {key: getattr(event, key) for key in type(event).model_fields if key != "event"}
+        number = event.number
+        if isinstance(event, Asked):
             if number != len(self.trials):
-                raise ValueError(f"trial {number} was asked where {len(self.trials)} comes next")
+                raise RequestError(f"{place}: trial {number} was asked where {len(self.trials)} comes next")
             self.trials.append(Trial(**values))
         elif number is None:
-            self.baseline = replace(self.baseline, state=event, **values)
-        elif number < len(self.trials):
-            self.trials[number] = replace(self.trials[number], state=event, **values)
+            self.baseline = replace(self.baseline, state=event.event, **values)
+        elif number < len(self.trials) and values.get("by", 0) < len(self.trials):
+            self.trials[number] = replace(self.trials[number], state=event.event, **values)
         else:
-            raise ValueError(f"trial {number} was never asked")
+            raise RequestError(f"{place}: trial {max(number, values.get('by', 0))} was never asked")
 
 
 class LedgerWriter(Ledger):
@@ -178,15 +235,16 @@ class LedgerWriter(Ledger):
 
     def _append(self, line: dict[str, Any]) -> None:
         self._writer.append(line)
-        self._apply(line)
+        self._apply(line, str(self.path))
 
 
 def _lines(trial: Trial) -> list[dict[str, Any]]:
     """The events that lead to a trial's state."""
     lines: list[dict[str, Any]] = []
-    for event in ("asked", trial.state):
-        if event != "running" and not (event == "asked" and trial.number is None):
-            values = {"event": event}
-            line = {key: values.get(key, getattr(trial, key, None)) for key in _KEYS[event]}
-            lines.append({key: value for key, value in line.items() if value is not None or key not in _OPTIONAL})
+    for name in ("asked", trial.state):
+        if name != "running" and not (name == "asked" and trial.number is None):
+            line = {key: getattr(trial, key, None) for key in _EVENTS[name].model_fields} | {"event": name}
+            if line.get("captions", "") is None:
+                del line["captions"]
+            lines.append(line)
     return lines

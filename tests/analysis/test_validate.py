@@ -17,6 +17,7 @@ from kvtune.analysis.summarize import summarize
 from kvtune.analysis.validate import validate
 from kvtune.chair import ChairScorer, load_ground_truth
 from kvtune.cli.main import main
+from kvtune.coco.subset import ids_sha256
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import get_method
 from kvtune.models.options import EngineOptions, ModelOptions
@@ -131,7 +132,7 @@ def test_presets_carry_held_out_results_of_their_own_trial(
     holdout = preset.metrics.holdout
     assert holdout["chair_s"] == setting.holdout.metrics["chair_s"]
     assert holdout["baseline"] == found.settings[0].holdout.metrics.to_dict()
-    assert holdout["subset"] == {"name": "holdout", "sha256": "1" * 64, "images": len(HOLDOUT)}
+    assert holdout["subset"] == {"name": "holdout", "sha256": ids_sha256(HOLDOUT), "images": len(HOLDOUT)}
     assert set(holdout["verdict"]) == {"chair_s", "f1"} and "note" not in holdout
     preset.save(tmp_path / "preset.json")
     assert load_preset(tmp_path / "preset.json") == preset

@@ -46,7 +46,8 @@ def test_a_search_holds_what_was_asked_for(tmp_path: Path) -> None:
     assert all(trial.state == "complete" and trial.images == 10 for trial in summary.trials)
     assert summary.trials[0].params == PUBLISHED and summary.trials[0].published
     assert summary.baseline is not None and summary.baseline.number is None and summary.baseline.params == {}
-    assert summary.reference_point == load_manifest(folder).reference_point
+    recorded = load_manifest(folder).reference_point
+    assert recorded is not None and summary.reference_point == recorded.model_dump()
     assert summary.reference_point == {
         "chair_s": (summary.baseline.rate("chair_s") or 0) + 5,
         "f1": (summary.baseline.rate("f1") or 0) - 10,

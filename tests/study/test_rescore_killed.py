@@ -33,7 +33,7 @@ TRIALS, IMAGES = 6, 12
 
 def other_truth(coco: Path, manifest: Any) -> dict[int, set[str]]:
     """What ``--coco`` brings: a dog in every image and nothing else."""
-    return {image_id: {"dog"} for image_id in [*manifest.tune["image_ids"], *HOLDOUT]}
+    return {image_id: {"dog"} for image_id in [*manifest.tune.image_ids, *HOLDOUT]}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def state(folder: StudyFolder) -> str:
             "truth": {str(key): sorted(names) for key, names in load_ground_truth(folder.ground_truth).items()},
             "scoring": [trial.scoring for trial in [ledger.baseline, *ledger.trials]],
             "scores": [trial.metrics for trial in [ledger.baseline, *ledger.trials]],
-            "manifest": [manifest.reference_point, manifest.scorer],
+            "manifest": [manifest.reference_point and manifest.reference_point.model_dump(), manifest.scorer],
             "optuna": [[trial.values, trial.user_attrs] for trial in study.trials],
             "baseline": study.user_attrs["baseline"],
         }
@@ -146,10 +146,12 @@ def test_a_reader_that_a_switch_overtakes_reads_again(study: tuple[StudyFolder, 
     reads = []
 
     def read() -> list[Any]:
-        reads.append(load_manifest(folder).reference_point)
+        point = load_manifest(folder).reference_point
+        assert point is not None
+        reads.append(point.model_dump())
         if len(reads) == 1:
             again(folder)
-        return [reads[-1], Ledger(folder.ledger).baseline.metrics]
+        return [reads[-1], dict(Ledger(folder.ledger).baseline.metrics or {})]
 
     assert steadily(folder, read) == [json.loads(new)["manifest"][0], json.loads(new)["scores"][0]]
     assert len(reads) == 2

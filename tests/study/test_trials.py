@@ -52,7 +52,7 @@ def test_a_torn_last_line_never_happened(tmp_path: Path) -> None:
 def test_rewriting_changes_every_trial_at_once(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
     ledger = filled(path)
-    new = {"chair_s": 1.0, "f1": 2.0}
+    new = {"chair_s": 1.0, "f1": 2.0, "images": 10}
     ledger.rewrite(lambda trial: replace(trial, metrics=new, scoring="s2") if trial.metrics else trial)
     ledger.complete(2, METRICS, "s2")
     ledger.close()
@@ -68,8 +68,8 @@ def test_rewriting_changes_every_trial_at_once(tmp_path: Path) -> None:
     ("lines", "message"),
     [
         ([{"number": 0, "event": "guessed"}], "unknown event 'guessed'"),
-        ([{"number": None, "event": "complete", "metrics": {}, "scoring": "s", "x": 1}], "unknown key 'x'"),
-        ([{"number": None, "event": "complete", "metrics": {}}], "'scoring' is missing"),
+        ([{"number": None, "event": "complete", "metrics": METRICS, "scoring": "s", "x": 1}], "unknown key 'x'"),
+        ([{"number": None, "event": "complete", "metrics": METRICS}], "'scoring' is missing"),
         ([{"number": 0, "event": "failed", "reason": "x"}], "trial 0 was never asked"),
         ([{"number": 1, "event": "asked", "params": {}, "published": False, "sampler": {}}], "where 0 comes next"),
     ],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kvtune.chair import CaptionCounts
+from kvtune.coco import Subset
 from kvtune.search.loop import Search
 from kvtune.search.view import View
 from kvtune.spaces import SearchSpace, default_space
@@ -185,7 +186,7 @@ def new_study(
     """A study's folder with its manifest and nothing else."""
     folder = StudyFolder(path)
     space = (space or default_space("kvsmooth", LAYERS)).fitted(LAYERS)
-    ids = [image_id for image_id, _ in fake_images(images)]
+    tune = Subset.of("tune", "val2014", [image_id for image_id, _ in fake_images(images)], 0)
     manifest = Manifest(
         format=FORMAT,
         id=f"id-of-{path}",
@@ -195,7 +196,7 @@ def new_study(
             revision=None,
             prompt="Describe.",
             max_new_tokens=64,
-            subset="0" * 64,
+            subset=tune.sha256,
             method="kvsmooth",
             dtype="float32",
             seed=seed,
@@ -210,8 +211,8 @@ def new_study(
         family="fake",
         layers=LAYERS,
         published=Published(name="fake", parameters=PUBLISHED, enqueued=True) if published else None,
-        tune={"name": "tune", "sha256": "0" * 64, "image_ids": ids},
-        holdout={"name": "holdout", "sha256": "1" * 64, "image_ids": [1, 2]},
+        tune=tune,
+        holdout=Subset.of("holdout", "val2014", [1, 2], 0),
         coco="/nowhere",
         versions=versions(),
         device="cpu",
@@ -236,6 +237,6 @@ def run_search(
 ) -> Any:
     """Search, with fakes where nothing else is given; the captioner comes back."""
     captioner = captioner or FakeCaptioner()
-    images = fake_images(len(manifest.tune["image_ids"]))
+    images = fake_images(len(manifest.tune.image_ids))
     Search(folder, manifest, captioner, images, scoring or WordScoring(), view or View(), storage, deadline).run(trials)
     return captioner

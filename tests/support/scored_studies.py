@@ -10,6 +10,7 @@ import pytest
 from fake_search import FakeCaptioner, FakeRequest, fake_images, new_study, run_search, truth
 
 from kvtune.chair import save_ground_truth
+from kvtune.coco import Subset
 from kvtune.models.options import ModelOptions, parse_lanes
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
@@ -23,9 +24,7 @@ def scored_study(path: Path, images: int = 40, trials: int = 8, captioner: Any =
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "kvtune.captioning", SimpleNamespace(CaptionRequest=FakeRequest))
         folder, manifest = new_study(path, images=images, **options)
-        manifest = manifest.model_copy(
-            update={"holdout": {"name": "holdout", "sha256": "1" * 64, "image_ids": HOLDOUT}}
-        )
+        manifest = manifest.model_copy(update={"holdout": Subset.of("holdout", "val2014", HOLDOUT, 0)})
         manifest.save(folder)
         run_search(folder, manifest, trials, captioner=captioner, scoring=Scoring(ground_truth))
     save_ground_truth(ground_truth, folder.ground_truth)

@@ -7,6 +7,7 @@ from kvtune.analysis.held_out import FORMAT
 from kvtune.analysis.result import Difference, Result, Validated, Validation
 from kvtune.analysis.summary import CutBaseline, State, StudySummary, TrialSummary
 from kvtune.chair import METRICS, OBJECTIVES, Scores
+from kvtune.presets import SubsetInfo
 from kvtune.statistics.front import front, hypervolume, reference_point
 
 
@@ -123,8 +124,8 @@ def validation(
         study=summary.study,
         study_id="0" * 32,
         scoring="test",
-        subset={"name": "holdout", "sha256": "ef" * 32, "images": images},
-        tune_subset=summary.subset,
+        subset=SubsetInfo(name="holdout", sha256="ef" * 32, images=images),
+        tune_subset=SubsetInfo(**summary.subset),
         statistics={},
         settings=settings,
     )

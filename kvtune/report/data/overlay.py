@@ -150,4 +150,4 @@ def overlay_points(
 
     manifest = load_manifest(folder)
     truth = load_ground_truth(folder.ground_truth)
-    return [captions_point(Path(name), truth, manifest.tune["image_ids"], image_key, caption_key)]
+    return [captions_point(Path(name), truth, manifest.tune.image_ids, image_key, caption_key)]

@@ -29,7 +29,7 @@ def held_out_figure(found: Validation, chosen: int | None) -> "Figure":
                     _draw(axes, setting, role, label)
                     label = "_"  # name it once
         axes.plot([], [], ".-", color="#999999", markersize=3, linewidth=0.7, label="from tune images")
-        axes.set_xlabel(f"{axis_label('chair_s')}; {found.subset['images']} held-out images")
+        axes.set_xlabel(f"{axis_label('chair_s')}; {found.subset.images} held-out images")
         axes.set_ylabel(axis_label("f1"))
         give_room(axes)
         legend_below(figure, axes)

@@ -76,7 +76,7 @@ def packed_captions(
         from kvtune.coco import CocoFolder
 
         manifest = load_manifest(folder)
-        images = manifest.tune["image_ids"]
+        images = manifest.tune.image_ids
         paths = dict(zip(images, CocoFolder(coco or manifest.coco).image_paths(images), strict=True))
     small = (lambda image: thumbnail(paths[image])) if with_images else None
     return pack_captions(sets, load_ground_truth(folder.ground_truth), MentionFinder(), small, on_progress)

@@ -108,7 +108,7 @@ def against_baseline(summary: StudySummary, number: int) -> list[str]:
         return [f"{said}. It was chosen on these images: kvtune validate measures it on others"]
     differences = validated.holdout.differences
     held_out = "; ".join(claim(metric, differences[metric]) for metric in OBJECTIVES if metric in differences)
-    return [said, f"The same on {_count(summary.validation.subset['images'], 'held-out image')}: {held_out}"]
+    return [said, f"The same on {_count(summary.validation.subset.images, 'held-out image')}: {held_out}"]
 
 
 def length_flags(summary: StudySummary, chosen: int | None = None) -> str | None:

@@ -30,8 +30,8 @@ def validation_view(found: Validation, console: Console) -> RenderableType:
         Group(each[0], "", each[1], "", apart[0], "", apart[1]),
     ]
     head = (
-        f"{found.study}: {found.subset['images']} held-out images ({found.subset['name']}), "
-        f"chosen on {found.tune_subset['images']} tune images ({found.tune_subset['name']})"
+        f"{found.study}: {found.subset.images} held-out images ({found.subset.name}), "
+        f"chosen on {found.tune_subset.images} tune images ({found.tune_subset.name})"
     )
     note = (
         "Under scores and differences: 95 % intervals, each for its setting alone. p: McNemar for CHAIR_S, paired "

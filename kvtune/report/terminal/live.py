@@ -45,7 +45,7 @@ class LiveView(View):
     @contextlib.contextmanager
     def showing(self, manifest: Manifest, ledger: Ledger, captions: int) -> Iterator[None]:
         self._manifest, self._ledger = manifest, ledger
-        self._images = len(manifest.tune["image_ids"])
+        self._images = len(manifest.tune.image_ids)
         self._in_work: dict[int | None, int] = {}
         self._progress = Progress(
             TextColumn("captions"),
