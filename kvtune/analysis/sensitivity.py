@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document, validated
 from kvtune.spaces import Range
 from kvtune.statistics.front import dominates
-from kvtune.study.captioning import Number, Setting, caption_settings
+from kvtune.study.captioning import Number, OnProgress, Setting, caption_settings
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
@@ -100,7 +100,7 @@ def sensitivity(
     parameters: Sequence[str] = (),
     points: int = POINTS,
     engine: EngineOptions = DEFAULT_ENGINE,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda pace: None,
 ) -> Sensitivity:
     """Vary each parameter around one trial on the tune images (KVSmooth, figures 5 to 7).
 
@@ -118,7 +118,7 @@ def sensitivity(
     points
         Values of each, 2 or more; fewer where a parameter has not so many. The trial's own value is always among them.
     on_progress
-        Called with (captions that are there, captions wanted).
+        Called with how far it is, several times a caption.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """``kvtune validate``: front, baseline and published preset on images that took no part in the search."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.presets import SubsetInfo
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
-from kvtune.study.captioning import Number, Setting, caption_settings
+from kvtune.study.captioning import Number, OnProgress, Setting, caption_settings
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring
@@ -41,7 +41,7 @@ def validate(
     folder: StudyFolder,
     coco: Path | None = None,
     engine: EngineOptions = DEFAULT_ENGINE,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda pace: None,
 ) -> Validation:
     """Caption the held-out images with what the search found, score them and write ``report/validation.json``.
 
@@ -53,7 +53,7 @@ def validate(
     coco
         Where the images are; None for where they were.
     on_progress
-        Called with (captions that are there, captions wanted).
+        Called with how far it is, several times a caption.
 
     Raises
     ------

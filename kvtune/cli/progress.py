@@ -3,9 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from kvtune.cli.common import err
 from kvtune.text import visible
+
+if TYPE_CHECKING:
+    from kvtune.study.pace import Pace
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -38,6 +42,49 @@ def progress(what: str, in_bytes: bool = False) -> Iterator[Callable[[int, int],
     with Progress(*columns, console=err(), disable=err().quiet) as bar:
         task = bar.add_task(what, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total or None, visible=True)
+
+
+@contextmanager
+def captions_progress(what: str) -> Iterator[Callable[["Pace"], None]]:
+    """Show captions being written, and before that that they are made ready; the function it gives takes their pace."""
+    if not err().is_terminal:
+        yield _plain_captions(visible(what))
+        return
+    if err().quiet:
+        yield lambda pace: None
+        return
+    from rich.live import Live
+
+    from kvtune.report.terminal.pace_bar import PaceBar
+
+    bar = PaceBar(what)
+    with Live(bar, console=err(), refresh_per_second=4):
+        yield bar.follow
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Show on a terminal that something is done whose end is not known."""
+    if err().is_terminal and not err().quiet:
+        with err().status(what):
+            yield
+    else:
+        yield
+
+
+def _plain_captions(what: str) -> Callable[["Pace"], None]:
+    first = last = None
+
+    def show(pace: "Pace") -> None:
+        nonlocal first, last
+        now = time.monotonic()
+        ended = pace.there == pace.total
+        if first is not None and now - last < _SECONDS_BETWEEN_LINES and not ended:
+            return
+        first, last = first or now, now
+        err().print(", ".join(filter(None, [f"{what}: {pace.there} of {pace.total}", pace.words()])), soft_wrap=True)
+
+    return show
 
 
 def _plain_lines(what: str, in_bytes: bool) -> Callable[[int, int], None]:

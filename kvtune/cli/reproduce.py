@@ -7,7 +7,7 @@ import typer
 
 from kvtune.cli.common import err, out, print_json, stopped
 from kvtune.cli.options import Coco, CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, value
-from kvtune.cli.progress import progress
+from kvtune.cli.progress import captions_progress, progress
 
 
 def reproduce(
@@ -61,7 +61,7 @@ def reproduce(
     request = Request(table, options, images, coco, out_dir)
     results = []
     try:
-        for folder, found in run(request, progress, lambda text: err().print(text, soft_wrap=True)):
+        for folder, found in run(request, progress, captions_progress, lambda text: err().print(text, soft_wrap=True)):
             results.append(found)
             written = write_reproduction(folder.path, found)
             if not json:

@@ -27,6 +27,7 @@ from kvtune.cli.options import (
     flag,
     value,
 )
+from kvtune.cli.progress import busy
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.study.sampler_names import SamplerName
 
@@ -121,12 +122,13 @@ def search(
 
     # The time that it takes to load what follows counts too.
     deadline = Deadline(None if timeout is None else parse_duration(timeout))
-    from kvtune.report.data.document import study_document
-    from kvtune.report.terminal import facts
-    from kvtune.report.terminal.live import view_for
-    from kvtune.report.terminal.trials import trials_table
-    from kvtune.search.session import Options
-    from kvtune.search.session import search as run
+    with busy("making ready"):
+        from kvtune.report.data.document import study_document
+        from kvtune.report.terminal import facts
+        from kvtune.report.terminal.live import view_for
+        from kvtune.report.terminal.trials import trials_table
+        from kvtune.search.session import Options
+        from kvtune.search.session import search as run
 
     options = Options(
         model=ModelOptions(

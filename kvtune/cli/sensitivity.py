@@ -4,7 +4,7 @@ from typing import Annotated
 
 from kvtune.cli.common import err, out, print_json, stopped
 from kvtune.cli.options import STUDIES, CudaGraphs, Device, Json, Lanes, Select, StudiesDir, Study, StudyCoco, value
-from kvtune.cli.progress import progress
+from kvtune.cli.progress import captions_progress
 
 
 def sensitivity(
@@ -34,7 +34,7 @@ def sensitivity(
 
     folder = find_study(study, studies_dir)
     try:
-        with progress("captions") as on_progress:
+        with captions_progress("captions") as on_progress:
             engine = EngineOptions(device, lanes, cuda_graphs)
             found = run(folder, coco, select, parameter or (), points, engine, on_progress)
     except KeyboardInterrupt:

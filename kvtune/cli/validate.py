@@ -2,7 +2,7 @@
 
 from kvtune.cli.common import err, out, print_json, stopped
 from kvtune.cli.options import STUDIES, CudaGraphs, Device, Json, Lanes, StudiesDir, Study, StudyCoco
-from kvtune.cli.progress import progress
+from kvtune.cli.progress import captions_progress
 
 
 def validate(
@@ -28,7 +28,7 @@ def validate(
 
     folder = find_study(study, studies_dir)
     try:
-        with progress("held-out captions") as on_progress:
+        with captions_progress("held-out captions") as on_progress:
             found = run(folder, coco, EngineOptions(device, lanes, cuda_graphs), on_progress)
     except KeyboardInterrupt:
         raise stopped() from None

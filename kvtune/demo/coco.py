@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,9 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "kvtune"
 
 
-def demo_coco(scenes: int = SCENES, seed: int = 0) -> Path:
+def demo_coco(
+    scenes: int = SCENES, seed: int = 0, on_scene: Callable[[int, int], None] = lambda done, total: None
+) -> Path:
     """The folder of the demo's scenes, rendered on the first call and kept in the cache.
 
     Parameters
@@ -43,6 +45,8 @@ def demo_coco(scenes: int = SCENES, seed: int = 0) -> Path:
         How many, at least 1. Their image ids are 900001, 900002, ...; a larger set begins with the smaller one.
     seed : int
         Seed of the scenes, at least 0.
+    on_scene
+        Called with (scenes rendered, all scenes) as they are.
 
     Returns
     -------
@@ -61,7 +65,7 @@ def demo_coco(scenes: int = SCENES, seed: int = 0) -> Path:
     try:
         with new_folder(root) as temporary:
             if not root.is_dir():  # another process was quicker
-                write_coco(temporary, range(FIRST_ID, FIRST_ID + scenes), seed)
+                write_coco(temporary, range(FIRST_ID, FIRST_ID + scenes), seed, on_scene)
     except OSError as error:
         raise KvtuneError(
             f"cannot write the demo's scenes to {root}: {error.strerror or error}; free some space or set KVTUNE_CACHE"
@@ -69,18 +73,24 @@ def demo_coco(scenes: int = SCENES, seed: int = 0) -> Path:
     return root
 
 
-def write_coco(root: Path, image_ids: Sequence[int], seed: int) -> None:
+def write_coco(
+    root: Path,
+    image_ids: Sequence[int],
+    seed: int,
+    on_scene: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Render the scenes of ``image_ids`` into ``root`` with their annotations."""
     pictures = root / _SPLIT
     pictures.mkdir(parents=True)
     images: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     captions: list[dict[str, Any]] = []
-    for image_id in image_ids:
+    for done, image_id in enumerate(image_ids, 1):
         image, boxes, texts = _write_scene(image_id, pictures, seed)
         images.append(image)
         instances += boxes
         captions += texts
+        on_scene(done, len(image_ids))
     for records in (instances, captions):
         for number, record in enumerate(records, start=1):
             record["id"] = number

@@ -25,7 +25,6 @@ from kvtune.reproduce.documents import (
     load_manifest,
 )
 from kvtune.reproduce.paper_settings import (
-    LAMBDAS,
     METHOD,
     PAPER_MODELS,
     TABLES,
@@ -37,9 +36,10 @@ from kvtune.reproduce.paper_settings import (
 from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_difference
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
-from kvtune.study.captioning import CaptionWriter, Number, Setting, caption_files
+from kvtune.study.captioning import CaptionWriter, Number, OnProgress, Setting, caption_files
 from kvtune.study.lock import locked
 from kvtune.study.manifest import versions
+from kvtune.study.pace import Pace
 from kvtune.study.scoring import Scoring
 from kvtune.study.subsets import Image
 
@@ -50,9 +50,12 @@ if TYPE_CHECKING:
 Show = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Shows a long step by its name; what it gives takes (done, total)."""
 
+ShowCaptions = Callable[[str], AbstractContextManager[OnProgress]]
+"""Shows captions being written, by the name of the step; what it gives takes their pace."""
+
 
 def reproduce(
-    request: Request, show: Show, note: Callable[[str], None] = lambda text: None
+    request: Request, show: Show, show_captions: ShowCaptions, note: Callable[[str], None] = lambda text: None
 ) -> Iterator[tuple[ModelFolder, ModelResult]]:
     """Caption, score and compare what a table of the paper compares; one model after another.
 
@@ -62,8 +65,8 @@ def reproduce(
 
     Parameters
     ----------
-    show
-        Shows each model's captions as they come.
+    show, show_captions
+        Show images being checked, and each model's captions as they come.
     note
         Says something once.
 
@@ -92,13 +95,13 @@ def reproduce(
                 images.check(on_progress)
         for number, plan in enumerate(checked, 1):
             note(f"{plan.name}: captions are kept in {plan.folder.path}")
-            with show(f"{plan.name} ({number} of {len(checked)}), captions") as on_progress:
+            with show_captions(f"{plan.name} ({number} of {len(checked)}), captions") as on_progress:
                 result = _reproduce(plan, on_progress)
             _free_memory()
             yield plan.folder, result
 
 
-def _reproduce(plan: Plan, on_progress: Callable[[int, int], None]) -> ModelResult:
+def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
     """Write what is missing and score all of it. The caller holds the lock."""
     engine = _Engine(plan)
     if plan.images is not None:
@@ -108,22 +111,23 @@ def _reproduce(plan: Plan, on_progress: Callable[[int, int], None]) -> ModelResu
     names, tune_ids = TABLES[plan.request.table], manifest.tune.image_ids[: plan.count]
     published = published_parameters(plan.preset, manifest.layers)
     scoring = scoring_of(plan.folder, [*plan.image_ids, *tune_ids])
-    total = len(LAMBDAS) * len(tune_ids) + len(names) * plan.count
+    pace = Pace()
 
-    def caption(settings: Mapping[Number, Setting], image_ids: Sequence[int], prompt: str, before: int) -> None:
+    def caption(settings: Mapping[Number, Setting], image_ids: Sequence[int], prompt: str, later: int) -> None:
+        pace.later, pace.later_lanes = later * plan.count, later
         caption_files(
             image_ids,
             settings,
             METHOD,
             lambda: engine.prepare(prompt, image_ids),
-            lambda done, _: on_progress(before + done, total),
+            on_progress,
             known={*manifest.tune.image_ids, *plan.reporting.image_ids},
+            pace=pace,
         )
 
     factors = factor_settings(plan.folder, published)
-    caption(dict(enumerate(factors.values())), tune_ids, plan.preset.generation.prompt, 0)
+    caption(dict(enumerate(factors.values())), tune_ids, plan.preset.generation.prompt, len(names))
     sweep = sweep_of(factors, scoring, tune_ids, manifest.tune)
-    done = len(LAMBDAS) * len(tune_ids)
     settings = {
         name: Setting(parameters_of(name, published, sweep.chosen), plan.folder.captions(name, sweep.chosen))
         for name in names
@@ -134,9 +138,9 @@ def _reproduce(plan: Plan, on_progress: Callable[[int, int], None]) -> ModelResu
         for index, (name, setting) in enumerate(settings.items())
         if name != "opera"
     }
-    caption(numbered, plan.image_ids, plan.preset.generation.prompt, done)
+    caption(numbered, plan.image_ids, plan.preset.generation.prompt, len(names) - len(numbered))
     if "opera" in settings:
-        caption({None: settings["opera"]}, plan.image_ids, opera_prompt(), done + len(numbered) * plan.count)
+        caption({None: settings["opera"]}, plan.image_ids, opera_prompt(), 0)
     return _result(plan, manifest, scoring, sweep, settings)
 
 

@@ -29,10 +29,11 @@ def parse_duration(text: str) -> float:
     return total
 
 
-def cost(captions: int, tokens_each: float, captions_a_second: float, raced: bool) -> str:
+def cost(captions: int, tokens_each: float, seconds: float | None, raced: bool) -> str:
     """What so many captions cost, in words; an upper bound where trials are raced, because a race only spares."""
-    left = timedelta(seconds=round(captions / captions_a_second))
-    text = f"{captions:,} captions, {_tokens(captions * tokens_each)}, {left}"
+    text = f"{captions:,} captions, {_tokens(captions * tokens_each)}"
+    if seconds is not None:
+        text += f", {timedelta(seconds=round(seconds))}"
     return f"at most {text} to go; racing spares a part" if raced else f"{text} to go"
 
 

@@ -1,7 +1,6 @@
 """The search itself: the baseline, then rounds of trials until enough are finished."""
 
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
@@ -17,12 +16,13 @@ from kvtune.search.rounds import Plan
 from kvtune.search.view import View
 from kvtune.statistics.front import front
 from kvtune.statistics.racing import Race, race_counts
-from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, count_captions, salvage
+from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, count_captions, read_captions, salvage
 from kvtune.study.captioning import CaptionWriter, caption_images
 from kvtune.study.deadline import Deadline, Waves
 from kvtune.study.judged import lost_captions
 from kvtune.study.manifest import Manifest, check_trials
 from kvtune.study.optuna_copy import optuna_copy
+from kvtune.study.pace import Pace
 from kvtune.study.rescore import scored_again, switch_scores, with_reference_point
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
@@ -31,6 +31,13 @@ from kvtune.study.trials import LedgerWriter, Trial
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, end a search: something is wrong with more than the settings."""
+
+_RACED_SHARE = 0.85
+"""Share of the images that trials in a race see on average, before any of this study has been in one: a quarter of them
+is stopped, after half of the images."""
+
+_KNOWN_TRIALS = 8
+"""Trials that this counts for beside those of the study."""
 
 
 class Search:
@@ -76,6 +83,7 @@ class Search:
         self._images = [(image_id, files[image_id]) for image_id in self._order]
         self._race = manifest.race
         self._waves = Waves(deadline or Deadline())
+        self._pace = Pace(clock=self._waves.deadline.clock)
         self._counted: dict[int, NDArray[np.int64]] = {}
         self._ids = [image_id for image_id, _ in images]
         self._scoring = scoring
@@ -96,8 +104,10 @@ class Search:
             check_trials(self._ledger, self._manifest)
             lost = self._find_lost()
             to_come = self._captions_to_come(trials) + sum(lost.values())
-            self._meter = _Meter(to_come, len(self._order), self._race is not None)
-            with self._view.showing(self._manifest, self._ledger, to_come):
+            self._meter = _Meter(to_come, len(self._order), self._race is not None, self._pace)
+            self._wanted = trials
+            self._expect_lengths()
+            with self._view.showing(self._manifest, self._ledger, to_come, self._pace):
                 if self._restore(lost) and self._search(trials):
                     return
             self._view.note(
@@ -152,7 +162,8 @@ class Search:
                     self._view.started(number, len(logs[number]))
                 methods = {number: self._method(number) for number in numbers}
                 images, written = self._images[:count], self._view.caption
-                failures = caption_images(self._captioner, images, methods, logs, written, waves=self._waves)
+                self._look_ahead([])
+                failures = self._caption(images, methods, logs, written)
                 if failures:
                     number, reason = next(iter(failures.items()))
                     raise KvtuneError(f"captioning trial {number} again failed: {reason}; its scores stay as they are")
@@ -210,21 +221,51 @@ class Search:
                     self._view.note(estimate)
                 if number is not None and number not in stopped and heat.look(number):
                     stopped.add(number)
-                    self._meter.to_come -= len(self._order) - len(logs[number])
-                    self._view.stopped(number, len(self._order) - len(logs[number]))
+                    spared = len(self._order) - len(logs[number])
+                    self._meter.to_come -= spared
+                    self._pace.spare(spared)
+                    self._view.stopped(number, spared)
 
             if unfinished and self._waves.size() != 0:
                 for number in unfinished:
                     self._view.started(number, len(logs[number]))
-                self._meter.start()
-                failures = caption_images(
-                    self._captioner, self._images, unfinished, logs, written, stopped, self._waves
-                )
+                self._look_ahead(numbers)
+                failures = self._caption(self._images, unfinished, logs, written, stopped)
             if not all(log.has_all(self._order) for n, log in logs.items() if n not in stopped and n not in failures):
                 return False
         for number in numbers:
             self._view.ended(self._settle(number, heat, failures))
         return True
+
+    def _caption(
+        self,
+        images: Sequence[Image],
+        methods: Mapping[int | None, Any],
+        logs: Mapping[int | None, CaptionLog],
+        written: Callable[[int | None], None],
+        stopped: Set[int | None] = frozenset(),
+    ) -> dict[int | None, str]:
+        return caption_images(
+            self._captioner, images, methods, logs, written, stopped, self._waves, self._pace, self._view.worked
+        )
+
+    def _expect_lengths(self) -> None:
+        """Captions to come are about as long as those of the baseline, if it is there."""
+        lines = read_captions(self._folder.trial_captions(None)) if self._ledger.baseline.metrics else {}
+        self._pace.expect([line["tokens"] for line in lines.values()])
+
+    def _look_ahead(self, at_work: Collection[int | None]) -> None:
+        """Tell the pace what comes after the trials at work, as long as they are known to be in a race."""
+        later = max(0, self._wanted - self._ledger.finished - sum(number is not None for number in at_work))
+        size = self._manifest.fingerprint.parallel_trials
+        share = 1.0
+        if self._race is not None:
+            raced = [trial.metrics for trial in self._ledger.trials[size:] if trial.metrics is not None]
+            shares = [metrics["images"] / len(self._order) for metrics in raced]
+            share = (_KNOWN_TRIALS * _RACED_SHARE + sum(shares)) / (_KNOWN_TRIALS + len(shares))
+        first_round = max(0, min(later, size - len(self._ledger.trials))) if None in at_work else 0
+        self._pace.later = len(self._order) * (first_round + share * (later - first_round))
+        self._pace.later_lanes = max(1, min(size, later))
 
     def _settle(self, number: int | None, heat: Heat, failures: Mapping[int | None, str]) -> Trial:
         """Score a trial and write down what came of it."""
@@ -320,15 +361,11 @@ class Search:
 class _Meter:
     """Measures what captions cost, and says once what those to come will."""
 
-    def __init__(self, to_come: int, images: int, raced: bool) -> None:
+    def __init__(self, to_come: int, images: int, raced: bool, pace: Pace) -> None:
         self.to_come = to_come
         self._block = next(iter(Race.of(images).looks), images)
         self._raced, self._told = raced, False
-        self._written, self._begun = 0, 0.0
-
-    def start(self) -> None:
-        """Captioning begins, or goes on with other trials."""
-        self._begun = self._begun or time.monotonic()
+        self._written, self._pace = 0, pace
 
     def caption(self, first: FirstImages) -> str | None:
         """Count a caption; the estimate, once a block of images is captioned without a gap.
@@ -340,6 +377,5 @@ class _Meter:
         if self._told or self._written < self._block or first.advance() < self._block:
             return None
         self._told = True
-        rate = self._written / max(1e-9, time.monotonic() - self._begun)
         tokens = sum(first.log[image_id]["tokens"] for image_id in first.order[: self._block]) / self._block
-        return f"after {self._written} captions: {cost(self.to_come, tokens, rate, self._raced)}"
+        return f"after {self._written} captions: {cost(self.to_come, tokens, self._pace.seconds_left(), self._raced)}"

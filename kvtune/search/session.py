@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -100,6 +100,7 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
     with ExitStack() as stack:
         making_ready = stack.enter_context(ExitStack())
         making_ready.enter_context(deadline.enforced())
+        stage = making_ready.enter_context(view.making_ready())
         from kvtune.captioning import open_captioner
 
         begun = None
@@ -114,18 +115,18 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
         if options.storage is not None:
             check_storage(options.storage, folder.name, begun.id if begun is not None else None)
         revision = _revision(options, folder, begun)
-        data = _data(options, begun)
+        data = _data(options, begun, lambda done, total: stage("scenes rendered", done, total))
         if data.note:
             view.note(data.note)
         given_space = None if options.space is None else load_space(options.space)
 
+        stage(f"loading {options.model.name}", 0, 0)
         captioner = open_captioner(replace(options.model, revision=revision), options.prompt, options.max_new_tokens)
         vlm = captioner.vlm
         fingerprint = _fingerprint(options, vlm, data, _space(options, given_space, begun, vlm))
         if begun is not None:
             refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
-        with view.checking() as on_image:
-            tune_images = data.check(on_image, view.note)
+        tune_images = data.check(lambda done, total: stage("images checked", done, total), view.note)
         scoring = Scoring(data.ground_truth())
 
         if begun is None:
@@ -188,11 +189,11 @@ def _known_fingerprint(options: Options) -> dict[str, Any]:
     return known
 
 
-def _data(options: Options, begun: Manifest | None) -> Data:
+def _data(options: Options, begun: Manifest | None, on_scene: Callable[[int, int], None]) -> Data:
     """The images; the demo brings its own scenes, and a study that was begun keeps its held-out images."""
     name = options.model.name
     default = DEMO_IMAGES if name == DEMO else IMAGES
-    coco = coco_of(name, options.coco)
+    coco = coco_of(name, options.coco, on_scene)
     data = find_data(coco, options.subset, options.images, options.holdout_images, options.seed, default)
     if begun is not None:
         kept = begun.holdout

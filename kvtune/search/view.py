@@ -3,19 +3,19 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 
 from rich.console import Console
 
 from kvtune.statistics.front import front
 from kvtune.study.manifest import Manifest
+from kvtune.study.pace import Pace
 from kvtune.study.trials import Ledger, Trial
 
 PLAIN_SECONDS = 15.0
 """Between two plain lines of progress."""
 
-ENOUGH_FOR_A_RATE = 50
-"""Captions before an ETA is given: they finish in bursts, and the first of them long after their batch began."""
+Stage = Callable[[str, int, int], None]
+"""Says what is made ready, how much of it is, and of how much: 0 where that is not known."""
 
 
 class View:
@@ -25,14 +25,14 @@ class View:
     """
 
     @contextlib.contextmanager
-    def showing(self, manifest: Manifest, ledger: Ledger, captions: int) -> Iterator[None]:
-        """Show a search that has ``captions`` captions before it; the ledger changes under the view."""
+    def showing(self, manifest: Manifest, ledger: Ledger, captions: int, pace: Pace) -> Iterator[None]:
+        """Show a search that has ``captions`` captions before it; ledger and pace change under the view."""
         yield
 
     @contextlib.contextmanager
-    def checking(self) -> Iterator[Callable[[int, int], None]]:
-        """Show images being checked; the function that it gives takes (images checked, all images)."""
-        yield lambda done, total: None
+    def making_ready(self) -> Iterator[Stage]:
+        """Show what comes before the first caption."""
+        yield lambda what, done, total: None
 
     def note(self, text: str) -> None:
         """Say something once."""
@@ -42,6 +42,9 @@ class View:
 
     def caption(self, number: int | None) -> None:
         """A caption of this trial was written."""
+
+    def worked(self) -> None:
+        """The engine has gone on, by a step of captions that are in work."""
 
     def stopped(self, number: int, spared: int) -> None:
         """A trial was raced out; so many of its captions will not be written."""
@@ -57,23 +60,23 @@ class PlainView(View):
         self._console = console
 
     @contextlib.contextmanager
-    def checking(self) -> Iterator[Callable[[int, int], None]]:
+    def making_ready(self) -> Iterator[Stage]:
         last = time.monotonic()
 
-        def show(done: int, total: int) -> None:
+        def show(what: str, done: int, total: int) -> None:
             nonlocal last
-            if done == total or time.monotonic() - last >= PLAIN_SECONDS:
+            if total and (done == total or time.monotonic() - last >= PLAIN_SECONDS):
                 last = time.monotonic()
-                self.note(f"{done}/{total} images checked")
+                self.note(f"{what}: {done}/{total}")
 
         yield show
 
     @contextlib.contextmanager
-    def showing(self, manifest: Manifest, ledger: Ledger, captions: int) -> Iterator[None]:
+    def showing(self, manifest: Manifest, ledger: Ledger, captions: int, pace: Pace) -> Iterator[None]:
         self._names = list(manifest.fingerprint.space.parameters)
         self._manifest, self._ledger = manifest, ledger
-        self._captions, self._written = captions, 0
-        self._begun = self._last = time.monotonic()
+        self._captions, self._written, self._pace = captions, 0, pace
+        self._last = time.monotonic()
         self.note(f"{captions} captions to write, {ledger.finished} trials finished")
         yield
 
@@ -82,15 +85,12 @@ class PlainView(View):
 
     def caption(self, number: int | None) -> None:
         self._written += 1
+
+    def worked(self) -> None:
         now = time.monotonic()
         if now - self._last >= PLAIN_SECONDS:
             self._last = now
-            line = f"{self._written}/{self._captions} captions"
-            if self._written >= ENOUGH_FOR_A_RATE:
-                rate = self._written / (now - self._begun)
-                left = timedelta(seconds=round(max(0, self._captions - self._written) / rate))
-                line += f", {rate:.1f} a second, {left} to go"
-            self.note(line)
+            self.note(", ".join(filter(None, [f"{self._written}/{self._captions} captions", self._pace.words()])))
 
     def stopped(self, number: int, spared: int) -> None:
         self._captions -= spared

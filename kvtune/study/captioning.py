@@ -13,6 +13,7 @@ from kvtune.models.options import DEFAULT_ENGINE, EngineOptions, ModelOptions
 from kvtune.study.caption_log import CaptionLog, read_captions
 from kvtune.study.deadline import Deadline, TimeIsUp, Waves
 from kvtune.study.manifest import Manifest
+from kvtune.study.pace import Pace
 from kvtune.study.subsets import Image, coco_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from kvtune.captioning.request import Work
     from kvtune.methods import Method
 
+
+OnProgress = Callable[[Pace], None]
 
 Number = int | None
 """A trial's number; None is the baseline."""
@@ -43,7 +46,8 @@ def caption_images(
     on_caption: Callable[[Number], None],
     stopped: Set[Number] = frozenset(),
     waves: Waves | None = None,
-    on_work: "Callable[[Work], None]" = lambda work: None,
+    pace: Pace | None = None,
+    on_work: Callable[[], None] = lambda: None,
 ) -> dict[Number, str]:
     """Caption every image with every method, except what the logs hold already.
 
@@ -65,8 +69,10 @@ def caption_images(
     waves
         How many captions to begin at once, so that they are whole before a deadline; at the deadline itself those in
         flight are lost.
+    pace
+        Is told what is done.
     on_work
-        Called with what the engine has done so far, several times a caption.
+        Called several times a caption.
 
     Returns
     -------
@@ -79,11 +85,15 @@ def caption_images(
         If captioning fails for a reason that is no trial's own: an image, the disk, the device.
     """
 
-    waves = waves or Waves(Deadline())
+    waves, pace = waves or Waves(Deadline()), pace or Pace()
     deadline = waves.deadline
+    active = [number for number in methods if number not in stopped]
+    missing = sum(image_id not in logs[number] for number in active for image_id, _ in images)
+    pace.begin(missing, len(active))
 
     def worked(work: "Work") -> None:
-        on_work(work)
+        pace.work(work)
+        on_work()
         deadline.check()
 
     def run(some: "Mapping[Number, Method | None]") -> None:
@@ -103,6 +113,7 @@ def caption_images(
 
     def keep(caption: Any) -> None:
         logs[caption.tag].append(caption.image_id, caption.text, len(caption.token_ids), caption.finish_reason)
+        pace.caption(len(caption.token_ids))
         on_caption(caption.tag)
         for number in stopped - withdrawn:
             captioner.withdraw(number)
@@ -193,7 +204,7 @@ def caption_settings(
     settings: Mapping[Number, Setting],
     coco: Path | None = None,
     engine: EngineOptions = DEFAULT_ENGINE,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda pace: None,
 ) -> None:
     """Caption these images with every setting as the study's model does, but for the captions that are there already.
 
@@ -204,7 +215,7 @@ def caption_settings(
     coco
         Where the images are; None for where they were.
     on_progress
-        Called with (captions that are there, captions wanted).
+        Called with how far it is, several times a caption.
 
     Raises
     ------
@@ -226,8 +237,9 @@ def caption_files(
     settings: Mapping[Number, Setting],
     method: str,
     prepare: Callable[[], tuple[CaptionWriter, Sequence[Image]]],
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda pace: None,
     known: Collection[int] | None = None,
+    pace: Pace | None = None,
 ) -> None:
     """Caption these images with every setting in one stream, but for the captions that the files hold already.
 
@@ -240,9 +252,11 @@ def caption_files(
     prepare
         Gives the captioner and the images; called only if a caption is missing.
     on_progress
-        Called with (captions that are there, captions wanted).
+        Called with how far it is, several times a caption.
     known
         Images that the files may hold captions of; these images alone if not given.
+    pace
+        Of a longer work of which this is a part.
 
     Raises
     ------
@@ -251,32 +265,34 @@ def caption_files(
     """
     allowed = set(image_ids if known is None else known)
     held = {number: _held(setting, allowed) for number, setting in settings.items()}
-    missing = {number: setting for number, setting in settings.items() if not held[number] >= set(image_ids)}
+    missing = {number: setting for number, setting in settings.items() if not held[number].keys() >= set(image_ids)}
+    pace = pace or Pace()
+    pace.found([held[number][image_id] for number in settings for image_id in image_ids if image_id in held[number]])
     if not missing:
         return
     captioner, images = prepare()  # before a file is made
     with ExitStack() as stack:
         logs = {number: stack.enter_context(closing(CaptionLog(each.file))) for number, each in missing.items()}
-        done = sum(image_id in there for there in held.values() for image_id in image_ids)
-        total = len(settings) * len(image_ids)
-        on_progress(done, total)
-
-        def written(number: Number) -> None:
-            nonlocal done
-            done += 1
-            on_progress(done, total)
-
         methods = {number: _method(method, setting.params) for number, setting in missing.items()}
-        failures = caption_images(captioner, images, methods, logs, written)
+        failures = caption_images(
+            captioner,
+            images,
+            methods,
+            logs,
+            lambda number: None,
+            pace=pace,
+            on_work=lambda: on_progress(pace),
+        )
+        on_progress(pace)
     if failures:
         number, reason = next(iter(failures.items()))
         raise KvtuneError(f"captioning {settings[number].file.stem} failed: {reason}; all other captions are kept")
 
 
-def _held(setting: Setting, allowed: set[int]) -> set[int]:
-    """The images that a setting has captions of."""
-    held = set(read_captions(setting.file))
-    if strange := held - allowed:
+def _held(setting: Setting, allowed: set[int]) -> dict[int, int]:
+    """The images that a setting has captions of, and how many tokens these have."""
+    held = {image_id: line["tokens"] for image_id, line in read_captions(setting.file).items()}
+    if strange := held.keys() - allowed:
         raise KvtuneError(f"{setting.file} has a caption of image {min(strange)}, which is not asked for; remove it")
     return held
 

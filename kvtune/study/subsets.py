@@ -26,13 +26,18 @@ DEMO_IMAGES = 100
 """The demo's default for tune and held-out images alike: enough to see the trade-off, few enough for two CPU cores."""
 
 
-def coco_of(model: str, coco: Path | None) -> Path | None:
-    """The COCO folder that was named; of the demo, where none was, its own scenes; else None."""
+def coco_of(
+    model: str, coco: Path | None, on_scene: Callable[[int, int], None] = lambda done, total: None
+) -> Path | None:
+    """The COCO folder that was named; of the demo, where none was, its own scenes; else None.
+
+    ``on_scene`` is called with (scenes rendered, all scenes) where they are not there yet.
+    """
     if coco is not None or model != DEMO:
         return coco
     from kvtune.demo import demo_coco
 
-    return demo_coco()
+    return demo_coco(on_scene=on_scene)
 
 
 @dataclass

@@ -92,7 +92,7 @@ def test_a_caption_is_paid_for_once(folder: StudyFolder, engine: SimpleNamespace
     assert not folder.validation.exists()
     engine.stop_after = None
     seen: list[tuple[int, int]] = []
-    found = validate(folder, coco, on_progress=lambda done, total: seen.append((done, total)))
+    found = validate(folder, coco, on_progress=lambda pace: seen.append((pace.there, pace.total)))
     assert len(engine.asked) == len(set(engine.asked)) == len(HOLDOUT) * len(found.settings)
     assert seen[0][0] >= 41 and seen[-1][0] == seen[-1][1] == len(engine.asked)
     assert validate(folder, Path("/no such coco")) == found

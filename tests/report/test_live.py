@@ -76,7 +76,8 @@ def test_a_low_terminal_has_no_picture_and_nothing_is_wider_than_the_terminal(tm
 
 def test_images_being_checked():
     used = terminal()
-    with LiveView(used).checking() as show:
+    with LiveView(used).making_ready() as show:
+        show("loading demo", 0, 0)
         for done in range(1, 8):
-            show(done, 7)
-    assert "7/7" in used.file.getvalue() and "images checked" in used.file.getvalue()
+            show("images checked", done, 7)
+    assert "images checked 7/7" in used.file.getvalue()

@@ -136,7 +136,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 @contextlib.contextmanager
 def show(what: str) -> Iterator[Any]:
-    yield lambda done, total: None
+    yield lambda *progress: None
 
 
 def run(table: Any, out: Path, coco: Path | None, models: Any = ("llava-1.5",), **options: Any) -> list[ModelResult]:
@@ -144,7 +144,7 @@ def run(table: Any, out: Path, coco: Path | None, models: Any = ("llava-1.5",), 
     engine = EngineOptions(**{key: options.pop(key) for key in ("device", "lanes") if key in options})
     named = [ModelOptions(name, engine=engine, **of_model) for name in models]
     request = Request(table, named, **{"images": 12, "coco": coco, "out": out} | options)
-    return [found for _, found in reproduce(request, show)]
+    return [found for _, found in reproduce(request, show, show)]
 
 
 def test_every_number_follows_from_the_captions(tmp_path: Path, engine: SimpleNamespace, coco: Path) -> None:
@@ -243,15 +243,15 @@ def test_progress_counts_captions_to_the_last(tmp_path: Path, engine: SimpleName
 
     @contextlib.contextmanager
     def watch(what: str) -> Iterator[Any]:
-        yield lambda done, total: seen.setdefault(what, []).append((done, total))
+        yield lambda pace: seen.setdefault(what, []).append((pace.there, pace.total))
 
     request = Request("table1", list(map(ModelOptions, ["llava-1.5", "minigpt4"])), 3, coco, tmp_path)
     notes: list[str] = []
-    assert [found.model for _, found in reproduce(request, watch, notes.append)] == ["llava-1.5", "minigpt4"]
-    assert list(seen) == ["images checked", "llava-1.5 (1 of 2), captions", "minigpt4 (2 of 2), captions"]
-    for what in list(seen)[1:]:
+    assert [found.model for _, found in reproduce(request, show, watch, notes.append)] == ["llava-1.5", "minigpt4"]
+    assert list(seen) == ["llava-1.5 (1 of 2), captions", "minigpt4 (2 of 2), captions"]
+    for what in seen:
         done = [each for each, _ in seen[what]]
-        assert done == sorted(done) and (done[0], done[-1]) == (0, 3 * 13) and {t for _, t in seen[what]} == {3 * 13}
+        assert done == sorted(done) and done[-1] == 3 * 13 and {t for _, t in seen[what]} == {3 * 13}
     assert notes == [f"{name}: captions are kept in {tmp_path / name}" for name in ("llava-1.5", "minigpt4")]
 
 

@@ -33,10 +33,11 @@ def test_a_number_needs_a_unit(text: str) -> None:
 
 
 def test_the_cost_in_words() -> None:
-    assert cost(25_450, 96.4, 10, True) == (
+    assert cost(25_450, 96.4, 2545, True) == (
         "at most 25,450 captions, 2.5 million tokens, 0:42:25 to go; racing spares a part"
     )
-    assert cost(300, 70.0, 4, False) == "300 captions, 21,000 tokens, 0:01:15 to go"
+    assert cost(300, 70.0, 75, False) == "300 captions, 21,000 tokens, 0:01:15 to go"
+    assert cost(300, 70.0, None, False) == "300 captions, 21,000 tokens to go"
 
 
 class Notes(View):

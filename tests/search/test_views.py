@@ -24,14 +24,14 @@ def shown(used: Console) -> str:
 
 def test_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "PLAIN_SECONDS", 0.0)
-    monkeypatch.setattr(view, "ENOUGH_FOR_A_RATE", 4)
     folder, manifest = new_study(tmp_path / "s", images=5)
     used = console(width=40)
     run_search(folder, manifest, 3, view=PlainView(used))
     lines = shown(used).splitlines()
     assert lines[0] == "20 captions to write, 0 trials finished"
-    assert "3/20 captions" in lines
-    assert any(line.startswith("20/20 captions, ") and line.endswith("0:00:00 to go") for line in lines)
+    assert any(
+        line.startswith("20/20 captions, ") and line.endswith(" tokens a second, 0:00:00 to go") for line in lines
+    )
     baseline = summarize(folder).baseline
     assert baseline is not None
     assert f"baseline: CHAIR_S {baseline.rate('chair_s'):.1f}, F1 {baseline.rate('f1'):.1f}" in lines
@@ -50,10 +50,11 @@ def test_the_rest_of_a_search_is_what_remains_to_be_written(tmp_path: Path) -> N
 
 def test_images_being_checked() -> None:
     used = console()
-    with PlainView(used).checking() as show:
+    with PlainView(used).making_ready() as show:
+        show("loading demo", 0, 0)
         for done in range(1, 8):
-            show(done, 7)
-    assert "7/7 images checked" in shown(used)
+            show("images checked", done, 7)
+    assert shown(used) == "images checked: 7/7\n"
 
 
 def test_no_view_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

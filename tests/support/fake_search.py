@@ -101,13 +101,18 @@ class FakeCaptioner:
 
     def run(self, requests: Iterable[Any], on_work: Callable[[Any], None] = lambda work: None) -> Iterator[Any]:
         waiting: list[Any] = []
+        work = SimpleNamespace(prompts=0, tokens=0, in_flight=0)
         for request in requests:
             self.asked.append((request.tag, request.image_id))
             waiting.append(request)
             if len(waiting) == self.in_flight:
                 yield from self.finish(waiting)
                 waiting = []
+                work.tokens += self.in_flight
+                on_work(work)
         yield from self.finish(waiting)
+        work.tokens += len(waiting)
+        on_work(work)
 
     def finish(self, batch: list[Any]) -> Iterator[Any]:
         self.batches.append({request.tag for request in batch})

@@ -1,5 +1,6 @@
 """An engine whose captions take time by a clock of its own, as decoding side by side does; and that clock."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -54,13 +55,6 @@ class Machine:
         return max(1, round(self.mean * (1 + self.spread * (2 * luck - 1))))
 
 
-@dataclass
-class _Row:
-    request: Any
-    length: int
-    written: int = 0
-
-
 class TimedCaptioner:
     """Captions many requests side by side; a request starts as soon as there is room.
 
@@ -81,43 +75,52 @@ class TimedCaptioner:
     def run(self, requests: Iterable[Any], on_work: Callable[[Any], None] = lambda work: None) -> Iterator[Any]:
         source = iter(requests)
         work = SimpleNamespace(prompts=0, tokens=0, in_flight=0)
-        running: list[_Row] = []
+        step = gone = 0
+        ends: dict[int, list[tuple[int, Any]]] = {}  # the step that is a caption's last: when it began, and the request
+        running: Counter[int] = Counter()  # captions of each image
         while True:
-            running = [row for row in running if row.request.tag not in self.withdrawn]
-            work.in_flight = sum(row.written for row in running)
-            new = list(islice(source, self.machine.rows - len(running)))
-            there = {row.request.image_id for row in running}
-            images = {request.image_id for request in new} - there
-            for begin in range(0, len(images), PROMPTS_TOGETHER):
-                together = min(PROMPTS_TOGETHER, len(images) - begin)
+            if len(self.withdrawn) > gone:
+                gone = len(self.withdrawn)
+                for end, rows in ends.items():
+                    for begun, request in rows:
+                        if request.tag in self.withdrawn:
+                            work.in_flight -= step - begun
+                            running[request.image_id] -= 1
+                    ends[end] = [row for row in rows if row[1].tag not in self.withdrawn]
+            new = list(islice(source, self.machine.rows - running.total()))
+            images = len({request.image_id for request in new} - {image for image, rows in running.items() if rows})
+            for begin in range(0, images, PROMPTS_TOGETHER):
+                together = min(PROMPTS_TOGETHER, images - begin)
                 self._pass(together * self.machine.prompt)
                 work.prompts += together
                 on_work(work)
-            self.asked += [(request.tag, request.image_id) for request in new]
-            running += [_Row(request, self.machine.tokens(request)) for request in new]
-            if not running:
+            for request in new:
+                self.asked.append((request.tag, request.image_id))
+                ends.setdefault(step + self.machine.tokens(request), []).append((step, request))
+                running[request.image_id] += 1
+            rows = running.total()
+            if not rows:
                 return
-            images = {row.request.image_id for row in running}
-            self._pass(self.machine.step + self.machine.row * len(running) + self.machine.image * len(images))
-            for row in running:
-                row.written += 1
-            ended = [row for row in running if row.written == row.length]
-            running = [row for row in running if row.written < row.length]
-            work.tokens += len(running) + len(ended)
-            work.in_flight = sum(row.written for row in running)
-            for row in ended:
-                if row.request.tag not in self.withdrawn:
-                    yield self._caption(row)
+            images = sum(count > 0 for count in running.values())
+            self._pass(self.machine.step + self.machine.row * rows + self.machine.image * images)
+            step += 1
+            work.tokens += rows
+            work.in_flight += rows
+            for begun, request in ends.pop(step, []):
+                running[request.image_id] -= 1
+                work.in_flight -= step - begun
+                if request.tag not in self.withdrawn:
+                    yield self._caption(request, step - begun)
             on_work(work)
 
     def _pass(self, seconds: float) -> None:
         self.clock.now += seconds * self.machine.load(self.clock.now)
 
-    def _caption(self, row: _Row) -> Any:
+    def _caption(self, request: Any, tokens: int) -> Any:
         return SimpleNamespace(
-            image_id=row.request.image_id,
-            text=caption_text(row.request.image_id, row.request.method, shared_luck=True),
-            token_ids=tuple(range(row.length)),
+            image_id=request.image_id,
+            text=caption_text(request.image_id, request.method, shared_luck=True),
+            token_ids=tuple(range(tokens)),
             finish_reason="eos",
-            tag=row.request.tag,
+            tag=request.tag,
         )

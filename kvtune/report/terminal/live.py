@@ -1,20 +1,21 @@
 """What one sees of a search on a terminal while it runs: progress, the trade-off so far, the front, what came last."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
+from kvtune.report.terminal.pace_bar import PaceBar, counted
 from kvtune.report.terminal.scatter import scatter
 from kvtune.report.terminal.trials import trials_table
-from kvtune.search.view import PlainView, View
+from kvtune.search.view import PlainView, Stage, View
 from kvtune.study.manifest import Manifest
+from kvtune.study.pace import Pace
 from kvtune.study.trials import Ledger, Trial
 
 FRONT_ROWS = 12
@@ -36,30 +37,17 @@ class LiveView(View):
         self._console = console
 
     @contextlib.contextmanager
-    def checking(self) -> Iterator[Callable[[int, int], None]]:
-        columns = (TextColumn("images checked"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task("", total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+    def making_ready(self) -> Iterator[Stage]:
+        with self._console.status("making ready") as status:
+            yield lambda what, done, total: status.update(counted(what, done, total))
 
     @contextlib.contextmanager
-    def showing(self, manifest: Manifest, ledger: Ledger, captions: int) -> Iterator[None]:
+    def showing(self, manifest: Manifest, ledger: Ledger, captions: int, pace: Pace) -> Iterator[None]:
         self._manifest, self._ledger = manifest, ledger
         self._images = len(manifest.tune.image_ids)
         self._in_work: dict[int | None, int] = {}
-        self._progress = Progress(
-            TextColumn("captions"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("elapsed"),
-            TimeElapsedColumn(),
-            TextColumn("to go"),
-            TimeRemainingColumn(),
-            console=self._console,
-            speed_estimate_period=120,
-        )
-        self._total = captions
-        self._task = self._progress.add_task("captions", total=captions)
+        self._bar = PaceBar("captions", pace)
+        self._bar.total = captions
         self._results: RenderableType = ""
         self._judged()
         with Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True):
@@ -73,12 +61,11 @@ class LiveView(View):
 
     def caption(self, number: int | None) -> None:
         self._in_work[number] += 1
-        self._progress.advance(self._task)
+        self._bar.done += 1
 
     def stopped(self, number: int, spared: int) -> None:
         self._in_work.pop(number, None)
-        self._total -= spared
-        self._progress.update(self._task, total=self._total)
+        self._bar.total -= spared
 
     def ended(self, trial: Trial) -> None:
         self._in_work.pop(trial.number, None)
@@ -125,7 +112,7 @@ class LiveView(View):
         raced = sum(trial.state == "raced" for trial in self._ledger.trials)
         done = f"trials finished: {self._ledger.finished}" + (f", {raced} of them raced out" if raced else "")
         done += f"   in work: {at_work}" if at_work else ""
-        return Group(Text(title), self._progress, Text(done), self._results)
+        return Group(Text(title), self._bar, Text(done), self._results)
 
 
 def view_for(console: Console) -> View:
