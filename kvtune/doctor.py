@@ -1,7 +1,6 @@
 """Is this machine ready? Each check says what it found, and what to do where that is not enough."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -13,6 +12,8 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+
+from kvtune.host_memory import host_memory
 
 _DEMO_MEMORY = 2 * 2**30
 
@@ -150,17 +151,11 @@ def _torch() -> Iterator[Check]:
 
 def _memory() -> Check:
     try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(lines["MemAvailable"].split()[0]) * 1024
-    except (ValueError, OSError, AttributeError, KeyError):
+        memory = host_memory()
+    except (OSError, ValueError):
         return Check("memory", "info", "this system does not say how much is free")
-    limit = Path("/sys/fs/cgroup/memory.max")  # a container's own limit
-    if limit.is_file() and (value := limit.read_text().strip()).isdigit():
-        used = int(limit.with_name("memory.current").read_text())
-        total, free = min(total, int(value)), min(free, int(value) - used)
-    found = f"{_gib(free)} of {_gib(total)} free"
-    if free < _DEMO_MEMORY:
+    found = f"{_gib(memory.free)} of {_gib(memory.total)} free"
+    if memory.free < _DEMO_MEMORY:
         cure = f"close other programs: a search on the demo needs about {_gib(_DEMO_MEMORY)}"
         return Check("memory", "warning", found, cure)
     return Check("memory", "ok", found)

@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "kvtune"
 
 FLOORS = (
-    ("errors", "files", "schema", "text", "console"),
+    ("errors", "files", "schema", "text", "console", "host_memory"),
     ("hf",),
     ("methods",),
     ("spaces",),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from kvtune.host_memory import host_memory
 from kvtune.models import VisionLanguageModel
 from kvtune.models.options import Lanes
 
@@ -168,12 +167,8 @@ def free_memory(device: torch.device) -> int:
 
 
 def free_host_memory() -> int:
-    """Bytes of host memory that may still be allocated; what only caches files counts as free where that is known."""
-    try:
-        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-        return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of host memory that may still be allocated."""
+    return host_memory().free
 
 
 def step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int:
