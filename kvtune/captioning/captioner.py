@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from kvtune.captioning.decoding import Decoding, on_device
+from kvtune.captioning.depths import Depths
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.image_keys import ImageKeys
@@ -21,6 +22,7 @@ from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prompts import Prompts, check_window
 from kvtune.captioning.request import Caption, CaptionRequest, Work
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
 from kvtune.models.misfit import is_out_of_memory
@@ -78,6 +80,7 @@ class Captioner:
         """The grid of the latest run, with its graphs: the next run is often of its size, as rounds of a search are."""
         self._keys = ImageKeys()
         self._decoder = decoder_of(vlm)
+        self._depths = Depths(vlm, self._keys.content)
         self._prompts = Prompts(vlm, prompt)
 
     def changed(self, **settings: Any) -> Captioner:
@@ -199,14 +202,19 @@ class Captioner:
             )
         else:
             decoding = GroupDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan)
+        decoding.depth_of = self._depths.of
         for key, request in waiting:
             decoding.add(key, request)
         return decoding
 
+    def check(self, method: Method) -> None:
+        """Raise RequestError if a method cannot serve the model."""
+        method.check_model(self._decoder)
+
     def _key(self, request: CaptionRequest) -> Hashable:
         """What requests that can share a prefix have in common; refuses a method that does not fit the model."""
         if request.method is not None:
-            request.method.check_model(self._decoder)
+            self.check(request.method)
         return self._keys.content(request.image)
 
     def prompts_of(self, requests: Sequence[CaptionRequest]) -> list[Prompt]:

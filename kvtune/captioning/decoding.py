@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,19 +16,23 @@ from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.greedy import NO_TOKEN
 from kvtune.captioning.host_copy import HostCopy, Unread
 from kvtune.captioning.prefill import prefill
+from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.request import Caption, CaptionRequest, Work, cut
 from kvtune.captioning.scheduler import Placement
 from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
 from kvtune.methods import Method
-from kvtune.methods.facts import Fact, PromptFacts
+from kvtune.methods.facts import AnyFact, Depth, PromptFacts
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
 
 IDLE = 1 / 3
 """Share of the rows that must be idle at the end of a run before what is left moves to a smaller step."""
 
+
+DepthOf = Callable[[CaptionRequest, str, PromptFacts], Tensor]
+"""How far away what the visual tokens of a request's prompt see is, by a source of depth."""
 
 PromptsOf = Callable[[Sequence[CaptionRequest]], list[Prompt]]
 """What the decoder takes for the images of some requests."""
@@ -104,8 +109,9 @@ class Decoding(ABC):
         self.requests: dict[int, CaptionRequest] = {}
         self.work = Work()
         self.on_prompts: Callable[[], None] = lambda: None
-        self.facts: set[Fact] = set()
+        self.facts: set[AnyFact] = set()
         """What methods want to know of prompts."""
+        self.depth_of: DepthOf | None = None
         self._stops = vlm.family.stop_sequences(vlm)
         self._ends = np.array(vlm.eos_token_ids + [stop[-1] for stop in self._stops], dtype=int)
         self._written = np.zeros((rows, max_new_tokens), dtype=int)
@@ -199,11 +205,22 @@ class Decoding(ABC):
             if begun:
                 done += self._take(*(np.array(column) for column in zip(*begun, strict=True)))
 
+    def _prefixes(self, requests: Sequence[CaptionRequest], prompts: Sequence[Prompt]) -> Iterator[Prefix]:
+        """The prompts of some requests, run, with all that methods want to know of them."""
+        depths = [fact for fact in self.facts if isinstance(fact, Depth)]
+        for request, prefix in zip(requests, prefill(self.vlm, prompts, self.facts), strict=True):
+            if depths and self.depth_of is not None:
+                known = prefix.end.facts
+                found: dict[AnyFact, Any] = {fact: self.depth_of(request, fact.source, known) for fact in depths}
+                known = dataclasses.replace(known, noted={**known.noted, **found})
+                prefix = dataclasses.replace(prefix, end=dataclasses.replace(prefix.end, facts=known))
+            yield prefix
+
     def _learn(self, starts: Sequence[Placement[CaptionRequest]]) -> None:
         """Run a prompt again where a method wants to know what nobody had asked for when the image came."""
         for placement in starts:
             if not _facts(placement.request.method) <= self.grid.known(placement.image).noted.keys():
-                (again,) = prefill(self.vlm, self.prompts_of([placement.request]), tuple(self.facts))
+                (again,) = self._prefixes([placement.request], self.prompts_of([placement.request]))
                 self.grid.learn(placement.image, again.end.facts)
 
     def _read(self, done: list[Caption], late: int) -> None:
@@ -241,7 +258,7 @@ class Decoding(ABC):
         return captions
 
 
-def _facts(method: Method | None) -> set[Fact]:
+def _facts(method: Method | None) -> set[AnyFact]:
     """What a method wants to know of a prompt."""
     return {fact for part in method.parts for fact in part.facts} if method else set()
 

@@ -94,7 +94,8 @@ class GridStep:
             index = torch.from_numpy(rows)
             classes = grid.classes[:, torch.from_numpy(rows // grid.lanes), : grid.prefix_width]
             read = torch.from_numpy(grid.read[rows])
-            seen = Seen(0, index, classes, read, self._to_come[index], index, 1.0)
+            lies = slice(span.first, span.last) if whole else None
+            seen = Seen(0, index, classes, read, self._to_come[index], index, 1.0, lies)
             acting.append(Acting(states, seen, None if whole else index - span.first))
         return acting
 

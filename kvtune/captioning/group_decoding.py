@@ -10,7 +10,6 @@ import torch
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.memory import PREFILL_BATCH, GridPlan
-from kvtune.captioning.prefill import prefill
 from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.captioning.scheduler import Placement, Scheduler, packing
 from kvtune.models import VisionLanguageModel
@@ -75,7 +74,7 @@ class GroupDecoding(Decoding):
         for begin in range(0, len(images), PREFILL_BATCH):
             batch = images[begin : begin + PREFILL_BATCH]
             requests = [request_of[copies[0]] for copies in batch]
-            prefixes = prefill(self.vlm, self.prompts_of(requests), tuple(self.facts))
+            prefixes = self._prefixes(requests, self.prompts_of(requests))
             for copies, prefix in zip(batch, prefixes, strict=True):
                 for group in copies:
                     self.grid.load(group, prefix)

@@ -16,7 +16,6 @@ from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import USUAL_TOKENS, PagedPlan
 from kvtune.captioning.pages import pages_for
-from kvtune.captioning.prefill import prefill
 from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.captioning.scheduler import Placement
 from kvtune.errors import KvtuneError
@@ -93,7 +92,8 @@ class PagedDecoding(Decoding):
             batch = [image for image in batch if fits[image]]
             if batch:
                 prompts = [prompt for prompt, fit in zip(prompts, fits.values(), strict=True) if fit]
-                for image, prefix in zip(batch, prefill(self.vlm, prompts, tuple(self.facts)), strict=True):
+                requests = [request_of[image] for image in batch]
+                for image, prefix in zip(batch, self._prefixes(requests, prompts), strict=True):
                     self.grid.load(image, prefix)
                 self._ran_prompts(len(batch))
         fitting = [placement for placement in starts if placement.image not in refused]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,12 +16,12 @@ from kvtune.captioning.step import ATTENTION
 from kvtune.errors import RequestError
 from kvtune.hf import CACHE, attention_implementation
 from kvtune.methods.decoder import Decoder
-from kvtune.methods.facts import Fact, PromptFacts, watched
+from kvtune.methods.facts import AnyFact, PromptFacts, watched
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt, put_together
 
 
-def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts: Sequence[Fact] = ()) -> Iterator[Prefix]:
+def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts: Collection[AnyFact] = ()) -> Iterator[Prefix]:
     """Prefixes of ``prompts``, computed in batches and handed out one at a time, for each is a copy.
 
     Parameters
@@ -37,7 +37,9 @@ def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts: Sequence
             begin = end
 
 
-def _prefill_together(vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts: Sequence[Fact]) -> Iterator[Prefix]:
+def _prefill_together(
+    vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts: Collection[AnyFact]
+) -> Iterator[Prefix]:
     cache: Any = DynamicCache(config=vlm.decoder.config)
     outputs: list[Tensor] = []
     decoder = decoder_of(vlm)
@@ -64,7 +66,7 @@ def _prefill_together(vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts
 def decoder_of(vlm: VisionLanguageModel) -> Decoder:
     """What methods may know of a model."""
     heads = vlm.decoder.config.num_attention_heads
-    return Decoder(vlm.n_layers, heads, vlm.decoder, vlm.hf_model.get_output_embeddings())
+    return Decoder(vlm.n_layers, heads, vlm.decoder, vlm.hf_model.get_output_embeddings(), vlm.has_places)
 
 
 def _check_layers(vlm: VisionLanguageModel, prompts: Sequence[Prompt], cache: Any, outputs: Sequence[Tensor]) -> None:

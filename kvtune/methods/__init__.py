@@ -2,6 +2,7 @@
 
 from kvtune.methods.ad_hh import ADHH
 from kvtune.methods.clvs import CLVS
+from kvtune.methods.dscr import DSCR
 from kvtune.methods.kvsmooth import KVSmooth
 from kvtune.methods.method import Method, Published, method_names
 from kvtune.methods.middle_layers import MiddleLayers
@@ -14,6 +15,7 @@ from kvtune.methods.var import VAR
 __all__ = [
     "ADHH",
     "CLVS",
+    "DSCR",
     "PAI",
     "SPARC",
     "VAF",

@@ -23,7 +23,7 @@ from transformers.generation import GenerationMixin
 from kvtune.errors import RequestError
 from kvtune.hf import CACHE, CACHE_NAMES, attention_implementation, given_cache, image_token_id, text_decoder
 from kvtune.methods.decoder import Decoder
-from kvtune.methods.facts import PromptFacts, watched
+from kvtune.methods.facts import Depth, PromptFacts, watched
 from kvtune.methods.followed_cache import Followed, check_cache, follow, newest
 from kvtune.methods.lerp import lerp_
 from kvtune.methods.row_attention import ATTENTION, BatchMethods, Step, acts_on_prompt
@@ -88,7 +88,11 @@ class _Session:
         observer: Observer | None = None,
     ) -> None:
         config = decoder.config
-        self.decoder = Decoder(len(decoder.layers), config.num_attention_heads, decoder, model.get_output_embeddings())
+        known = getattr(model, "kvtune_vlm", lambda: None)()
+        self.vlm: Any = known
+        """What was loaded with the model, which knows where in the picture visual tokens are; None if nobody has it."""
+        head, has_places = model.get_output_embeddings(), known is not None and known.has_places
+        self.decoder = Decoder(len(decoder.layers), config.num_attention_heads, decoder, head, has_places)
         self.model, self.method, self.observer = model, method, observer
         self.prompt_length: int | None = None
         """Tokens of the prompt while ``generate`` runs; None in a loop of the user's own."""
@@ -97,6 +101,8 @@ class _Session:
         """Whether a prompt is run for what methods must know of it, before it is run as they have it."""
         self._ids: Tensor | None = None
         """Ids of the prompt's tokens, [rows, tokens], as ``generate`` or the model was given them."""
+        self._inputs: dict[str, Any] = {}
+        """All that it was given with them."""
 
     def watch(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """``generate``, with the length of its prompt noted, so that chunks of it are told from generated tokens."""
@@ -105,7 +111,8 @@ class _Session:
         def watched(*arguments: Any, **keywords: Any) -> Any:
             outer, self.prompt_length = self.prompt_length, _prompt_length(*arguments, **keywords)
             outer_ids, ids = self._ids, _token_ids(*arguments, **keywords)
-            self._ids = ids if ids is not None else outer_ids
+            if ids is not None:
+                self._ids, self._inputs = ids, {**keywords, "input_ids": ids}
             try:
                 return generate(*arguments, **keywords)
             finally:
@@ -118,7 +125,7 @@ class _Session:
         if self.prompt_length is None:
             ids = _token_ids(*arguments, **keywords)
             if ids is not None and ids.shape[1] > 1:
-                self._ids = ids
+                self._ids, self._inputs = ids, {**keywords, "input_ids": ids}
 
     @torch.compiler.disable
     def before(self, decoder: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -281,8 +288,17 @@ class _Session:
             for row, own in enumerate(noted):
                 for fact, seen in found.items():
                     own[fact] = fact.of_row(self.decoder, seen, row, begins[row], visual[row])
+        if any(isinstance(fact, Depth) for fact in wanted):
+            raise RequestError(
+                "generate() has no picture to take depth from: use kvtune.captioning.Captioner, or depth none"
+            )
+        places = self.vlm.places(self._inputs) if self.vlm is not None and self._inputs else None
         nothing = visual.new_zeros(self.decoder.n_layers, 0, 0)
-        return [PromptFacts(one, None, nothing, own) for one, own in zip(visual, noted, strict=True)]
+        beams = len(visual) // max(1, len(places or ()))
+        return [
+            PromptFacts(one, places[row // beams].to(one.device) if places else None, nothing, own)
+            for row, (one, own) in enumerate(zip(visual, noted, strict=True))
+        ]
 
     def _first_acting(self, batch: BatchMethods, rows: int, past: int, new: int) -> np.ndarray | None:
         """For each row the first of a pass's tokens on which its method acts; None if there is none."""

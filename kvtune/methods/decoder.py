@@ -14,3 +14,5 @@ class Decoder:
     n_heads: int
     module: Any
     head: Any
+    has_places: bool = False
+    """Whether it is known where in the picture the model's visual tokens are."""

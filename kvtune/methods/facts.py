@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,22 @@ class Fact(ABC):
 
 
 @dataclasses.dataclass(frozen=True)
+class Depth:
+    """How far away what each visual token sees is, [visual tokens], 0 to 1 of the picture; NaN for one without a place.
+
+    Attributes
+    ----------
+    source
+        Where it comes from: see :func:`kvtune.models.depth.depth_maps`.
+    """
+
+    source: str
+
+
+AnyFact = Fact | Depth
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptFacts:
     """What is known of one prompt.
 
@@ -58,19 +74,19 @@ class PromptFacts:
     outputs
         [layers, heads, head_dim]: the last token's attention output, before the projection.
     noted
-        What was asked of the prompt's forward pass.
+        What was asked of the picture and of the prompt's forward pass.
     """
 
     visual: Tensor
     places: Tensor | None
     outputs: Tensor
-    noted: Mapping[Fact, Any] = dataclasses.field(default_factory=dict)
+    noted: Mapping[AnyFact, Any] = dataclasses.field(default_factory=dict)
 
 
 @contextmanager
-def watched(facts: Sequence[Fact], decoder: Decoder) -> Iterator[Mapping[Fact, list[Tensor]]]:
+def watched(facts: Iterable[AnyFact], decoder: Decoder) -> Iterator[Mapping[Fact, list[Tensor]]]:
     """Note the facts of forward passes within the block."""
-    noted: dict[Fact, list[Tensor]] = {fact: [] for fact in facts}
+    noted: dict[Fact, list[Tensor]] = {fact: [] for fact in facts if isinstance(fact, Fact)}
     with ExitStack() as undo:
         for fact, found in noted.items():
             for hook in fact.watch(decoder, found):

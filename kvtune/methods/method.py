@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from kvtune.methods.decoder import Decoder
-    from kvtune.methods.facts import Fact
+    from kvtune.methods.facts import AnyFact
 from kvtune.methods.row_state import RowState
 
 _REGISTRY: dict[str, type[Method]] = {}
@@ -141,7 +141,7 @@ class Method(ABC):
         return (self,)
 
     @property
-    def facts(self) -> tuple[Fact, ...]:
+    def facts(self) -> tuple[AnyFact, ...]:
         """What it must know of a prompt's forward pass."""
         return ()
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvtune.methods.decoder import Decoder
-    from kvtune.methods.facts import Fact, PromptFacts
+    from kvtune.methods.facts import AnyFact, PromptFacts
     from kvtune.methods.parameters import Parameter
     from kvtune.methods.seen import Seen
 
@@ -36,7 +36,7 @@ class ActingMethod(Protocol):
     def parts(self) -> tuple[ActingMethod, ...]: ...
 
     @property
-    def facts(self) -> tuple[Fact, ...]: ...
+    def facts(self) -> tuple[AnyFact, ...]: ...
 
     @classmethod
     def declared(cls) -> Mapping[str, Parameter]: ...

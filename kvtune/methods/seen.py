@@ -26,6 +26,8 @@ class Seen:
         [n]: prompt tokens that the row sees at prompt positions; those that it runs itself begin what is after.
     to_come
         [n]: prompt tokens that come after the newest; 0 for the last one, -1 for a token that was generated.
+    span
+        The rows, where they lie side by side and the host knows it; None elsewhere.
     query
         [n, heads, head_dim], turned by its position, not scaled.
     scaling
@@ -39,6 +41,7 @@ class Seen:
     to_come: Tensor
     query: Tensor
     scaling: float
+    span: slice | None = None
 
     @property
     def prompt(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -72,6 +73,11 @@ class Family(ABC):
     ) -> list[Tensor] | None:
         """Where in the picture each row's visual tokens are, as in :class:`VisualTokens`; None if it is not known."""
         return None
+
+    @property
+    def has_places(self) -> bool:
+        """Whether :meth:`places` knows anything."""
+        return type(self).places is not Family.places
 
     def seen(self, vlm: VisionLanguageModel, image: Image.Image) -> Image.Image:
         """The part of an image that the model sees, stretched or not: the picture that :meth:`places` are in."""
@@ -152,6 +158,22 @@ class VisionLanguageModel:
     model_id: str
     revision: str | None
     quantization: str | None = None
+
+    def __post_init__(self) -> None:
+        self.hf_model.kvtune_vlm = weakref.ref(self)  # so that a method attached to the model finds what it knows
+
+    @property
+    def has_places(self) -> bool:
+        """Whether it is known where in the picture visual tokens are."""
+        return self.family.has_places
+
+    def places(self, inputs: dict[str, Tensor]) -> list[Tensor] | None:
+        """Where the visual tokens of inputs for ``generate()`` are; None where that takes the images to tell."""
+        try:
+            places = self.family.places(self, inputs, ())
+        except (KeyError, IndexError):
+            return None
+        return places if places is not None and len(places) == len(inputs["input_ids"]) else None
 
     @property
     def tokenizer(self) -> Any:

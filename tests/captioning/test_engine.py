@@ -20,7 +20,7 @@ from kvtune.captioning.memory import predict
 from kvtune.captioning.paged_decoding import PagedDecoding
 from kvtune.captioning.paged_plan import plan_pages
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.methods import ADHH, CLVS, PAI, SPARC, VAF, VAR, MiddleLayers, Stack
+from kvtune.methods import ADHH, CLVS, DSCR, PAI, SPARC, VAF, VAR, MiddleLayers, Stack
 from kvtune.methods.kvsmooth import KVSmoothRows
 
 IMAGES = random_images(5)
@@ -39,6 +39,7 @@ METHODS = [
     ADHH(((0, 1), (2, 3), (2, 0)), 0.3),
     VAR(1.5, 0.9, 0.3),
     CLVS(0.5, 0.6, 0.9),
+    DSCR(0.6, 0.2, 0.6, 0.8, 0, 3, target="kv"),
     Stack.of(VAF(1.3, 0.8, 1, 3), CLVS(0.3, 0.8, 0.0)),
     Stack.of(KVSmooth(0.6, 5, 0.4, 0, 3, target="attention_output"), PAI(0.5, 0, 3)),
     Stack.of(PAI(0.5, 0, 3), SPARC(1.4, 0.5, 0.1, 1), KVSmooth(0.9, 15, 0.2, 1, 3)),
@@ -121,7 +122,7 @@ def test_requests_are_pulled_only_as_there_is_room():
 
 
 def test_images_of_equal_content_share_a_prefill(monkeypatch, tmp_path):
-    from kvtune.captioning import group_decoding as module
+    from kvtune.captioning import decoding as module
 
     calls = []
     original = module.prefill

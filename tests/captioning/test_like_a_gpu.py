@@ -16,7 +16,7 @@ from small_vlms import random_images, reference_tokens, small_vlm
 from test_engine import METHODS, check, requests_of, vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, paged_decoding, paged_grid
+from kvtune.captioning import Captioner, CaptionRequest, decoding, paged_grid
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import plan_pages
@@ -147,14 +147,18 @@ def test_rows_without_a_method_pay_for_none(monkeypatch):
 def test_every_image_is_prefilled_once_for_all_its_captions(monkeypatch):
     like_a_gpu(monkeypatch)
     calls = []
-    original = paged_decoding.prefill
+    original = decoding.prefill
     monkeypatch.setattr(
-        paged_decoding,
+        decoding,
         "prefill",
         lambda vlm, prompts, *rest: calls.append(len(prompts)) or original(vlm, prompts, *rest),
     )
-    requests = [CaptionRequest(n, IMAGES[n // 8], METHODS[n % 6], n, 5 + n % 7) for n in range(24)]
-    assert len(list(Captioner(ENDLESS, max_new_tokens=20, lanes=5).run(requests))) == 24
+    requests = [
+        CaptionRequest(n, image, method, (n, m), 5 + m % 7)
+        for n, image in enumerate(IMAGES)
+        for m, method in enumerate(METHODS)
+    ]
+    assert len(list(Captioner(ENDLESS, max_new_tokens=20, lanes=5).run(requests))) == 3 * len(METHODS)
     assert sum(calls) == 3
 
 

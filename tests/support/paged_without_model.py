@@ -111,9 +111,9 @@ def scripted(patch, plan: PagedPlan, lengths_of_prompts, max_new_tokens: int) ->
     patch.setattr(paged_decoding, "PagedGrid", ScriptedGrid)
     patch.setattr(decoding, "attention_implementation", lambda *given: contextlib.nullcontext())
     patch.setattr(
-        paged_decoding,
+        decoding,
         "prefill",
-        lambda vlm, prompts, methods: iter(prompts),
+        lambda vlm, prompts, facts: iter(prompts),
     )
     vlm = SimpleNamespace(
         device=torch.device("cpu"),

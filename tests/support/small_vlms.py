@@ -1,5 +1,7 @@
 """Small random models wrapped as kvtune holds them, with prompts whose length depends on the image."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from PIL import Image
@@ -34,6 +36,7 @@ class _Tokenizer:
 
 class _Processor:
     tokenizer = _Tokenizer()
+    image_processor = SimpleNamespace(do_center_crop=False)
 
 
 def small_vlm(hf_model=None, family=None, eos=(2, 9, 14, 31, 40)) -> VisionLanguageModel:

@@ -1,0 +1,53 @@
+"""Depth of what visual tokens see, kept for each image and paid for once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kvtune.captioning.image_keys import open_image
+from kvtune.captioning.request import CaptionRequest
+from kvtune.errors import RequestError
+from kvtune.methods.facts import PromptFacts
+from kvtune.models import VisionLanguageModel
+from kvtune.models.depth import DepthMap, depth_maps, depth_of_places
+
+
+class Depths:
+    """Depth from any sources, of a model's visual tokens.
+
+    Parameters
+    ----------
+    content
+        What tells images apart.
+    """
+
+    def __init__(self, vlm: VisionLanguageModel, content: Callable[[Image.Image | Path], str]) -> None:
+        self.vlm, self._content = vlm, content
+        self._sources: dict[str, DepthMap] = {}
+        self._kept: dict[tuple[str, str], np.ndarray] = {}
+
+    def of(self, request: CaptionRequest, source: str, known: PromptFacts) -> Tensor:
+        """How far away what each visual token of a request's prompt sees is, [visual tokens], 0 to 1.
+
+        Raises
+        ------
+        RequestError
+            If there is no depth of this image, or its visual tokens have no places.
+        """
+        key = source, self._content(request.image)
+        if key not in self._kept:
+            if known.places is None:
+                raise RequestError(f"depth is asked of visual tokens, and those of {self.vlm.name} have no places")
+            if source not in self._sources:
+                self._sources[source] = depth_maps(source, self.vlm.device)
+            path = request.image if isinstance(request.image, Path) else None
+            whole = self._sources[source](open_image(request.image), path)
+            seen = self.vlm.family.seen(self.vlm, Image.fromarray(whole.astype(np.float32), mode="F"))
+            self._kept[key] = depth_of_places(np.asarray(seen), known.places.double().cpu().numpy())
+        return torch.from_numpy(self._kept[key]).to(self.vlm.device)
