@@ -7,10 +7,10 @@ import typer
 
 from kvtune.cli.commands import Command, group
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import Device, Dtype, Json, LoadIn4Bit, LoadIn8Bit, ModelName, Revision, value
+from kvtune.cli.options import Device, Dtype, Json, LoadIn4Bit, LoadIn8Bit, ModelName, Revision, flag, value
 
 if TYPE_CHECKING:
-    from kvtune.models.check import ModelCheck
+    from kvtune.captioning.model_check import ModelCheck
 
 app = group(invoke_without_command=True)
 
@@ -40,9 +40,16 @@ def models(context: typer.Context, json: Json = False) -> None:
 def check(
     name: ModelName,
     image: Annotated[
-        Path | None,
-        value("FILE", "Image to caption; a scene of the demo's when left out.", dir_okay=False),
+        list[Path] | None,
+        value("FILE", "Image to caption, as often as there are; two scenes of the demo's when left out."),
     ] = None,
+    png: Annotated[
+        Path | None, value("FILE", "Draw where the first image's visual tokens are, over what the model sees of it.")
+    ] = None,
+    random_weights: Annotated[
+        bool,
+        flag("Build the model with random weights and few layers; its weights need not be here.", "--random-weights"),
+    ] = False,
     prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.")] = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", min=1)] = 128,
     revision: Revision = None,
@@ -52,46 +59,68 @@ def check(
     load_in_8bit: LoadIn8Bit = False,
     json: Json = False,
 ) -> None:
-    """Load a model, caption one image, and say where its visual tokens are and what it takes.
+    """Prove a model: what kvtune's engine writes about two images is what generate() writes, token by token.
 
-    Example: kvtune models check llava-1.5 --image cat.jpg
+    Without a method and under each that can serve the model; in half precision on a GPU in float32 too, if it fits.
+    Says where the visual tokens are, and what the model takes.
+
+    Example: kvtune models check llava-1.5 --image cat.jpg --png tokens.png
     """
     from PIL import Image
 
+    from kvtune.captioning.model_check import check_model, write_places
     from kvtune.coco import load_image
     from kvtune.demo.coco import FIRST_ID
     from kvtune.demo.scenes import render
-    from kvtune.models.check import check_model
-    from kvtune.models.opening import open_model
+    from kvtune.models.fewer_layers import random_with_fewer_layers
+    from kvtune.models.opening import check_options, open_model
     from kvtune.models.options import EngineOptions, ModelOptions
 
-    picture = load_image(image) if image is not None else Image.fromarray(render(0, FIRST_ID).pixels)
+    pictures = [load_image(one) for one in image or ()]
+    pictures = pictures or [Image.fromarray(render(0, FIRST_ID + number).pixels) for number in range(2)]
     options = ModelOptions(name, dtype, revision, load_in_4bit, load_in_8bit, engine=EngineOptions(device))
-    checked = check_model(open_model(options), picture, prompt, max_new_tokens)
+    check_options(options)
+    vlm = random_with_fewer_layers(name, device, dtype, revision) if random_weights else open_model(options)
+    if png is not None:
+        write_places(png, vlm, pictures[0], prompt)
+    checked = check_model(vlm, pictures, prompt, max_new_tokens)
     if json:
         print_json(checked.to_dict())
-        return
-    for key, found in _lines(checked):
-        out().print(f"{key:<14}{found}", soft_wrap=True)
+    else:
+        for key, found in _lines(checked):
+            out().print(f"{key:<14}{found}", soft_wrap=True)
+    if checked.proven is False:
+        raise typer.Exit(1)
 
 
 def _lines(checked: "ModelCheck") -> list[tuple[str, str]]:
     heads = f"{checked.heads} heads, {checked.kv_heads} of keys and values"
-    ranges = ", ".join(f"{first} to {end - 1}" for first, end in checked.visual_ranges)
+    ranges = ", ".join(f"{first} to {end - 1}" for first, end in checked.visual_ranges[:4])
+    ranges += ", ..." if len(checked.visual_ranges) > 4 else ""
+    places = "places in the picture not known" if checked.places is None else f"{checked.places} with a place"
     memory = f"{_size(checked.weights_gib)} of weights"
     if checked.peak_gib is not None:
         memory += f", {_size(checked.peak_gib)} at most on {checked.device}"
-    return [
+    speed = f"{checked.tokens} tokens in {checked.seconds:.2f} s by generate(), the prompt included"
+    lines = [
         ("model", f"{checked.name} ({checked.family}), {checked.id}"),
         ("revision", checked.revision or "none, a local folder"),
         ("runs on", f"{checked.device} in {checked.dtype}"),
         ("layers", f"{checked.layers}, {heads}"),
         ("visual tokens", f"{checked.visual_tokens} of {checked.prompt_tokens} of the prompt, positions {ranges}"),
+        ("", places),
         ("memory", memory),
         ("question", checked.prompt),
         ("caption", checked.caption),
-        ("speed", f"{checked.tokens} tokens in {checked.seconds:.2f} s, the prompt included"),
+        ("speed", speed),
     ]
+    for dtype in dict.fromkeys(proof.dtype for proof in checked.proofs):
+        for method in dict.fromkeys(proof.method for proof in checked.proofs):
+            own = [proof for proof in checked.proofs if (proof.dtype, proof.method) == (dtype, method)]
+            equal = sum(proof.first_difference is None for proof in own)
+            lines.append((method or "no method", f"{equal} of {len(own)} captions equal in {dtype}"))
+    lines += [(method, f"cannot serve this model: {why}") for method, why in checked.refused.items()]
+    return [*lines, ("verdict", checked.verdict)]
 
 
 def _size(gib: float) -> str:

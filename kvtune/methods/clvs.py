@@ -64,6 +64,8 @@ class CLVS(Method):
             raise RequestError("clvs looks through the projection to the vocabulary, which the model does not have")
         if getattr(decoder.module, "rotary_emb", None) is None:
             raise RequestError("clvs moves rotary positions, which the model does not have")
+        if not hasattr(decoder.module.rotary_emb, "inv_freq"):
+            raise RequestError("clvs moves rotary positions of one kind, and this model's layers have several")
 
     @property
     def facts(self) -> tuple[Fact, ...]:

@@ -68,7 +68,7 @@ def load_model(
     target = resolve_device(device)
     dtype, quantization = quantization_of(dtype, load_in_4bit, load_in_8bit)
     family, source, name = locate(str(name))
-    folder, commit = _description(source, revision)
+    folder, commit = description(source, revision)
     family = family_of_config(family, read_config(folder, source), source)
     if commit is not None:
         fetch_weights(source, folder)
@@ -78,11 +78,8 @@ def load_model(
     try:
         with _quiet(), in_a_line(f"cannot load {source} as {family.title}"):
             hf_model, processor = _load(family, folder, source, target, dtype, quantization)
-        _decode_greedily(hf_model, processor.tokenizer, source)
         vlm = VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
-        # Parts that do not fit, and decoders' arguments that are not known, show on any picture, before anything long.
-        with torch.inference_mode():
-            family.decoder_inputs(vlm, [Image.new("RGB", (64, 64), "gray")])
+        make_ready(vlm)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -90,9 +87,23 @@ def load_model(
     return vlm
 
 
+def make_ready(vlm: VisionLanguageModel) -> None:
+    """Set a model to greedy decoding, and see on one picture whether its parts fit.
+
+    Raises
+    ------
+    RequestError
+        If they do not, or its decoder is handed what is not known.
+    """
+    _decode_greedily(vlm.hf_model, vlm.tokenizer, vlm.model_id)
+    # All of that shows on any picture, before anything long starts.
+    with torch.inference_mode():
+        vlm.family.decoder_inputs(vlm, [Image.new("RGB", (64, 64), "gray")])
+
+
 def commit_of(name: str | Path, revision: str | None = None) -> str | None:
     """The commit that :func:`load_model` would load, without its weights; None for a folder. Raises as that does."""
-    return _description(locate(str(name))[1], revision)[1]
+    return description(locate(str(name))[1], revision)[1]
 
 
 def resolve_device(device: str) -> torch.device:
@@ -168,7 +179,7 @@ def locate(name: str) -> tuple[Family | None, str, str]:
     return None, name, hub_id_name(name) or name.rsplit("/", 1)[-1]
 
 
-def _description(source: str, revision: str | None) -> tuple[Path, str | None]:
+def description(source: str, revision: str | None) -> tuple[Path, str | None]:
     """A folder with a model's configuration, and the commit that it is of; None for a folder of the user's."""
     if not Path(source).is_dir():
         return fetch_description(source, revision)
@@ -278,6 +289,15 @@ def _load_weights(family: Family, model_class: Any, folder: Path, source: str, s
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise RequestError(f"{source} is not a whole {family.title} checkpoint: {problems[0]}{more}")
     return hf_model
+
+
+def generation_config(folder: Path) -> GenerationConfig:
+    """How a checkpoint generates of itself, of which the ends of text count here."""
+    return (
+        GenerationConfig.from_pretrained(folder)
+        if (folder / "generation_config.json").is_file()
+        else GenerationConfig()
+    )
 
 
 def _decode_greedily(hf_model: Any, tokenizer: Any, source: str) -> None:

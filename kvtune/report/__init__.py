@@ -108,7 +108,7 @@ With ``--json``, a command prints one document on stdout and nothing else.
     The subset without its ids, ``out`` and ``images``; ``{"out", "images", "objects"}``; ``{"coco", "annotations",
     "downloaded", "present"}``.
 ``kvtune models``, ``kvtune models check``, ``kvtune models convert``
-    A list of :class:`kvtune.models.availability.Presence`; :class:`kvtune.models.check.ModelCheck`; ``{"out",
+    A list of :class:`kvtune.models.availability.Presence`; :class:`kvtune.captioning.model_check.ModelCheck`; ``{"out",
     "tensors",
     "parameters"}``.
 ``kvtune bench engine``, ``kvtune bench score``, ``kvtune bench search``

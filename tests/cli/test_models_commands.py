@@ -80,6 +80,20 @@ def test_a_model_is_checked_on_an_image(run, tmp_path):
     assert end - first == checked["visual_tokens"] > 16 and end < checked["prompt_tokens"]
     code, out, _ = run("check", folder, "--image", image, "--max-new-tokens", 5)
     assert code == 0 and f"positions {first} to {end - 1}" in out and "MiB of weights" in out
+    assert checked["proven"] is True and {proof["image"] for proof in checked["proofs"]} == {0}
+    assert "verdict       proven: " in out and "line" not in checked["refused"]
+
+
+def test_random_weights_stand_in_for_weights_that_are_not_here(run, tmp_path):
+    folder, drawn = save_llava_next(tmp_path / "model"), tmp_path / "tokens.png"
+    (folder / "model.safetensors").unlink()
+    code, out, err = run("check", folder, "--max-new-tokens", 2)
+    assert code == 2 and "weight files are missing" in err
+    code, out, _ = run("check", folder, "--max-new-tokens", 2, "--random-weights", "--png", drawn)
+    assert code == 0 and "model (random weights) (llava-next)" in out and "proven: " in out
+    assert Image.open(drawn).size == (768, 768)
+    code, _, err = run("check", folder, "--random-weights", "--revision", "main")
+    assert code == 2 and "leave the revision out" in err
 
 
 def test_without_an_image_a_scene_of_the_demo_is_captioned(run, tmp_path):

@@ -23,7 +23,7 @@ def prompt(length, visual=(1, 3), attention=None, deepstack=None, seed=0):
     mask = torch.zeros(length, dtype=torch.bool)
     mask[slice(*visual)] = True
     embeddings = torch.randn(length, 4, generator=generator)
-    return Prompt(embeddings, torch.arange(length), length, VisualTokens(mask, None), deepstack, attention or {})
+    return Prompt(embeddings, torch.arange(length), length, VisualTokens(mask, None), (), deepstack, attention or {})
 
 
 def test_recording_leaves_the_model_as_it_was(loaded):
@@ -86,22 +86,24 @@ def test_rows_of_one_batch_are_the_prompts_of_each_alone(loaded):
 def test_an_argument_that_is_not_known_is_refused_by_name(where):
     given = [{"inputs_embeds": torch.zeros(1, 3, 4), "use_cache": True}, {"inputs_embeds": torch.zeros(1, 1, 4)}]
     visual = [VisualTokens(torch.tensor([False, True, False]), None)]
-    (one,) = taken_apart(*given, torch.ones(1, 3).long(), visual, "some-model")
+    (one,) = taken_apart(*given, torch.zeros(1, 3).long(), torch.ones(1, 3).long(), visual, "some-model")
     assert one.positions.tolist() == [0, 1, 2] and one.next_position == 3
     given[where]["per_layer_inputs"] = torch.zeros(1)
     with pytest.raises(RequestError, match="some-model is not supported: it hands its text decoder per_layer_inputs"):
-        taken_apart(*given, torch.ones(1, 3).long(), visual, "some-model")
+        taken_apart(*given, torch.zeros(1, 3).long(), torch.ones(1, 3).long(), visual, "some-model")
 
 
 def test_positions_that_differ_between_axes_after_the_prompt_are_refused():
+    ids_and_mask = torch.zeros(1, 3).long(), torch.ones(1, 3).long()
+    all_visual = [VisualTokens(torch.ones(3).bool(), None)]
     given = [{"inputs_embeds": torch.zeros(1, 3, 4)}, {"inputs_embeds": torch.zeros(1, 1, 4)}]
     given[0]["position_ids"] = torch.arange(3).expand(3, 1, 3)
     given[1]["position_ids"] = torch.tensor([3, 4, 4])[:, None, None]
     with pytest.raises(RequestError, match="differ between its axes"):
-        taken_apart(*given, torch.ones(1, 3).long(), [VisualTokens(torch.ones(3).bool(), None)], "some-model")
+        taken_apart(*given, *ids_and_mask, all_visual, "some-model")
     # The first of four axes counts the text, and is none of the rotary embedding's.
     given[1]["position_ids"] = torch.tensor([9, 4, 4, 4])[:, None, None]
-    (one,) = taken_apart(*given, torch.ones(1, 3).long(), [VisualTokens(torch.ones(3).bool(), None)], "some-model")
+    (one,) = taken_apart(*given, *ids_and_mask, all_visual, "some-model")
     assert one.next_position == 4
 
 
@@ -115,7 +117,7 @@ def test_who_sees_whom_goes_with_the_prompt():
     }
     mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
     visual = [VisualTokens(row.bool()[row.bool()], None) for row in mask]
-    prompts = taken_apart(given, {"inputs_embeds": torch.zeros(2, 1, 8)}, mask, visual, "some-model")
+    prompts = taken_apart(given, {"inputs_embeds": torch.zeros(2, 1, 8)}, mask, mask, visual, "some-model")
     assert [one.attention["full_attention"].shape[0] for one in prompts] == [4, 3]
     together = put_together(prompts)["attention_mask"]
     assert list(together) == ["full_attention"]
@@ -123,7 +125,7 @@ def test_who_sees_whom_goes_with_the_prompt():
     expected[1, 0, 0, 0] = True  # padding sees itself, so that nothing becomes NaN
     assert torch.equal(together["full_attention"], expected)
     additive = {**given, "attention_mask": torch.where(seen, 0.0, torch.finfo(torch.float32).min)}
-    prompts = taken_apart(additive, {"inputs_embeds": torch.zeros(2, 1, 8)}, mask, visual, "some-model")
+    prompts = taken_apart(additive, {"inputs_embeds": torch.zeros(2, 1, 8)}, mask, mask, visual, "some-model")
     assert torch.equal(put_together(prompts)["attention_mask"], expected)
 
 

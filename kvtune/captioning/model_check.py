@@ -1,0 +1,317 @@
+"""One model proved on a few images: does the engine write what ``generate()`` writes, and what does the model take."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+
+from kvtune.captioning.captioner import Captioner
+from kvtune.captioning.prefill import decoder_of
+from kvtune.captioning.request import CaptionRequest, cut
+from kvtune.errors import RequestError
+from kvtune.methods import Method, get_method, method_names
+from kvtune.methods.parameters import Parameter
+from kvtune.models import VisionLanguageModel
+from kvtune.models.decoder_inputs import Prompt, VisualTokens
+
+_TIE = {torch.float64: 1e-9, torch.float32: 1e-3}
+"""Two logits nearer to each other than this may change places with the order of additions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """One caption, by the engine and by ``generate()``.
+
+    Attributes
+    ----------
+    image
+        Number of the image, from 0.
+    method
+        The method's name; None without one.
+    dtype
+        What both computed in.
+    tokens
+        Tokens that ``generate()`` wrote, the end of text left out.
+    first_difference
+        The first token in which they differ, counted from 0; None if they are equal.
+    gap
+        How far apart the two highest logits were there; None if equal.
+    """
+
+    image: int
+    method: str | None
+    dtype: str
+    tokens: int
+    first_difference: int | None
+    gap: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCheck:
+    """What a look at a loaded model gives.
+
+    Attributes
+    ----------
+    layers, heads, kv_heads
+        Of the text decoder.
+    prompt_tokens
+        Tokens of the whole prompt of the first image, visual ones included.
+    visual_tokens, visual_ranges
+        How many of them are visual, and where: ranges of positions, counted from 0, the end left out.
+    places
+        How many of the visual tokens have a place in the picture; None where the family does not know.
+    caption, tokens, seconds
+        The first image's caption by ``generate()``, its tokens, and what prompt and caption took.
+    weights_gib, peak_gib
+        Memory of the weights, and the highest that the GPU's was; None without a GPU.
+    proofs
+        The engine beside ``generate()``.
+    refused
+        Methods that cannot serve this model -> why.
+    proven
+        Whether all captions are equal, or part only where two logits tie; None in half precision, where they may not.
+    verdict
+        That in words.
+    """
+
+    name: str
+    family: str
+    id: str
+    revision: str | None
+    device: str
+    dtype: str
+    layers: int
+    heads: int
+    kv_heads: int
+    prompt: str
+    prompt_tokens: int
+    visual_tokens: int
+    visual_ranges: list[tuple[int, int]]
+    places: int | None
+    caption: str
+    tokens: int
+    seconds: float
+    weights_gib: float
+    peak_gib: float | None
+    proofs: list[Proof]
+    refused: dict[str, str]
+    proven: bool | None
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+@torch.inference_mode()
+def check_model(
+    vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str | None = None, max_new_tokens: int = 128
+) -> ModelCheck:
+    """Caption ``images`` greedily by the engine and by ``generate()``, plain and under each method.
+
+    A model in half precision is proved in its own type first, and then, if its memory allows, in float32, which it is
+    left in.
+
+    Raises
+    ------
+    RequestError
+        If the model does not take an image, or is not supported.
+    """
+    (seen,) = vlm.family.decoder_inputs(vlm, images[:1], prompt)
+    dtype = vlm.dtype_name
+    start = time.perf_counter()
+    written, _ = _generated(vlm, images[0], None, prompt, max_new_tokens)
+    seconds = time.perf_counter() - start
+    on_gpu = vlm.device.type == "cuda"
+    config = vlm.decoder.config
+    tensors = {id(tensor): tensor for tensor in (*vlm.hf_model.parameters(), *vlm.hf_model.buffers())}
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    peak = torch.cuda.max_memory_allocated(vlm.device) / 2**30 if on_gpu else None
+    methods, refused = usable_methods(vlm, images[0], prompt)
+    proofs = prove(vlm, images, methods, prompt, max_new_tokens)
+    if vlm.dtype.itemsize == 2 and vlm.quantization is None and _fits_in_float32(vlm, weights):
+        vlm.hf_model.float()
+        proofs += prove(vlm, images, methods, prompt, max_new_tokens)
+    proven, verdict = judge(proofs)
+    places = seen.visual.places
+    return ModelCheck(
+        name=vlm.name,
+        family=vlm.family.name,
+        id=vlm.model_id,
+        revision=vlm.revision,
+        device=str(vlm.device),
+        dtype=dtype,
+        layers=vlm.n_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        prompt=prompt if prompt is not None else vlm.default_prompt,
+        prompt_tokens=seen.length,
+        visual_tokens=int(seen.visual.mask.sum()),
+        visual_ranges=_ranges(seen.visual.mask.nonzero().flatten().tolist()),
+        places=None if places is None else int(places.isfinite().all(1).sum()),
+        caption=vlm.decode(written),
+        tokens=len(written),
+        seconds=round(seconds, 3),
+        weights_gib=round(weights / 2**30, 6),
+        peak_gib=None if peak is None else round(peak, 6),
+        proofs=proofs,
+        refused=refused,
+        proven=proven,
+        verdict=verdict,
+    )
+
+
+def usable_methods(
+    vlm: VisionLanguageModel, image: Image.Image, prompt: str | None = None
+) -> tuple[list[Method], dict[str, str]]:
+    """Each method at a setting from the middle of its ranges, and why others cannot serve the model.
+
+    Some see that only when they write a token about ``image``.
+    """
+    methods, refused = [], {}
+    for name in method_names():
+        try:
+            kind = get_method(name)
+            known = kind.known_for((vlm.name, vlm.family.name))
+            middle = {one: _middle(parameter, vlm.n_layers) for one, parameter in kind.declared().items()}
+            method = kind.from_parameters(known | {one: value for one, value in middle.items() if value is not None})
+            method.check_model(decoder_of(vlm))
+            next(Captioner(vlm, prompt, 1).run([CaptionRequest(0, image, method)]))
+            _generated(vlm, image, method, prompt, 1)
+            methods.append(method)
+        except RequestError as error:
+            refused[name] = str(error)
+    return methods, refused
+
+
+def _middle(parameter: Parameter, n_layers: int) -> float | None:
+    """A value from the middle of what a search tries, layers as wide as they go; None for what it does not vary."""
+    of_layers = {"start_layer": 0, "end_layer": n_layers, "layer": n_layers // 2}
+    if parameter.kind in of_layers:
+        return of_layers[parameter.kind]
+    if parameter.search is None:
+        return None
+    low, high, _ = parameter.search
+    return int((low + high) / 2) if parameter.is_whole else (low + high) / 2
+
+
+@torch.inference_mode()
+def prove(
+    vlm: VisionLanguageModel,
+    images: Sequence[Image.Image],
+    methods: Sequence[Method],
+    prompt: str | None = None,
+    max_new_tokens: int = 128,
+) -> list[Proof]:
+    """Each image without a method and with each: all at once by the engine, one after the other by ``generate()``."""
+    wanted = [(number, method) for number in range(len(images)) for method in (None, *methods)]
+    requests = [CaptionRequest(number, images[number], method, (number, method)) for number, method in wanted]
+    by_engine = {one.tag: one.token_ids for one in Captioner(vlm, prompt, max_new_tokens).run(requests)}
+    proofs = []
+    for number, method in wanted:
+        tokens, gaps = _generated(vlm, images[number], method, prompt, max_new_tokens)
+        engine = list(by_engine[number, method])
+        longest = max(len(tokens), len(engine))
+        differ = [at for at in range(longest) if tokens[at : at + 1] != engine[at : at + 1]]
+        first = differ[0] if differ else None
+        gap = gaps[first] if first is not None and first < len(gaps) else None
+        name = method.name if method is not None else None
+        proofs.append(Proof(number, name, vlm.dtype_name, len(tokens), first, gap))
+    return proofs
+
+
+def judge(proofs: Sequence[Proof]) -> tuple[bool | None, str]:
+    """Whether the engine is proven by what was written in float32 or float64, and a line that says so."""
+    exact = [proof for proof in proofs if _tie(proof) is not None]
+    judged = exact or list(proofs)
+    equal = sum(proof.first_difference is None for proof in judged)
+    counts = f"{equal} of {len(judged)} captions in {judged[0].dtype} are token by token what generate() writes"
+    if not exact:
+        return None, f"{counts}; half precision decides nothing, --dtype float32 does"
+    apart = [proof for proof in exact if proof.first_difference is not None]
+    tied = [proof for proof in apart if proof.gap is not None and proof.gap <= (_tie(proof) or 0)]
+    if not apart:
+        return True, f"proven: {counts}"
+    if len(tied) == len(apart):
+        return True, f"proven: {counts}, the others part where two logits tie"
+    worst = next(proof for proof in apart if proof not in tied)
+    under = f"under {worst.method}" if worst.method else "without a method"
+    return False, (
+        f"not proven: {counts}; image {worst.image} {under} parts at token {worst.first_difference}"
+        + ("" if worst.gap is None else f", where the two highest logits are {worst.gap:.2g} apart")
+    )
+
+
+def draw_places(picture: Image.Image, visual: VisualTokens, size: int = 768) -> Image.Image:
+    """A picture with a dot at each visual token's place, from blue for the first to red for the last.
+
+    Raises
+    ------
+    RequestError
+        If the tokens have no places.
+    """
+    if visual.places is None:
+        raise RequestError("this model's visual tokens have no places in the picture that are known; leave --png out")
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    drawn = picture.convert("RGB").resize((width, height))
+    drawn = Image.blend(drawn, Image.new("RGB", drawn.size, "white"), 0.35)
+    pen = ImageDraw.Draw(drawn)
+    last = max(1, len(visual.places) - 1)
+    for number, (right, down) in enumerate(visual.places.tolist()):
+        if right == right:  # line ends have none
+            x, y, radius = right * drawn.width, down * drawn.height, 4 if len(visual.places) < 1000 else 2
+            hue = round(170 * (1 - number / last))
+            colour = Image.new("HSV", (1, 1), (hue, 255, 220)).convert("RGB").getpixel((0, 0))
+            pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    return drawn
+
+
+def write_places(path: Path, vlm: VisionLanguageModel, image: Image.Image, prompt: str | None = None) -> None:
+    """Write :func:`draw_places` of an image to ``path``. Raises as that does."""
+    found: list[Prompt] = vlm.family.decoder_inputs(vlm, [image], prompt)
+    draw_places(vlm.family.seen(vlm, image), found[0].visual).save(path)
+
+
+def _generated(
+    vlm: VisionLanguageModel, image: Image.Image, method: Method | None, prompt: str | None, max_new_tokens: int
+) -> tuple[list[int], list[float]]:
+    """What ``generate()`` writes up to the end of text, and how far apart the two highest logits were at each token."""
+    inputs = vlm.prepare([image], prompt)
+    settings = {"max_new_tokens": max_new_tokens, "return_dict_in_generate": True, "output_logits": True}
+    if method is None:
+        output = vlm.hf_model.generate(**inputs, **settings)
+    else:
+        with method(vlm.hf_model):
+            output = vlm.hf_model.generate(**inputs, **settings)
+    written = output.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    ended = cut(written, vlm.eos_token_ids, vlm.family.stop_sequences(vlm))
+    highest = [logits[0].double().topk(2).values.tolist() for logits in output.logits]
+    return list(ended[0]) if ended else written, [first - second for first, second in highest]
+
+
+def _tie(proof: Proof) -> float | None:
+    return next((gap for dtype, gap in _TIE.items() if str(dtype) == f"torch.{proof.dtype}"), None)
+
+
+def _fits_in_float32(vlm: VisionLanguageModel, weights: int) -> bool:
+    if vlm.device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(vlm.device)
+    return free > 1.5 * weights
+
+
+def _ranges(places: list[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as ranges [first, past the last)."""
+    ranges: list[tuple[int, int]] = []
+    for place in places:
+        if ranges and ranges[-1][1] == place:
+            ranges[-1] = (ranges[-1][0], place + 1)
+        else:
+            ranges.append((place, place + 1))
+    return ranges
