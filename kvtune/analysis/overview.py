@@ -10,7 +10,7 @@ from kvtune.analysis.summarize import summarize
 from kvtune.chair import OBJECTIVES
 from kvtune.errors import KvtuneError
 from kvtune.study.caption_log import count_captions
-from kvtune.study.study_folder import StudyFolder, study_folders
+from kvtune.study.study_folder import StudyFolder, modified, study_folders
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ def overviews(studies: Path) -> list[Overview]:
 
 
 def _overview(folder: StudyFolder) -> Overview:
-    changed = datetime.fromtimestamp(folder.manifest.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    changed = datetime.fromtimestamp(modified(folder), UTC).isoformat(timespec="seconds")
     try:
         summary = summarize(folder, statistics=False)
-    except KvtuneError as error:
+        captions = sum(count_captions(path) for path in folder.captions.glob("*.jsonl"))
+    except (KvtuneError, OSError) as error:
         return Overview(folder.name, str(folder.path), changed, problem=str(error))
     baseline = summary.baseline
     return Overview(
@@ -67,7 +68,7 @@ def _overview(folder: StudyFolder) -> Overview:
         method=summary.method,
         images=summary.subset["images"],
         trials=dict(sorted(Counter(trial.state for trial in summary.trials).items())),
-        captions=sum(count_captions(path) for path in folder.captions.glob("*.jsonl")),
+        captions=captions,
         front=len(summary.front),
         hypervolume=summary.hypervolume,
         baseline=None if baseline is None else {name: baseline.rate(name) for name in OBJECTIVES},

@@ -80,8 +80,19 @@ def salvage(path: Path, keep: bool) -> None:
 
 
 def count_captions(path: Path) -> int:
-    """How many captions a file has so far, without looking at them."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    """How many captions a file has so far, without looking at them.
+
+    Raises
+    ------
+    KvtuneError
+        If it cannot be read.
+    """
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise KvtuneError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 class CaptionLog:

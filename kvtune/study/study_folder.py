@@ -87,7 +87,10 @@ class StudyFolder:
 
     def exists(self) -> bool:
         """Whether there is a study here."""
-        return self.manifest.is_file()
+        try:
+            return self.manifest.is_file()
+        except OSError:  # a folder that must not be read
+            return False
 
 
 def check_name(name: str) -> str:
@@ -121,7 +124,15 @@ def study_folders(studies: Path) -> list[StudyFolder]:
     if not studies.is_dir():
         return []
     found = [StudyFolder(path) for path in studies.iterdir() if StudyFolder(path).exists()]
-    return sorted(found, key=lambda study: (-study.manifest.stat().st_mtime, study.name))
+    return sorted(found, key=lambda study: (-modified(study), study.name))
+
+
+def modified(folder: StudyFolder) -> float:
+    """When a study's manifest changed last, in seconds since 1970; 0 if that cannot be found out."""
+    try:
+        return folder.manifest.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def find_study(study: str | Path | None = None, studies: Path = DEFAULT_STUDIES) -> StudyFolder:
