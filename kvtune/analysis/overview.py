@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.analysis.summarize import summarize
+from kvtune.analysis.summary import State
 from kvtune.chair import OBJECTIVES
 from kvtune.errors import KvtuneError
 from kvtune.study.caption_log import count_captions
@@ -23,6 +24,8 @@ class Overview:
         Why the study cannot be read; everything but ``study``, ``path`` and ``updated`` is then empty.
     trials
         Number of trials by state.
+    in_use
+        Whether a process writes it; if none does, trials that are running are those that a search goes on with.
     captions
         Captions on disk, those of trials in work included.
     updated
@@ -36,7 +39,8 @@ class Overview:
     model: str | None = None
     method: str | None = None
     images: int | None = None
-    trials: dict[str, int] | None = None
+    trials: dict[State, int] | None = None
+    in_use: bool = False
     captions: int | None = None
     front: int | None = None
     hypervolume: float | None = None
@@ -68,6 +72,7 @@ def _overview(folder: StudyFolder) -> Overview:
         method=summary.method,
         images=summary.subset["images"],
         trials=dict(sorted(Counter(trial.state for trial in summary.trials).items())),
+        in_use=summary.in_use,
         captions=captions,
         front=len(summary.front),
         hypervolume=summary.hypervolume,

@@ -62,7 +62,7 @@ def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
         raise RequestError(f"--select knows no {quoted(rule)}; write one of {', '.join(RULES)}")
     complete = [trial for trial in summary.trials if trial.state == "complete"]
     if not complete:
-        raise KvtuneError(f"study {summary.study} has no complete trial to choose from; run kvtune search first")
+        raise KvtuneError(f"study {summary.study} has no complete trial to choose from yet; {more(summary)}")
     complete = [trial for trial in complete if not trial.below_floor]
     if not complete:
         raise KvtuneError(f"every complete trial of {summary.study} is below {floors(summary)}; search more trials")
@@ -98,6 +98,14 @@ def knee(front: Sequence[Point]) -> int:
     return distances.index(max(distances))
 
 
+def more(summary: StudySummary) -> str:
+    """What brings more trials: the search that runs, or, of a study that nobody writes, the same command again."""
+    if summary.in_use:
+        return "wait for the process that works on it"
+    work = f" and has {summary.in_work} trials in work" if summary.in_work else ""
+    return f"it is stopped{work}: the kvtune search command that began it goes on with it"
+
+
 def floors(summary: StudySummary) -> str:
     """The study's floors in words."""
     return "its floor of " + " and ".join(
@@ -108,7 +116,7 @@ def floors(summary: StudySummary) -> str:
 def _keeping_f1(summary: StudySummary, complete: Sequence[TrialSummary]) -> TrialSummary:
     baseline = summary.baseline
     if baseline is None or baseline.scores is None:
-        raise KvtuneError(f"study {summary.study} has no baseline yet; run kvtune search until it is judged")
+        raise KvtuneError(f"study {summary.study} has no baseline yet; {more(summary)}")
     floor = baseline.scores.f1
     keeping = [trial for trial in complete if _point(trial)[1] >= floor]
     if keeping:

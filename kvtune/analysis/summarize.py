@@ -12,6 +12,7 @@ from kvtune.errors import RequestError
 from kvtune.statistics.front import front, hypervolume
 from kvtune.study.caption_log import count_captions
 from kvtune.study.constraints import Constraints
+from kvtune.study.lock import in_use
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import steadily
@@ -43,6 +44,7 @@ def _summarize(folder: StudyFolder, statistics: bool) -> StudySummary:
     summary = summary_of(
         folder.name, manifest, ledger, lambda trial: count_captions(folder.trial_captions(trial.number))
     )
+    summary = replace(summary, in_use=in_use(folder.path))
     if not statistics:
         return summary
     summary = with_statistics(folder, manifest, ledger, summary)

@@ -133,6 +133,9 @@ class StudySummary:
         where nothing was validated or nobody looked.
     race_confidence
         With which trials are raced; None where they are not.
+    in_use
+        Whether a process writes the study; running trials of one that nobody writes are those that the next search goes
+        on with.
     floors
         The least ``f1`` (percent) and ``mean_words`` that a trial on the front must have, where one was asked for.
     """
@@ -151,6 +154,12 @@ class StudySummary:
     validation: "Validation | None" = None
     race_confidence: float | None = None
     floors: dict[str, float] = field(default_factory=dict)
+    in_use: bool = False
+
+    @property
+    def in_work(self) -> int:
+        """Trials without an outcome yet."""
+        return sum(trial.state == "running" for trial in self.trials)
 
     @property
     def settings(self) -> list[TrialSummary]:

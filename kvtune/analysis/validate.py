@@ -8,6 +8,7 @@ from typing import Any
 from kvtune.analysis.held_out import FORMAT
 from kvtune.analysis.judge import judge
 from kvtune.analysis.result import Result, Validated, Validation
+from kvtune.analysis.selection import more
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
@@ -67,7 +68,7 @@ def validate(
         ledger = load_trials(folder, manifest)
         summary = summary_of(folder.name, manifest, ledger)
         if summary.baseline is None or not summary.front:
-            raise KvtuneError(f"study {folder.name} has no front to validate yet; run kvtune search first")
+            raise KvtuneError(f"study {folder.name} has no front to validate yet; {more(summary)}")
         candidates = _candidates(manifest, summary)
         image_ids = manifest.holdout.image_ids
         settings = {

@@ -95,7 +95,7 @@ def test_overlays_are_drawn_and_named_for_what_they_are():
 def test_running_and_failed_trials_are_counted_but_not_drawn():
     summary = study([trial(0, 40, 75), trial(1, 10, 99, "running", images=3), trial(2, None, None, "failed")])
     assert {mark.trial.number for mark in marks(summary, None)} == {None, 0}
-    assert lines(summary)[-1] == "not drawn: 1 failed, 1 running"
+    assert lines(summary)[-1] == "not drawn: 1 failed, 1 in work"
 
 
 percent = st.floats(0, 100, allow_nan=False)

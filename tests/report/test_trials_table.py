@@ -46,7 +46,7 @@ def test_front_by_rising_chair_s_with_baseline_and_published_first():
 
 def test_all_lists_every_trial_with_its_state():
     text = view(random_study(12, raced=2, failed=2, running=1), every=True)
-    for words in ("6", "7 raced out", "8 raced out", "9 failed", "10 failed", "11 running"):
+    for words in ("6", "7 raced out", "8 raced out", "9 failed", "10 failed", "11 in work"):
         assert re.search(rf"^. +{words} ", table(text), re.MULTILINE), words
 
 
@@ -98,7 +98,7 @@ def test_a_terminal_without_unicode_gets_none():
             study([trial(0, None, None, "failed"), trial(1, None, None, "failed")]),
             ["2 trials (2 failed)", "0 on the front"],
         ),
-        (study([trial(0, 50, 50, "running", images=7)], None), ["1 trial (1 running)", "not judged yet"]),
+        (study([trial(0, 50, 50, "running", images=7)], None), ["stopped, with 1 trial (1 in work)", "not judged yet"]),
         (study([trial(0, 40, 80)]), ["1 trial (1 complete); 1 on the front", "chosen, front"]),
         (study([trial(n, 40.0, 80.0) for n in range(4)]), ["4 on the front", "chosen, front", "3 front"]),
     ],

@@ -36,7 +36,7 @@ def test_studies(width):
     begun = Overview("begun", "x", "2026-11-20T14:12:00+00:00", None, "demo", "kvsmooth", 100, {}, 0, 0, None, None)
     broken = Overview("broken", "x", "2026-11-20T14:12:00+00:00", problem="the key 'id' is missing")
     text = shown(overviews_view, width, [long, begun, broken])
-    for words in ("480 complete", "9 raced", "8 running", "11.0", "none yet", "broken: the key 'id' is missing"):
+    for words in ("480 complete", "9 raced", "8 in work", "11.0", "none yet", "broken: the key 'id' is missing"):
         assert words in text
     assert "unreadable" in text and ("2026-11-21 14:12" in text) == (width >= 80)
     assert ("llava-hf" in text) == (width == 140)
@@ -72,4 +72,4 @@ def test_a_study_of_which_nothing_is_known_yet_has_no_empty_table(width):
     console.print(front_view(begun, choice, console))
     assert "CHAIR_S" not in console.file.getvalue()
     console.print(front_view(begun, choice, console, every=True))
-    assert "0 running" in console.file.getvalue()
+    assert "0 in work" in console.file.getvalue()

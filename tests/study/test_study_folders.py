@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.study.lock import locked
+from kvtune.study.lock import in_use, locked
 from kvtune.study.study_folder import StudyFolder, check_name, default_name, find_study, study_folders
 
 
@@ -93,13 +93,16 @@ def test_a_second_process_is_refused_and_a_killed_one_blocks_nobody(tmp_path: Pa
     process = context.Process(target=hold, args=(tmp_path / "study", ready))
     process.start()
     assert ready.wait(30)
+    assert in_use(tmp_path / "study")
     with pytest.raises(RequestError, match=f"study is in use by process {process.pid}"), locked(tmp_path / "study"):
         pass
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    assert not in_use(tmp_path / "study") and not in_use(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     with locked(tmp_path / "study"):
-        pass
+        assert in_use(tmp_path / "study")
     with locked(tmp_path / "study"):
         pass
 

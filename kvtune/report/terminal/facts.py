@@ -11,11 +11,11 @@ from kvtune.chair.notes import Note
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.report.terminal.cells import interval
 
-_STATE_WORDS: dict[State, str] = {
+STATE_WORDS: dict[State, str] = {
     "complete": "complete",
     "raced": "raced out",
     "failed": "failed",
-    "running": "running",
+    "running": "in work",
 }
 
 
@@ -31,8 +31,9 @@ def progress(summary: StudySummary) -> str:
     if not summary.trials:
         return "no trial yet"
     counts = Counter(trial.state for trial in summary.trials)
-    states = ", ".join(f"{counts[state]} {words}" for state, words in _STATE_WORDS.items() if counts[state])
-    return f"{_count(len(summary.trials), 'trial')} ({states}); {len(summary.front)} on the front"
+    states = ", ".join(f"{counts[state]} {words}" for state, words in STATE_WORDS.items() if counts[state])
+    stopped = "stopped, with " if counts["running"] and not summary.in_use else ""
+    return f"{stopped}{_count(len(summary.trials), 'trial')} ({states}); {len(summary.front)} on the front"
 
 
 def volume(summary: StudySummary) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 from kvtune.analysis.summary import StudySummary
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, Look, Mark, front_line, marks
+from kvtune.report.terminal.facts import STATE_WORDS
 
 _BLANK = chr(0x2800)  # the braille pattern without dots
 _MARGIN = 0.04
@@ -130,7 +131,9 @@ def _legend(
         room -= entry.cell_len
     undrawn = Counter(trial.state for trial in summary.trials if trial.state in ("running", "failed"))
     if undrawn:
-        legend.append("\nnot drawn: " + ", ".join(f"{count} {state}" for state, count in sorted(undrawn.items())))
+        legend.append(
+            "\nnot drawn: " + ", ".join(f"{count} {STATE_WORDS[state]}" for state, count in sorted(undrawn.items()))
+        )
     return legend
 
 

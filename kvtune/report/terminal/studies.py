@@ -8,6 +8,7 @@ from rich.text import Text
 
 from kvtune.analysis.overview import Overview
 from kvtune.report.terminal.cells import rate
+from kvtune.report.terminal.facts import STATE_WORDS
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.text import visible
@@ -31,7 +32,9 @@ def _table(found: Sequence[Overview], model: bool, updated: bool) -> Table:
     if updated:
         table.add_column("updated (UTC)", no_wrap=True)
     for each in found:
-        counts = [f"{number} {state}" for state, number in (each.trials or {}).items()]
+        counts = [f"{number} {STATE_WORDS[state]}" for state, number in (each.trials or {}).items()]
+        if "running" in (each.trials or {}) and not each.in_use:
+            counts.insert(0, "stopped,")
         cells = [each.study, "\n".join(counts) or "none yet", str(each.images), str(each.front)]
         cells.append("" if each.hypervolume is None else rate(each.hypervolume))
         if each.problem is not None:

@@ -13,6 +13,7 @@ from kvtune.chair import OBJECTIVES
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
 from kvtune.report.terminal.cells import LENGTH, RATES, heading, number, rate, with_interval
+from kvtune.report.terminal.facts import STATE_WORDS
 from kvtune.report.terminal.tables import plain_table
 from kvtune.text import visible
 
@@ -136,7 +137,7 @@ class _Drawing:
         if trial.below_floor:
             named.append("below floor")
         if trial.state in ("running", "failed"):
-            named.append(trial.state)
+            named.append(STATE_WORDS[trial.state])
         label = "" if trial.number is None else str(trial.number)
         return text.append(f" {label:>{self.digits}} " + ", ".join(named))
 
