@@ -19,15 +19,17 @@ class Document(BaseModel):
 D = TypeVar("D", bound=BaseModel)
 
 
-def _scalar(value: Any) -> Any:
+def _parameter(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_parameter(each) for each in value]
     if value is not None and not isinstance(value, bool | int | float | str):
-        raise ValueError("a parameter must be a number, a text, true, false or null")
+        raise ValueError("a parameter must be a number, a text, true, false, null or a list of them")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a parameter must be a finite number")
     return value
 
 
-Parameters = dict[str, Annotated[bool | int | float | str | None, PlainValidator(_scalar)]]
+Parameters = dict[str, Annotated[bool | int | float | str | list[Any] | None, PlainValidator(_parameter)]]
 """A method's parameters, as they are written."""
 
 

@@ -15,6 +15,7 @@ from kvtune.schema import Document, Parameters, validated
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+    from kvtune.methods.method import Method
     from kvtune.methods.parameters import Parameter
 
 
@@ -126,6 +127,13 @@ class SearchSpace(Document):
         from kvtune.methods import get_method
 
         return get_method(self.method).from_parameters({**point, **self.fixed}).parameters()
+
+    def sample(self) -> "Method":
+        """The method at the low end of every range."""
+        from kvtune.methods import get_method
+
+        lows = {name: searched.low for name, searched in self.parameters.items()}
+        return get_method(self.method).from_parameters({**lows, **self.fixed})
 
     def point(self, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
         """The searched part of a full set of the method's parameters; None if that setting is not in the space."""

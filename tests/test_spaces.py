@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from kvtune.errors import RequestError
-from kvtune.methods import KVSmooth
+from kvtune.methods import KVSmooth, Method, Published, get_method, method_names
 from kvtune.spaces import Range, SearchSpace, default_space, load_space, space_for, spaces_folder
 
 FAMILIES = {
@@ -75,6 +75,20 @@ def test_default_spaces_fit_and_their_layers_never_cross(layers: int) -> None:
     space = default_space("kvsmooth", layers).fitted(layers)
     assert space.parameters["start_layer"].high < layers / 2 <= space.parameters["end_layer"].low
     assert space.parameters["start_layer"].high < space.parameters["end_layer"].low
+
+
+PUBLISHED = [(get_method(name), one) for name in method_names() for one in get_method(name).published]
+LAYERS_OF = {"llava-1.5-13b": 40, "qwen2.5-vl": 28}
+
+
+@pytest.mark.parametrize(("method", "published"), PUBLISHED)
+def test_what_is_published_is_a_point_of_the_default_space(method: type[Method], published: Published) -> None:
+    layers = LAYERS_OF.get(published.model, 32)
+    parameters = method.from_parameters(published.parameters).parameters()
+    space = default_space(method.name, layers, [published.model]).fitted(layers)
+    assert space.point(parameters) is not None
+    assert published.source
+    assert method.published_for(published.model) == published
 
 
 def test_number_types_follow_the_method_not_the_spelling(tmp_path: Path) -> None:

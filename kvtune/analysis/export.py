@@ -79,7 +79,7 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
     assert trial.scores is not None
     fingerprint = manifest.fingerprint
     preset = Preset(
-        schema_version=1,
+        schema_version=Preset.version_for(fingerprint.method),
         name=f"{folder.name}-" + (selection.name or f"trial-{number}"),
         method=fingerprint.method,
         parameters=selection.trial.params,

@@ -8,7 +8,7 @@ from kvtune.methods.method import Method, Published, method_names
 from kvtune.methods.middle_layers import MiddleLayers
 from kvtune.methods.pai import PAI
 from kvtune.methods.sparc import SPARC
-from kvtune.methods.stack import Stack, get_method
+from kvtune.methods.stack import JOIN, Stack, get_method
 from kvtune.methods.vaf import VAF
 from kvtune.methods.var import VAR
 
@@ -16,6 +16,7 @@ __all__ = [
     "ADHH",
     "CLVS",
     "DSCR",
+    "JOIN",
     "PAI",
     "SPARC",
     "VAF",

@@ -100,6 +100,11 @@ class Method(ABC):
         return known | dict(next((of_model[name] for name in model_names if name in of_model), {}))
 
     @classmethod
+    def published_for(cls, model_name: str) -> Published | None:
+        """The setting that is published for this very model, if there is one."""
+        return next((one for one in cls.published if one.model == model_name), None)
+
+    @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """Build the method from named parameters.
 

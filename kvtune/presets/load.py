@@ -2,11 +2,11 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from kvtune.errors import RequestError
 from kvtune.files import check_path, read_json
-from kvtune.presets.preset import SCHEMA_VERSION, Preset
+from kvtune.presets.preset import Preset, SchemaVersion
 from kvtune.schema import validated
 from kvtune.text import quoted
 
@@ -30,7 +30,8 @@ def load_preset(name: str | Path) -> Preset:
     Raises
     ------
     RequestError
-        If there is no such preset, the file is not JSON, or a key is unknown, missing or wrong.
+        If there is no such preset, the file is not JSON, a key is unknown, missing or wrong, or the method does not
+        take the parameters.
     """
     if isinstance(name, str) and name in preset_names():
         return _read(Path(str(_SHIPPED / f"{name}.json")))
@@ -45,9 +46,15 @@ def load_preset(name: str | Path) -> Preset:
 
 def _read(path: Path) -> Preset:
     data: Any = read_json(path, "preset")
-    if isinstance(data, dict) and data.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
+    known = get_args(SchemaVersion)
+    if isinstance(data, dict) and data.get("schema_version", known[0]) not in known:
         raise RequestError(
-            f"preset {path} has schema_version {quoted(data['schema_version'])}; this kvtune reads {SCHEMA_VERSION}: "
-            "update kvtune, or export the preset again"
+            f"preset {path} has schema_version {quoted(data['schema_version'])}; this kvtune reads "
+            f"{' and '.join(map(str, known))}: update kvtune, or export the preset again"
         )
-    return validated(Preset, data, f"preset {path}")
+    preset = validated(Preset, data, f"preset {path}")
+    try:
+        preset.method()
+    except RequestError as error:
+        raise RequestError(f"preset {path}: {error}") from None
+    return preset

@@ -11,7 +11,8 @@ from kvtune.schema import Document
 if TYPE_CHECKING:
     from kvtune.methods import Method
 
-SCHEMA_VERSION = 1
+SchemaVersion = Literal[1, 2]
+"""What is read: 1, and 2, whose method may be a stack of several; a preset has the lowest that can say it."""
 
 
 class ModelInfo(Document):
@@ -68,10 +69,11 @@ class Preset(Document):
     """A tuned setting of a method.
 
     In JSON and in the constructor the key of ``method_name`` is ``method``. A preset that a search wrote has
-    everything; one taken from a paper (``source: paper``) has no selection, metrics, subset or study.
+    everything; one taken from a paper (``source: paper``) has no selection, metrics, subset or study. A stack is
+    written ``a+b``, and a parameter that several of its methods have is ``METHOD.NAME``.
     """
 
-    schema_version: Literal[1]
+    schema_version: SchemaVersion
     name: str
     method_name: str = Field(alias="method")
     parameters: dict[str, Any]
@@ -83,6 +85,13 @@ class Preset(Document):
     study: StudyInfo | None
     versions: dict[str, str]
     source: Literal["search", "paper"]
+
+    @staticmethod
+    def version_for(method_name: str) -> SchemaVersion:
+        """The schema version of a preset for this method."""
+        from kvtune.methods import JOIN
+
+        return 2 if JOIN in method_name else 1
 
     def method(self) -> "Method":
         """The method with these parameters: ``with preset.method()(model): model.generate(...)``.

@@ -51,7 +51,8 @@ A preset
 ``{"schema_version": 1, "name", "method", "parameters", "model": {"family", "id", "revision", "layers"},
 "generation": {"prompt", "max_new_tokens", "dtype"}, "selection": {"rule", "on"}, "metrics": {"tune", "holdout",
 "baseline"}, "subset": {"name", "sha256", "images"}, "study": {"name", "trial"}, "versions", "source"}``.
-:class:`kvtune.presets.Preset`; unknown keys are refused by name.
+:class:`kvtune.presets.Preset`; unknown keys are refused by name. Of a stack of methods (``kvsmooth+pai``) the
+``schema_version`` is 2, and a parameter that several of them have is ``METHOD.NAME``.
 
 In ``metrics``, ``tune`` and ``holdout`` hold the scores, ``intervals`` (95 %), ``differences`` to the baseline and a
 ``verdict`` on CHAIR_S and F1 (:func:`kvtune.analysis.claims.evidence`); ``holdout``, which ``kvtune validate`` has to

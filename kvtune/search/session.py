@@ -123,7 +123,9 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
         stage(f"loading {options.model.name}", 0, 0)
         captioner = open_captioner(replace(options.model, revision=revision), options.prompt, options.max_new_tokens)
         vlm = captioner.vlm
-        fingerprint = _fingerprint(options, vlm, data, _space(options, given_space, begun, vlm))
+        space = _space(options, given_space, begun, vlm)
+        captioner.check(space.sample())
+        fingerprint = _fingerprint(options, vlm, data, space)
         if begun is not None:
             refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
         tune_images = data.check(lambda done, total: stage("images checked", done, total), view.note)
@@ -133,8 +135,8 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
             stack.enter_context(locked(folder.path))
             _refuse_leftovers(folder)
         manifest = _manifest(options, begun, fingerprint, vlm, data, scoring)
-        if manifest.published is not None and not manifest.published.enqueued:
-            view.note(f"the published preset {manifest.published.name} is not in the search space and is not trial 0")
+        if begun is None and manifest.published is not None:
+            _tell_of(manifest.published, view)
         if other is not None:
             published = manifest.published.parameters if manifest.published is not None else None
             start, notes = start_from(*other, fingerprint.space, vlm.n_layers, published)
@@ -327,17 +329,47 @@ def _looks(fingerprint: Fingerprint, data: Data) -> list[int]:
 
 
 def _published(fingerprint: Fingerprint, vlm: "VisionLanguageModel") -> Published | None:
-    """The published preset for this very model, to be trial 0 where it is a point of the space."""
+    """The setting published for this very model, to be trial 0 where it is a point of the space.
+
+    It is that of the preset that ships, or the one that the method declares.
+    """
+    from kvtune.methods import get_method
     from kvtune.presets import load_preset
 
-    if vlm.published_preset is None:
+    if vlm.published_preset is not None:
+        preset = load_preset(vlm.published_preset)
+        if preset.method_name == fingerprint.method and preset.model.layers == vlm.n_layers:
+            parameters = preset.method().parameters()
+            return Published(name=preset.name, parameters=parameters, enqueued=_in_space(parameters, fingerprint))
+    kind = get_method(fingerprint.method)
+    declared = kind.published_for(vlm.name)
+    if declared is None:
         return None
-    preset = load_preset(vlm.published_preset)
-    if preset.method_name != fingerprint.method or preset.model.layers != vlm.n_layers:
+    method = kind.from_parameters(declared.parameters)
+    try:
+        method.check_layers(vlm.n_layers)  # a folder may have any name
+    except RequestError:
         return None
-    parameters = preset.method().parameters()
-    enqueued = fingerprint.space.point(parameters) is not None
-    return Published(name=preset.name, parameters=parameters, enqueued=enqueued)
+    parameters = method.parameters()
+    enqueued = _in_space(parameters, fingerprint)
+    return Published(name=declared.model, parameters=parameters, enqueued=enqueued, source=declared.source)
+
+
+def _in_space(parameters: dict[str, Any], fingerprint: Fingerprint) -> bool:
+    return fingerprint.space.point(parameters) is not None
+
+
+def _tell_of(published: Published, view: View) -> None:
+    if published.source is None:
+        if not published.enqueued:
+            view.note(f"the published preset {published.name} is not in the search space and is not trial 0")
+    elif published.enqueued:
+        view.note(f"trial 0 is the setting published for {published.name}: {published.source}")
+    else:
+        view.note(
+            f"the setting published for {published.name} ({published.source}) is not in the search space and is not "
+            "trial 0"
+        )
 
 
 def _refuse_leftovers(folder: StudyFolder) -> None:

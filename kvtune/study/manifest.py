@@ -59,11 +59,15 @@ class Fingerprint(Document):
 
 
 class Published(Document):
-    """The family's published preset: its name, the method's parameters, and whether it is trial 0."""
+    """The setting published for the model: its preset's name or the model's, its parameters, whether it is trial 0.
+
+    ``source`` is where a method's authors publish it; null for a preset that ships.
+    """
 
     name: str
     parameters: Parameters
     enqueued: bool
+    source: str | None = None
 
 
 class StartPoint(Document):

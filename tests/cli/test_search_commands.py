@@ -38,7 +38,7 @@ def coco(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """A model and a captioner that need no torch, in the place of the real ones."""
-    seen = SimpleNamespace(opened=[], dtype="float32", commits={}, fail=None, clock=Clock())
+    seen = SimpleNamespace(opened=[], dtype="float32", layers=16, commits={}, fail=None, clock=Clock())
 
     def locate(name: str) -> tuple[None, str, str]:
         if name == "no-such-model":
@@ -55,7 +55,7 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
             model_id=locate(options.name)[1],
             revision=commit_of(options.name, options.revision),
             family=SimpleNamespace(name="quick"),
-            n_layers=16,
+            n_layers=seen.layers,
             dtype_name=dtype + "-4bit" * options.load_in_4bit + "-8bit" * options.load_in_8bit,
             device="cpu",
             default_prompt="Please describe this image in detail.",
@@ -369,6 +369,87 @@ def test_a_space_of_ones_own(search: Any, tmp_path: Path) -> None:
     assert sorted(trial["params"]["lambda_ref"] for trial in trials) == [0, 0.25, 0.5, 0.75, 1]
     assert "the published preset demo is not in the search space" in err
     assert "the grid has no more points after 5 trials" in err
+
+
+def test_a_setting_that_a_method_declares_as_published_is_trial_0(
+    search: Any, tmp_path: Path, quick_model: SimpleNamespace
+) -> None:
+    quick_model.layers = 32
+    code, out, err = search("--model", "llava-1.5", "--method", "middle_layers", "--trials", 2, "--json")
+    assert code == 0, err
+    first, second = json.loads(out)["trials"]
+    assert first["params"] == {"alpha": 0.5, "start_layer": 5, "end_layer": 19}
+    assert first["published"] and not second["published"]
+    assert "trial 0 is the setting published for llava-1.5: code of ZhangqiJiang07/middle_layers" in err
+    manifest = json.loads((tmp_path / "studies" / "llava-1.5-middle_layers" / "study.json").read_text())
+    assert manifest["published"]["source"] == "code of ZhangqiJiang07/middle_layers"
+    code, out, err = search("--model", "llava-1.5", "--method", "middle_layers", "--trials", 3, "--json")
+    assert code == 0 and "is the setting" not in err
+    assert [trial["params"] for trial in json.loads(out)["trials"][:2]] == [first["params"], second["params"]]
+
+
+@pytest.mark.parametrize(("method", "listed"), [("ad_hh", "heads"), ("var", "sink_dims"), ("var+ad_hh", "heads")])
+def test_parameters_that_are_lists_are_kept(
+    search: Any, run: Any, tmp_path: Path, quick_model: SimpleNamespace, method: str, listed: str
+) -> None:
+    quick_model.layers = 32
+    first = search("--model", "llava-1.5", "--method", method, "--trials", 1, "--json")
+    code, out, err = search("--model", "llava-1.5", "--method", method, "--trials", 2, "--json")
+    assert first[0] == code == 0, err
+    trials = json.loads(out)["trials"]
+    assert trials[0]["params"] == json.loads(first[1])["trials"][0]["params"]
+    assert isinstance(trials[0]["params"][listed], list)
+    assert run("export", "--select", "trial:1", "--out", tmp_path / "preset.json")[0] == 0
+    assert load_preset(tmp_path / "preset.json").method().parameters() == trials[1]["params"]
+
+
+def test_no_setting_is_published_for_another_model(search: Any, quick_model: SimpleNamespace) -> None:
+    code, out, _ = search("--method", "pai", "--trials", 1, "--json")
+    assert code == 0 and not json.loads(out)["trials"][0]["published"]
+    # A folder may be called as the model is.
+    code, out, _ = search("--model", "llava-1.5", "--method", "pai", "--trials", 1, "--json")
+    assert code == 0 and not json.loads(out)["trials"][0]["published"]
+
+
+def test_a_published_setting_outside_the_space_is_told_of(
+    search: Any, tmp_path: Path, quick_model: SimpleNamespace
+) -> None:
+    quick_model.layers = 32
+    path = tmp_path / "space.yaml"
+    path.write_text("method: pai\nparameters: {alpha: {low: 0.5, high: 1.0}}\nfixed: {start_layer: 2, end_layer: 32}")
+    code, out, err = search("--model", "llava-1.5", "--method", "pai", "--space", path, "--trials", 1, "--json")
+    assert code == 0 and not json.loads(out)["trials"][0]["published"]
+    assert "published for llava-1.5 (README of LALBJ/PAI) is not in the search space and is not trial 0" in err
+
+
+def test_a_stack_is_searched_and_exported(search: Any, run: Any, tmp_path: Path) -> None:
+    code, out, err = search("--method", "kvsmooth+pai", "--trials", 3, "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["study"] == "quick-kvsmooth-pai"
+    names = ["lambda_ref", "queue_length", "clip_width", "kvsmooth.start_layer", "kvsmooth.end_layer", "adaptive"]
+    names += ["target", "alpha", "pai.start_layer", "pai.end_layer"]
+    assert list(document["trials"][2]["params"]) == names
+    assert run("export", "--select", "trial:2", "--out", tmp_path / "preset.json")[0] == 0
+    preset = load_preset(tmp_path / "preset.json")
+    assert preset.schema_version == 2
+    assert [part.name for part in preset.method().parts] == ["kvsmooth", "pai"]
+    assert preset.method().parameters() == document["trials"][2]["params"]
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ("pai+pai", "has pai twice"),
+        ("kvsmooth+pia", "unknown method 'pia'"),
+        ("kvsmooth+", "unknown method ''"),
+        ("ad_hh", "needs heads, which is not known for this model: write a search space"),
+        ("kvsmooth+ad_hh", "needs heads, which is not known for this model: write a search space"),
+    ],
+)
+def test_methods_that_cannot_be_searched(search: Any, tmp_path: Path, method: str, says: str) -> None:
+    assert says in refused(search("--method", method, "--trials", 1))
+    assert not (tmp_path / "studies").exists()
 
 
 def test_a_study_goes_on_with_its_own_space(search: Any, tmp_path: Path) -> None:

@@ -101,7 +101,11 @@ def test_saved_preset_reads_back_with_the_keys_of_the_design(tmp_path: Path) -> 
         ),
         ({"source": "hearsay"}, ["source"]),
         ({"generation": {"prompt": "x", "max_new_tokens": 0, "dtype": None}}, ["generation.max_new_tokens"]),
-        ({"schema_version": 2}, ["schema_version 2", "update kvtune"]),
+        ({"schema_version": 3}, ["schema_version 3", "reads 1 and 2", "update kvtune"]),
+        ({"parameters": {"alpha": 0.2}}, ["kvsmooth has no parameter 'alpha'", "lambda_ref"]),
+        ({"parameters": {"lambda_ref": 2}}, ["lambda_ref must be a number from 0 to 1"]),
+        ({"method": "pia"}, ["unknown method 'pia'"]),
+        ({"method": "kvsmooth+kvsmooth"}, ["kvsmooth twice"]),
         ({"selection": {"rule": "x", "on": "guess"}}, ["selection.on"]),
     ],
 )

@@ -1,5 +1,6 @@
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -36,6 +37,21 @@ def test_nothing_is_cut_or_wrapped(width, interval):
         assert f"{member.params['lambda_ref']:.3g}" in text
     for name in ("lambda", "queue", "clip", "start", "CHAIR_S", "F1", "words"):
         assert name in text
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_parameters_of_a_stack_take_as_many_tables_as_they_need(width):
+    names = [f"{method}.{name}" for method in ("kvsmooth", "middle_layers") for name in ("start_layer", "end_layer")]
+    names += ["lambda_ref", "queue_length", "clip_width", "alpha"]
+    trials = [
+        replace(trial(number, 40 + number, 70 + number), params=dict.fromkeys(names, 0.123 + number))
+        for number in range(3)
+    ]
+    text = view(study(trials), width)
+    assert max(map(len, text.split("\n"))) <= width and "…" not in text
+    assert table(text).count("1.12") == len(names)
+    for word in ("kvsmooth", "middle", "alpha"):
+        assert word in text
 
 
 def test_front_by_rising_chair_s_with_baseline_and_published_first():

@@ -60,17 +60,20 @@ def caption_text(image_id: int, method: Any, shared_luck: bool = False) -> str:
     """What the model says: smoothing removes false objects first and true ones later.
 
     With ``shared_luck`` an image is as hard for every setting, as it is for a real model, and a wide clip ruins the
-    captions; else each caption is a draw of its own.
+    captions; else each caption is a draw of its own. Methods other than KVSmooth are as strong as their parameters
+    happen to be.
     """
     strength, luck = 0.0, shared_luck or method is None or method.parameters()
-    if method is not None:
+    if method is not None and method.name != "kvsmooth":
+        strength = chance("strength", method.parameters())
+    elif method is not None:
         layers = (method.end_layer - method.start_layer) / LAYERS
         strength = method.lambda_ref * layers * (1 - abs(math.log(method.queue_length / 12)) / 8)
     named = []
     for name in OBJECTS:
         real = name in truth(image_id)
         likely = 0.9 - 0.6 * max(0.0, strength - 0.15) if real else 0.35 * max(0.0, 1 - 1.3 * strength)
-        if shared_luck and method is not None and method.clip_width > 0.35:
+        if shared_luck and method is not None and method.name == "kvsmooth" and method.clip_width > 0.35:
             likely = 0.6
         if chance("said", image_id, name, luck) < likely:
             named.append(name)
@@ -95,6 +98,9 @@ class FakeCaptioner:
         self.asked: list[tuple[Any, int]] = []
         self.batches: list[set[Any]] = []
         self.withdrawn: set[Any] = set()
+
+    def check(self, method: Any) -> None:
+        """Every method can serve."""
 
     def withdraw(self, tag: Any) -> None:
         self.withdrawn.add(tag)

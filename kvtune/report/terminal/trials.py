@@ -1,5 +1,6 @@
 """The trials of a study as a table in the terminal that fits the width it is given."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +29,8 @@ def trials_table(
 ) -> RenderableType:
     """Return trials with their parameters and scores.
 
-    On a console too narrow for one table the parameters move to a second one; where that is still too wide, CHAIR_I,
-    precision and recall are left out.
+    On a console too narrow for one table the parameters move to a second one, or as many as they need; where that is
+    still too wide, CHAIR_I, precision and recall are left out.
 
     Parameters
     ----------
@@ -45,9 +46,10 @@ def trials_table(
     layouts: list[RenderableType] = [
         draw.table(RATES, names, intervals=RATES),
         draw.table(RATES, names, intervals=OBJECTIVES),
-        Group(draw.table(RATES, (), intervals=RATES), "", draw.table((), names)),
-        Group(draw.table(RATES, (), intervals=OBJECTIVES), "", draw.table((), names)),
-        Group(draw.table(OBJECTIVES, (), intervals=OBJECTIVES), "", draw.table((), names)),
+        *(
+            Group(draw.table(rates, (), intervals=intervals), *draw.parameters(names))
+            for rates, intervals in ((RATES, RATES), (RATES, OBJECTIVES), (OBJECTIVES, OBJECTIVES))
+        ),
     ]
     return fitting(layouts, console)
 
@@ -91,6 +93,7 @@ class _Drawing:
         self.chosen = chosen
         self.rows = rows
         self.overlays = overlays
+        self.console, self.width = console, console.width
         self.ascii_only = console.options.ascii_only
         self.digits = max((len(str(trial.number)) for trial in rows if trial.number is not None), default=0)
         self.tied = next((trial.ties for trial in summary.trials if trial.number == chosen), ())
@@ -100,7 +103,7 @@ class _Drawing:
         table = plain_table()
         table.add_column("trial", no_wrap=True)
         for name in parameters:
-            table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)
+            table.add_column(re.sub("[._]", "\n", name), justify="right", no_wrap=True)
         metrics = (*rates, *LENGTH) if rates else ()
         for name in metrics:
             table.add_column(heading(name, ascii_only=self.ascii_only), justify="right", no_wrap=True)
@@ -122,6 +125,17 @@ class _Drawing:
             cells += [rate(point.scores.get(name)) for name in metrics]
             table.add_row(self._overlay_name(point), *map(Text, cells))
         return table
+
+    def parameters(self, names: Sequence[str]) -> list[RenderableType]:
+        """The parameters alone, in as few tables as the console's width allows, each after an empty line."""
+        tables: list[RenderableType] = []
+        rest = list(names)
+        while rest:
+            fits = (n for n in range(len(rest), 1, -1) if _width(self.table((), rest[:n]), self.console) <= self.width)
+            count = next(fits, 1)
+            tables += ["", self.table((), rest[:count])]
+            rest = rest[count:]
+        return tables
 
     def _name(self, trial: TrialSummary) -> Text:
         found = roles(self.summary, trial, self.chosen)
