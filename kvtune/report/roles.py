@@ -1,10 +1,12 @@
 """What a point of a study is (baseline, published, chosen, ...) and how each kind is drawn, everywhere alike."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from kvtune.analysis.summary import StudySummary, TrialSummary
-from kvtune.chair import Scores
+from kvtune.chair import Rates, Scores
+from kvtune.statistics.front import front
 
 Role = Literal["chosen", "baseline", "published", "front", "complete", "raced"]
 
@@ -116,13 +118,27 @@ def marks(summary: StudySummary, chosen: int | None) -> list[Mark]:
 
 
 def front_line(summary: StudySummary) -> list[tuple[float, float]]:
-    """Return the corners of the staircase that joins the front, (CHAIR_S, F1) from left to right.
+    """Return the corners of the staircase that joins the front, (CHAIR_S, F1) from left to right."""
+    return _staircase([mark.scores for mark in marks(summary, None) if "front" in mark.roles])
 
-    Between two front points nothing better than the left one's F1 was reached, so the line goes right, then up.
-    """
-    points = [(mark.x, mark.y) for mark in marks(summary, None) if "front" in mark.roles]
+
+def cut_line(summary: StudySummary) -> list[tuple[float, float]]:
+    """Return the corners of the staircase that joins the cuts of the baseline that no other cut dominates, on to the
+    CHAIR_S of the whole baseline: what lies below it is beaten by a cut."""
+    corners = _staircase(summary.cut_baseline)
+    return [*corners, (max(corners[-1][0], summary.cut_baseline[-1].chair_s), corners[-1][1])] if corners else []
+
+
+def best_cut(summary: StudySummary) -> Rates | None:
+    """Return the cut of the baseline with the highest F1; None where it was not cut."""
+    return max(summary.cut_baseline, key=lambda cut: (cut.f1, -cut.chair_s), default=None)
+
+
+def _staircase(points: Sequence[Rates]) -> list[tuple[float, float]]:
+    """Between two points nothing better than the left one's F1 was reached, so the line goes right, then up."""
+    places = [(point.chair_s, point.f1) for point in points]
     corners: list[tuple[float, float]] = []
-    for x, y in sorted(points):
+    for x, y in (places[index] for index in front(places)):
         if corners:
             corners.append((x, corners[-1][1]))
         corners.append((x, y))

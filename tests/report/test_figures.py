@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from synthetic_studies import cut_curve, random_study, study, trial
+from synthetic_studies import cut_curve, random_study, scores, study, trial, validation
 
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.figures import COLUMN_WIDTH, column_figure, save_figure
 from kvtune.report.figures.drawing import drawn_text
 from kvtune.report.figures.front import front_figure
-from kvtune.report.figures.hypervolume import hypervolumes
+from kvtune.report.figures.held_out import held_out_figure
+from kvtune.report.figures.hypervolume import hypervolume_figure, hypervolumes
 from kvtune.report.figures.points import number_points
 from kvtune.report.study_files import write_pictures
 from kvtune.statistics.front import hypervolume
@@ -146,6 +147,32 @@ def test_hypervolume_never_falls_and_ends_at_the_studys(points):
     reference = summary.reference_point
     assert volumes[-1] == pytest.approx(hypervolume(points, (reference["chair_s"], reference["f1"])))
     assert hypervolumes(study([trial(0, 40, 75)], None)) == ([], [])
+
+
+def test_the_legend_of_the_hypervolume_names_its_line():
+    figure = hypervolume_figure(random_study(12))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["the front up to each trial"]
+
+
+def test_numbers_on_held_out_images_cover_no_place_on_tune_images_and_do_not_run_together():
+    summary = random_study(40)
+    found = validation(summary, [None, 0, *summary.front], chair_s=41.0, f1=76.0, width=2.0)
+    moved = [
+        setting.model_copy(
+            update={"holdout": setting.holdout.model_copy(update={"metrics": scores(36 + 1.5 * n, 74 + n % 3)})}
+        )
+        for n, setting in enumerate(found.settings)
+    ]
+    figure = held_out_figure(found.model_copy(update={"settings": moved}), None)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) > 2
+    for index, box in enumerate(boxes):
+        assert not any(box.padded(1).overlaps(other) for other in boxes[:index])
+    tune = [setting.tune.metrics for setting in found.settings if setting.tune is not None]
+    places = axes.transData.transform([(each.chair_s, each.f1) for each in tune])
+    assert not any(box.contains(*place) for box in boxes for place in places)
 
 
 @pytest.mark.parametrize("name", [r"$\no-command$", "$x$", "a $ b", "\x1b[31m\r"])

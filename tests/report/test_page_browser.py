@@ -128,6 +128,32 @@ def test_the_table_sorts_both_ways(page, file):
     assert page.evaluate("document.querySelectorAll('th[aria-sort=descending]').length") == 1
 
 
+def test_parameters_are_drawn_against_scores_and_select_their_trial(page, file):
+    page.open(file, 1280)
+    page.wait_for("document.querySelectorAll('.trial-line').length > 0")
+    lines = page.evaluate("[...document.querySelectorAll('.trial-line')].map(line => line.dataset.key).sort()")
+    assert lines == ["0", "1", "2"], "complete trials alone"
+    assert page.evaluate("document.querySelectorAll('#against svg').length") == 2  # lambda_ref, for CHAIR_S and F1
+    page.evaluate("document.querySelector('#against [data-key=\"0\"]').dispatchEvent(new MouseEvent('click'))")
+    assert text_of(page, "#point-title").startswith("Trial 0")
+    selected = page.evaluate("[...document.querySelectorAll('#parameters .selected')].map(shape => shape.dataset.key)")
+    assert set(selected) == {"0"}
+    assert page.errors == []
+
+
+def test_on_a_narrow_screen_scores_come_first_and_tips_stay_inside(page, file):
+    heads = "[...document.querySelectorAll('#table th')].map(head => head.textContent)"
+    page.open(file, 1280)
+    assert page.evaluate(heads).index("lambda_ref") < page.evaluate(heads).index("CHAIR_S")
+    page.open(file, 390)
+    assert page.evaluate(heads).index("lambda_ref") > page.evaluate(heads).index("F1")
+    for number in (2, 1, 0):
+        page.hover(f'.mark[data-key="{number}"]')
+        page.wait_for("!document.getElementById('tip').hidden")
+        box = page.evaluate("(b => [b.left, b.right])(document.getElementById('tip').getBoundingClientRect())")
+        assert box[0] >= 0 and box[1] <= 390
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_runs_out_of_a_narrow_window(page, file, dark):
     page.open(file, 390, dark=dark)

@@ -36,7 +36,7 @@ def test_differences_ties_flags_and_the_cut_baseline(tmp_path):
         assert "CHAIR_S − baseline−6.2 −8.0 to −4.4, p\u00a00.002" in text and "Tied with trial 1 (ringed)" in text
         assert page.evaluate("[...document.querySelectorAll('#plot .tied')].map(m => m.dataset.key)") == ["1"]
         assert "shorter caption: CHAIR_S <b> is not below" in text and "baseline cut to fewer sentences" in text
-        assert page.evaluate("document.querySelector('#plot .cut-baseline').getAttribute('d').split('L').length") == 4
+        assert page.evaluate("document.querySelector('#plot .cut-baseline').getAttribute('d').split('L').length") == 8
         assert page.errors == []
     finally:
         page.close()

@@ -14,16 +14,21 @@ from kvtune.report.figures.front import front_figure
 CURVE = cut_curve(*((15.0 * n, 6.0 * n, 60.0 + 2 * n) for n in range(1, 8)))
 
 
-def test_the_cut_baseline_is_drawn_without_moving_the_picture():
+def test_the_cut_baseline_is_a_staircase_with_its_best_point_inside_the_picture():
+    cuts = cut_curve((15.0, 6.0, 60.0), (30.0, 20.0, 82.0), (45.0, 25.0, 81.0), (60.0, 30.0, 90.0), (75.0, 47.0, 77.0))
     plain = random_study(30, width=2.0)
-    before, after = front_figure(plain, None), front_figure(replace(plain, cut_baseline=CURVE), None)
-    assert before.axes[0].get_xlim() == after.axes[0].get_xlim()
-    assert before.axes[0].get_ylim() == after.axes[0].get_ylim()
-    (line,) = [line for line in after.axes[0].lines if line.get_label() == "baseline cut short"]
-    assert list(line.get_xdata()) == [cut.chair_s for cut in CURVE]
-    assert list(line.get_ydata()) == [cut.f1 for cut in CURVE]
-    assert "baseline cut short" in [text.get_text() for text in after.legends[0].get_texts()]
-    assert "baseline cut short" not in [text.get_text() for text in before.legends[0].get_texts()]
+    assert not any(line.get_label() == "baseline cut short" for line in front_figure(plain, None).axes[0].lines)
+    figure = front_figure(replace(plain, cut_baseline=cuts), None)
+    (axes,) = figure.axes
+    steps = next(line for line in axes.lines if line.get_linestyle() == ":" and len(line.get_xdata()))
+    # Dominated cuts (25, 81) and (47, 77) are no corners, the last step goes on to the whole baseline.
+    corners = [(6, 60), (20, 60), (20, 82), (30, 82), (30, 90), (47, 90)]
+    assert [tuple(place) for place in steps.get_xydata()] == corners
+    dots = next(line for line in axes.lines if line.get_linestyle() == "None" and len(line.get_xdata()) == len(cuts))
+    assert [tuple(place) for place in dots.get_xydata()] == [(cut.chair_s, cut.f1) for cut in cuts]
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    assert left < 30 < right and low < 90 < high and left > 6
+    assert "baseline cut short" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_a_baseline_of_one_sentence_draws_no_curve():

@@ -1,13 +1,13 @@
 """The trade-off: CHAIR_S across, F1 up."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.summary import StudySummary
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.figures.drawing import axis_label, column_figure, drawn_text, give_room, halo, legend_below, style
 from kvtune.report.figures.points import draw_points, number_points
-from kvtune.report.roles import LOOKS, OVERLAY_LOOK, front_line, marks
+from kvtune.report.roles import LOOKS, OVERLAY_LOOK, best_cut, cut_line, front_line, marks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[OverlayPoint] = ()) -> "Figure":
     """Draw all trials, the front as a staircase with its trial numbers, other methods and the cut baseline.
 
-    The cut baseline is drawn as far as it runs through the picture of the others.
+    The cut baseline is a staircase too, drawn as far as it runs through the picture of the others and its best F1.
     """
     with style():
         figure, axes = column_figure()
@@ -29,6 +29,9 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         images = summary.subset.get("images")
         axes.set_xlabel(axis_label("chair_s") + (f"; {images} images" if images else ""))
         axes.set_ylabel(axis_label("f1"))
+        best = best_cut(summary)
+        if best is not None:
+            axes.plot(best.chair_s, best.f1, alpha=0)  # makes room for it
         give_room(axes)
         _draw_cut_baseline(axes, summary)
         legend_below(figure, axes)
@@ -45,16 +48,10 @@ def _draw_cut_baseline(axes: "Axes", summary: StudySummary) -> None:
     if len(curve) < 2:
         return
     limits = axes.get_xlim(), axes.get_ylim()
-    axes.plot(
-        [cut.chair_s for cut in curve],
-        [cut.f1 for cut in curve],
-        ":.",
-        color=LOOKS["baseline"].colour,
-        linewidth=0.7,
-        markersize=2,
-        label="baseline cut short",
-        zorder=1.8,
-    )
+    look: dict[str, Any] = {"color": LOOKS["baseline"].colour, "linewidth": 0.7, "zorder": 1.8}
+    axes.plot(*zip(*cut_line(summary), strict=True), ":", **look)
+    axes.plot([cut.chair_s for cut in curve], [cut.f1 for cut in curve], ".", markersize=2.5, **look)
+    axes.plot([], [], ":.", markersize=2.5, label="baseline cut short", **look)
     axes.set(xlim=limits[0], ylim=limits[1])
 
 

@@ -33,10 +33,10 @@ def held_out_figure(found: Validation, chosen: int | None) -> "Figure":
         axes.set_ylabel(axis_label("f1"))
         give_room(axes)
         legend_below(figure, axes)
-        numbered = [(setting.number, setting.holdout.metrics) for setting in found.settings]
-        number_points(
-            figure, axes, [(n, metrics["chair_s"], metrics["f1"]) for n, metrics in numbered if n is not None]
-        )
+        places = [(setting.number, setting.holdout.metrics) for setting in found.settings]
+        numbered = [(number, now.chair_s, now.f1) for number, now in places if number is not None]
+        drawn = [now for _, now in places] + [each.tune.metrics for each in found.settings if each.tune is not None]
+        number_points(figure, axes, numbered, [(each.chair_s, each.f1) for each in drawn])
         return figure
 
 

@@ -22,7 +22,7 @@ def hypervolume_figure(summary: StudySummary) -> "Figure":
     colour = LOOKS["front"].colour
     with style():
         figure, axes = column_figure(height=2.2)
-        axes.step(numbers, volumes, where="post", color=colour, linewidth=1.2)
+        axes.step(numbers, volumes, where="post", color=colour, linewidth=1.2, label="the front up to each trial")
         axes.plot(numbers, volumes, ".", color=colour, markersize=3)
         axes.set_xlabel("trial")
         axes.set_ylabel("hypervolume (%)")
@@ -34,8 +34,9 @@ def hypervolume_figure(summary: StudySummary) -> "Figure":
             label = "less the luck of its front, with 95 % interval"
             looks: dict[str, Any] = {"color": "#D55E00", "markersize": 3.5, "elinewidth": 0.8}
             axes.errorbar(numbers[-1], estimate.corrected, bar, fmt="o", label=label, **looks)
+        if numbers:
             legend_below(figure, axes)
-        if not numbers:
+        else:
             nothing_yet(axes)
         return figure
 

@@ -21,6 +21,8 @@ HOLLOW: tuple[Role, ...] = ("baseline", "published")
 
 _FAINT: dict[Role, float] = {"complete": 0.55, "raced": 0.6}
 _LABELS_AT_MOST = 4
+_BETWEEN_LABELS = 1.0
+"""Points around a number, so that two of them do not read as one."""
 
 
 def draw_points(axes: "Axes", summary: StudySummary, chosen: int | None, across: str, up: str) -> None:
@@ -128,7 +130,7 @@ def number_points(
         for offset, across, up in _BESIDE:
             label = axes.annotate(text, place, offset, textcoords="offset points", ha=across, va=up, fontsize=6)
             label.set(color="#004C7A", path_effects=halo(), zorder=25)
-            box = label.get_window_extent()
+            box = label.get_window_extent().padded(_BETWEEN_LABELS * figure.dpi / 72)
             if not any(box.overlaps(other) for other in obstacles):
                 labels.append(box)
                 break

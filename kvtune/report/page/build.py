@@ -15,12 +15,21 @@ from kvtune.chair import METRICS
 from kvtune.report.data.document import overlay_document, study_document, trial_document
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.page.pack import PackedCaptions
-from kvtune.report.roles import front_line, marks, roles
+from kvtune.report.roles import cut_line, front_line, marks, roles
 from kvtune.report.terminal import facts
 from kvtune.report.terminal.trials import shared_parameters, varying_parameters
 from kvtune.text import json_text
 
-_SCRIPTS = ("study.js", "scatter.js", "pointer.js", "point.js", "table.js", "captions.js", "start.js")
+_SCRIPTS = (
+    "study.js",
+    "scatter.js",
+    "pointer.js",
+    "point.js",
+    "parameters.js",
+    "table.js",
+    "captions.js",
+    "start.js",
+)
 """In the order in which they run, as one."""
 
 
@@ -97,6 +106,7 @@ def _page_document(
         ],
         "notes": _notes(summary, chosen, overlays),
         "staircase": front_line(summary),
+        "cut_staircase": cut_line(summary),
         "parameters": varying_parameters(summary),
         "shared_parameters": list(shared_parameters(summary)),
         "export_command": f"kvtune export {shlex.quote(study_argument)} --select trial:{{number}} --out preset.json",

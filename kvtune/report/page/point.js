@@ -89,6 +89,7 @@ function showSelection() {
     mark.classList.toggle("tied", Boolean(state.selected && state.selected.ties && state.selected.ties.map(String).includes(mark.dataset.key)));
     mark.setAttribute("aria-pressed", String(mark.dataset.key === wanted));
   }
+  for (const shape of byId("parameters").querySelectorAll("[data-key]")) shape.classList.toggle("selected", shape.dataset.key === wanted);
   for (const row of byId("table").querySelectorAll("tbody tr")) {
     row.classList.toggle("selected", row.dataset.key === wanted);
     row.querySelector("button").setAttribute("aria-pressed", String(row.dataset.key === wanted));

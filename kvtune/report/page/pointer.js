@@ -23,6 +23,7 @@ function tip(point, left, top) {
   const same = coinciding(point);
   if (same.length) box.append(tag("p", {}, `Same place: ${same.slice(0, 6).map(name).join(", ")}${same.length > 6 ? ", …" : ""}`));
   box.hidden = false;
+  box.style.left = "0";  /* as wide as it wants to be, before it is measured */
   const room = document.documentElement.clientWidth;
   box.style.left = `${Math.max(8, Math.min(left + 16, room - box.offsetWidth - 8)) + window.scrollX}px`;
   const under = top + 16 + box.offsetHeight < window.innerHeight || top < box.offsetHeight + 16;

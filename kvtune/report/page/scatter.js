@@ -14,6 +14,8 @@ const SHAPES = {
   raced: "M-3,-3L3,3M3,-3L-3,3",
   overlay: "M0,-6.5L6.5,0 0,6.5 -6.5,0Z",
 };
+/* What is drawn over what, the topmost last. */
+const ROLE_ORDER = ["overlay", "raced", "complete", "front", "published", "baseline", "chosen"];
 const HOLLOW = ["baseline", "published", "overlay"];
 /* One solid shape, and hollow ones over it, so that a point that is two things shows both. */
 function shown(roles) {
@@ -49,7 +51,8 @@ function draw() {
   if (byId("zoom").checked) framed = drawn.filter(p => !faint(p));
   const withBars = byId("intervals").checked;
   const moves = byId("held-out").checked ? [...validated.values()] : [];
-  const ends = metric => moves.map(setting => setting.holdout.metrics[metric])
+  const bestCut = study.cut_baseline.length > 1 ? [study.cut_baseline.reduce((a, b) => b.f1 > a.f1 ? b : a)] : [];
+  const ends = metric => bestCut.map(cut => cut[metric]).concat(moves.map(setting => setting.holdout.metrics[metric]))
     .concat(framed.flatMap(p => withBars && p.intervals[metric] && !faint(p) ? [p[metric], ...p.intervals[metric]] : [p[metric]]));
   const xs = limits(ends("chair_s")), ys = limits(ends("f1"));
   const yTicks = ticks(ys, Math.floor(height / 45));
@@ -72,9 +75,9 @@ function draw() {
     svg("text", {x: 0, y: 0, transform: `translate(12 ${top}) rotate(-90)`, "text-anchor": "end", "aria-hidden": "true"}, "F1 % · higher is better →"),
     svg("defs", {}, clip), inside);
   if (study.staircase.length > 1) inside.append(svg("path", {class: "staircase", d: "M" + study.staircase.map(([a, b]) => `${x(a)},${y(b)}`).join("L")}));
-  if (study.cut_baseline.length > 1) inside.append(svg("path", {class: "cut-baseline", d: "M" + study.cut_baseline.map(cut => `${x(cut.chair_s)},${y(cut.f1)}`).join("L")}));
-  const order = ["overlay", "raced", "complete", "front", "published", "baseline", "chosen"];
-  const layered = [...drawn].sort((a, b) => order.indexOf(a.roles[0]) - order.indexOf(b.roles[0]));
+  if (study.cut_baseline.length > 1) inside.append(svg("path", {class: "cut-baseline", d: "M" + study.cut_staircase.map(([a, b]) => `${x(a)},${y(b)}`).join("L")}),
+    ...study.cut_baseline.map(cut => svg("circle", {class: "cut", cx: x(cut.chair_s), cy: y(cut.f1), r: 1.5})));
+  const layered = [...drawn].sort((a, b) => ROLE_ORDER.indexOf(a.roles[0]) - ROLE_ORDER.indexOf(b.roles[0]));
   if (withBars) for (const point of layered) {
     if (faint(point)) continue;
     const bars = svg("g", {class: `role-${point.roles[0]}`});

@@ -2,14 +2,17 @@
 
 function columns() {
   const found = [{label: "trial", value: p => p.number === null ? -1 : p.number}, {label: "what", value: roleText}];
-  for (const wanted of study.parameters) found.push({label: wanted, value: p => p.params[wanted], text: p => parameter(p.params[wanted])});
+  const asked = study.parameters.map(wanted => ({label: wanted, value: p => p.params[wanted], text: p => parameter(p.params[wanted])}));
+  /* On a narrow screen the scores come first. */
+  const narrow = matchMedia("(max-width: 820px)").matches;
+  if (!narrow) found.push(...asked);
   for (const [metric, label] of RATES) found.push({label, value: p => p[metric], text: p => rate(p[metric]), small: p => interval(p, metric)});
   if (validated.size) for (const [metric, label] of OBJECTIVES) {
     found.push({label: `${label} held-out`, value: p => heldOut(p) && heldOut(p).metrics[metric], text: p => heldOut(p) ? rate(heldOut(p).metrics[metric]) : "", small: p => heldOut(p) ? interval(heldOut(p), metric) : ""});
   }
   for (const [metric, label] of LENGTH) found.push({label, value: p => p[metric], text: p => rate(p[metric])});
   if (new Set(points.map(p => p.images)).size > 1) found.push({label: "images", value: p => p.images});
-  return found;
+  return narrow ? found.concat(asked) : found;
 }
 const COLUMNS = columns();
 function compare(a, b) {
