@@ -24,6 +24,7 @@ from kvtune.cli.compare import compare
 from kvtune.cli.dashboard import dashboard
 from kvtune.cli.doctor import doctor
 from kvtune.cli.export import export
+from kvtune.cli.methods import methods
 from kvtune.cli.pareto import pareto
 from kvtune.cli.reproduce import reproduce
 from kvtune.cli.rescore import rescore
@@ -77,6 +78,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     reproduce,
     rescore,
     studies,
+    methods,
     compare,
     caption,
     score,

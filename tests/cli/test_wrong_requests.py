@@ -42,6 +42,7 @@ BASE = {
     "data subset": "--images 2 --out drawn.json --coco coco",
     "data ground-truth": "--out made.json --coco coco",
     "data download": "--to new",
+    "methods": "",
     "models": "",
     "models check": "demo",
     "models convert": "minigpt4 --vicuna coco --eva truth.json --qformer truth.json --checkpoint truth.json",
