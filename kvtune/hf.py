@@ -53,6 +53,14 @@ def image_token_id(model: Any) -> int | None:
     return next((value for name in names if (value := getattr(model.config, name, None)) is not None), None)
 
 
+def rotary_positions(positions: Any) -> Any:
+    """Positions as a rotary embedding takes them, [rows, tokens] or [axes, rows, tokens].
+
+    Decoders with three axes are handed a fourth before them, which counts the text and serves masks alone.
+    """
+    return positions[1:] if positions.ndim == 3 and len(positions) == 4 else positions
+
+
 def text_decoder(model: Any) -> Any:
     """The stack of decoder layers that writes the text.
 

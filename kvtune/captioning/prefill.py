@@ -59,7 +59,8 @@ def _prefill_together(
             last_outputs[:, row].clone(),
             {fact: fact.of_row(decoder, seen, row, 0, prompt.visual.mask) for fact, seen in noted.items()},
         )
-        end = PromptEnd(prompt.length, first_tokens[row], prompt.next_position, prompt.after_image, known)
+        own = prompt.after_image, known, prompt.is_causal_after_image
+        end = PromptEnd(prompt.length, first_tokens[row], prompt.next_position, *own)
         yield Prefix(keys, values, end)
 
 

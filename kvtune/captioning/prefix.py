@@ -6,6 +6,7 @@ import dataclasses
 
 from torch import Tensor
 
+from kvtune.errors import RequestError
 from kvtune.methods import Method
 from kvtune.methods.facts import PromptFacts
 from kvtune.methods.row_state import first_acting
@@ -27,6 +28,8 @@ class PromptEnd:
         Ids of the prompt's tokens after the last visual one.
     facts
         What methods may know of the prompt.
+    is_causal
+        Whether none of those tokens sees a later one.
     """
 
     length: int
@@ -34,12 +37,24 @@ class PromptEnd:
     next_position: int
     after_image: tuple[int, ...]
     facts: PromptFacts
+    is_causal: bool = True
 
     def forced(self, method: Method | None) -> tuple[int, ...]:
-        """Ids of the last prompt tokens, which a row runs itself because its method acts on them."""
+        """Ids of the last prompt tokens, which a row runs itself because its method acts on them.
+
+        Raises
+        ------
+        RequestError
+            If it cannot run them one by one.
+        """
         acts_from = first_acting(method)
-        if acts_from == "generated":
+        if method is None or acts_from == "generated":
             return ()
+        if not self.is_causal:
+            raise RequestError(
+                f"{method.name} acts on the prompt's last tokens, and in this model these see each other both ways, so "
+                "that the whole prompt would change; take a method that acts on generated tokens alone, as kvsmooth"
+            )
         return self.after_image[-1:] if acts_from == "last_prompt_token" else self.after_image
 
 

@@ -99,11 +99,14 @@ class UnifiedKeys(Fact):
     def watch(self, decoder: Decoder, noted: list[Tensor]) -> Sequence[Any]:
         import torch
 
+        from kvtune.hf import rotary_positions
+
         def keep_positions(module: Any, arguments: Any, keywords: dict[str, Any]) -> None:
             embeddings, positions = keywords["inputs_embeds"], keywords.get("position_ids")
             rows, tokens = embeddings.shape[:2]
             if positions is None:
                 positions = torch.arange(tokens, device=embeddings.device)[None]
+            positions = rotary_positions(positions)
             noted.append(positions.expand(*positions.shape[:-2], rows, tokens))
 
         def keep_input(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:

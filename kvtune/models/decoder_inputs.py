@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from kvtune.errors import RequestError
-from kvtune.hf import CACHE_NAMES
+from kvtune.hf import CACHE_NAMES, rotary_positions
 
 _MEANT_FOR_OUTPUT = frozenset(
     {"use_cache", "return_dict", "output_attentions", "output_hidden_states", "logits_to_keep"}
@@ -97,6 +97,12 @@ class Prompt:
         return len(self.embeddings)
 
     @property
+    def is_causal_after_image(self) -> bool:
+        """Whether no token after the image sees a later one, as where a row may run those tokens one by one."""
+        text = [seen[self.visual.end :, self.visual.end :] for seen in self.attention.values()]
+        return not any(seen.triu(1).any() for seen in text)
+
+    @property
     def tensors(self) -> list[Tensor]:
         """All that it holds."""
         own = [self.embeddings, self.positions, self.visual.mask, self.visual.places, self.deepstack]
@@ -153,8 +159,7 @@ def taken_apart(
     rows, tokens = embeddings.shape[:2]
     positions = _positions(prompt, rows, 0, tokens)
     after = _positions(following, rows, tokens, 1)[..., 0]
-    # Of four axes the first counts text, and the others are those of the rotary embedding.
-    if after.ndim > 1 and not (after[-3:] == after[-1]).all():
+    if after.ndim > 1 and not (after == after[-1]).all():
         raise RequestError(f"{model} is not supported: positions of generated text differ between its axes")
     next_positions = (after if after.ndim == 1 else after[-1]).tolist()
     deepstack = _deepstack(prompt, visual, model)
@@ -214,6 +219,7 @@ def _positions(arguments: Mapping[str, Any], rows: int, past: int, tokens: int) 
     positions = arguments.get("position_ids")
     if positions is None:
         positions = torch.arange(past, past + tokens, device=device)[None]
+    positions = rotary_positions(positions)
     return positions.expand(*positions.shape[:-2], rows, tokens)
 
 

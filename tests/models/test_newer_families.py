@@ -13,7 +13,9 @@ from test_decoder_inputs import check_places
 from test_families import METHODS, STEPS, generate, pictures
 
 from kvtune.captioning import Captioner, CaptionRequest
+from kvtune.captioning.model_check import check_model
 from kvtune.errors import RequestError
+from kvtune.methods import get_method
 from kvtune.methods.attach import attach
 from kvtune.models import load_model
 from kvtune.models.reasoning import answer_ids
@@ -158,6 +160,29 @@ def test_soft_capped_scores_are_refused(newer):
         captions(vlm, [None])
     with pytest.raises(RequestError, match="its attention takes softcap"):
         written(vlm, pictures()[0], METHODS[0])
+
+
+ACTING = {
+    "paligemma": ["kvsmooth"],
+    "gemma3": ["kvsmooth", "pai", "middle_layers", "vaf", "sparc", "var", "dscr"],
+    "glm4v": ["kvsmooth", "pai", "middle_layers", "vaf", "sparc", "var"],
+}
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_every_method_writes_what_generate_writes_or_is_refused(newer, name):
+    vlm, steps = newer(name), 8
+    checked = check_model(vlm, pictures()[:1], max_new_tokens=steps)
+    assert checked.proven is True, checked.verdict
+    served = {proof.method for proof in checked.proofs} - {None}
+    if name in ACTING:
+        assert served == set(ACTING[name]), checked.refused
+    assert served >= {"kvsmooth"} and all("\n" not in why for why in checked.refused.values())
+
+
+def test_methods_on_a_prompt_that_sees_itself_both_ways_are_refused(newer):
+    with pytest.raises(RequestError, match="pai acts on the prompt's last tokens, and in this model these see"):
+        captions(newer("paligemma"), [get_method("pai")(alpha=0.2, start_layer=0, end_layer=3)])
 
 
 def test_the_template_is_asked_for_an_answer_without_thinking(newer):

@@ -24,4 +24,4 @@ class Gemma3(Generic):
         if vlm.processor.image_processor.do_pan_and_scan:
             return None
         side = round(vlm.hf_model.config.mm_tokens_per_image**0.5)
-        return [grid_places(side, side)] * len(images)
+        return [grid_places(side, side)] * len(inputs["input_ids"])
