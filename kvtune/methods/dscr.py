@@ -99,8 +99,11 @@ class DSCRRows(RowState[DSCR]):
         double = decoder.head is not None and decoder.head.weight.dtype == torch.float64
         self._mixing = torch.zeros(n_rows, 0, 0, dtype=torch.float64 if double else torch.float32, device=device)
         self._methods: dict[int, DSCR] = {}
+        self._mixes_values = False
+        """Whether any row ever did."""
 
     def set_rows(self, rows: Sequence[int], methods: Sequence[DSCR | None]) -> Tensor:
+        self._mixes_values |= any(method and method.target == "kv" for method in methods)
         self._methods.update({row: method for row, method in zip(rows, methods, strict=True) if method})
         return super().set_rows(rows, methods)
 
@@ -127,6 +130,8 @@ class DSCRRows(RowState[DSCR]):
         return scores
 
     def change_sum(self, seen: Seen, weights: Tensor) -> Tensor:
+        if not self._mixes_values:
+            return weights
         prompt = weights[..., : seen.prompt]
         mixed = prompt @ self._mixing_of(seen).to(weights.dtype).transpose(1, 2)
         on_values = (self.parameter("target")[seen.rows] == self._choices["target"].index("kv"))[:, None, None]
@@ -138,7 +143,7 @@ class DSCRRows(RowState[DSCR]):
         return self._mixing[rows, : seen.prompt, : seen.prompt]
 
     def captured_with(self) -> Hashable:
-        return super().captured_with(), self._mixing.data_ptr(), self._mixing.shape
+        return super().captured_with(), self._mixes_values, self._mixing.data_ptr(), self._mixing.shape
 
     def reorder(self, index: Tensor) -> None:
         super().reorder(index)
