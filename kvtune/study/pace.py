@@ -172,7 +172,7 @@ class Pace:
     def seconds_left(self) -> float | None:
         """Seconds until all is done; None as long as nothing is known."""
         if not self._stage and not self.later:
-            return 0.0
+            return 0.0 if self.there else None
         if not self._cost:
             return None
         each = self.tokens_each

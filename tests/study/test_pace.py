@@ -107,6 +107,7 @@ def test_a_machine_that_becomes_busy() -> None:
 def test_nothing_is_known_at_first() -> None:
     clock = Clock(0.0)
     pace = Pace(clock=clock)
+    assert pace.seconds_left() is None
     pace.begin(10, 1)
     assert pace.seconds_left() is None and pace.share == 0.0 and pace.words() == "" and pace.total == 10
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.spinner import Spinner
 from rich.text import Text
 
 from kvtune.analysis.summarize import summary_of
@@ -38,8 +39,10 @@ class LiveView(View):
 
     @contextlib.contextmanager
     def making_ready(self) -> Iterator[Stage]:
-        with self._console.status("making ready") as status:
-            yield lambda what, done, total: status.update(counted(what, done, total))
+        spinner = Spinner("dots", Text("making ready"))
+        # What other libraries write to stderr, such as a download's progress, moves on a line of its own.
+        with Live(spinner, console=self._console, transient=True, redirect_stderr=False):
+            yield lambda what, done, total: spinner.update(text=Text(counted(what, done, total)))
 
     @contextlib.contextmanager
     def showing(self, manifest: Manifest, ledger: Ledger, captions: int, pace: Pace) -> Iterator[None]:
