@@ -1,5 +1,8 @@
 """The command line: one file a command, gathered here."""
 
+import atexit
+import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -107,6 +110,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def program() -> None:
+    """Run ``kvtune`` as a process of its own, which ends at once.
+
+    Taking apart what PyTorch and its like have built takes seconds of a processor, for a process that is over.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        atexit._run_exitfuncs()  # temporary folders, pools of processes
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else 0)
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         with terminable():
@@ -129,4 +147,4 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    program()

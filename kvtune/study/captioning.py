@@ -100,7 +100,7 @@ def caption_images(
         while (size := waves.size()) != 0:
             requests = _Counted(islice(_requests(images, some, logs, stopped), size))
             captions = 0
-            for caption in captioner.run(requests, worked):
+            for caption in deadline.until(captioner.run(requests, worked)):
                 if caption.tag not in stopped:
                     keep(caption)
                     captions += 1

@@ -7,6 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class TimeIsUp(BaseException):
@@ -46,6 +49,25 @@ class Deadline:
     def enforced(self) -> Iterator[None]:
         """Raise TimeIsUp when the moment comes, wherever the block is by then, as Ctrl-C would end it."""
         self.check()
+        with self._alarm():
+            yield
+        self.check()
+
+    def until(self, items: Iterator[Item]) -> Iterator[Item]:
+        """The items that come before the moment; it ends the work on the next one wherever that is by then.
+
+        An iterator that is ended so may still give what it has, before it raises TimeIsUp again.
+        """
+        while True:
+            try:
+                with contextlib.nullcontext() if self.is_over() else self._alarm():
+                    item = next(items)
+            except StopIteration:
+                return
+            yield item
+
+    @contextlib.contextmanager
+    def _alarm(self) -> Iterator[None]:
         if self._at == math.inf or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -61,7 +83,6 @@ class Deadline:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        self.check()
 
 
 _FIRST = 8

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 from timed_captioner import Clock
@@ -39,6 +40,25 @@ def test_what_ends_before_is_let_alone() -> None:
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     with Deadline().enforced():
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_iterator_is_ended_wherever_it_is_and_gives_what_it_has() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        try:
+            time.sleep(10)
+        except BaseException:
+            yield 2
+            yield 3
+            raise
+        yield 4
+
+    found = []
+    with pytest.raises(TimeIsUp):
+        for item in Deadline(0.2).until(items()):
+            found.append(item)
+    assert found == [1, 2, 3] and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert list(Deadline().until(iter([1, 2]))) == list(Deadline(60).until(iter([1, 2]))) == [1, 2]
 
 
 def test_without_a_deadline_all_captions_are_begun_at_once() -> None:
