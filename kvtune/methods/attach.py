@@ -9,7 +9,7 @@ through beam search and two caches never mix.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -276,15 +276,14 @@ class _Session:
         noted: list[dict[Any, Any]] = [{} for _ in methods]
         if wanted:
             others = {name: value for name, value in keywords.items() if name not in (*CACHE_NAMES, "use_cache")}
+            others["attention_mask"] = _without_cache(keywords.get("attention_mask"))
             with watched(tuple(wanted), self.decoder) as found, attention_implementation(self.model, "sdpa"):
                 self._looks_ahead = True
                 try:
                     self.decoder.module(**others, use_cache=False)
                 finally:
                     self._looks_ahead = False
-            mask = keywords.get("attention_mask")
-            padded = (mask == 0).sum(1).tolist() if isinstance(mask, Tensor) and mask.ndim == 2 else None
-            begins = padded or [0] * len(noted)
+            begins = _begins(others["attention_mask"], len(noted))
             for row, own in enumerate(noted):
                 for fact, seen in found.items():
                     own[fact] = fact.of_row(self.decoder, seen, row, begins[row], visual[row])
@@ -325,6 +324,27 @@ class _End:
             new = newest(cached, length)
             for states, factor in ((cached.keys, key_factor), (cached.values, value_factor)):
                 lerp_(states[:, :, new], states[:, :, new - 1], factor[:, None, None].to(states.device))
+
+
+def _without_cache(mask: Any) -> Any:
+    """The mask of a prompt's pass, as it is without the places that a static cache keeps for later tokens."""
+    if isinstance(mask, Mapping):  # by kind of layer
+        return {kind: _without_cache(one) for kind, one in mask.items()}
+    if isinstance(mask, Tensor) and mask.ndim == 4:
+        return mask[..., : mask.shape[2]]
+    return mask
+
+
+def _begins(mask: Any, rows: int) -> list[int]:
+    """Where each row's prompt begins, after its padding on the left."""
+    if isinstance(mask, Mapping):
+        mask = mask.get("full_attention", next(iter(mask.values()), None))
+    if mask is None:
+        return [0] * rows
+    if mask.ndim == 4:  # whom the last token sees, boolean or added to scores
+        mask = mask[:, 0, -1] if mask.dtype == torch.bool else mask[:, 0, -1] == 0
+    begins: list[int] = mask.int().argmax(-1).expand(rows).tolist()
+    return begins
 
 
 def _token_ids(*arguments: Any, **keywords: Any) -> Tensor | None:

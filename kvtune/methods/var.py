@@ -39,8 +39,8 @@ class VAR(Method):
     Sinks of a layer are prompt tokens whose input to the layer, RMS-normalised, exceeds ``tau`` in absolute value in
     one of ``sink_dims``. In a head whose attention weights on visual tokens sum to at least 0.2, at most a share
     ``rho`` of it on visual sinks, all sinks' weights are multiplied by ``p``, and what that frees goes to the visual
-    tokens that are no sinks, in proportion to theirs. Layers from 2 on that have a visual sink, and every token after
-    the image, as in the authors' code.
+    tokens that are no sinks, in proportion to theirs; where all are sinks, the head is left alone. Layers from 2 on
+    that have a visual sink, and every token after the image, as in the authors' code.
 
     Parameters
     ----------
@@ -162,17 +162,19 @@ class VARRows(RowState[VAR]):
         in_text = sinks.gather(1, places.clamp(max=sinks.shape[1] - 1)) & (places < sinks.shape[1])
         of_visual = (on_image * visual).sum(-1, keepdim=True)
         of_sinks = (on_image * (visual & sink_there)).sum(-1, keepdim=True)
+        to_others = visual & ~sink_there
+        of_others = (on_image * to_others).sum(-1, keepdim=True)
         share = of_sinks / (of_visual + EPSILON * visual.sum(-1, keepdim=True))
         rho, p = (self.parameter(name)[seen.rows].to(weights.dtype)[:, None, None] for name in ("rho", "p"))
         changed = (of_visual >= LEAST_ON_IMAGE) & (share <= rho) & self.acting(seen)
-        changed &= (visual & sink_there).any(-1, keepdim=True)
+        changed &= (visual & sink_there).any(-1, keepdim=True) & (of_others > 0)
 
         on_text = weights[..., seen.prompt :]
         freed = (1 - p) * (
             (on_image * sink_there).sum(-1, keepdim=True) + (on_text * in_text[:, None]).sum(-1, keepdim=True)
         )
         kept = 1 - (1 - p) * sink_there
-        gain = freed / (of_visual - of_sinks) * (visual & ~sink_there)
+        gain = freed / of_others * to_others  # not a number where there are no others, which is left alone
         on_image.copy_((on_image * (kept + gain)).where(changed, on_image))
         on_text.copy_((on_text * (1 - (1 - p) * in_text[:, None])).where(changed, on_text))
         return weights

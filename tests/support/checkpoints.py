@@ -102,7 +102,9 @@ def save_llava(folder: Path, seed: int = 0, kv_heads: int = 4, legacy: bool = Tr
     return _save(folder, randomise(LlavaForConditionalGeneration(config), seed), processor)
 
 
-def save_llava_next(folder: Path, seed: int = 0, mistral: bool = False, kv_heads: int = 4) -> Path:
+def save_llava_next(
+    folder: Path, seed: int = 0, mistral: bool = False, kv_heads: int = 4, layers: int = LAYERS
+) -> Path:
     """LLaVA-NeXT: tiles of 28 pixels in patches of 7, pinpoints as the published ones, scaled down."""
     tokenizer = llama_tokenizer(("<image>", "<pad>"), pad_token="<pad>")
     pinpoints = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
@@ -112,7 +114,7 @@ def save_llava_next(folder: Path, seed: int = 0, mistral: bool = False, kv_heads
     text = MistralConfig(sliding_window=None, **text_settings(len(tokenizer), 2)) if mistral else None
     config = LlavaNextConfig(
         vision_config=vision,
-        text_config=text or LlamaConfig(**text_settings(len(tokenizer), kv_heads)),
+        text_config=text or LlamaConfig(**text_settings(len(tokenizer), kv_heads, num_hidden_layers=layers)),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=pinpoints,
     )
@@ -128,7 +130,7 @@ def save_llava_next(folder: Path, seed: int = 0, mistral: bool = False, kv_heads
     return _save(folder, randomise(LlavaNextForConditionalGeneration(config), seed), processor)
 
 
-def save_qwen(folder: Path, seed: int = 0, template: str | None = QWEN_TEMPLATE) -> Path:
+def save_qwen(folder: Path, seed: int = 0, template: str | None = QWEN_TEMPLATE, layers: int = LAYERS) -> Path:
     """Qwen2.5-VL: grouped key and value heads, three rotary axes, a window in its vision tower, sampling defaults."""
     tokenizer = qwen_tokenizer()
     tokenizer.chat_template = template
@@ -142,6 +144,7 @@ def save_qwen(folder: Path, seed: int = 0, template: str | None = QWEN_TEMPLATE)
         text_config=text_settings(
             len(tokenizer), 2, eos_token_id=ids("<|im_end|>"), pad_token_id=ids("<|endoftext|>"),
             rope_parameters={"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+            num_hidden_layers=layers,
         ),
         image_token_id=ids("<|image_pad|>"),
         video_token_id=ids("<|video_pad|>"),

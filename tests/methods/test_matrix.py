@@ -1,0 +1,286 @@
+"""Every method and three stacks by the same checks, against naive references written apart."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from method_matrix import LAYERS, METHODS, MODELS, STEPS, generate, method_of, naive, naive_stack, tried
+from naive_methods import naive_caption
+from transformers import LlavaModel
+
+from kvtune import KVSmooth
+from kvtune.errors import RequestError
+from kvtune.methods import ADHH, CLVS, PAI, SPARC, VAF, VAR, MiddleLayers, Stack, get_method, method_names
+from kvtune.methods.attach import attach
+
+cases = pytest.mark.parametrize("case", METHODS)
+
+
+def check(tokens, logits, expected):
+    """The same tokens, for the same reasons."""
+    assert tokens == expected.tokens
+    for ours, naively in zip(logits, expected.logits, strict=True):
+        torch.testing.assert_close(ours.double(), naively, rtol=0, atol=1e-4)  # rotary angles are of float32
+
+
+HAS_TESTS_OF_ITS_OWN = {"dscr"}
+
+
+def test_every_method_is_in_the_matrix():
+    here = {name for case in METHODS for name in case.split()[0].split("+")}
+    assert here | HAS_TESTS_OF_ITS_OWN == set(method_names())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@cases
+def test_equals_the_naive_reference(case, name):
+    """Two prompts of different length, the shorter one padded, are each as alone without padding."""
+    of = tried(name)
+    with method_of(case)(of.model):
+        tokens, output = generate(of.model, of.batch)
+    for row, own in enumerate(tokens):
+        check(own, [logits[row] for logits in output.logits], naive(name, row, case))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@cases
+def test_does_something(case, name):
+    """Or the equality would show little."""
+    changed, plain = naive(name, 0, case), naive(name, 0, None)
+    same = next((n for n in range(STEPS) if changed.tokens[n] != plain.tokens[n]), STEPS - 1)
+    moved = [float((changed.logits[n] - plain.logits[n]).abs().max()) for n in range(same + 1)]
+    assert max(moved) > 0.01
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_row_may_have_a_method_of_its_own(name):
+    of = tried(name)
+    mixed = [None, *METHODS]
+    for row, inputs in enumerate(of.alone):
+        batch = {key: torch.cat([value] * len(mixed)) for key, value in inputs.items()}
+        with attach(of.model, [method_of(case) if case else None for case in mixed]):
+            tokens, output = generate(of.model, batch)
+        for place, case in enumerate(mixed):
+            check(tokens[place], [logits[place] for logits in output.logits], naive(name, row, case))
+
+
+NEUTRAL = {
+    "pai": PAI(0.0, 0, LAYERS),
+    "middle_layers": MiddleLayers(0.0, 0, LAYERS),
+    "vaf": VAF(1.0, 1.0, 0, LAYERS),
+    "sparc, gain": SPARC(1.0, 0.5, 0.0, 1),
+    "sparc, never selected": SPARC(2.0, 0.5, 1e9, 1),
+    "ad_hh": ADHH(((0, 1), (2, 3)), 1.0),
+    "var, nothing freed": VAR(0.5, 1.0, 1.0, (3, 17)),
+    "var, no sinks": VAR(100.0, 1.0, 0.0, (3, 17)),
+    "stack": Stack.of(
+        PAI(0.0, 0, LAYERS), SPARC(1.0, 0.5, 0.0, 1), KVSmooth(0.0, clip_width=0.0, start_layer=0, end_layer=LAYERS)
+    ),
+}
+"""CLVS has none: in layer 0 it moves the image's positions, whatever its parameters."""
+
+
+@pytest.mark.parametrize("name", ["grouped heads", "qwen2.5-vl"])
+@pytest.mark.parametrize("kind", NEUTRAL)
+def test_neutral_parameters_give_the_plain_tokens(kind, name):
+    of = tried(name)
+    with NEUTRAL[kind](of.model):
+        tokens, output = generate(of.model, of.batch)
+    for row, own in enumerate(tokens):
+        check(own, [logits[row] for logits in output.logits], naive(name, row, None))
+
+
+def test_clvs_with_all_of_a_heads_own_weights_has_no_memory():
+    """Neither what is remembered nor when it ends makes a difference."""
+    of = tried("grouped heads")
+    written = []
+    for beta, threshold in ((0.0, 1.0), (0.9, 0.0)):
+        with CLVS(1.0, beta, threshold)(of.model):
+            written.append(generate(of.model, of.batch)[0])
+    assert written[0] == written[1]
+
+
+def test_var_leaves_a_head_whose_visual_tokens_are_all_sinks():
+    """What sinks lose would have nobody to go to."""
+    of = tried("grouped heads")
+    with VAR(0.0, 1.0, 0.5, (3, 17))(of.model):
+        tokens, output = generate(of.model, of.batch)
+    for row, own in enumerate(tokens):
+        check(own, [logits[row] for logits in output.logits], naive("grouped heads", row, None))
+
+
+def what_an_attachment_touches(model):
+    modules = list(model.modules())
+    hooks = [
+        (len(module._forward_hooks), len(module._forward_pre_hooks), len(module._forward_hooks_with_kwargs))
+        for module in modules
+    ]
+    implementations = [module.config._attn_implementation for module in modules if hasattr(module, "config")]
+    return hooks, implementations, [set(vars(module)) for module in modules]
+
+
+@cases
+def test_leaves_the_model_as_it_was(case):
+    of = tried("grouped heads")
+    before, plain = what_an_attachment_touches(of.model), generate(of.model, of.batch)[0]
+    with method_of(case)(of.model):
+        generate(of.model, of.batch, max_new_tokens=2)
+    assert what_an_attachment_touches(of.model) == before
+    with pytest.raises(RuntimeError, match="on purpose"), method_of(case)(of.model):
+        failing = of.model.get_decoder().layers[-1].register_forward_pre_hook(fail)
+        try:
+            generate(of.model, of.batch, max_new_tokens=2)
+        finally:
+            failing.remove()
+    assert what_an_attachment_touches(of.model) == before
+    assert generate(of.model, of.batch)[0] == plain
+
+
+def fail(*arguments):
+    raise RuntimeError("on purpose")
+
+
+BEAMS = 3
+
+
+@cases
+def test_beams_take_their_state_along(case):
+    """What beam search says of its tokens is what the naive reference says of them, of which it knows nothing."""
+    of, steps = tried("grouped heads"), 6
+    with method_of(case)(of.model):
+        _, output = generate(
+            of.model, of.batch, num_beams=BEAMS, num_return_sequences=BEAMS, output_scores=True, max_new_tokens=steps
+        )
+    start = of.batch["input_ids"].shape[1]
+    for number in (0, BEAMS - 1, BEAMS, 2 * BEAMS - 1):
+        forced = output.sequences[number, start:].tolist()
+        said = naive_caption(of.model, of.alone[number // BEAMS], naive_stack(method_of(case)), steps, forced)
+        total = sum(float(logits.log_softmax(-1)[token]) for logits, token in zip(said.logits, forced, strict=True))
+        assert abs(total - output.sequences_scores[number].item() * steps) < 2e-4  # summed in float32
+
+
+@pytest.mark.slow
+@cases
+def test_one_beam_is_greedy(case):
+    of = tried("grouped heads")
+    with method_of(case)(of.model):
+        tokens = generate(of.model, of.batch, num_beams=1)[0]
+    assert tokens == [naive("grouped heads", row, case).tokens for row in (0, 1)]
+
+
+@pytest.mark.parametrize("implementation", ["static"])
+@cases
+def test_static_caches_give_the_same_tokens(case, implementation):
+    of = tried("grouped heads")
+    with method_of(case)(of.model):
+        tokens = generate(of.model, of.batch, cache_implementation=implementation)[0]
+    assert tokens == [naive("grouped heads", row, case).tokens for row in (0, 1)]
+
+
+start_layers = st.integers(0, LAYERS - 1)
+shares = st.floats(0, 1)
+
+
+@st.composite
+def any_method(draw):
+    """One of them, within the ranges that it takes."""
+    start = draw(start_layers)
+    span = {"start_layer": start, "end_layer": draw(st.integers(start + 1, LAYERS))}
+    gain = st.floats(0, 2)
+    head = st.tuples(start_layers, st.integers(0, 3))
+    own = {
+        "pai": lambda: {"alpha": draw(gain), **span},
+        "middle_layers": lambda: {"alpha": draw(gain), **span},
+        "vaf": lambda: {"visual_gain": draw(gain), "system_gain": draw(gain), **span},
+        "sparc": lambda: {
+            "alpha": draw(gain), "beta": draw(shares), "tau": draw(st.floats(-0.5, 2)), "layer": draw(start_layers),
+        },
+        "ad_hh": lambda: {"heads": draw(st.lists(head, min_size=1, max_size=8)), "threshold": draw(shares)},
+        "var": lambda: {
+            "tau": draw(st.floats(0, 4)), "rho": draw(shares), "p": draw(shares),
+            "sink_dims": draw(st.just("auto") | st.lists(st.integers(0, 31), min_size=1, max_size=3)),
+        },
+        "clvs": lambda: {"alpha": draw(shares), "beta": draw(shares), "threshold": draw(shares)},
+    }  # fmt: skip
+    name = draw(st.sampled_from(sorted(own)))
+    return get_method(name).from_parameters(own[name]())
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(method=any_method())
+def test_any_parameters_equal_the_naive_reference(method):
+    of = tried("grouped heads")
+    expected = naive_caption(of.model, of.alone[1], naive_stack(method), 6)
+    with method(of.model):
+        tokens, output = generate(of.model, of.alone[1], max_new_tokens=6)
+    check(tokens[0], [logits[0] for logits in output.logits], expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (ADHH(((LAYERS, 0),)), "heads .*model has 5 layers"),
+        (ADHH(((0, 4),)), "heads .*4 heads"),
+        (VAR(sink_dims=(3, 32)), "sink_dims has 32, but the model's hidden state has 32"),
+        (PAI(0.5, 2, 6), "end_layer can be at most 5"),
+        (MiddleLayers(0.5, 2, 6), "end_layer can be at most 5"),
+        (VAF(1.1, 0.9, 2, 6), "end_layer can be at most 5"),
+        (SPARC(layer=5), "layer can be at most 4"),
+        (Stack.of(SPARC(layer=1), PAI(0.5, 2, 6)), "end_layer can be at most 5"),
+    ],
+)
+def test_what_reaches_beyond_the_model_is_refused(method, message):
+    model = tried("grouped heads").model
+    before = what_an_attachment_touches(model)
+    with pytest.raises(RequestError, match=message) as refused, method(model):
+        pass
+    assert "\n" not in str(refused.value) and what_an_attachment_touches(model) == before
+
+
+def test_clvs_is_refused_without_a_projection_to_the_vocabulary():
+    model = LlavaModel(tried("grouped heads").model.config)
+    with pytest.raises(RequestError, match="projection to the vocabulary, which the model does not have"):
+        CLVS()(model).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("pai+pai", {}, "pai twice"),
+        ("pai+vaf+pai", {}, "pai twice"),
+        ("pai+", {}, "unknown method ''"),
+        ("pia", {}, "unknown method 'pia'; there is ad_hh"),
+        ("pai", {"visual_gain": 1.2}, "pai has no parameter 'visual_gain'; it has alpha, start_layer, end_layer"),
+        ("pai+vaf", {"start_layer": 1}, "pai[+]vaf has no parameter 'start_layer'; it has .*pai.start_layer"),
+        ("ad_hh", {}, "ad_hh needs the parameter 'heads'"),
+        ("ad_hh", {"heads": []}, "heads must be a list"),
+        ("ad_hh", {"heads": [[1]]}, "heads must be pairs"),
+        ("ad_hh", {"heads": [[1, -1]]}, "heads must be pairs"),
+        ("var", {"sink_dims": []}, "sink_dims must be auto or a list"),
+        ("var", {"sink_dims": "both"}, "sink_dims must be auto or a list"),
+        ("var", {"p": 1.5}, "p must be a number from 0 to 1"),
+        ("clvs", {"alpha": float("nan")}, "alpha must be a number from 0 to 1"),
+        ("sparc", {"layer": 1.5}, "layer must be a whole number"),
+        ("vaf", {"start_layer": 3, "end_layer": 3}, "end_layer must be greater"),
+    ],
+)
+def test_wrong_parameters_are_refused(name, parameters, message):
+    with pytest.raises(RequestError, match=message) as refused:
+        get_method(name).from_parameters(parameters)
+    assert "\n" not in str(refused.value)
+
+
+@cases
+def test_a_prompt_without_an_image_is_refused(case):
+    of = tried("grouped heads")
+    ids = torch.tensor([[1, 20, 21, 22]])
+    with method_of(case)(of.model), pytest.raises(RequestError, match="visual tokens, but a prompt has none"):
+        generate(of.model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+
+@cases
+def test_a_prompt_of_embeddings_alone_is_refused(case):
+    of = tried("grouped heads")
+    embedded = of.model.get_input_embeddings()(torch.tensor([[1, 20, 21, 22]]))
+    with method_of(case)(of.model), pytest.raises(RequestError, match="call the model with input_ids"):
+        of.model.generate(inputs_embeds=embedded, max_new_tokens=2)

@@ -1,0 +1,399 @@
+"""Methods as the design reads them: one caption, one token at a time, one head after another, on lists of float64.
+
+Nothing of the product's methods is used. The prompt's embeddings and positions are taken from the model. It is run up
+to the image's end at once, for no method acts before; every token after, of the prompt or written, is a forward pass of
+its own, whose attention is computed here.
+"""
+
+import math
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import torch
+from naive_kvsmooth import _entropy, _factor
+from transformers import AttentionInterface, DynamicCache
+
+from kvtune.hf import CACHE, text_decoder
+
+
+@dataclass
+class NaiveCaption:
+    tokens: list[int] = field(default_factory=list)
+    logits: list[torch.Tensor] = field(default_factory=list)
+
+
+class Sight:
+    """What methods may know while a caption is written: the prompt, the newest token's place, what is cached."""
+
+    def __init__(self, model, inputs):
+        self.model, self.decoder = model, text_decoder(model)
+        self.layers = len(self.decoder.layers)
+        self.layer_inputs = [None] * self.layers  # of the plain prompt, [tokens, width] each
+        with ExitStack() as undo, torch.no_grad():
+            undo.callback(self.decoder.register_forward_pre_hook(self._keep_prompt, with_kwargs=True).remove)
+            for number, layer in enumerate(self.decoder.layers):
+                undo.callback(layer.register_forward_pre_hook(self._keeper(number), with_kwargs=True).remove)
+            model(**inputs, use_cache=True)
+        image = getattr(model.config, "image_token_id", None)
+        self.visual = [place for place, token in enumerate(inputs["input_ids"][0].tolist()) if token == image]
+        self.first, self.end = self.visual[0], self.visual[-1] + 1  # of the image
+        self.length = inputs["input_ids"].shape[1]
+        self.cache = DynamicCache(config=self.decoder.config)
+        self.place = -1
+
+    def _keep_prompt(self, decoder, arguments, keywords):
+        self.embeddings = keywords["inputs_embeds"]
+        positions = keywords.get("position_ids")
+        if positions is None:
+            positions = torch.arange(self.embeddings.shape[1])[None]
+        if positions.ndim == 3 and len(positions) == 4:  # the first is for the mask alone
+            positions = positions[1:]
+        self.positions = positions
+
+    def _keeper(self, number):
+        def keep(layer, arguments, keywords):
+            self.layer_inputs[number] = (arguments[0] if arguments else keywords["hidden_states"])[0]
+
+        return keep
+
+    @property
+    def is_generated(self):
+        return self.place >= self.length
+
+    @property
+    def is_newest(self):
+        """The last prompt token or one that was generated."""
+        return self.place >= self.length - 1
+
+    @property
+    def is_after_image(self):
+        return self.place >= self.end
+
+    def position(self, place):
+        """Rotary position of a token, one a rotary axis; text goes on by one a token."""
+        known = self.positions.shape[-1]
+        at = self.positions[..., 0, min(place, known - 1)].reshape(-1).tolist()
+        return [axis + max(0, place - known + 1) for axis in at]
+
+    def run(self, embeddings, places, **given):
+        """The decoder's output for the next tokens."""
+        self.place = places[-1]
+        at = torch.tensor([self.position(place) for place in places]).T[:, None]  # [axes, 1, tokens]
+        return self.decoder(
+            inputs_embeds=embeddings,
+            position_ids=at if len(at) > 1 else at[0],
+            **{CACHE: self.cache},
+            use_cache=True,
+            **given,
+        ).last_hidden_state
+
+
+class Nothing:
+    """What each method may do; those below do some of it. Scores and weights are [head][position]."""
+
+    def scores(self, sight, layer, scores):
+        pass
+
+    def weights(self, sight, layer, weights):
+        pass
+
+    def weights_of_values(self, sight, layer, weights):
+        pass
+
+    def after_layer(self, sight, layer, hidden):
+        pass
+
+    def end(self, sight):
+        pass
+
+    def hooks(self, sight):
+        return []
+
+
+class Pai(Nothing):
+    def __init__(self, alpha, start_layer, end_layer):
+        self.alpha, self.layers = alpha, range(start_layer, end_layer)
+
+    def scores(self, sight, layer, scores):
+        if sight.is_newest and layer in self.layers:
+            for of_head in scores:
+                for j in sight.visual:
+                    of_head[j] += self.alpha * abs(of_head[j])
+
+
+class MiddleLayers(Nothing):
+    def __init__(self, alpha, start_layer, end_layer):
+        self.alpha, self.layers = alpha, range(start_layer, end_layer)
+
+    def scores(self, sight, layer, scores):
+        if sight.is_newest and layer in self.layers:
+            for j in sight.visual:
+                mean = sum(abs(of_head[j]) for of_head in scores) / len(scores)
+                for of_head in scores:
+                    of_head[j] += self.alpha * mean
+
+
+class Vaf(Nothing):
+    def __init__(self, visual_gain, system_gain, start_layer, end_layer):
+        self.visual_gain, self.system_gain, self.layers = visual_gain, system_gain, range(start_layer, end_layer)
+
+    def scores(self, sight, layer, scores):
+        if sight.is_after_image and layer in self.layers:
+            for of_head in scores:
+                for j in sight.visual:
+                    of_head[j] *= self.visual_gain
+                for j in range(sight.first):
+                    of_head[j] *= self.system_gain
+
+
+class Sparc(Nothing):
+    def __init__(self, alpha, beta, tau, layer):
+        self.alpha, self.beta, self.tau, self.layer = alpha, beta, tau, layer
+
+    def weights(self, sight, layer, weights):
+        if layer != self.layer or not sight.is_newest:
+            return
+        watched = {j: sum(of_head[j] for of_head in weights) / len(weights) for j in sight.visual}
+        if not sight.is_generated:
+            self.mean, self.gain = watched, dict.fromkeys(sight.visual, 1.0)
+            self.next_gain = dict(self.gain)
+            return
+        for j in sight.visual:
+            if (watched[j] - self.mean[j]) / self.mean[j] >= self.tau:
+                self.next_gain[j] *= self.alpha
+            self.mean[j] = (1 - self.beta) * watched[j] + self.beta * self.mean[j]
+
+    def weights_of_values(self, sight, layer, weights):
+        if sight.is_generated:
+            for of_head in weights:
+                for j in sight.visual:
+                    of_head[j] *= self.gain[j]
+
+    def end(self, sight):
+        if sight.is_generated:
+            self.gain = dict(self.next_gain)
+
+
+class AdHh(Nothing):
+    def __init__(self, heads, threshold):
+        self.heads, self.threshold = heads, threshold
+
+    def weights(self, sight, layer, weights):
+        if not sight.is_newest:
+            return
+        for at, head in self.heads:
+            if at == layer and sum(weights[head][sight.end :]) >= self.threshold:
+                for j in range(sight.end, len(weights[head])):
+                    weights[head][j] = 0.0
+
+
+class Var(Nothing):
+    def __init__(self, tau, rho, p, sink_dims):
+        self.tau, self.rho, self.p, self.dims, self.sinks = tau, rho, p, sink_dims, {}
+
+    def weights(self, sight, layer, weights):
+        if layer < 2 or not sight.is_after_image:
+            return
+        if layer not in self.sinks:
+            dims = self._found(sight) if self.dims == "auto" else self.dims
+            sizes = [[abs(float(_normed(sight, layer, at)[d])) for d in dims] for at in range(sight.length)]
+            self.sinks[layer] = {at for at, of_token in enumerate(sizes) if max(of_token) > self.tau}
+        sinks = self.sinks[layer]
+        visual_sinks = [j for j in sight.visual if j in sinks]
+        others = [j for j in sight.visual if j not in sinks]
+        if not visual_sinks:
+            return
+        for of_head in weights:
+            on_image = sum(of_head[j] for j in sight.visual)
+            share = sum(of_head[j] for j in visual_sinks) / sum(of_head[j] + 1e-6 for j in sight.visual)
+            receiving = sum(of_head[j] for j in others)
+            if on_image < 0.2 or share > self.rho or not receiving:
+                continue
+            freed = 0.0
+            for j in sinks:
+                if j < len(of_head):
+                    freed += (1 - self.p) * of_head[j]
+                    of_head[j] *= self.p
+            for j in others:
+                of_head[j] += freed * of_head[j] / receiving
+
+    def _found(self, sight):
+        """The two dimensions in which the first token's inputs are largest, in the mean over layers 2 to the last."""
+        layers = range(2, sight.layers)
+        mean = sum(_normed(sight, layer, 0).abs() for layer in layers) / len(layers)
+        return mean.argsort(descending=True)[:2].tolist()
+
+
+def _normed(sight, layer, place):
+    hidden = sight.layer_inputs[layer][place]
+    return hidden / math.sqrt(float((hidden * hidden).mean()) + 1e-6)
+
+
+class Clvs(Nothing):
+    def __init__(self, alpha, beta, threshold):
+        self.alpha, self.beta, self.threshold = alpha, beta, threshold
+        self.queries, self.keys = [], []  # of layer 0, before rotation, [heads, head_dim] each
+
+    def hooks(self, sight):
+        attention = sight.decoder.layers[0].self_attn
+        size = attention.head_dim
+
+        def keeper(kept):
+            return lambda module, given, output: kept.extend(output[0].unflatten(-1, (-1, size)))
+
+        return [
+            attention.q_proj.register_forward_hook(keeper(self.queries)),
+            attention.k_proj.register_forward_hook(keeper(self.keys)),
+        ]
+
+    def scores(self, sight, layer, scores):
+        if layer > 0 or not sight.is_newest:
+            return
+        at = self._unified(sight, sight.place)
+        keys = [_rotated(sight, key, self._unified(sight, place)) for place, key in enumerate(self.keys)]
+        query = _rotated(sight, self.queries[-1], at)
+        share = len(query) // len(keys[0])
+        for head, of_head in enumerate(scores):
+            for j, key in enumerate(keys):
+                of_head[j] = float(query[head] @ key[head // share]) / math.sqrt(query.shape[-1])
+
+    def _unified(self, sight, place):
+        if place < sight.first:
+            return sight.position(place)
+        return [axis + max(0, place - sight.end + 1) for axis in sight.position(sight.first)]
+
+    def weights(self, sight, layer, weights):
+        if not sight.is_newest:
+            return
+        most = {j: max(of_head[j] for of_head in weights) for j in sight.visual}
+        if layer == 0:
+            self.memory, self.ended = most, False
+        elif not self.ended:
+            for of_head in weights:
+                for j in sight.visual:
+                    of_head[j] = self.alpha * of_head[j] + (1 - self.alpha) * self.memory[j]
+                total = sum(of_head)
+                of_head[:] = [weight / total for weight in of_head]
+            for j in sight.visual:
+                self.memory[j] = self.beta * self.memory[j] + (1 - self.beta) * most[j]
+
+    def after_layer(self, sight, layer, hidden):
+        if sight.is_newest and layer > sight.layers // 2:
+            logits = sorted(sight.model.get_output_embeddings()(hidden).tolist(), reverse=True)[:10]
+            exps = [math.exp(logit - logits[0]) for logit in logits]
+            shares = [one / sum(exps) for one in exps]
+            if -sum(p * math.log(p) for p in shares if p) / math.log(10) < self.threshold:
+                self.ended = True
+
+
+def _rotated(sight, vectors, at):
+    """Rotary embedding of two halves, with the sections of several axes where there are any."""
+    config = sight.decoder.config
+    half = vectors.shape[-1] // 2
+    sections = (config.rope_parameters or {}).get("mrope_section") or [half]
+    axes = [axis for axis, wide in enumerate(sections) for _ in range(wide)]
+    angles = [at[axis] * config.rope_parameters["rope_theta"] ** (-n / half) for n, axis in enumerate(axes)]
+    cos = torch.tensor([math.cos(angle) for angle in angles], dtype=vectors.dtype)
+    sin = torch.tensor([math.sin(angle) for angle in angles], dtype=vectors.dtype)
+    first, second = vectors[:, :half], vectors[:, half:]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=1)
+
+
+class KvSmooth(Nothing):
+    """Of keys and values; the other targets are in :mod:`naive_kvsmooth`."""
+
+    def __init__(self, **parameters):
+        assert parameters["target"] == "kv"
+        self.parameters, self.queues, self.entropies = parameters, {}, {}
+
+    def weights(self, sight, layer, weights):
+        self.entropies[layer] = _entropy(torch.tensor(weights, dtype=torch.float64))
+
+    def end(self, sight):
+        if not sight.is_generated:
+            return
+        for layer in range(self.parameters["start_layer"], self.parameters["end_layer"]):
+            queue = self.queues.setdefault(layer, deque(maxlen=self.parameters["queue_length"]))
+            factor = _factor(self.entropies[layer], queue, self.parameters)
+            cached = sight.cache.layers[layer]
+            for tensor in (cached.keys, cached.values):
+                new, old = tensor[0, :, -1].clone(), tensor[0, :, -2].clone()
+                tensor[0, :, -1] = (1 - factor) * new + factor * old
+
+
+NAIVE = {
+    "pai": Pai,
+    "middle_layers": MiddleLayers,
+    "vaf": Vaf,
+    "sparc": Sparc,
+    "ad_hh": AdHh,
+    "var": Var,
+    "clvs": Clvs,
+    "kvsmooth": KvSmooth,
+}
+
+
+def naive_caption(model, inputs, stack, steps, forced=None):
+    """Greedy decoding of one row without padding, or what is said of the tokens that are ``forced``.
+
+    ``stack`` is a list of (name, parameters) in the order in which they act; an empty one is the plain model.
+    """
+    sight = Sight(model, inputs)
+    methods = [NAIVE[name](**parameters) for name, parameters in stack]
+    config = sight.decoder.config
+    before, config._attn_implementation = config._attn_implementation, "sdpa"
+    caption = NaiveCaption()
+    try:
+        with ExitStack() as undo, torch.no_grad():
+            for method in methods:
+                for hook in method.hooks(sight):
+                    undo.callback(hook.remove)
+            for number, layer in enumerate(sight.decoder.layers):
+                undo.callback(layer.register_forward_hook(_shower(number, sight, methods)).remove)
+            sight.run(sight.embeddings[:, : sight.end], range(sight.end))
+            config._attn_implementation = "naive"
+            for place in range(sight.end, sight.length):
+                logits = _step(sight, methods, sight.embeddings[:, place : place + 1])
+            for step in range(steps):
+                token = int(logits.argmax()) if forced is None else forced[step]
+                caption.tokens.append(token)
+                caption.logits.append(logits)
+                if step + 1 < steps:
+                    logits = _step(sight, methods, model.get_input_embeddings()(torch.tensor([[token]])))
+    finally:
+        config._attn_implementation = before
+    return caption
+
+
+def _step(sight, methods, embedding):
+    hidden = sight.run(embedding, [sight.place + 1], naive=(sight, methods))
+    for method in methods:
+        method.end(sight)
+    return sight.model.get_output_embeddings()(hidden)[0, -1]
+
+
+def _shower(number, sight, methods):
+    def show(layer, given, output):
+        for method in methods:
+            method.after_layer(sight, number, (output[0] if isinstance(output, tuple) else output)[0, -1])
+
+    return show
+
+
+def _attention(module, query, key, value, attention_mask, scaling, naive, **others):
+    sight, methods = naive
+    share = query.shape[1] // key.shape[1]
+    scores = [(key[0, head // share] @ one[0] * scaling).tolist() for head, one in enumerate(query[0])]
+    for method in methods:
+        method.scores(sight, module.layer_idx, scores)
+    weights = torch.softmax(torch.tensor(scores, dtype=torch.float64), dim=-1).tolist()
+    for method in methods:
+        method.weights(sight, module.layer_idx, weights)
+    for method in methods:
+        method.weights_of_values(sight, module.layer_idx, weights)
+    output = [torch.tensor(one, dtype=torch.float64) @ value[0, head // share] for head, one in enumerate(weights)]
+    return torch.stack(output)[None, None], None
+
+
+AttentionInterface.register("naive", _attention)
