@@ -19,7 +19,6 @@ from kvtune.presets import (
     Preset,
     SelectionInfo,
     StudyInfo,
-    SubsetInfo,
 )
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.study_folder import StudyFolder
@@ -95,7 +94,7 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
             holdout=None if number is None else _held_out(manifest, ledger, ledger[number], validation, selection),
             baseline=(ledger.baseline.metrics or {}) | (_on_tune(summary.baseline) if summary.baseline else {}),
         ),
-        subset=SubsetInfo(name=manifest.tune.name, sha256=manifest.tune.sha256, images=len(manifest.tune.image_ids)),
+        subset=manifest.tune.info,
         study=StudyInfo(name=folder.name, trial=number),
         versions=manifest.versions,
         source="search",

@@ -8,7 +8,7 @@ from kvtune.analysis.summary import StudySummary
 from kvtune.errors import RequestError
 from kvtune.files import read_json
 from kvtune.schema import validated
-from kvtune.statistics.front import front
+from kvtune.statistics.front import front_numbers
 from kvtune.study.manifest import Manifest
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, Trial
@@ -92,14 +92,12 @@ def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
         raise RequestError(
             f"nothing of {summary.study} was validated as it is now; run kvtune validate {summary.study}"
         )
-    kept = [trial for trial in trials if not trial.below_floor]
-    points = [trial.point for trial in kept if trial.point is not None]
     return replace(
         summary,
         baseline=baseline,
         trials=trials,
-        front=[kept[index].number or 0 for index in front(points)],
-        subset=validation.subset.model_dump(),
+        front=front_numbers(trial for trial in trials if not trial.below_floor),
+        subset=validation.subset,
         hypervolume=None,
         hypervolume_estimate=None,
         reference_point=None,

@@ -70,7 +70,7 @@ def _overview(folder: StudyFolder) -> Overview:
         updated=changed,
         model=summary.model,
         method=summary.method,
-        images=summary.subset["images"],
+        images=summary.subset.images,
         trials=dict(sorted(Counter(trial.state for trial in summary.trials).items())),
         in_use=summary.in_use,
         captions=captions,

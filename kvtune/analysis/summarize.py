@@ -9,7 +9,7 @@ from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
 from kvtune.chair import METRICS, Scores
 from kvtune.errors import RequestError
-from kvtune.statistics.front import front, hypervolume
+from kvtune.statistics.front import front_numbers, hypervolume
 from kvtune.study.caption_log import count_captions
 from kvtune.study.constraints import Constraints
 from kvtune.study.lock import in_use
@@ -71,14 +71,10 @@ def summary_of(
         study=name,
         model=manifest.model,
         method=manifest.fingerprint.method,
-        subset={
-            "name": manifest.tune.name,
-            "sha256": manifest.tune.sha256,
-            "images": len(manifest.tune.image_ids),
-        },
+        subset=manifest.tune.info,
         baseline=_trial_summary(ledger.baseline, images_of, Constraints(), name) if judged else None,
         trials=[_trial_summary(trial, images_of, constraints, name) for trial in ledger.trials],
-        front=[complete[index].number or 0 for index in front(points)],
+        front=front_numbers(complete),
         hypervolume=volume,
         reference_point=None if reference is None else reference.model_dump(),
         race_confidence=None if manifest.race is None else manifest.race.confidence,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from kvtune.analysis.result import Difference
 from kvtune.chair import Rates, Scores
 from kvtune.chair.notes import Note
+from kvtune.presets import SubsetInfo
 from kvtune.statistics.front import Point
 from kvtune.statistics.hypervolume import HypervolumeEstimate
 
@@ -112,7 +113,7 @@ class StudySummary:
     study, model, method
         Names.
     subset
-        ``{"name", "sha256", "images"}`` of the tune subset.
+        The tune subset.
     baseline
         The same model on the same images with no method; None until it is judged.
     trials
@@ -143,7 +144,7 @@ class StudySummary:
     study: str
     model: str
     method: str
-    subset: dict[str, Any]
+    subset: SubsetInfo
     baseline: TrialSummary | None
     trials: list[TrialSummary]
     front: list[int]

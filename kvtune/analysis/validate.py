@@ -13,11 +13,9 @@ from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
 from kvtune.chair import load_ground_truth
-from kvtune.coco import Subset
 from kvtune.errors import KvtuneError
 from kvtune.files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
-from kvtune.presets import SubsetInfo
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.study.captioning import Number, OnProgress, Setting, caption_settings
@@ -148,8 +146,8 @@ def _validation(
         study=folder.name,
         study_id=manifest.id,
         scoring=scoring.identity,
-        subset=_subset(manifest.holdout),
-        tune_subset=_subset(manifest.tune),
+        subset=manifest.holdout.info,
+        tune_subset=manifest.tune.info,
         statistics={"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED, "adjustment": "holm"},
         settings=settings,
     )
@@ -158,7 +156,3 @@ def _validation(
 def _tune_result(trial: TrialSummary) -> Result:
     assert trial.scores is not None
     return Result(metrics=trial.scores, intervals=trial.intervals, differences=trial.differences)
-
-
-def _subset(subset: Subset) -> SubsetInfo:
-    return SubsetInfo(name=subset.name, sha256=subset.sha256, images=len(subset.image_ids))

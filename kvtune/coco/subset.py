@@ -11,6 +11,7 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 from kvtune.coco.folder import CocoFolder
 from kvtune.errors import RequestError
 from kvtune.files import check_path, read_json, write_json
+from kvtune.presets import SubsetInfo
 from kvtune.schema import Document, validated
 
 OPERA500 = "opera500"
@@ -98,6 +99,11 @@ class Subset(Document):
             If the file cannot be written.
         """
         write_json(path, self.model_dump(mode="json"))
+
+    @property
+    def info(self) -> SubsetInfo:
+        """The subset without its ids."""
+        return SubsetInfo(name=self.name, sha256=self.sha256, images=len(self.image_ids))
 
     def overlap(self, other: "Subset") -> int:
         """Count the images that two subsets share, by id: 2014 and 2017 splits have the same ids."""

@@ -51,7 +51,7 @@ class MetricsInfo(Document):
 
 
 class SubsetInfo(Document):
-    """The tune images: the subset's name, its sha256 and the number of its images."""
+    """A subset without its ids: its name, its sha256 and the number of its images."""
 
     name: str
     sha256: str

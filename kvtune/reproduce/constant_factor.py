@@ -7,6 +7,7 @@ from kvtune.analysis.judge import judge
 from kvtune.chair import load_ground_truth
 from kvtune.coco import Subset
 from kvtune.coco.subset import ids_sha256
+from kvtune.presets import SubsetInfo
 from kvtune.reproduce.documents import ModelFolder, Sweep, SweepPoint
 from kvtune.reproduce.paper_settings import LAMBDAS, choose_factor, constant_parameters
 from kvtune.study.captioning import Setting
@@ -29,11 +30,11 @@ def sweep_of(settings: Mapping[float, Setting], scoring: Scoring, tune_ids: Sequ
     judged = judge(settings, tune_ids, scoring)
     return Sweep(
         chosen=choose_factor({factor: result.metrics for factor, result in judged.items()}),
-        subset={
-            "name": f"{tune.source}-{len(tune_ids)}-seed{tune.seed}",
-            "sha256": ids_sha256(tune_ids),
-            "images": len(tune_ids),
-        },
+        subset=SubsetInfo(
+            name=f"{tune.source}-{len(tune_ids)}-seed{tune.seed}",
+            sha256=ids_sha256(tune_ids),
+            images=len(tune_ids),
+        ),
         points=[
             SweepPoint(factor=factor, metrics=result.metrics, intervals=result.intervals)
             for factor, result in judged.items()

@@ -10,6 +10,7 @@ from kvtune.analysis.result import Interval, Result
 from kvtune.chair import Scores
 from kvtune.coco import Subset
 from kvtune.files import read_json, write_json
+from kvtune.presets import SubsetInfo
 from kvtune.reproduce.paper_settings import SettingName, Table
 from kvtune.schema import Document, validated
 
@@ -101,7 +102,7 @@ class Sweep(Document):
     """How the constant factor was chosen: that with the highest F1 on the tune images."""
 
     chosen: float
-    subset: dict[str, Any]
+    subset: SubsetInfo
     points: list[SweepPoint]
 
 
@@ -130,7 +131,7 @@ class ModelResult(Document):
     dtype: str
     paper_model: bool
     max_new_tokens: int
-    subset: dict[str, Any]
+    subset: SubsetInfo
     whole: bool
     scoring: str
     statistics: dict[str, Any]

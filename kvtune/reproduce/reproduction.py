@@ -13,6 +13,7 @@ from kvtune.analysis.judge import judge
 from kvtune.chair import save_ground_truth
 from kvtune.coco.subset import ids_sha256
 from kvtune.errors import RequestError
+from kvtune.presets import SubsetInfo
 from kvtune.reproduce.constant_factor import factor_settings, scoring_of, sweep_of
 from kvtune.reproduce.documents import (
     FORMAT,
@@ -223,7 +224,7 @@ def _result(
         dtype=begun.dtype,
         paper_model=manifest.family in PAPER_MODELS and manifest.layers == plan.preset.model.layers,
         max_new_tokens=begun.max_new_tokens,
-        subset={"name": plan.reporting.name, "sha256": ids_sha256(plan.image_ids), "images": plan.count},
+        subset=SubsetInfo(name=plan.reporting.name, sha256=ids_sha256(plan.image_ids), images=plan.count),
         whole=plan.count == len(plan.reporting.image_ids),
         scoring=scoring.identity,
         statistics={"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED, "adjustment": "holm"},

@@ -14,7 +14,7 @@ from kvtune.search.budget import cost
 from kvtune.search.race import FirstImages, Heat
 from kvtune.search.rounds import Plan
 from kvtune.search.view import View
-from kvtune.statistics.front import front
+from kvtune.statistics.front import front_numbers
 from kvtune.statistics.racing import Race, race_counts
 from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, count_captions, read_captions, salvage
 from kvtune.study.captioning import CaptionWriter, caption_images
@@ -294,9 +294,8 @@ class Search:
         size = self._manifest.fingerprint.parallel_trials
         first = min(logs, default=0) // size * size
         earlier = [trial for trial in self._ledger.trials[:first] if constraints.met_by(trial)]
-        points = front([trial.point for trial in earlier if trial.point is not None])
-        members = [earlier[index].number for index in points] if self._race is not None and logs else []
-        counts = {number: self._counts(number) for number in members if number is not None}
+        members = front_numbers(earlier) if self._race is not None and logs else []
+        counts = {number: self._counts(number) for number in members}
         return Heat(self._race, self._order, counts, logs, lambda lines: race_counts(self._scoring.counts(lines).table))
 
     def _counts(self, number: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-from kvtune.statistics.front import front
+from kvtune.statistics.front import front_numbers
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
 from kvtune.study.trials import Ledger, Trial
@@ -111,6 +111,4 @@ class PlainView(View):
 def _front_numbers(manifest: Manifest, ledger: Ledger) -> list[int]:
     """Numbers of the front's trials, by rising CHAIR_S."""
     constraints = manifest.constraints(ledger.baseline)
-    known = [(trial.number, trial.point) for trial in ledger.trials if constraints.met_by(trial)]
-    members = front([point for _, point in known if point is not None])
-    return [number for number, _ in (known[index] for index in members) if number is not None]
+    return front_numbers(trial for trial in ledger.trials if constraints.met_by(trial))

@@ -1,6 +1,7 @@
 """The front of two objectives, CHAIR_S down and F1 up, and how much of the plane it commands."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 Point = tuple[float, float]
 """(CHAIR_S, F1) in percent."""
@@ -22,6 +23,21 @@ def front(points: Sequence[Point]) -> list[int]:
         if not found or points[index][1] > points[found[-1]][1] or points[index] == points[found[-1]]:
             found.append(index)
     return found
+
+
+class Judged(Protocol):
+    """A trial with its number and, once it is judged, its place."""
+
+    @property
+    def number(self) -> int | None: ...
+    @property
+    def point(self) -> Point | None: ...
+
+
+def front_numbers(trials: Iterable[Judged]) -> list[int]:
+    """Numbers of the trials that none of these dominates, by rising CHAIR_S."""
+    places = [(trial.number, trial.point) for trial in trials if trial.number is not None and trial.point is not None]
+    return [places[index][0] for index in front([point for _, point in places])]
 
 
 def reference_point(baseline: Point) -> Point:

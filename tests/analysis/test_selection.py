@@ -10,6 +10,7 @@ from synthetic_studies import scores
 from kvtune.analysis.selection import RULES, knee, select
 from kvtune.analysis.summary import State, StudySummary, TrialSummary
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.presets import SubsetInfo
 from kvtune.statistics.front import front
 
 
@@ -23,7 +24,7 @@ def study(*points: tuple[float, float], baseline: tuple[float, float] | None = (
         study="s",
         model="m",
         method="kvsmooth",
-        subset={},
+        subset=SubsetInfo(name="s", sha256="", images=100),
         baseline=trial(None, *baseline) if baseline else None,
         trials=[trial(number, *point) for number, point in enumerate(points)],
         front=front(points),

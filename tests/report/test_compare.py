@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 from synthetic_studies import random_study, study, trial, validation
 
+from kvtune.presets import SubsetInfo
 from kvtune.report.figures.compare import comparison_figure
 from kvtune.report.terminal import facts
 from kvtune.report.terminal.compare import Compared, comparison_document, comparison_frame, comparison_table
@@ -55,7 +56,7 @@ def test_each_study_has_its_baseline_published_and_chosen_rows(width):
 
 def test_different_images_are_said_to_be_so():
     assert "do not compare" not in shown(compared())
-    others = compared(subset={"name": "other", "sha256": "cd" * 32, "images": 500})
+    others = compared(subset=SubsetInfo(name="other", sha256="cd" * 32, images=500))
     assert "rates of different studies do not compare" in shown(others)
     assert [comparison_document(s)["same_images"] for s in (compared(), others)] == [True, False]
 

@@ -13,6 +13,7 @@ from synthetic_studies import scores as scores_at
 from kvtune.analysis.result import Difference, Result
 from kvtune.chair import METRICS, Scores, load_ground_truth, read_captions
 from kvtune.cli.main import main
+from kvtune.presets import SubsetInfo
 from kvtune.report.data.reported import reported, reported_table
 from kvtune.report.terminal.reproduction import (
     label,
@@ -57,6 +58,7 @@ def reproduced(
         for name in TABLES[table]
     ]
     points = [SweepPoint(factor=f, metrics=scores_at(30.0, 70 + f), intervals={}) for f in LAMBDAS]
+    other = SubsetInfo(name="val2014-500-seed0", sha256="", images=500)
     values: dict[str, Any] = {
         "table": table,
         "model": family,
@@ -71,7 +73,7 @@ def reproduced(
         "whole": True,
         "scoring": "x",
         "statistics": {},
-        "constant": Sweep(chosen=0.9, subset={"name": "val2014-500-seed0", "images": 500}, points=points),
+        "constant": Sweep(chosen=0.9, subset=other, points=points),
         "settings": settings,
     }
     return ModelResult(**values | changed)
@@ -145,7 +147,7 @@ def test_what_the_table_cannot_say_is_said() -> None:
     assert "Nothing is reported for this model" in said and "layers 3 to 30 of 8" in said and "Check" not in said
     assert "reported" in shown(other) and row(other, "baseline")[:2] == ["45.0", "78.0"]
     assert "the first 20 images of opera500" in shown(
-        reproduced(whole=False, subset={"name": "opera500", "images": 20})
+        reproduced(whole=False, subset=SubsetInfo(name="opera500", sha256="", images=20))
     )
 
 

@@ -167,7 +167,7 @@ def test_every_number_follows_from_the_captions(tmp_path: Path, engine: SimpleNa
     assert [point.factor for point in found.constant.points] == FACTORS
     assert [point.metrics["f1"] for point in found.constant.points] == [sweep[factor].f1 for factor in FACTORS]
     assert sweep[found.constant.chosen].f1 == best and len({score.f1 for score in sweep.values()}) > 4
-    assert found.constant.subset["sha256"] == tune.sha256 and not set(tune.image_ids) & set(OPERA_IDS)
+    assert found.constant.subset.sha256 == tune.sha256 and not set(tune.image_ids) & set(OPERA_IDS)
 
     rows = {
         "opera": (OPERA, None),
@@ -194,7 +194,7 @@ def test_every_number_follows_from_the_captions(tmp_path: Path, engine: SimpleNa
         assert setting.result.intervals == bootstrap.intervals(index)
     assert not found.settings[0].result.differences and not found.settings[1].result.differences
     assert (found.id, found.revision, found.dtype, found.layers) == ("hub/llava-1.5", "a" * 40, "float16", 32)
-    assert found.paper_model and not found.whole and found.subset["images"] == 12
+    assert found.paper_model and not found.whole and found.subset.images == 12
 
 
 def test_table4_is_the_ablations(tmp_path: Path, engine: SimpleNamespace, coco: Path) -> None:

@@ -68,7 +68,7 @@ def study(
         study=name,
         model="llava-hf/llava-1.5-7b-hf",
         method="kvsmooth",
-        subset={"name": "tune-500", "sha256": "ab" * 32, "images": 500},
+        subset=SubsetInfo(name="tune-500", sha256="ab" * 32, images=500),
         baseline=baseline,
         trials=list(trials),
         front=members,
@@ -125,7 +125,7 @@ def validation(
         study_id="0" * 32,
         scoring="test",
         subset=SubsetInfo(name="holdout", sha256="ef" * 32, images=images),
-        tune_subset=SubsetInfo(**summary.subset),
+        tune_subset=summary.subset,
         statistics={},
         settings=settings,
     )

@@ -20,8 +20,9 @@ from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.bench.search.table import Table, load_table
 from kvtune.chair import METRICS, Scores, rates
 from kvtune.errors import KvtuneError
+from kvtune.presets import SubsetInfo
 from kvtune.statistics.bootstrap import RESAMPLES, Bootstrap
-from kvtune.statistics.front import front
+from kvtune.statistics.front import front_numbers
 
 POOL = Path(__file__).parent / "pool.npz"
 """The pool that ships."""
@@ -119,15 +120,14 @@ class Pool:
         baseline, *trials = (
             _trial(Scores.of(sums, images=len(images)), setting) for setting, sums in enumerate(totals)
         )
-        members = front([trial.point for trial in trials if trial.point is not None])
         summary = StudySummary(
             study="simulated",
             model="demo",
             method="kvsmooth",
-            subset={},
+            subset=SubsetInfo(name="simulated", sha256="", images=len(images)),
             baseline=baseline,
             trials=trials,
-            front=members,
+            front=front_numbers(trials),
             hypervolume=None,
             reference_point=None,
         )

@@ -60,7 +60,7 @@ def study_document(
         "study": summary.study,
         "model": summary.model,
         "method": summary.method,
-        "subset": summary.subset,
+        "subset": summary.subset.model_dump(),
         "baseline": trial_document(summary.baseline) if summary.baseline else None,
         "trials": [trial_document(trial) for trial in summary.trials],
         "front": summary.front,

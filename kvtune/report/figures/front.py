@@ -26,8 +26,7 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         if len(corners) > 1:
             axes.plot(*zip(*corners, strict=True), color=LOOKS["front"].colour, linewidth=1, zorder=2)
         _draw_overlays(axes, overlays)
-        images = summary.subset.get("images")
-        axes.set_xlabel(axis_label("chair_s") + (f"; {images} images" if images else ""))
+        axes.set_xlabel(f"{axis_label('chair_s')}; {summary.subset.images} images")
         axes.set_ylabel(axis_label("f1"))
         best = best_cut(summary)
         if best is not None:

@@ -119,7 +119,7 @@ def _study_document(each: Compared) -> dict[str, Any]:
         "study": summary.study,
         "model": summary.model,
         "method": summary.method,
-        "subset": summary.subset,
+        "subset": summary.subset.model_dump(),
         "hypervolume": summary.hypervolume,
         "reference_point": summary.reference_point,
         "baseline": first([summary.baseline]),
@@ -180,4 +180,4 @@ class _Drawing:
 
 
 def _subsets(studies: Sequence[Compared]) -> Counter[str]:
-    return Counter(str(each.summary.subset.get("sha256")) for each in studies)
+    return Counter(each.summary.subset.sha256 for each in studies)

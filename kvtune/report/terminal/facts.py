@@ -21,9 +21,8 @@ STATE_WORDS: dict[State, str] = {
 
 def subject(summary: StudySummary) -> str:
     """What was tuned on what."""
-    images = summary.subset.get("images")
-    name = summary.subset.get("name")
-    return f"{summary.method} on {summary.model}, {_count(images, 'tune image')}" + (f" ({name})" if name else "")
+    subset = summary.subset
+    return f"{summary.method} on {summary.model}, {_count(subset.images, 'tune image')} ({subset.name})"
 
 
 def progress(summary: StudySummary) -> str:
@@ -70,7 +69,7 @@ def racing(summary: StudySummary) -> str | None:
     span = str(images[0]) if images[0] == images[-1] else f"{images[0]} to {images[-1]}"
     sure = "" if summary.race_confidence is None else f", {100 * summary.race_confidence:g} % sure"
     return (
-        f"Raced out{sure}: {_count(len(images), 'trial')}, after {span} of {summary.subset.get('images')} images; "
+        f"Raced out{sure}: {_count(len(images), 'trial')}, after {span} of {summary.subset.images} images; "
         "their rates are over those alone"
     )
 

@@ -217,7 +217,7 @@ def _title(found: ModelResult) -> str:
 
 
 def _images(found: ModelResult) -> str:
-    count, name = found.subset["images"], found.subset["name"]
+    count, name = found.subset.images, found.subset.name
     return f"{count} images ({name})" if found.whole else f"the first {count} images of {name}"
 
 
@@ -226,7 +226,7 @@ def _constant(found: ModelResult) -> str:
     tried = "; ".join(f"{point.factor}: {rate(point.metrics.f1)}" for point in sweep.points)
     return (
         f"Constant lambda: {sweep.chosen} has the highest F1 of {LAMBDAS[0]} to {LAMBDAS[-1]} on "
-        f"{sweep.subset['images']} other images ({sweep.subset['name']}): {tried}."
+        f"{sweep.subset.images} other images ({sweep.subset.name}): {tried}."
     )
 
 
@@ -238,7 +238,7 @@ def _anchor(found: ModelResult) -> list[str]:
         return []
     missed = [METRICS[metric].label for metric in OBJECTIVES if not _within(setting, theirs, metric)]
     scores = " and ".join(f"{METRICS[metric].label} {rate(theirs.scores[metric])}" for metric in OBJECTIVES)
-    text = f"Check: OPERA's own greedy captions of all of {found.subset['name']} have {scores}; "
+    text = f"Check: OPERA's own greedy captions of all of {found.subset.name} have {scores}; "
     if missed:
         return [
             f"{text}{' and '.join(missed)} outside our interval: look at weights, dtype and preprocessing before you "
