@@ -33,7 +33,7 @@ def check_path(path: str | Path) -> Path:
     try:
         whole = str(path).encode()
     except UnicodeEncodeError:
-        raise RequestError(f"the path {quoted(path)} is not UTF-8; rename it") from None
+        raise RequestError(f"the path {quoted(path)} is not UTF-8; name it in UTF-8") from None
     longest = max((len(part.encode()) for part in Path(path).parts), default=0)
     if longest > _LONGEST_NAME or len(whole) > _LONGEST_PATH or b"\0" in whole:
         raise RequestError(f"no file or folder can be called {quoted(path)}: a name has at most {_LONGEST_NAME} bytes")

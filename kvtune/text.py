@@ -4,6 +4,7 @@ Names of files, models and studies, questions, captions and what servers answer 
 here is the one way into its language.
 """
 
+import difflib
 import json
 import re
 import shlex
@@ -92,3 +93,9 @@ def json_text(document: Any, **settings: Any) -> str:
     """Return a document as JSON that any file and any terminal takes: control characters are escaped."""
     text = json.dumps(document, ensure_ascii=False, **settings)
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def did_you_mean(name: str, there: Iterable[str]) -> str:
+    """The part of a message that offers the name that is most like a wrong one, after a comma; empty for none."""
+    close = difflib.get_close_matches(name, list(there), n=1)
+    return f", did you mean {quoted(close[0])}?" if close else ""

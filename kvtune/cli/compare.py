@@ -21,7 +21,10 @@ def compare(
             "RULE", "What marks the chosen points: keep-f1, knee, min-chair or max-f1.", complete=completion.selections
         ),
     ] = "keep-f1",
-    out_dir: Annotated[Path, value("DIR", "Folder for picture and data.", "--out")] = Path("."),
+    out_dir: Annotated[
+        Path | None,
+        value("DIR", "Folder for the files; the first study's report folder when left out.", "--out"),
+    ] = None,
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
@@ -40,15 +43,17 @@ def compare(
     from kvtune.report.terminal import facts
     from kvtune.study.study_folder import find_study
 
-    check_writable(out_dir / "compare.csv")
-    summaries = [summarize(find_study(study, studies_dir)) for study in studies]
+    folders = [find_study(study, studies_dir) for study in studies]
+    stem = (out_dir or folders[0].report) / "compare"
+    check_writable(stem.with_suffix(".csv"))
+    summaries = [summarize(folder) for folder in folders]
     compared = [report.Compared(summary, facts.choice(summary, select)) for summary in summaries]
     if json:
         print_json(report.comparison_document(compared))
         return
     out().print(report.comparison_table(compared, out()))
-    paths = write_frame(out_dir / "compare", report.comparison_frame(compared))
+    paths = write_frame(stem, report.comparison_frame(compared))
     figure = comparison_figure([(each.summary, each.chosen) for each in compared])
-    paths += save_pictures(figure, out_dir / "compare", "comparison of studies")
+    paths += save_pictures(figure, stem, "comparison of studies")
     for path in paths:
         err().print(f"wrote {path}", soft_wrap=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import kvtune
-from kvtune.cli import bench, data, models
+from kvtune.cli import bench, data, models, studies
 from kvtune.cli.caption import caption
 from kvtune.cli.commands import Command, group
 from kvtune.cli.common import (
@@ -35,7 +35,6 @@ from kvtune.cli.score import score
 from kvtune.cli.search import search
 from kvtune.cli.sensitivity import sensitivity
 from kvtune.cli.streams import guard_streams, output_error
-from kvtune.cli.studies import studies
 from kvtune.cli.validate import validate
 from kvtune.errors import KvtuneError
 
@@ -80,7 +79,6 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     sensitivity,
     reproduce,
     rescore,
-    studies,
     methods,
     compare,
     caption,
@@ -90,7 +88,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for _command in _COMMANDS:
     app.command(cls=Command)(_command)
-for _name, _group in {"data": data.app, "models": models.app, "bench": bench.app}.items():
+for _name, _group in {"data": data.app, "models": models.app, "studies": studies.app, "bench": bench.app}.items():
     app.add_typer(_group, name=_name)
 
 

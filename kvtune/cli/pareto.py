@@ -51,6 +51,10 @@ def pareto(
         raise RequestError("--coco says where --images are; write --html --images, or leave it out")
     if out_dir is not None:
         check_writable(out_dir / "front.png")
+    if parquet:
+        from kvtune.report.study_files import check_parquet
+
+        check_parquet()
     folder = find_study(study, studies_dir)
     summary = summarize(folder)
     chosen = facts.choice(summary, select)
@@ -70,8 +74,6 @@ def pareto(
     from kvtune.report import study_files
     from kvtune.report.data.outcomes import outcomes_frame
 
-    if parquet:
-        study_files.check_parquet()
     report = out_dir or folder.report
     written: list[Path] = []
     if everything:

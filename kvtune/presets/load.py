@@ -8,7 +8,7 @@ from kvtune.errors import RequestError
 from kvtune.files import check_path, read_json
 from kvtune.presets.preset import Preset, SchemaVersion
 from kvtune.schema import validated
-from kvtune.text import quoted
+from kvtune.text import did_you_mean, quoted
 
 _SHIPPED = files("kvtune.presets") / "published"
 
@@ -37,8 +37,9 @@ def load_preset(name: str | Path) -> Preset:
         return _read(Path(str(_SHIPPED / f"{name}.json")))
     path = check_path(name)
     if not path.exists() and path.suffix != ".json":
+        hint = did_you_mean(str(name), preset_names())
         raise RequestError(
-            f"there is no preset {quoted(name)}: name one of {', '.join(preset_names())}, "
+            f"there is no preset {quoted(name)}{hint or ';'} name one of {', '.join(preset_names())}, "
             "or the path of a file that kvtune export wrote"
         )
     return _read(path)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
+from kvtune.coco import Subset
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import check_path
 from kvtune.models.options import ModelOptions, parse_lanes
@@ -127,7 +128,8 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
         captioner.check(space.sample())
         fingerprint = _fingerprint(options, vlm, data, space)
         if begun is not None:
-            refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
+            subsets = _images(begun.tune), _images(data.tune)
+            refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"), {"subset": subsets})
         tune_images = data.check(lambda done, total: stage("images checked", done, total), view.note)
         scoring = Scoring(data.ground_truth())
 
@@ -266,6 +268,11 @@ def _fingerprint(options: Options, vlm: "VisionLanguageModel", data: Data, space
     )
 
 
+def _images(subset: Subset) -> str:
+    seed = "" if subset.seed is None else f", seed {subset.seed}"
+    return f"{len(subset.image_ids)} images of {subset.source} ({subset.name}{seed})"
+
+
 def _floors(options: Options) -> dict[str, str | None]:
     given = {"min_f1": options.min_f1, "min_words": options.min_words}
     return {name: None if text is None else check_floor(text) for name, text in given.items()}
@@ -277,9 +284,10 @@ def _refuse_other_start(options: Options, folder: StudyFolder, begun: Manifest) 
         return
     before = None if begun.start is None else begun.start.study
     if check_path(options.start_from).name != before:
+        cure = "leave --from out" if before is None else f"give --from {before}, or leave it out"
         raise RequestError(
-            f"study {folder.name} was begun " + ("without --from" if before is None else f"with --from {before}") + ", "
-            "and its first trials are fixed; leave --from as it was, or give another --study name"
+            f"{cure}, or give another --study name: study {folder.name} was begun "
+            f"{'without --from' if before is None else f'with --from {before}'}, and its first trials are fixed"
         )
 
 

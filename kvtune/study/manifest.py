@@ -1,5 +1,6 @@
 """What is fixed about a study, and what is recorded of the machine it ran on."""
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal, Self
 
@@ -17,7 +18,7 @@ from kvtune.study.constraints import Constraints, check_floor, constraints_of
 from kvtune.study.sampler_names import SamplerName
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, Trial
-from kvtune.text import json_text, quoted
+from kvtune.text import command_line, json_text, quoted
 
 FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
 _LONGEST_SHOWN = 120
@@ -222,24 +223,49 @@ def check_trials(ledger: Ledger, manifest: Manifest) -> None:
             )
 
 
-def refuse_difference(folder: StudyFolder, begun: Fingerprint, now: dict[str, Any]) -> None:
+_OPTIONS = {
+    "model": "--model", "revision": "--revision", "prompt": "--prompt", "max_new_tokens": "--max-new-tokens",
+    "subset": "--images, --subset and --seed", "method": "--method", "dtype": "--dtype", "seed": "--seed",
+    "sampler": "--sampler", "parallel_trials": "--parallel-trials", "space": "--space",
+    "race_confidence": "--race-confidence or --no-race", "min_f1": "--min-f1", "min_words": "--min-words",
+}  # fmt: skip
+"""The option that each part of a fingerprint comes from."""
+
+
+def refuse_difference(
+    folder: StudyFolder, begun: Fingerprint, now: dict[str, Any], words: Mapping[str, tuple[str, str]] | None = None
+) -> None:
     """Check that a command would continue a study as it was begun.
 
     Parameters
     ----------
     now
         A fingerprint's fields as plain data, or those of them that are known yet.
+    words
+        By field, what the study and the command have in words, where the values say nothing to a person.
 
     Raises
     ------
     RequestError
-        If one differs; the message names the first that does and both values.
+        If one differs; the message says what to give, and names the first that differs with both values.
     """
-    found = first_difference(begun.model_dump(mode="json", include=set(now)), now)
-    if found is not None:
-        raise RequestError(
-            f"study {folder.name} was begun with {found}; give the options it was begun with, or another --study name"
-        )
+    before = begun.model_dump(mode="json")
+    for field in (name for name in before if name in now):
+        found = first_difference({field: before[field]}, {field: now[field]})
+        if found is None:
+            continue
+        if words and field in words:
+            found = f"{words[field][0]}, but this command has {words[field][1]}"
+        value = before[field]
+        if field == "dtype":  # quantization is a part of it
+            value, _, bits = value.partition("-")
+        plain = isinstance(value, str | int) and field != "subset"
+        option = f"{_OPTIONS[field]} {command_line([str(value)])}" if plain else f"{_OPTIONS[field]} as it was begun"
+        if field == "dtype" and bits:
+            option += f" --load-in-{bits}"
+        if value is None:
+            option = f"no {_OPTIONS[field]}"
+        raise RequestError(f"give {option}, or another --study name: study {folder.name} was begun with {found}")
 
 
 def first_difference(begun: dict[str, Any], now: dict[str, Any]) -> str | None:

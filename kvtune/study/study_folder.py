@@ -6,7 +6,10 @@ from pathlib import Path
 
 from kvtune.errors import RequestError
 from kvtune.files import check_path
-from kvtune.text import quoted
+from kvtune.text import did_you_mean, quoted
+
+_LISTED = 10
+"""Names that a message lists."""
 
 DEFAULT_STUDIES = Path("studies")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -161,5 +164,8 @@ def find_study(study: str | Path | None = None, studies: Path = DEFAULT_STUDIES)
     for place in [*places, check_path(study).resolve()]:
         if StudyFolder(place).exists():
             return StudyFolder(place)
-    there = ", ".join(folder.name for folder in found) or "none"
-    raise RequestError(f"there is no study {quoted(study)}; in {studies} there are: {there}")
+    names = [folder.name for folder in found]
+    there = ", ".join(names[:_LISTED]) or "none"
+    there += f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    hint = did_you_mean(Path(study).name, names)
+    raise RequestError(f"there is no study {quoted(study)}{hint or ';'} in {studies} there are: {there}")

@@ -162,7 +162,11 @@ def test_compare_shows_all_and_writes_one_picture(studies, tmp_path, capsys):
     ran = kvtune("compare", *names, "--studies-dir", studies, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert all(name in ran.stdout for name in names)
-    assert {path.name for path in tmp_path.iterdir()} == {"compare.png", "compare.svg", "compare.csv"}
+    assert list(tmp_path.iterdir()) == [], "nothing of it is written where the command was given"
+    written = {"compare.png", "compare.svg", "compare.csv"}
+    assert {path.name for path in (studies / names[0] / "report").glob("compare.*")} == written
+    ran = kvtune("compare", *names, "--studies-dir", studies, "--out", "new/folder", cwd=tmp_path)
+    assert ran.returncode == 0 and {path.name for path in (tmp_path / "new" / "folder").iterdir()} == written
     _, out, _ = run_here(capsys, "compare", *names, "--studies-dir", studies, "--json")
     assert [entry["study"] for entry in json.loads(out)["studies"]] == names
     assert "there is no study 'nope'" in refused(capsys, "compare", "nope", "--studies-dir", studies)

@@ -32,6 +32,36 @@ def test_the_same_fingerprint_goes_on(tmp_path: Path) -> None:
     refuse_difference(folder, manifest.fingerprint, {"seed": 0, "sampler": "random"})
 
 
+CURES = {
+    "seed": "--seed 0",
+    "model": "--model fake",
+    "revision": "no --revision",
+    "prompt": "--prompt Describe.",
+    "max_new_tokens": "--max-new-tokens 64",
+    "subset": "--images, --subset and --seed as it was begun",
+    "dtype": "--dtype float32",
+    "sampler": "--sampler random",
+    "parallel_trials": "--parallel-trials 4",
+}
+
+
+def test_images_are_told_in_words(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    words = {"subset": ("100 images of val2014", "500 images of val2014")}
+    with pytest.raises(
+        RequestError, match="begun with 100 images of val2014, but this command has 500 images"
+    ) as caught:
+        refuse_difference(folder, manifest.fingerprint, {"subset": "f" * 64}, words)
+    assert "fff" not in str(caught.value)
+
+
+def test_quantization_is_an_option_of_its_own(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    begun = manifest.fingerprint.model_copy(update={"dtype": "float16-4bit"})
+    with pytest.raises(RequestError, match="give --dtype float16 --load-in-4bit, or another"):
+        refuse_difference(folder, begun, {"dtype": "float16"})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -53,6 +83,8 @@ def test_every_difference_is_refused_by_name(tmp_path: Path, change: dict[str, A
         refuse_difference(folder, manifest.fingerprint, now)
     assert "study s was begun with" in str(caught.value)
     assert "another --study name" in str(caught.value)
+    (field,) = change
+    assert str(caught.value).startswith(f"give {CURES[field]}, or another --study name: study s was begun with ")
 
 
 def test_a_difference_deep_in_the_space_is_named(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def test_unknown_studies_list_those_there_are(tmp_path: Path) -> None:
     make(tmp_path / "one")
     with pytest.raises(RequestError, match=r"no study 'two'; in .* there are: one"):
         find_study("two", tmp_path)
+    with pytest.raises(RequestError, match=r"no study 'on', did you mean 'one'\? in "):
+        find_study("on", tmp_path)
     with pytest.raises(RequestError, match=r"no study '\.\./one'"):
         find_study("../one", tmp_path)
     with pytest.raises(RequestError, match="kvtune search"):

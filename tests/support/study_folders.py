@@ -51,7 +51,7 @@ def write_study(
     ledger.ask([Trial(t.number, t.params, t.published) for t in summary.trials])
     for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]:
         if trial.state == "complete":
-            ledger.complete(trial.number, metrics(trial), "test")
+            ledger.complete(trial.number, metrics(trial) | {"images": len(tune.image_ids)}, "test")
         elif trial.state == "failed":
             ledger.fail(trial.number or 0, "out of memory")
     ledger.close()

@@ -35,7 +35,10 @@ def trial(
 
 def scores(chair_s: float, f1: float, images: int = 500) -> Scores:
     """Scores at a place of the plane."""
-    return Scores(**_rates(chair_s=chair_s, precision=f1 - 1, recall=f1 + 1, f1=f1, mean_words=90.0), images=images)
+    return Scores(
+        **_rates(chair_s=chair_s, precision=max(0, f1 - 1), recall=min(100, f1 + 1), f1=f1, mean_words=90.0),
+        images=images,
+    )
 
 
 def _rates(**known: float) -> dict[str, float]:
