@@ -162,22 +162,17 @@ def test_soft_capped_scores_are_refused(newer):
         written(vlm, pictures()[0], METHODS[0])
 
 
-ACTING = {
-    "paligemma": ["kvsmooth"],
-    "gemma3": ["kvsmooth", "pai", "middle_layers", "vaf", "sparc", "var", "dscr"],
-    "glm4v": ["kvsmooth", "pai", "middle_layers", "vaf", "sparc", "var"],
-}
-
-
 @pytest.mark.parametrize("name", NEWER)
 def test_every_method_writes_what_generate_writes_or_is_refused(newer, name):
-    vlm, steps = newer(name), 8
-    checked = check_model(vlm, pictures()[:1], max_new_tokens=steps)
+    checked = check_model(newer(name), pictures()[:1], max_new_tokens=8)
     assert checked.proven is True, checked.verdict
     served = {proof.method for proof in checked.proofs} - {None}
-    if name in ACTING:
-        assert served == set(ACTING[name]), checked.refused
-    assert served >= {"kvsmooth"} and all("\n" not in why for why in checked.refused.values())
+    # InternVL's inputs for generate() do not say how its tiles lie, for which the engine asks the picture.
+    assert ("dscr" in served) == (name in HAVE_PLACES and name != "internvl")
+    assert served >= (
+        {"kvsmooth"} if name == "paligemma" else {"kvsmooth", "middle_layers", "pai", "sparc", "vaf", "var"}
+    )
+    assert all("\n" not in why for why in checked.refused.values())
 
 
 def test_methods_on_a_prompt_that_sees_itself_both_ways_are_refused(newer):
