@@ -1,0 +1,187 @@
+"""What the commands do, from Python: a study searched, loaded and chosen from, and captions scored."""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from kvtune.analysis.summary import StudySummary
+from kvtune.errors import RequestError
+from kvtune.study.study_folder import StudyFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from kvtune.presets import Preset
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study on disk, as it was when it was read.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    summary
+        What is known of its trials, with intervals and differences to the baseline.
+    """
+
+    folder: Path
+    summary: StudySummary
+
+    @property
+    def trials(self) -> "pd.DataFrame":
+        """A row for the baseline and each trial; columns as in :func:`kvtune.report.data.frames.trials_frame`."""
+        from kvtune.report.data.frames import trials_frame
+
+        return trials_frame(self.summary)
+
+    @property
+    def front(self) -> "pd.DataFrame":
+        """The rows of the front, by rising CHAIR_S."""
+        trials = self.trials
+        return trials[trials["front"].astype(bool)].sort_values("chair_s", ignore_index=True)
+
+    def document(self) -> dict[str, Any]:
+        """What ``kvtune pareto --json`` prints, but for overlays; see :func:`study_document` there."""
+        from kvtune.report.data.document import study_document
+        from kvtune.report.terminal import facts
+
+        return study_document(self.summary, facts.choice(self.summary))
+
+    def preset(self, select: str = "keep-f1", on: Literal["tune", "holdout"] = "tune") -> "Preset":
+        """The preset that ``kvtune export --select`` takes, not saved yet.
+
+        Raises
+        ------
+        RequestError
+            If there is no such rule or trial.
+        KvtuneError
+            If the rule finds no trial.
+        """
+        from kvtune.analysis.export import export
+
+        return export(StudyFolder(self.folder), select, on)[0]
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study.
+
+    Parameters
+    ----------
+    path
+        Its folder, or its name in ``studies/``.
+
+    Raises
+    ------
+    RequestError
+        If there is none, or a file of it cannot be read.
+    """
+    from kvtune.analysis.summarize import summarize
+    from kvtune.study.study_folder import find_study
+
+    folder = find_study(path)
+    return Study(folder.path, summarize(folder))
+
+
+def search(
+    model: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
+    lanes: str = "auto",
+    cuda_graphs: bool = True,
+    timeout: str | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> Study:
+    """Search a method's parameters, or go on with a study, as ``kvtune search`` does.
+
+    Parameters
+    ----------
+    model
+        A short name, a folder or a Hub id.
+    timeout
+        ``2h``, ``90m`` or ``45s``; the same call goes on.
+    progress
+        Whether to show on stderr what the command shows.
+    **options
+        The command's others, by the names of :class:`kvtune.search.session.Options`: ``method="kvsmooth"``,
+        ``trials=50``, ``study``, ``studies_dir``, ``coco``, ``images``, ``seed``, ...
+
+    Raises
+    ------
+    RequestError
+        If something asked for is wrong or missing; nothing long was done.
+    KvtuneError
+        If it fails midway; the same call goes on from there.
+    """
+    from rich.console import Console
+
+    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.report.terminal.live import view_for
+    from kvtune.search.budget import parse_duration
+    from kvtune.search.session import Options
+    from kvtune.search.session import search as run
+    from kvtune.search.view import View
+    from kvtune.study.deadline import Deadline
+    from kvtune.study.study_folder import check_name, default_name
+
+    known = [field.name for field in dataclasses.fields(Options) if field.name != "model"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise RequestError(f"search has no option {unknown[0]!r}; it has {', '.join(known)}")
+    for name in ("studies_dir", "coco", "space"):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    engine = EngineOptions(device, lanes, cuda_graphs)
+    asked = Options(model=ModelOptions(model, dtype, revision, load_in_4bit, load_in_8bit, engine=engine), **options)
+    deadline = Deadline(None if timeout is None else parse_duration(timeout))
+    summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
+    name = default_name(model, asked.method) if asked.study is None else check_name(asked.study)
+    return Study(asked.studies_dir.expanduser() / name, summary)
+
+
+def score(
+    captions: str | Path | Sequence[Mapping[str, Any]],
+    ground_truth: str | Path | Mapping[int, Collection[str]],
+    *,
+    complete_sentences: bool = False,
+    as_written: bool = False,
+    answer_after: str | None = None,
+) -> dict[str, Any]:
+    """Score captions with CHAIR, as ``kvtune score`` does.
+
+    Parameters
+    ----------
+    captions
+        A file that the command reads, or records of ``image_id`` and ``caption``.
+    ground_truth
+        Objects of each captioned image, by its id, or a file of them (``kvtune data ground-truth``).
+    complete_sentences, as_written, answer_after
+        As the command's options.
+
+    Returns
+    -------
+    dict
+        What ``kvtune score --json`` prints: the rates, ``intervals`` (95 %) and ``notes``.
+
+    Raises
+    ------
+    RequestError
+        If a file cannot be read, or an image has no ground truth.
+    """
+    from kvtune.chair import load_ground_truth, read_captions_file
+    from kvtune.chair.cleaning import Cleaning
+    from kvtune.report.terminal.score import score_captions, score_document
+
+    records = read_captions_file(Path(captions)).captions if isinstance(captions, str | Path) else captions
+    truth = load_ground_truth(Path(ground_truth)) if isinstance(ground_truth, str | Path) else ground_truth
+    unknown = next((record["image_id"] for record in records if record["image_id"] not in truth), None)
+    if unknown is not None:
+        raise RequestError(f"image {unknown} has a caption and no ground truth; add its objects")
+    return score_document(score_captions(records, truth, Cleaning(as_written, complete_sentences, answer_after)))

@@ -1,0 +1,63 @@
+"""The commands' work from Python: the same studies, scores and choices."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+from scored_studies import scored_study
+
+import kvtune
+from kvtune.cli.main import main
+from kvtune.errors import RequestError
+
+
+def printed(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([*map(str, arguments), "--json"])
+    assert not ended.value.code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_study_is_what_the_commands_show(tmp_path, capsys):
+    folder = scored_study(tmp_path / "studies" / "mine", trials=8).path
+    study = kvtune.load_study(folder)
+    document = printed(capsys, "pareto", "mine", "--studies-dir", tmp_path / "studies")
+    assert set(study.front["number"]) == set(document["front"])
+    assert study.front["chair_s"].is_monotonic_increasing
+    assert len(study.trials) == 1 + len(document["trials"])
+    assert json.loads(json.dumps(study.document())) == {key: document[key] for key in study.document()}
+    exported = printed(capsys, "export", "mine", "--studies-dir", tmp_path / "studies", "--select", "min-chair")
+    assert study.preset("min-chair").parameters == exported["preset"]["parameters"]
+    with pytest.raises(RequestError):
+        kvtune.load_study(tmp_path / "none")
+
+
+def test_captions_are_scored_from_records_and_files(tmp_path, capsys):
+    captions = [{"image_id": 1, "caption": "A dog and a cat."}, {"image_id": 2, "caption": "A person."}]
+    truth = {1: {"dog"}, 2: {"person"}}
+    files = tmp_path / "captions.jsonl", tmp_path / "truth.json"
+    files[0].write_text("\n".join(map(json.dumps, captions)))
+    files[1].write_text(json.dumps({number: sorted(objects) for number, objects in truth.items()}))
+    found = kvtune.score(captions, truth)
+    assert found["chair_s"] == 50
+    assert kvtune.score(*files) == found
+    assert printed(capsys, "score", files[0], "--ground-truth", files[1]) == json.loads(json.dumps(found))
+    with pytest.raises(RequestError, match="image 2 has a caption and no ground truth"):
+        kvtune.score(captions, {1: {"dog"}})
+
+
+def test_a_wrong_search_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="search has no option 'trails'; it has method, space, trials"):
+        kvtune.search("demo", trails=3)
+    with pytest.raises(RequestError, match="unknown method"):
+        kvtune.search("demo", method="nosuch", studies_dir=tmp_path)
+
+
+def test_the_function_has_the_name_of_its_package():
+    code = "import kvtune, kvtune.search.session; assert callable(kvtune.search), kvtune.search"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    from kvtune.search.session import Options
+
+    assert pickle.loads(pickle.dumps(Options)) is Options
