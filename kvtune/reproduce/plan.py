@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kvtune.chair import load_ground_truth
 from kvtune.coco import Subset
-from kvtune.errors import RequestError
+from kvtune.errors import RequestError, together
 from kvtune.files import check_writable
 from kvtune.models.opening import check_options
 from kvtune.models.options import ModelOptions
+from kvtune.models.published import MODELS
 from kvtune.presets import Preset
 from kvtune.reproduce.constant_factor import factor_settings, scoring_of, sweep_of
 from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
@@ -72,7 +74,12 @@ def plans(request: Request) -> list[Plan]:
     located: dict[ModelFolder, tuple[ModelOptions, str, str]] = {}
     for model in request.models:
         check_options(model)
-        _, source, name = locate(model.name)
+        try:
+            _, source, name = locate(model.name)
+        except RequestError as error:
+            if model.name not in MODELS:
+                raise
+            raise _with_all_that_is_missing(error, request) from None
         folder = ModelFolder(request.out.expanduser() / plain_name(name))
         if folder in located:
             raise RequestError(
@@ -104,11 +111,27 @@ def _plan(
         preset = published_preset(get_family(begun.family))
         if _is_complete(request.table, folder, begun, reporting, count):
             return Plan(request, model, name, source, preset, folder, begun, reporting, count, None)
-    preset = published_preset(at_hand(model.name).family)
-    if demo not in data:
-        data[demo] = find_images(coco_of(name, request.coco), reporting, count)
+    try:
+        family = at_hand(model.name).family
+        if demo not in data:
+            data[demo] = find_images(coco_of(name, request.coco), reporting, count)
+    except RequestError as error:
+        raise _with_all_that_is_missing(error, request) from None
+    preset = published_preset(family)
     _same_tune_images(folder, begun, data[demo].tune)
     return Plan(request, model, name, source, preset, folder, begun, reporting, count, data[demo])
+
+
+def _with_all_that_is_missing(error: RequestError, request: Request) -> RequestError:
+    """The error, and what else is missing of published models' weights and of the images."""
+    from kvtune.models.availability import at_hand
+
+    names = [model.name for model in request.models if model.name in MODELS]
+    weights = [partial(at_hand, name) for name in names]
+    reporting = reporting_subset(demo=False)
+    count = check_count(request.images, reporting)
+    images = [partial(find_images, request.coco, reporting, count)] if set(names) - {DEMO} else []
+    return together(error, *weights, *images)
 
 
 def refuse_difference(folder: ModelFolder, begun: Manifest, now: Mapping[str, Any]) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
 from kvtune.coco import Subset
-from kvtune.errors import KvtuneError, RequestError
+from kvtune.errors import KvtuneError, RequestError, together
 from kvtune.files import check_path
 from kvtune.models.options import ModelOptions, parse_lanes
+from kvtune.models.published import MODELS
 from kvtune.search.enqueue import enqueue
 from kvtune.search.loop import Search
 from kvtune.search.view import View
@@ -115,8 +116,13 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
             other = other_front(options.start_from, options.studies_dir.expanduser(), options.method)
         if options.storage is not None:
             check_storage(options.storage, folder.name, begun.id if begun is not None else None)
-        revision = _revision(options, folder, begun)
-        data = _data(options, begun, lambda done, total: stage("scenes rendered", done, total))
+        try:
+            revision = _revision(options, folder, begun)
+            data = _data(options, begun, lambda done, total: stage("scenes rendered", done, total))
+        except RequestError as error:
+            if begun is not None or options.model.name not in MODELS:
+                raise
+            raise _with_all_that_is_missing(error, options) from None
         if data.note:
             view.note(data.note)
         given_space = None if options.space is None else load_space(options.space)
@@ -208,6 +214,13 @@ def _data(options: Options, begun: Manifest | None, on_scene: Callable[[int, int
             )
         data = replace(data, holdout=kept)
     return data
+
+
+def _with_all_that_is_missing(error: RequestError, options: Options) -> RequestError:
+    """The error, and what else is missing of a published model's weights and of the images."""
+    from kvtune.models.availability import at_hand
+
+    return together(error, lambda: at_hand(options.model.name), lambda: _data(options, None, lambda done, total: None))
 
 
 def _revision(options: Options, folder: StudyFolder, begun: Manifest | None) -> str | None:

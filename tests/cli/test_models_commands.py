@@ -137,3 +137,26 @@ def test_minigpt4_is_made_and_then_found_by_its_name(run, models_folder, tmp_pat
     assert code == 2 and "is there already" in err
     code, out, err = run("convert", "minigpt4", *options, "--out", tmp_path / "elsewhere", "--json")
     assert code == 0 and json.loads(out)["out"] == str(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "commands"),
+    [
+        (["search", "--model", "llava-1.5"], ["hf download llava-hf/llava-1.5-7b-hf", "data download --to"]),
+        (["search", "--model", "minigpt4"], ["kvtune models convert minigpt4", "kvtune data download --to"]),
+        (
+            ["reproduce", "table1"],
+            [*(MODELS[name].command for name in ("llava-1.5", "minigpt4", "instructblip")), "--subset opera500"],
+        ),
+    ],
+)
+def test_weights_and_images_that_are_missing_are_named_together(words, commands, models_folder, monkeypatch, capsys):
+    monkeypatch.setenv("KVTUNE_COCO", str(models_folder / "no-coco"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(models_folder / "hub"))
+    monkeypatch.chdir(models_folder.parent)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    shown, error = capsys.readouterr()
+    assert (ended.value.code, shown, error.count("\n")) == (2, "", 1)
+    for command in commands:
+        assert error.count(command) == 1

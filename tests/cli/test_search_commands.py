@@ -335,7 +335,7 @@ def test_a_study_name_with_a_path_is_refused(search: Any, tmp_path: Path, name: 
 def test_bad_requests_are_one_line(search: Any, run: Any, coco: Path, tmp_path: Path) -> None:
     assert "--trials must be at least 1" in refused(search("--trials", 0))
     assert "--lanes must be auto" in refused(search("--lanes", "many"))
-    assert "--seed must be at least 0" in refused(search("--seed", -1))
+    assert "'--seed': Input should be greater than or equal to 0" in refused(search("--seed", -1))
     assert "unknown method 'nosuch'" in refused(search("--method", "nosuch"))
     assert "kvtune data download" in refused(run("search", "--model", "quick", "--coco", tmp_path / "no"))
     assert "unknown model 'no-such-model'" in refused(
@@ -557,9 +557,8 @@ class Captioner(FakeCaptioner):
 vlm = SimpleNamespace(name="quick", model_id="/models/quick", revision=None, family=SimpleNamespace(name="quick"),
     n_layers=16, dtype_name="float32", device="cpu", default_prompt="Please describe this image in detail.",
     published_preset="demo")
-sys.modules["kvtune.models"] = SimpleNamespace(
-    locate=lambda name: (None, vlm.model_id, name), commit_of=lambda *arguments: None
-)
+import kvtune.models
+kvtune.models.locate, kvtune.models.commit_of = lambda name: (None, vlm.model_id, name), lambda *arguments: None
 sys.modules["kvtune.captioning"] = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=Captioner)
 from kvtune.cli.main import main
 main()

@@ -99,7 +99,7 @@ def test_a_name_that_the_storage_knows(tmp_path: Path) -> None:
 def test_a_reproduction_that_cannot_begin(tmp_path: Path, wrong: ModelOptions | None) -> None:
     images, model = (0, ModelOptions("demo")) if wrong is None else (1, wrong)
     with pytest.raises(RequestError):
-        list(reproduce(Request("table1", [model], images, out=tmp_path / "out"), None))  # type: ignore[arg-type]
+        list(reproduce(Request("table1", [model], images, out=tmp_path / "out"), None, None))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
