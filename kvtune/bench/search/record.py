@@ -18,7 +18,6 @@ import argparse
 import base64
 import hashlib
 import tempfile
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.spaces import load_space, spaces_folder
 from kvtune.study.jsonl import LineWriter, read_lines
+from kvtune.study.pace import Pace
 
 if TYPE_CHECKING:
     from kvtune.captioning import Caption, Captioner, CaptionRequest
@@ -96,14 +96,12 @@ def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int], device
     if not lines.stat().st_size:
         for line in begun:
             writer.append(line)
-    begin, captions = time.monotonic(), 0
-    for line in _outcomes(captioner, recorded, missing):
+    pace = Pace()
+    for line in _outcomes(captioner, recorded, missing, pace):
         writer.append(line)
         writer.sync()
         done[line["image_id"]] = line
-        captions += len(methods_of(settings)[0])
-        rate = captions / (time.monotonic() - begin)
-        print(f"{len(done)} of {len(scenes)} scenes, {rate:.0f} captions a second", flush=True)
+        print(", ".join(filter(None, [f"{len(done)} of {len(scenes)} scenes", pace.words()])), flush=True)
     writer.close()
     table = _table(recorded, [done[scene] for scene in scenes])
     table.save(out)
@@ -141,7 +139,9 @@ def _begun(lines: Path, out: Path, recorded: Recorded) -> list[dict[str, Any]]:
     return found or [header]
 
 
-def _outcomes(captioner: "Captioner", recorded: Recorded, scenes: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _outcomes(
+    captioner: "Captioner", recorded: Recorded, scenes: Sequence[int], pace: Pace
+) -> Iterator[dict[str, Any]]:
     """A line for each scene, as its last caption comes."""
     methods = len(methods_of(recorded.settings)[0])
     together = max(1, CAPTIONS_AT_ONCE // methods)
@@ -150,7 +150,10 @@ def _outcomes(captioner: "Captioner", recorded: Recorded, scenes: Sequence[int])
             paths, truth = _render(Path(folder), scenes[begin : begin + together], recorded.scenes_seed)
             scorer = ChairScorer(truth)
             waiting: dict[int, dict[int, Caption]] = {}
-            for caption in captioner.run(_requests(paths, recorded)):
+            pace.later, pace.later_lanes = methods * max(0, len(scenes) - begin - together), methods
+            pace.begin(methods * len(paths), methods)
+            for caption in captioner.run(_requests(paths, recorded), pace.work):
+                pace.caption(len(caption.token_ids))
                 written = waiting.setdefault(caption.image_id, {})
                 written[cast(int, caption.tag)] = caption
                 if len(written) == methods:

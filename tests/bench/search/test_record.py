@@ -84,7 +84,7 @@ def asked(monkeypatch):
     monkeypatch.setattr(
         recorder,
         "_outcomes",
-        lambda writer, made, scenes: scenes_asked.extend(scenes) or outcomes(writer, made, scenes),
+        lambda writer, made, scenes, pace: scenes_asked.extend(scenes) or outcomes(writer, made, scenes, pace),
     )
     return scenes_asked
 
