@@ -35,6 +35,7 @@ from kvtune.cli.score import score
 from kvtune.cli.search import search
 from kvtune.cli.sensitivity import sensitivity
 from kvtune.cli.streams import guard_streams, output_error
+from kvtune.cli.tournament import tournament
 from kvtune.cli.validate import validate
 from kvtune.errors import KvtuneError
 
@@ -81,6 +82,7 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     rescore,
     methods,
     compare,
+    tournament,
     caption,
     score,
     dashboard,

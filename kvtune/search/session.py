@@ -30,12 +30,14 @@ from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, load
 from kvtune.study.optuna_copy import check_storage
 from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.study.scoring import Scoring
+from kvtune.study.shared_baseline import take_baseline
 from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
 from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, coco_of, find_data
 from kvtune.study.trials import Ledger
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
+    from kvtune.captioning import Captioner
     from kvtune.models import VisionLanguageModel
 
 DEFAULT_PARALLEL_TRIALS = 8
@@ -70,7 +72,13 @@ class Options:
     enqueue: Sequence[str] = ()
 
 
-def search(options: Options, view: View, deadline: Deadline | None = None) -> StudySummary:
+def search(
+    options: Options,
+    view: View,
+    deadline: Deadline | None = None,
+    captioner: "Captioner | None" = None,
+    baseline_of: StudyFolder | None = None,
+) -> StudySummary:
     """Run a study until it holds ``options.trials`` finished trials; begin it, or go on where it stopped.
 
     Parameters
@@ -79,6 +87,10 @@ def search(options: Options, view: View, deadline: Deadline | None = None) -> St
         Shows what happens.
     deadline
         When to end, however far it is; the same call goes on.
+    captioner
+        One that was opened for the model, prompt and tokens of ``options``; None opens one.
+    baseline_of
+        A study of the same model and images whose baseline captions are taken over.
 
     Raises
     ------
@@ -87,9 +99,9 @@ def search(options: Options, view: View, deadline: Deadline | None = None) -> St
     KvtuneError
         If it fails midway, or the deadline comes before the first caption; the same call goes on from there.
     """
-    folder = _check(options)
+    folder = check_options(options)
     try:
-        _search(options, view, folder, deadline or Deadline())
+        _search(options, view, folder, deadline or Deadline(), captioner, baseline_of)
     except TimeIsUp:
         raise KvtuneError(
             "the time of --timeout was over before the first caption, for making ready takes longer; give it more"
@@ -97,7 +109,14 @@ def search(options: Options, view: View, deadline: Deadline | None = None) -> St
     return summarize(folder)
 
 
-def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadline) -> None:
+def _search(
+    options: Options,
+    view: View,
+    folder: StudyFolder,
+    deadline: Deadline,
+    captioner: "Captioner | None",
+    baseline_of: StudyFolder | None,
+) -> None:
     """Make ready, which the deadline cuts short wherever it is, then search, which keeps what is whole by then."""
     with ExitStack() as stack:
         making_ready = stack.enter_context(ExitStack())
@@ -127,8 +146,10 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
             view.note(data.note)
         given_space = None if options.space is None else load_space(options.space)
 
-        stage(f"loading {options.model.name}", 0, 0)
-        captioner = open_captioner(replace(options.model, revision=revision), options.prompt, options.max_new_tokens)
+        if captioner is None:
+            stage(f"loading {options.model.name}", 0, 0)
+            model = replace(options.model, revision=revision)
+            captioner = open_captioner(model, options.prompt, options.max_new_tokens)
         vlm = captioner.vlm
         space = _space(options, given_space, begun, vlm)
         captioner.check(space.sample())
@@ -154,14 +175,16 @@ def _search(options: Options, view: View, folder: StudyFolder, deadline: Deadlin
         manifest = _with_enqueued(options, folder, manifest)
         making_ready.close()
         manifest.save(folder)
+        if baseline_of is not None:
+            take_baseline(folder, manifest, baseline_of, load_manifest(baseline_of))
         view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")
         truth = data.ground_truth()
         search = Search(folder, manifest, captioner, tune_images, scoring, view, options.storage, deadline, truth)
         search.run(options.trials)
 
 
-def _check(options: Options) -> StudyFolder:
-    """Check what can be checked at once."""
+def check_options(options: Options) -> StudyFolder:
+    """Check what can be checked at once; where the study is to be."""
     from kvtune.methods import get_method
 
     get_method(options.method)

@@ -35,6 +35,7 @@ BASE = {
     "rescore": "mine",
     "studies": "",
     "compare": "mine mine",
+    "tournament": "--model demo --methods kvsmooth,pai --images 2 --holdout-images 2 --trials 1",
     "caption": "picture.jpg --model demo",
     "score": "captions.jsonl --ground-truth truth.json",
     "dashboard": "mine",

@@ -1,0 +1,141 @@
+"""Which of several studies' chosen points are better than which, and than the baseline, on held-out images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from kvtune.analysis.held_out import load_validation
+from kvtune.analysis.result import Difference, Interval
+from kvtune.analysis.selection import KEEP_F1, select
+from kvtune.analysis.summarize import summarize
+from kvtune.analysis.summary import StudySummary
+from kvtune.chair import OBJECTIVES, Scores, load_ground_truth
+from kvtune.errors import KvtuneError
+from kvtune.statistics.bootstrap import Bootstrap
+from kvtune.statistics.paired import holm
+from kvtune.study.caption_log import captions_of, read_captions
+from kvtune.study.manifest import load_manifest
+from kvtune.study.scoring import Scoring
+from kvtune.study.study_folder import StudyFolder
+
+BASELINE = "baseline"
+"""Stands for no method among those that are compared."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method's study, and its chosen point on held-out images.
+
+    Attributes
+    ----------
+    chosen, reason
+        The trial that ``kvtune export`` takes, chosen on tune images; None where there is none, and ``reason`` says
+        why.
+    metrics, intervals
+        Of the chosen point on held-out images, with 95 % intervals; none without one.
+    captions, tokens
+        What its trials cost: captions of tune and held-out images, and tokens in them, which are decode steps of a row.
+        The baseline's are not counted.
+    """
+
+    method: str
+    summary: StudySummary
+    chosen: int | None
+    reason: str
+    metrics: Scores | None
+    intervals: dict[str, Interval]
+    captions: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two of those that are compared, methods or :data:`BASELINE`; ``differences`` are the first's minus the other's,
+    by metric, with p-values adjusted (Holm) over all pairs, metric by metric."""
+
+    one: str
+    other: str
+    differences: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What a tournament found; ``baseline`` with its ``intervals``, on the same held-out images."""
+
+    entries: list[Entry]
+    baseline: Scores
+    intervals: dict[str, Interval]
+    pairs: list[Pair]
+
+
+def contest(folders: Sequence[StudyFolder]) -> Contest:
+    """Compare the chosen points of validated studies of one model on their common held-out images.
+
+    Raises
+    ------
+    KvtuneError
+        If a study was not validated, or the studies hold out different images.
+    """
+    manifests = [load_manifest(folder) for folder in folders]
+    for folder, manifest in zip(folders, manifests, strict=True):
+        if manifest.holdout.sha256 != manifests[0].holdout.sha256:
+            raise KvtuneError(f"{folder.name} and {folders[0].name} hold out different images; give another --name")
+        if load_validation(folder) is None:
+            raise KvtuneError(f"{folder.name} was not validated; run kvtune validate {folder.name}")
+    images = sorted(manifests[0].holdout.image_ids)
+    scoring = Scoring(load_ground_truth(folders[0].ground_truth))
+
+    summaries = [summarize(folder) for folder in folders]
+    choices = [_choice(summary) for summary in summaries]
+    files = {BASELINE: folders[0].holdout_captions("baseline")}
+    for folder, summary, (chosen, _) in zip(folders, summaries, choices, strict=True):
+        if chosen is not None:
+            files[summary.method] = folder.holdout_captions(f"trial-{chosen:04d}")
+    tables = {name: scoring.counts(captions_of(file, images)).table for name, file in files.items()}
+    bootstrap = Bootstrap(np.stack(list(tables.values())))
+    place = {name: index for index, name in enumerate(tables)}
+    metrics = {
+        name: Scores.of(table.sum(axis=0), images=len(images), scorer=scoring.version) for name, table in tables.items()
+    }
+    entries = []
+    for folder, summary, (chosen, reason) in zip(folders, summaries, choices, strict=True):
+        method = summary.method
+        intervals = bootstrap.intervals(place[method]) if method in place else {}
+        captions, tokens = _cost(folder)
+        entries.append(Entry(method, summary, chosen, reason, metrics.get(method), intervals, captions, tokens))
+    return Contest(entries, metrics[BASELINE], bootstrap.intervals(place[BASELINE]), _pairs(place, bootstrap))
+
+
+def _choice(summary: StudySummary) -> tuple[int | None, str]:
+    try:
+        selection = select(summary, KEEP_F1)
+    except KvtuneError as error:
+        return None, str(error)
+    return selection.trial.number, selection.rule
+
+
+def _pairs(place: dict[str, int], bootstrap: Bootstrap) -> list[Pair]:
+    names = list(combinations(place, 2))
+    found: list[dict[str, Difference]] = [{} for _ in names]
+    for metric in OBJECTIVES:
+        p_values = [bootstrap.p_value(metric, place[other], place[one]) for one, other in names]
+        for index, ((one, other), p_value, adjusted) in enumerate(zip(names, p_values, holm(p_values), strict=True)):
+            value, interval = bootstrap.difference(metric, place[other], place[one])
+            found[index][metric] = Difference(value, interval, p_value, adjusted)
+    return [Pair(other, one, differences) for (one, other), differences in zip(names, found, strict=True)]
+
+
+def _cost(folder: StudyFolder) -> tuple[int, int]:
+    captions = tokens = 0
+    for file in _trial_files(folder):
+        lines = read_captions(file)
+        captions += len(lines)
+        tokens += sum(line["tokens"] for line in lines.values())
+    return captions, tokens
+
+
+def _trial_files(folder: StudyFolder) -> list[Path]:
+    return [*folder.captions.glob("trial-*.jsonl"), *(folder.captions / "holdout").glob("trial-*.jsonl")]

@@ -1,0 +1,117 @@
+"""``kvtune tournament``: methods against each other, each tuned with the same images and budget."""
+
+from pathlib import Path
+from typing import Annotated
+
+from kvtune.cli import completion
+from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.options import (
+    FILES,
+    IMAGES,
+    MODEL,
+    STUDIES,
+    TRIALS,
+    Coco,
+    CudaGraphs,
+    Device,
+    Dtype,
+    Json,
+    Lanes,
+    LoadIn4Bit,
+    LoadIn8Bit,
+    Model,
+    Revision,
+    StudiesDir,
+    value,
+)
+from kvtune.cli.progress import captions_progress
+from kvtune.study.sampler_names import SamplerName
+
+
+def tournament(
+    model: Model,
+    methods: Annotated[str, value("all|A,B,...", "What is tuned: methods, or stacks as kvsmooth+pai.", panel=TRIALS)],
+    trials: Annotated[int, value("N", "Finished trials of each method.", panel=TRIALS, min=1)] = 50,
+    name: Annotated[
+        str | None, value("NAME", "Studies are NAME-METHOD; the model's when left out.", panel=FILES)
+    ] = None,
+    studies_dir: StudiesDir = STUDIES,
+    coco: Coco = None,
+    subset: Annotated[
+        str | None,
+        value(
+            "NAME|FILE",
+            "Tune images: a shipped subset or a file, else drawn.",
+            panel=IMAGES,
+            complete=completion.subsets,
+        ),
+    ] = None,
+    images: Annotated[
+        int | None, value("N", "Tune images to draw.  [default: 500; demo: 100]", panel=IMAGES, min=1)
+    ] = None,
+    holdout_images: Annotated[
+        int | None, value("N", "Held-out images to keep back.  [default: 500; demo: 100]", panel=IMAGES, min=1)
+    ] = None,
+    prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)] = None,
+    max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL, min=1)] = 512,
+    sampler: Annotated[SamplerName, value("NAME", "How the next settings are chosen.", panel=TRIALS)] = "tpe",
+    parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS, min=1)] = 8,
+    seed: Annotated[int, value("N", "Seed of image draws and sampler.", panel=TRIALS, min=0)] = 0,
+    out_dir: Annotated[Path, value("DIR", "Folder for the picture.", "--out", panel=FILES)] = Path("."),
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    load_in_4bit: LoadIn4Bit = False,
+    load_in_8bit: LoadIn8Bit = False,
+    lanes: Lanes = "auto",
+    cuda_graphs: CudaGraphs = True,
+    json: Json = False,
+) -> None:
+    """Search a study for each method on the same images, and see on held-out ones which are better beyond doubt.
+
+    They are ordinary studies, one after another, and the same command again goes on where the last one stopped.
+    With --json, no picture is drawn. A method that needs a search space of its own takes part in its study, begun by
+    kvtune search --study NAME-METHOD --space FILE.
+
+    Example: kvtune tournament --model demo --methods kvsmooth,pai --trials 8
+    """
+    from kvtune.files import check_writable
+    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.report.terminal.live import view_for
+    from kvtune.report.terminal.tournament import tournament_document, tournament_view
+    from kvtune.search.session import Options
+    from kvtune.search.tournament import tournament as run
+
+    picture = out_dir / "tournament"
+    if not json:
+        check_writable(picture.with_suffix(".png"))
+    options = Options(
+        model=ModelOptions(
+            model, dtype, revision, load_in_4bit, load_in_8bit, engine=EngineOptions(device, lanes, cuda_graphs)
+        ),
+        trials=trials,
+        studies_dir=studies_dir,
+        coco=coco,
+        subset=subset,
+        images=images,
+        holdout_images=holdout_images,
+        prompt=prompt,
+        max_new_tokens=max_new_tokens,
+        sampler=sampler,
+        parallel_trials=parallel_trials,
+        seed=seed,
+    )
+    try:
+        found = run(options, methods, name, lambda: view_for(err()), lambda: captions_progress("held-out captions"))
+    except KeyboardInterrupt:
+        raise stopped() from None
+    if json:
+        print_json(tournament_document(found))
+        return
+    from kvtune.report.figures import save_pictures
+    from kvtune.report.figures.compare import comparison_figure
+
+    out().print(tournament_view(found, out()))
+    figure = comparison_figure([(entry.summary, entry.chosen) for entry in found.found.entries])
+    for path in save_pictures(figure, picture, "fronts of several methods"):
+        err().print(f"wrote {path}", soft_wrap=True)
