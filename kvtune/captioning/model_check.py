@@ -275,7 +275,11 @@ def draw_places(picture: Image.Image, visual: VisualTokens, size: int = 768) -> 
 def write_places(path: Path, vlm: VisionLanguageModel, image: Image.Image, prompt: str | None = None) -> None:
     """Write :func:`draw_places` of an image to ``path``. Raises as that does."""
     found: list[Prompt] = vlm.family.decoder_inputs(vlm, [image], prompt)
-    draw_places(vlm.family.seen(vlm, image), found[0].visual).save(path)
+    drawn = draw_places(vlm.family.seen(vlm, image), found[0].visual)
+    try:
+        drawn.save(path)
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} cannot be written as a picture: {error}; give a name such as tokens.png") from error
 
 
 def _generated(

@@ -92,6 +92,8 @@ def test_random_weights_stand_in_for_weights_that_are_not_here(run, tmp_path):
     code, out, _ = run("check", folder, "--max-new-tokens", 2, "--random-weights", "--png", drawn)
     assert code == 0 and "model (random weights) (llava-next)" in out and "proven: " in out
     assert Image.open(drawn).size == (768, 768)
+    code, _, err = run("check", folder, "--random-weights", "--png", tmp_path / "no" / "where.png")
+    assert code == 2 and "cannot be written as a picture" in err and "Traceback" not in err
     code, _, err = run("check", folder, "--random-weights", "--revision", "main")
     assert code == 2 and "leave the revision out" in err
 
