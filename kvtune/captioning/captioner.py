@@ -23,6 +23,7 @@ from kvtune.captioning.prompts import Prompts, check_window
 from kvtune.captioning.request import Caption, CaptionRequest, Work
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import Method
+from kvtune.methods.facts import Depth
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
 from kvtune.models.misfit import is_out_of_memory
@@ -210,6 +211,8 @@ class Captioner:
     def check(self, method: Method) -> None:
         """Raise RequestError if a method cannot serve the model."""
         method.check_model(self._decoder)
+        for source in {fact.source for part in method.parts for fact in part.facts if isinstance(fact, Depth)}:
+            self._depths.check(source)
 
     def _key(self, request: CaptionRequest) -> Hashable:
         """What requests that can share a prefix have in common; refuses a method that does not fit the model."""

@@ -44,10 +44,17 @@ class Depths:
         if key not in self._kept:
             if known.places is None:
                 raise RequestError(f"depth is asked of visual tokens, and those of {self.vlm.name} have no places")
-            if source not in self._sources:
-                self._sources[source] = depth_maps(source, self.vlm.device)
             path = request.image if isinstance(request.image, Path) else None
-            whole = self._sources[source](open_image(request.image), path)
+            whole = self._source(source)(open_image(request.image), path)
             seen = self.vlm.family.seen(self.vlm, Image.fromarray(whole.astype(np.float32), mode="F"))
             self._kept[key] = depth_of_places(np.asarray(seen), known.places.double().cpu().numpy())
         return torch.from_numpy(self._kept[key]).to(self.vlm.device)
+
+    def check(self, source: str) -> None:
+        """Raise RequestError if there is no such source of depth."""
+        self._source(source)
+
+    def _source(self, source: str) -> DepthMap:
+        if source not in self._sources:
+            self._sources[source] = depth_maps(source, self.vlm.device)
+        return self._sources[source]

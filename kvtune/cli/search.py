@@ -59,6 +59,14 @@ def search(
     ] = None,
     prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)] = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL)] = 512,
+    depth: Annotated[
+        str | None,
+        value(
+            "SOURCE",
+            "Depth for dscr: a depth estimator (folder or Hub id), a folder of maps, scenes (the demo's), or none.",
+            panel=MODEL,
+        ),
+    ] = None,
     sampler: Annotated[
         SamplerName, value("NAME", "How the next settings are chosen: tpe, nsga2, gp, random or grid.", panel=TRIALS)
     ] = "tpe",
@@ -145,6 +153,7 @@ def search(
         holdout_images=holdout_images,
         prompt=prompt,
         max_new_tokens=max_new_tokens,
+        depth=depth,
         sampler=sampler,
         parallel_trials=parallel_trials,
         seed=seed,

@@ -36,8 +36,10 @@ _SOURCE = "code of TianyunYoung/Hallucination-Attribution"
 
 @dataclasses.dataclass(frozen=True)
 class ADHH(Method):
-    """Adaptive deactivation of hallucination heads (Yang et al. 2025, "Understanding and Mitigating
-    Hallucination in Large Vision-Language Models via Modular Attribution and Intervention").
+    """Hallucination heads, which attend to text too much, are kept from it.
+
+    "Understanding and Mitigating Hallucination in Large Vision-Language Models via Modular Attribution and
+    Intervention" (Yang et al. 2025).
 
     Where the attention weights of a listed head on all positions after the image sum to at least ``threshold``, they
     become 0 and the rest is not renormalised; from the last prompt token on. The sum is a row's own; in the authors'

@@ -79,34 +79,29 @@ class _Folder:
 
 
 class _Estimator:
-    """A model that estimates depth, loaded when it is first asked."""
+    """A model that estimates depth."""
 
     def __init__(self, source: str, device: torch.device) -> None:
-        self.source, self.device = source, device
-        self._loaded: tuple[Any, Any] | None = None
+        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+
+        try:
+            self.processor: Any = AutoImageProcessor.from_pretrained(source, backend="pil")
+            self.model: Any = AutoModelForDepthEstimation.from_pretrained(source).eval().to(device)
+        except (OSError, ValueError, KeyError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RequestError(
+                f"depth estimator {source} cannot be loaded: {reason}; name a folder, or a Hub id that is there"
+            ) from None
+        self.device = device
 
     @torch.inference_mode()
     def __call__(self, image: Image.Image, path: Path | None) -> np.ndarray:
-        processor, model = self._load()
-        inputs = processor(images=[image], return_tensors="pt").to(self.device)
-        output = model(**inputs)
+        inputs = self.processor(images=[image], return_tensors="pt").to(self.device)
+        output = self.model(**inputs)
         size = [(image.height, image.width)]
-        found = processor.post_process_depth_estimation(output, target_sizes=size)[0]["predicted_depth"]
+        found = self.processor.post_process_depth_estimation(output, target_sizes=size)[0]["predicted_depth"]
         depth: np.ndarray = found.float().cpu().numpy()
         return depth
-
-    def _load(self) -> tuple[Any, Any]:
-        if self._loaded is None:
-            from transformers import AutoImageProcessor, AutoModelForDepthEstimation
-
-            try:
-                processor = AutoImageProcessor.from_pretrained(self.source, backend="pil")
-                model = AutoModelForDepthEstimation.from_pretrained(self.source).eval().to(self.device)
-            except (OSError, ValueError, KeyError) as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise RequestError(f"depth estimator {self.source} cannot be loaded: {reason}") from None
-            self._loaded = processor, model
-        return self._loaded
 
 
 def depth_of_places(depth: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from kvtune.analysis.summary import StudySummary
 from kvtune.coco import Subset
 from kvtune.errors import KvtuneError, RequestError, together
 from kvtune.files import check_path
+from kvtune.methods import get_method
 from kvtune.models.options import ModelOptions, parse_lanes
 from kvtune.models.published import MODELS
 from kvtune.search.enqueue import enqueue
@@ -61,6 +62,7 @@ class Options:
     holdout_images: int | None = None
     prompt: str | None = None
     max_new_tokens: int = 512
+    depth: str | None = None
     sampler: SamplerName = "tpe"
     parallel_trials: int = DEFAULT_PARALLEL_TRIALS
     seed: int = 0
@@ -185,8 +187,6 @@ def _search(
 
 def check_options(options: Options) -> StudyFolder:
     """Check what can be checked at once; where the study is to be."""
-    from kvtune.methods import get_method
-
     get_method(options.method)
     if options.sampler not in SAMPLERS:
         raise RequestError(f"unknown sampler {quoted(options.sampler)}; choose from {', '.join(SAMPLERS)}")
@@ -280,6 +280,10 @@ def _space(
             space = given.fitted(vlm.n_layers)
         except RequestError as error:
             raise RequestError(f"search space {options.space}: {error}") from None
+    if options.depth is not None:
+        if "depth" not in get_method(options.method).declared():
+            raise RequestError(f"--depth is for methods that use depth, as dscr; {options.method} does not")
+        space = space.model_copy(update={"fixed": {**space.fixed, "depth": options.depth}})
     if options.sampler == "grid":
         space.grid()
     return space
@@ -377,7 +381,6 @@ def _published(fingerprint: Fingerprint, vlm: "VisionLanguageModel") -> Publishe
 
     It is that of the preset that ships, or the one that the method declares.
     """
-    from kvtune.methods import get_method
     from kvtune.presets import load_preset
 
     if vlm.published_preset is not None:

@@ -72,7 +72,7 @@ def test_a_depth_estimator_of_transformers(tmp_path):
     found = depth_maps(str(tmp_path), torch.device("cpu"))(image, None)
     assert found.shape == (20, 30) and np.isfinite(found).all() and np.ptp(found) > 0
     with pytest.raises(RequestError, match="cannot be loaded"):
-        depth_maps("no/such-model", torch.device("cpu"))(image, None)
+        depth_maps("no/such-model", torch.device("cpu"))
 
 
 def test_scenes_know_their_depth(tmp_path, monkeypatch):
