@@ -143,7 +143,9 @@ def wrong_values(option: Option) -> st.SearchStrategy[str]:
             kinds.append(
                 st.sampled_from(["captions.jsonl/inside.json", "x" * 300, "captions.jsonl/a/b", "coco/" * 1000])
             )
-            if option.name not in WRITTEN and (option.command, option.name) != ("search", "studies_dir"):
+            if option.name not in WRITTEN and not (
+                option.name == "studies_dir" and option.command in ("search", "tournament")
+            ):
                 kinds.append(st.sampled_from(["none", "none/none.json", "broken.bin"]))
             elif option.name in ("details", "png") or (option.name == "to" and option.command != "models convert"):
                 kinds.append(st.sampled_from(["coco", "."]))
