@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from kvtune.spaces import SearchSpace
 from kvtune.study.constraints import Constraints
-from kvtune.study.optuna_copy import frozen_trial
 from kvtune.study.trials import Trial
 
 FEWEST_TRIALS = 30
@@ -39,6 +38,8 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> dict[str, dict[st
     """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    from kvtune.study.optuna_copy import frozen_trial
 
     complete = [trial for trial in trials if trial.state == "complete"]
     if len(complete) < FEWEST_TRIALS:

@@ -27,6 +27,11 @@ class ChairScore(Rates):
     captions: int
     scorer: str = SCORER
 
+    def to_dict(self) -> dict[str, Any]:
+        """What ``kvtune score --json`` prints of it: rates in percent, the number of captions, and what follows."""
+        found = super().to_dict()
+        return dict(sorted(found.items(), key=lambda item: item[0] in ("mean_words", "scorer")))
+
 
 class ChairScorer:
     """Scores captions.

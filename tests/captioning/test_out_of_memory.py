@@ -12,7 +12,7 @@ from small_models import small_llava
 from small_vlms import random_images, reference_tokens, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, group_decoding, paged_decoding
+from kvtune.captioning import Captioner, CaptionRequest, decoding, group_decoding, paged_decoding
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.errors import KvtuneError
@@ -97,10 +97,9 @@ def test_refused_at_any_moment(limits, lanes, refused, paged):
         if paged:
             like_a_gpu(patch)
             patch.setattr(paged_decoding, "PagedGrid", refusing("make", PagedGrid))
-            patch.setattr(paged_decoding, "prefill", refusing("prefill", paged_decoding.prefill))
             patch.setattr(PagedGrid, "step", refusing("step", PagedGrid.step))
         patch.setattr(group_decoding, "Grid", refusing("make", Grid))
-        patch.setattr(group_decoding, "prefill", refusing("prefill", group_decoding.prefill))
+        patch.setattr(decoding, "prefill", refusing("prefill", decoding.prefill))
         patch.setattr(Grid, "step", refusing("step", Grid.step))
         patch.setattr(
             Grid, "packed", lambda self, rows, lanes: sizes.append(len(rows) * lanes) or packed(self, rows, lanes)

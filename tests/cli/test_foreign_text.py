@@ -124,6 +124,7 @@ COMMANDS = {
     "models check": lambda w: ["models", "check", "demo", "--image", picture(w), "--prompt", PROMPT],
     "doctor": lambda w: ["doctor", "--coco", w.folder / f"none [/b]{CONTROLS}", "--studies-dir", w.studies],
     "models": lambda w: ["models"],
+    "methods": lambda w: ["methods"],
     "bench score": lambda w: ["bench", "score", "--captions", 20],
 }
 
@@ -163,6 +164,9 @@ REFUSED = {
     "search dtype": lambda w, odd: ["search", "--model", "demo", "--dtype", odd],
     "search lanes": lambda w, odd: ["search", "--model", "demo", "--lanes", odd],
     "search storage": lambda w, odd: ["search", "--model", "demo", "--storage", odd],
+    "studies delete": lambda w, odd: ["studies", "delete", odd, "--studies-dir", w.studies, "--yes"],
+    "studies rename": lambda w, odd: ["studies", "rename", odd, "new", "--studies-dir", w.studies],
+    "tournament": lambda w, odd: ["tournament", "--model", "demo", "--methods", odd],
     "search method": lambda w, odd: ["search", "--model", "demo", "--method", odd],
     "search from": lambda w, odd: ["search", "--model", "demo", "--from", odd],
     "search timeout": lambda w, odd: ["search", "--model", "demo", "--timeout", odd],

@@ -34,7 +34,7 @@ def test_the_prompts_token_ids(loaded, template):
 
 def test_a_chat_template_is_found_where_checkpoints_keep_it(tmp_path):
     folder = save_qwen(tmp_path, template=None)
-    own = "<|im_start|>{{ messages[0].content[1].text }}<|image_pad|>"
+    own = "<|image_pad|>{{ messages[0].content[1].text }}<|im_start|>"
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": own}))
     assert load_model(folder, device="cpu").processor.chat_template == own
