@@ -261,9 +261,8 @@ class PagedGrid:
             The number of tiles that they stand in, and which of those have methods that change scores or weights.
         """
         rest = running
-        groups: list[tuple[list[RowState[Any]], np.ndarray]] = []
-        for states, rows in self.methods.on_attention(running):
-            groups.append((states, rows))
+        groups = self.methods.on_attention(running)
+        for _, rows in groups:
             rest = np.setdiff1d(rest, rows)
         lanes_of_rows = np.zeros(width, dtype=np.int32)
         acting: list[ActingTiles] = []

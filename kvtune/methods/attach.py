@@ -27,6 +27,7 @@ from kvtune.methods.facts import Depth, PromptFacts, watched
 from kvtune.methods.followed_cache import Followed, check_cache, follow, newest
 from kvtune.methods.lerp import lerp_
 from kvtune.methods.row_attention import ATTENTION, BatchMethods, Step, acts_on_prompt
+from kvtune.methods.row_methods import show_layer
 from kvtune.methods.row_state import ActingMethod, first_acting
 
 Observer = Callable[[Tensor, Tensor], None]
@@ -97,6 +98,7 @@ class _Session:
         self.prompt_length: int | None = None
         """Tokens of the prompt while ``generate`` runs; None in a loop of the user's own."""
         self._step: Step | None = None
+        """The pass that is under way; None between passes."""
         self._looks_ahead = False
         """Whether a prompt is run for what methods must know of it, before it is run as they have it."""
         self._ids: Tensor | None = None
@@ -132,6 +134,7 @@ class _Session:
         """Find the cache and hand the step, with the state that belongs to the cache, to the attention function."""
         if self._looks_ahead:
             return None
+        self._step = None  # of the pass before, should that have failed
         tokens = keywords.get("inputs_embeds")
         if tokens is None:
             tokens = arguments[0] if arguments else keywords["input_ids"]
@@ -169,10 +172,7 @@ class _Session:
 
         def show(layer: Any, arguments: Any, output: Any) -> None:
             if self._step is not None and self._step.to_come <= 0:
-                hidden = output[0] if isinstance(output, tuple) else output
-                for state in self._step.states:
-                    if state.looks_at_layers:
-                        state.after_layer(number, hidden[:, -1])
+                show_layer(self._step.states, number, output)
 
         return show
 
@@ -181,6 +181,7 @@ class _Session:
         """After a decode step, let methods end it; after a prompt, begin."""
         if self._looks_ahead:
             return
+        self._step = None
         step: Step = keywords["kvtune_step"]
         cache = given_cache(keywords)
         if step.observed:

@@ -102,17 +102,21 @@ class RowMethods:
 def looking_at_layers(decoder: Decoder, states: Sequence[RowState[Any]]) -> Iterator[None]:
     """Show the outputs of layers, for the newest token, to methods that look at them, within the block."""
     looking = [state for state in states if state.looks_at_layers]
-
-    def show(layer: int, output: Any) -> None:
-        hidden = output[0] if isinstance(output, tuple) else output
-        for state in looking:
-            state.after_layer(layer, hidden[:, -1])
-
     with ExitStack() as undo:
         for number, layer in enumerate(decoder.module.layers if looking else ()):
-            hook = layer.register_forward_hook(lambda module, given, output, number=number: show(number, output))
+            hook = layer.register_forward_hook(
+                lambda _, given, output, number=number: show_layer(looking, number, output)
+            )
             undo.callback(hook.remove)
         yield
+
+
+def show_layer(states: Sequence[RowState[Any]], number: int, output: Any) -> None:
+    """Show what a layer gave for the newest token to those of the methods that look at layers."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    for state in states:
+        if state.looks_at_layers:
+            state.after_layer(number, hidden[:, -1])
 
 
 def _of_kind(kind: type[ActingMethod], parts: Sequence[ActingMethod]) -> ActingMethod | None:

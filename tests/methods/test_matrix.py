@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from method_matrix import LAYERS, METHODS, MODELS, STEPS, generate, method_of, naive, naive_stack, tried
 from naive_methods import naive_caption
+from small_models import llava_inputs, small_llava
 from transformers import LlavaModel
 
 from kvtune import KVSmooth
@@ -284,3 +285,20 @@ def test_a_prompt_of_embeddings_alone_is_refused(case):
     embedded = of.model.get_input_embeddings()(torch.tensor([[1, 20, 21, 22]]))
     with method_of(case)(of.model), pytest.raises(RequestError, match="call the model with input_ids"):
         of.model.generate(inputs_embeds=embedded, max_new_tokens=2)
+
+
+def test_batches_of_any_size_one_after_the_other_under_a_method_that_looks_at_layers():
+    """What a method remembers of one prompt sees nothing of the next, not even its size."""
+    model = small_llava(0, layers=5, kv_heads=2)
+    batches = [llava_inputs(model, lengths, seed=3) for lengths in ([4], [4, 2, 6], [4])]
+    method = CLVS(0.5, 0.6, 0.9)
+
+    def tokens(inputs):
+        return model.generate(**inputs, max_new_tokens=6, do_sample=False, eos_token_id=None).tolist()
+
+    expected = []
+    for inputs in batches:
+        with method(model), torch.no_grad():
+            expected.append(tokens(inputs))
+    with method(model), torch.no_grad():
+        assert [tokens(inputs) for inputs in batches] == expected
