@@ -273,6 +273,10 @@ class _Session:
     ) -> list[PromptFacts]:
         """What methods that act on the prompt may know of it, which must be known before it is run."""
         wanted = {fact for method in methods if method for part in method.parts for fact in part.facts}
+        if any(isinstance(fact, Depth) for fact in wanted):
+            raise RequestError(
+                "generate() has no picture to take depth from: use kvtune.captioning.Captioner, or depth none"
+            )
         visual = batch.classes[1]
         noted: list[dict[Any, Any]] = [{} for _ in methods]
         if wanted:
@@ -288,10 +292,6 @@ class _Session:
             for row, own in enumerate(noted):
                 for fact, seen in found.items():
                     own[fact] = fact.of_row(self.decoder, seen, row, begins[row], visual[row])
-        if any(isinstance(fact, Depth) for fact in wanted):
-            raise RequestError(
-                "generate() has no picture to take depth from: use kvtune.captioning.Captioner, or depth none"
-            )
         places = self.vlm.places(self._inputs) if self.vlm is not None and self._inputs else None
         nothing = visual.new_zeros(self.decoder.n_layers, 0, 0)
         beams = len(visual) // max(1, len(places or ()))
