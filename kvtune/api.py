@@ -122,7 +122,7 @@ def search(
     """
     from rich.console import Console
 
-    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.models.options import model_options
     from kvtune.report.terminal.live import view_for
     from kvtune.search.budget import parse_duration
     from kvtune.search.session import Options
@@ -138,8 +138,8 @@ def search(
     for name in ("studies_dir", "coco", "space"):
         if options.get(name) is not None:
             options[name] = Path(options[name])
-    engine = EngineOptions(device, lanes, cuda_graphs)
-    asked = Options(model=ModelOptions(model, dtype, revision, load_in_4bit, load_in_8bit, engine=engine), **options)
+    named = model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs)
+    asked = Options(model=named, **options)
     deadline = Deadline(None if timeout is None else parse_duration(timeout))
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
     name = default_name(model, asked.method) if asked.study is None else check_name(asked.study)

@@ -67,19 +67,11 @@ def engine(
     Example: kvtune bench engine --model demo --images 64
     """
     from kvtune.bench.engine.run import BenchRequest, bench
-    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.models.options import model_options
     from kvtune.report.terminal.engine_bench import engine_figure, engine_lines, engine_table
 
     request = BenchRequest(
-        ModelOptions(
-            model,
-            dtype,
-            revision,
-            load_in_4bit,
-            load_in_8bit,
-            random_weights,
-            EngineOptions(device, lanes, cuda_graphs),
-        ),
+        model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs, random_weights),
         images,
         coco,
         max_new_tokens,

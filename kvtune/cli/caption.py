@@ -62,7 +62,7 @@ def caption(
     from kvtune.captioning.trace import spellable, spelt
     from kvtune.chair.spans import MentionFinder
     from kvtune.coco.categories import truth_of_files
-    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.models.options import model_options
     from kvtune.presets import load_preset
     from kvtune.report.data.mentions import vocabulary_words
     from kvtune.report.study_files import check_parquet
@@ -76,8 +76,8 @@ def caption(
         raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
     chosen = load_preset(preset) if preset is not None else None
     truth = truth_of_files(images, ground_truth, coco)
-    engine = EngineOptions(device, lanes, cuda_graphs)
-    captioner = open_captioner(ModelOptions(model, dtype, revision, load_in_4bit, load_in_8bit, engine=engine))
+    options = model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs)
+    captioner = open_captioner(options)
     vlm = captioner.vlm
     if chosen is None and vlm.published_preset is not None:
         published = load_preset(vlm.published_preset)

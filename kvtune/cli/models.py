@@ -74,11 +74,11 @@ def check(
     from kvtune.demo.scenes import render
     from kvtune.models.fewer_layers import random_with_fewer_layers
     from kvtune.models.opening import check_options, open_model
-    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.models.options import model_options
 
     pictures = [load_image(one) for one in image or ()]
     pictures = pictures or [Image.fromarray(render(0, FIRST_ID + number).pixels) for number in range(2)]
-    options = ModelOptions(name, dtype, revision, load_in_4bit, load_in_8bit, engine=EngineOptions(device))
+    options = model_options(name, device, dtype, revision, load_in_4bit, load_in_8bit)
     check_options(options)
     vlm = random_with_fewer_layers(name, device, dtype, revision) if random_weights else open_model(options)
     if png is not None:

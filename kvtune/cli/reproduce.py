@@ -48,15 +48,14 @@ def reproduce(
 
     Example: kvtune reproduce table1 --models llava-1.5
     """
-    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.models.options import model_options
     from kvtune.report.terminal.reproduction import reproduction_document, reproduction_view, write_reproduction
     from kvtune.reproduce import PAPER_MODELS, Request
     from kvtune.reproduce import reproduce as run
 
     named = [name.strip() for each in models or PAPER_MODELS for name in each.split(",")]
-    engine = EngineOptions(device, lanes, cuda_graphs)
     options = [
-        ModelOptions(name, dtype, load_in_4bit=load_in_4bit, load_in_8bit=load_in_8bit, engine=engine) for name in named
+        model_options(name, device, dtype, None, load_in_4bit, load_in_8bit, lanes, cuda_graphs) for name in named
     ]
     request = Request(table, options, images, coco, out_dir)
     results = []

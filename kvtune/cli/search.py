@@ -124,7 +124,7 @@ def search(
 
     kvtune search --model demo --trials 12 --study next --from kept --timeout 90m
     """
-    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.models.options import model_options
     from kvtune.search.budget import parse_duration
     from kvtune.study.deadline import Deadline
 
@@ -139,9 +139,7 @@ def search(
         from kvtune.search.session import search as run
 
     options = Options(
-        model=ModelOptions(
-            model, dtype, revision, load_in_4bit, load_in_8bit, engine=EngineOptions(device, lanes, cuda_graphs)
-        ),
+        model=model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs),
         method=method,
         space=space,
         trials=trials,

@@ -76,7 +76,7 @@ def tournament(
     Example: kvtune tournament --model demo --methods kvsmooth,pai --trials 8
     """
     from kvtune.files import check_writable
-    from kvtune.models.options import EngineOptions, ModelOptions
+    from kvtune.models.options import model_options
     from kvtune.report.terminal.live import view_for
     from kvtune.report.terminal.tournament import tournament_document, tournament_view
     from kvtune.search.session import Options
@@ -86,9 +86,7 @@ def tournament(
     if not json:
         check_writable(picture.with_suffix(".png"))
     options = Options(
-        model=ModelOptions(
-            model, dtype, revision, load_in_4bit, load_in_8bit, engine=EngineOptions(device, lanes, cuda_graphs)
-        ),
+        model=model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs),
         trials=trials,
         studies_dir=studies_dir,
         coco=coco,

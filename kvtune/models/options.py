@@ -64,6 +64,22 @@ class ModelOptions:
     engine: EngineOptions = DEFAULT_ENGINE
 
 
+def model_options(
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
+    lanes: str = "auto",
+    cuda_graphs: bool = True,
+    random_weights: bool = False,
+) -> ModelOptions:
+    """A model's options from those of a command, one beside the other."""
+    engine = EngineOptions(device, lanes, cuda_graphs)
+    return ModelOptions(name, dtype, revision, load_in_4bit, load_in_8bit, random_weights, engine)
+
+
 def parse_lanes(lanes: str | int) -> Lanes:
     """What ``--lanes`` says: ``auto``, or how many captions are decoded at once.
 
