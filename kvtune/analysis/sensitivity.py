@@ -18,6 +18,7 @@ from kvtune.analysis.summary import StudySummary
 from kvtune.chair import Scores, load_ground_truth
 from kvtune.errors import RequestError
 from kvtune.files import read_json, write_json
+from kvtune.methods import get_method
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document, validated
 from kvtune.spaces import Range
@@ -147,13 +148,16 @@ def sensitivity(
         }
         files = _files(folder, manifest, ledger, [each for group in settings.values() for each in group])
         image_ids = manifest.tune.image_ids
+        method, varied = get_method(manifest.fingerprint.method), _distinct(settings)
         wanted: dict[Number, Setting] = {
-            index: Setting(params, files[_key(params)][0]) for index, params in enumerate(_distinct(settings))
+            index: Setting(method.from_parameters(params), files[_key(params)][0])
+            for index, params in enumerate(varied)
         }
         caption_settings(manifest, image_ids, wanted, coco, engine, on_progress)
 
         scoring = Scoring(load_ground_truth(folder.ground_truth))
-        judged = judge({_key(setting.params or {}): setting for setting in wanted.values()}, image_ids, scoring)
+        keys = map(_key, varied)
+        judged = judge(dict(zip(keys, wanted.values(), strict=True)), image_ids, scoring)
         baseline = scoring.counts(judged_captions(folder, manifest, ledger.baseline))
         result = Sensitivity(
             format=FORMAT,

@@ -15,6 +15,7 @@ from kvtune.analysis.uncertainty import with_statistics
 from kvtune.chair import load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.files import write_json
+from kvtune.methods import get_method
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
@@ -68,10 +69,10 @@ def validate(
         if summary.baseline is None or not summary.front:
             raise KvtuneError(f"study {folder.name} has no front to validate yet; {more(summary)}")
         candidates = _candidates(manifest, summary)
-        image_ids = manifest.holdout.image_ids
+        image_ids, method = manifest.holdout.image_ids, get_method(manifest.fingerprint.method)
         settings = {
             number: Setting(
-                None if number is None else candidate.params,
+                None if number is None else method.from_parameters(candidate.params),
                 folder.holdout_captions(candidate.name),
             )
             for number, candidate in candidates.items()

@@ -40,7 +40,8 @@ def reproduce(
 ) -> None:
     """Caption opera500 as the KVSmooth paper does, and print our numbers beside the reported ones.
 
-    table1: greedy decoding, the best constant factor, KVSmooth; greedy with OPERA's question as a check.
+    table1: greedy decoding, the best constant factor, KVSmooth, other methods as published for the model; greedy with
+    OPERA's question as a check.
 
     table4: keys alone, the attention output, a constant factor, and KVSmooth.
 

@@ -7,6 +7,7 @@ from kvtune.analysis.judge import judge
 from kvtune.chair import load_ground_truth
 from kvtune.coco import Subset
 from kvtune.coco.subset import ids_sha256
+from kvtune.methods import KVSmooth
 from kvtune.presets import SubsetInfo
 from kvtune.reproduce.documents import ModelFolder, Sweep, SweepPoint
 from kvtune.reproduce.paper_settings import LAMBDAS, choose_factor, constant_parameters
@@ -22,7 +23,10 @@ def scoring_of(folder: ModelFolder, image_ids: Sequence[int]) -> Scoring:
 
 def factor_settings(folder: ModelFolder, published: Mapping[str, Any]) -> dict[float, Setting]:
     """Every constant factor as a setting on the tune images."""
-    return {factor: Setting(constant_parameters(published, factor), folder.tune_captions(factor)) for factor in LAMBDAS}
+    return {
+        factor: Setting(KVSmooth(**constant_parameters(published, factor)), folder.tune_captions(factor))
+        for factor in LAMBDAS
+    }
 
 
 def sweep_of(settings: Mapping[float, Setting], scoring: Scoring, tune_ids: Sequence[int], tune: Subset) -> Sweep:

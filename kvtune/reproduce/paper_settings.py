@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kvtune.chair import Rates
 from kvtune.errors import RequestError
+from kvtune.methods import KVSmooth, Method, Published, get_method
 from kvtune.models.published import MODELS
 from kvtune.presets import Preset, load_preset
 
@@ -12,15 +13,18 @@ if TYPE_CHECKING:
     from kvtune.models import Family
 
 Table = Literal["table1", "table4"]
-SettingName = Literal["opera", "baseline", "constant", "adaptive", "keys", "attention_output"]
+SettingName = Literal[
+    "opera", "baseline", "constant", "adaptive", "keys", "attention_output", "pai", "sparc", "middle_layers"
+]
 
 PAPER_MODELS = ("llava-1.5", "minigpt4", "instructblip")
 """The models of the paper's tables."""
 
-METHOD = "kvsmooth"
+RIVALS: tuple[SettingName, ...] = ("pai", "sparc", "middle_layers")
+"""Other methods of the paper's table 1, with what their authors publish: they are no rows for other models."""
 
 TABLES: dict[Table, tuple[SettingName, ...]] = {
-    "table1": ("opera", "baseline", "constant", "adaptive"),
+    "table1": ("opera", "baseline", "constant", "adaptive", *RIVALS),
     "table4": ("baseline", "attention_output", "keys", "constant", "adaptive"),
 }
 """The rows of each table. ``opera`` is the baseline with OPERA's question, which is no row of the paper's: OPERA's own
@@ -66,11 +70,36 @@ def constant_parameters(published: Mapping[str, Any], factor: float) -> dict[str
     return {**published, "lambda_ref": factor, "adaptive": False}
 
 
-def parameters_of(name: SettingName, published: Mapping[str, Any], factor: float) -> dict[str, Any] | None:
-    """The method's parameters of a row; None for no method.
+def rival_setting(name: str, model: str, layers: int) -> Published | None:
+    """What the authors of one of :data:`RIVALS` publish for a model with so many layers; None where nothing is known.
 
     Parameters
     ----------
+    model
+        kvtune's name of it; a folder of that name may have other layers.
+    """
+    kind = get_method(name)
+    found = kind.published_for(model)
+    if found is not None:
+        try:
+            kind.from_parameters(found.parameters).check_layers(layers)
+        except RequestError:
+            return None
+    return found
+
+
+def rows(table: Table, model: str, layers: int) -> list[SettingName]:
+    """The rows of a table for a model: all but those of rivals whose setting is not known for it."""
+    return [name for name in TABLES[table] if name not in RIVALS or rival_setting(name, model, layers)]
+
+
+def method_of(name: SettingName, model: str, layers: int, published: Mapping[str, Any], factor: float) -> Method | None:
+    """The method of a row; None for no method.
+
+    Parameters
+    ----------
+    model, layers
+        As for :func:`rival_setting`.
     published
         From :func:`published_parameters`.
     factor
@@ -79,8 +108,13 @@ def parameters_of(name: SettingName, published: Mapping[str, Any], factor: float
     if name in ("opera", "baseline"):
         return None
     if name == "constant":
-        return constant_parameters(published, factor)
-    return {**published, "target": {"adaptive": "kv", "keys": "k", "attention_output": "attention_output"}[name]}
+        return KVSmooth(**constant_parameters(published, factor))
+    if name in RIVALS:
+        rival = rival_setting(name, model, layers)
+        assert rival is not None
+        return get_method(name).from_parameters(rival.parameters)
+    target = {"adaptive": "kv", "keys": "k", "attention_output": "attention_output"}[name]
+    return KVSmooth(**{**published, "target": target})
 
 
 def choose_factor(scores: Mapping[float, Rates]) -> float:

@@ -16,7 +16,7 @@ from kvtune.models.published import MODELS
 from kvtune.presets import Preset
 from kvtune.reproduce.constant_factor import factor_settings, scoring_of, sweep_of
 from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
-from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, TABLES, Table, published_preset
+from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, Table, published_preset, rows
 from kvtune.reproduce.paper_subset import Images, check_count, find_images, reporting_subset
 from kvtune.study.caption_log import read_captions
 from kvtune.study.manifest import first_difference
@@ -109,7 +109,7 @@ def _plan(
         now = {"model": source, "reporting": reporting.sha256}
         refuse_difference(folder, begun, now | _asked_dtype(model, begun.fingerprint.dtype))
         preset = published_preset(get_family(begun.family))
-        if _is_complete(request.table, folder, begun, reporting, count):
+        if _is_complete(request.table, name, folder, begun, reporting, count):
             return Plan(request, model, name, source, preset, folder, begun, reporting, count, None)
     try:
         family = at_hand(model.name).family
@@ -162,7 +162,7 @@ def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset)
         )
 
 
-def _is_complete(table: Table, folder: ModelFolder, begun: Manifest, reporting: Subset, count: int) -> bool:
+def _is_complete(table: Table, model: str, folder: ModelFolder, begun: Manifest, reporting: Subset, count: int) -> bool:
     """Whether every caption of a table is there, so that neither weights nor images are needed."""
     image_ids, tune_ids = list(reporting.image_ids[:count]), begun.tune.image_ids[:count]
     if len(tune_ids) < count or not has_truth(folder, [*image_ids, *tune_ids]):
@@ -171,7 +171,7 @@ def _is_complete(table: Table, folder: ModelFolder, begun: Manifest, reporting: 
         return False
     scoring = scoring_of(folder, [*image_ids, *tune_ids])
     chosen = sweep_of(factor_settings(folder, {}), scoring, tune_ids, begun.tune).chosen
-    return all(_has_all(folder.captions(name, chosen), image_ids) for name in TABLES[table])
+    return all(_has_all(folder.captions(name, chosen), image_ids) for name in rows(table, model, begun.layers))
 
 
 def has_truth(folder: ModelFolder, image_ids: Sequence[int]) -> bool:

@@ -26,13 +26,12 @@ from kvtune.reproduce.documents import (
     load_manifest,
 )
 from kvtune.reproduce.paper_settings import (
-    METHOD,
     PAPER_MODELS,
-    TABLES,
     SettingName,
+    method_of,
     opera_prompt,
-    parameters_of,
     published_parameters,
+    rows,
 )
 from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_difference
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
@@ -109,8 +108,9 @@ def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
         _begin(plan, engine)
     manifest = load_manifest(plan.folder)
     assert manifest is not None
-    names, tune_ids = TABLES[plan.request.table], manifest.tune.image_ids[: plan.count]
-    published = published_parameters(plan.preset, manifest.layers)
+    layers = manifest.layers
+    names, tune_ids = rows(plan.request.table, plan.name, layers), manifest.tune.image_ids[: plan.count]
+    published = published_parameters(plan.preset, layers)
     scoring = scoring_of(plan.folder, [*plan.image_ids, *tune_ids])
     pace = Pace()
 
@@ -119,7 +119,6 @@ def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
         caption_files(
             image_ids,
             settings,
-            METHOD,
             lambda: engine.prepare(prompt, image_ids),
             on_progress,
             known={*manifest.tune.image_ids, *plan.reporting.image_ids},
@@ -130,7 +129,9 @@ def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
     caption(dict(enumerate(factors.values())), tune_ids, plan.preset.generation.prompt, len(names))
     sweep = sweep_of(factors, scoring, tune_ids, manifest.tune)
     settings = {
-        name: Setting(parameters_of(name, published, sweep.chosen), plan.folder.captions(name, sweep.chosen))
+        name: Setting(
+            method_of(name, plan.name, layers, published, sweep.chosen), plan.folder.captions(name, sweep.chosen)
+        )
         for name in names
     }
     # The baseline's number is None, so that its failure is known as the model's own.
@@ -233,7 +234,7 @@ def _result(
             SettingResult(
                 name=name,
                 prompt=opera_prompt() if name == "opera" else begun.prompt,
-                params=setting.params or {},
+                params={} if setting.method is None else setting.method.parameters(),
                 result=judged[name],
             )
             for name, setting in settings.items()

@@ -192,9 +192,9 @@ def _reason(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """What to caption: the method's parameters (None for no method), and the file that the captions go to."""
+    """What to caption: with which method (None for none), and the file that the captions go to."""
 
-    params: dict[str, Any] | None
+    method: "Method | None"
     file: Path
 
 
@@ -229,13 +229,12 @@ def caption_settings(
         images = _images(manifest, image_ids, coco)
         return _captioner(manifest, engine), images
 
-    caption_files(image_ids, settings, manifest.fingerprint.method, prepare, on_progress)
+    caption_files(image_ids, settings, prepare, on_progress)
 
 
 def caption_files(
     image_ids: Sequence[int],
     settings: Mapping[Number, Setting],
-    method: str,
     prepare: Callable[[], tuple[CaptionWriter, Sequence[Image]]],
     on_progress: OnProgress = lambda pace: None,
     known: Collection[int] | None = None,
@@ -247,8 +246,6 @@ def caption_files(
     ----------
     settings
         By any numbers; None is the baseline, whose failure is no setting's own.
-    method
-        The name of the method that the parameters are of.
     prepare
         Gives the captioner and the images; called only if a caption is missing.
     on_progress
@@ -273,7 +270,7 @@ def caption_files(
     captioner, images = prepare()  # before a file is made
     with ExitStack() as stack:
         logs = {number: stack.enter_context(closing(CaptionLog(each.file))) for number, each in missing.items()}
-        methods = {number: _method(method, setting.params) for number, setting in missing.items()}
+        methods = {number: setting.method for number, setting in missing.items()}
         failures = caption_images(
             captioner,
             images,
@@ -295,12 +292,6 @@ def _held(setting: Setting, allowed: set[int]) -> dict[int, int]:
     if strange := held.keys() - allowed:
         raise KvtuneError(f"{setting.file} has a caption of image {min(strange)}, which is not asked for; remove it")
     return held
-
-
-def _method(name: str, params: dict[str, Any] | None) -> Any:
-    from kvtune.methods import get_method
-
-    return None if params is None else get_method(name).from_parameters(params)
 
 
 def _images(manifest: Manifest, image_ids: Sequence[int], coco: Path | None) -> list[Image]:

@@ -26,7 +26,7 @@ from kvtune.report.terminal.reproduction import (
 )
 from kvtune.reproduce import PAPER_MODELS, ModelResult, SettingResult
 from kvtune.reproduce.documents import Sweep, SweepPoint
-from kvtune.reproduce.paper_settings import LAMBDAS, TABLES
+from kvtune.reproduce.paper_settings import LAMBDAS, TABLES, rows
 
 
 def result(chair_s: float, f1: float, compared: bool) -> Result:
@@ -55,7 +55,7 @@ def reproduced(
             params={} if name in ("opera", "baseline") else params,
             result=result(*(scores or {}).get(name, (45.0, 78.0)), compared=name not in ("opera", "baseline")),
         )
-        for name in TABLES[table]
+        for name in rows(table, str(changed.get("model", family)), int(changed.get("layers", 32)))
     ]
     points = [SweepPoint(factor=f, metrics=scores_at(30.0, 70 + f), intervals={}) for f in LAMBDAS]
     other = SubsetInfo(name="val2014-500-seed0", sha256="", images=500)
@@ -115,6 +115,23 @@ def test_nothing_is_cut_at_any_width(width: int, table: Any) -> None:
     assert ("precision" in text) == (width >= 120)
     plain = " ".join(text.split())
     assert f"KVSmooth, table {table[-1]} with llava-1.5" in plain and "500 images (opera500)" in plain
+
+
+def test_rivals_have_the_settings_that_are_published_for_the_model_or_no_row() -> None:
+    found = reproduced(scores={"pai": (40.0, 75.0)})
+    assert row(found, "pai")[:6] == ["40.0", "44.6*", "-4.6", "75.0", "73.8*", "+1.2"]
+    assert row(found, "sparc")[:2] == ["45.0", "78.0"], "nothing is reported of it"
+    said = sentences(found)
+    assert any(each.startswith("PAI: ") and each.endswith("(README of LALBJ/PAI).") for each in said)
+    assert any(each.startswith("* PAI: one reproduction") and "/issues/20" in each for each in said)
+    assert not any("no row" in each for each in said)
+    for model, layers in (("minigpt4", 32), ("my-llava", 32), ("llava-1.5", 24)):
+        other = reproduced(model=model, layers=layers)
+        unknown = f"PAI, SPARC, MiddleLayer: no row, because no setting of theirs is known for {model}."
+        if layers == 24:
+            unknown = f"PAI: no row, because no setting of theirs is known for {model}."
+        assert unknown in sentences(other) and other.setting("pai") is None
+    assert "no row" not in " ".join(sentences(reproduced("table4", "minigpt4"))), "they are not of that table"
 
 
 def test_what_is_said_of_the_check() -> None:
@@ -179,10 +196,10 @@ def test_the_document_the_csv_and_the_markdown(tmp_path: Path) -> None:
     paths = write_reproduction(tmp_path, results[0])
     assert [path.name for path in paths] == ["table1.json", "table1.csv", "table1.md"]
     assert json.loads(paths[0].read_text()) == reproduction_document(results[:1])
-    rows = list(csv.DictReader(paths[1].open()))
-    assert [each["setting"] for each in rows] == list(TABLES["table1"]) and len(reproduction_frame(results[0])) == 4
-    assert (rows[3]["chair_s"], rows[3]["chair_s_low"], rows[3]["chair_s_reported"]) == ("20.0", "16.0", "18.2")
-    assert (rows[2]["f1_reported"], rows[0]["lambda_ref"], rows[3]["lambda_ref"]) == ("", "", "0.9")
+    lines = list(csv.DictReader(paths[1].open()))
+    assert [each["setting"] for each in lines] == list(TABLES["table1"]) and len(reproduction_frame(results[0])) == 7
+    assert (lines[3]["chair_s"], lines[3]["chair_s_low"], lines[3]["chair_s_reported"]) == ("20.0", "16.0", "18.2")
+    assert (lines[2]["f1_reported"], lines[0]["lambda_ref"], lines[3]["lambda_ref"]) == ("", "", "0.9")
     markdown = reproduction_markdown(results[0])
     assert "| KVSmooth | 20.0 (16.0-24.0) | 18.2 | 79.0 (75.0-83.0) | 79.2 | 96.4 |" in markdown
     assert "36.2\\*" in markdown and paths[2].read_text() == markdown
@@ -190,8 +207,8 @@ def test_the_document_the_csv_and_the_markdown(tmp_path: Path) -> None:
 
 def test_every_reported_number_says_where_it_was_seen() -> None:
     table = reported_table()
-    rows = [*table["points"], *table["ablations"]["points"], *table["anchors"]["points"]]
-    keys = [(each["model"], each["setting"]) for each in rows]
+    parts = [table, table["ablations"], table["reproductions"], table["anchors"]]
+    keys = [(each["model"], each["setting"]) for part in parts for each in part["points"]]
     assert len(set(keys)) == len(keys) and {model for model, _ in keys} == set(PAPER_MODELS)
     assert {setting for _, setting in keys} <= {name for names in TABLES.values() for name in names}
     for model, setting in keys:

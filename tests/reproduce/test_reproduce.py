@@ -28,7 +28,7 @@ from kvtune.models import opening
 from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.presets import load_preset, preset_names
 from kvtune.reproduce import ModelResult, Request, reproduce
-from kvtune.reproduce.paper_settings import LAMBDAS, choose_factor, published_parameters
+from kvtune.reproduce.paper_settings import LAMBDAS, RIVALS, choose_factor, published_parameters
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.paired import holm, mcnemar
 from kvtune.study.caption_log import read_captions
@@ -57,7 +57,7 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def caption_text(image_id: int, prompt: str, method: Any) -> str:
     """What the model says: the stronger the smoothing, the fewer things, false ones first."""
     parameters = None if method is None else method.parameters()
-    strength = 0.0 if method is None else method.lambda_ref
+    strength = 0.0 if method is None else getattr(method, "lambda_ref", 0.5)
     named = []
     for thing in ("person", "dog", "chair", "cat", "car", "bird"):
         real = image_id % 5 and (thing == "person" or (thing == "dog" and image_id % 2 == 0))
@@ -156,8 +156,10 @@ def test_every_number_follows_from_the_captions(tmp_path: Path, engine: SimpleNa
     # The images that `kvtune data download --subset opera500 --holdout-images 12 --seed 0` fetches.
     tune = holdout_beside(folder, Subset.load(OPERA500), 12, 0)
 
-    def captions(image_ids: Any, prompt: str, parameters: dict[str, Any] | None) -> list[dict[str, Any]]:
-        method = None if parameters is None else get_method("kvsmooth").from_parameters(parameters)
+    def captions(
+        image_ids: Any, prompt: str, parameters: dict[str, Any] | None, name: str = "kvsmooth"
+    ) -> list[dict[str, Any]]:
+        method = None if parameters is None else get_method(name).from_parameters(parameters)
         return [{"image_id": i, "caption": caption_text(i, prompt, method)} for i in image_ids]
 
     sweep = {
@@ -170,24 +172,29 @@ def test_every_number_follows_from_the_captions(tmp_path: Path, engine: SimpleNa
     assert sweep[found.constant.chosen].f1 == best and len({score.f1 for score in sweep.values()}) > 4
     assert found.constant.subset.sha256 == tune.sha256 and not set(tune.image_ids) & set(OPERA_IDS)
 
-    rows = {
+    rows: dict[str, Any] = {
         "opera": (OPERA, None),
         "baseline": (PAPER, None),
         "constant": (PAPER, LLAVA | {"lambda_ref": found.constant.chosen, "adaptive": False}),
         "adaptive": (PAPER, LLAVA),
+        # As METHODS' sources publish them for LLaVA-1.5.
+        "pai": (PAPER, {"alpha": 0.2, "start_layer": 2, "end_layer": 32}),
+        "sparc": (PAPER, {"alpha": 1.1, "beta": 0.1, "tau": 1.5, "layer": 20}),
+        "middle_layers": (PAPER, {"alpha": 0.5, "start_layer": 5, "end_layer": 19}),
     }
     assert [setting.name for setting in found.settings] == list(rows)
     tables = {}
     for setting in found.settings:
         prompt, parameters = rows[setting.name]
         assert (setting.prompt, setting.params) == (prompt, parameters or {})
-        expected = captions(sorted(OPERA_IDS), prompt, parameters)
+        method = setting.name if setting.name in RIVALS else "kvsmooth"
+        expected = captions(sorted(OPERA_IDS), prompt, parameters, method)
         score = scorer.score(expected).to_dict()
         for name in METRICS:
             assert setting.result.metrics[name] == score[name]
         tables[setting.name] = scorer.counts(expected).table
     bootstrap = Bootstrap(list(tables.values()))
-    p_values = [mcnemar(tables[name][:, 1], tables["baseline"][:, 1]) for name in ("constant", "adaptive")]
+    p_values = [mcnemar(tables[name][:, 1], tables["baseline"][:, 1]) for name in [*rows][2:]]
     for index, (setting, adjusted) in enumerate(zip(found.settings[2:], holm(p_values), strict=True), 2):
         difference = setting.result.differences["chair_s"]
         assert difference.p_adjusted == adjusted
@@ -220,7 +227,7 @@ def test_a_caption_is_paid_for_once_whichever_table_and_however_many_images(
         run("table1", tmp_path, coco, images=6)
     engine.stop_after = None
     few = run("table1", tmp_path, coco, images=6)
-    per_image = len(FACTORS) + len(("opera", "baseline", "constant", "adaptive"))
+    per_image = len(FACTORS) + len(("opera", "baseline", "constant", "adaptive", "pai", "sparc", "middle_layers"))
     assert len(engine.asked) == len(set(engine.asked)) == 6 * per_image
     assert engine.loaded[1:] == [("llava-1.5", "auto", "float16", "a" * 40)], "the weights that it was begun with"
     more = run("table1", tmp_path, coco)
@@ -252,7 +259,8 @@ def test_progress_counts_captions_to_the_last(tmp_path: Path, engine: SimpleName
     assert list(seen) == ["llava-1.5 (1 of 2), captions", "minigpt4 (2 of 2), captions"]
     for what in seen:
         done = [each for each, _ in seen[what]]
-        assert done == sorted(done) and done[-1] == 3 * 13 and {t for _, t in seen[what]} == {3 * 13}
+        total = 3 * (16 if what.startswith("llava") else 13)
+        assert done == sorted(done) and done[-1] == total and {t for _, t in seen[what]} == {total}
     assert notes == [f"{name}: captions are kept in {tmp_path / name}" for name in ("llava-1.5", "minigpt4")]
 
 
@@ -374,7 +382,7 @@ def test_the_command_is_stopped_and_goes_on(
             main([*arguments, *more])
         return int(ended.value.code or 0), *capsys.readouterr()
 
-    engine.stop_after = 3 * 13 + 5  # five captions of the second model
+    engine.stop_after = 3 * 16 + 5  # five captions of the second model
     code, out, err = command()
     assert code == 130 and "stopped; no caption is lost. Go on with: kvtune" in err
     assert "KVSmooth, table 1 with llava-1.5 (hub/llava-1.5, aaaaaaaaaaaa, float16): the first 3" in " ".join(
@@ -383,7 +391,7 @@ def test_the_command_is_stopped_and_goes_on(
     assert "minigpt4" not in out and (tmp_path / "llava-1.5" / "table1.md").exists()
     engine.stop_after = None
     code, out, err = command("--json", "-q")
-    assert (code, err) == (0, "") and len(engine.asked) == 2 * 3 * 13
+    assert (code, err) == (0, "") and len(engine.asked) == 3 * 16 + 3 * 13
     models = json.loads(out)["models"]
     assert [model["model"] for model in models] == ["llava-1.5", "minigpt4"]
     assert models[1]["settings"][1]["reported"]["scores"] == {"chair_s": 31.8, "f1": 69.9}

@@ -7,6 +7,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+_SECOND_HAND = ("summary", "issue")
+
 
 @dataclass(frozen=True)
 class Reported:
@@ -21,7 +23,7 @@ class Reported:
     seen
         Where the numbers were read: in ``source`` itself or in something about it.
     first_hand
-        False for numbers from a summary that were not compared with the paper.
+        False for numbers from a summary that were not compared with the paper, and from a user's report.
     same_images
         True for captions of opera500 itself, False for other images.
     """
@@ -35,7 +37,8 @@ class Reported:
 
 @cache
 def reported_table() -> dict[str, Any]:
-    """``reported.json``: ``points`` of the paper's table 1, ``ablations`` of its table 4, ``anchors`` of OPERA."""
+    """``reported.json``: the paper's table 1 (``points``) and 4 (``ablations``), ``reproductions`` of other methods by
+    others, ``anchors`` of OPERA."""
     table: dict[str, Any] = json.loads(
         resources.files("kvtune.report.data").joinpath("reported.json").read_text(encoding="utf-8")
     )
@@ -53,14 +56,11 @@ def reported(model: str, setting: str) -> Reported | None:
         The row; see :data:`kvtune.reproduce.paper_settings.TABLES`.
     """
     table = reported_table()
-    for group, source in (
-        (table["points"], table["source"]),
-        (table["ablations"]["points"], table["ablations"]["source"]),
-        (table["anchors"]["points"], table["anchors"]["source"]),
-    ):
+    for part in (table, table["ablations"], table["reproductions"], table["anchors"]):
+        group, source = part["points"], part["source"]
         for row in group:
             if (row["model"], row["setting"]) == (model, setting):
                 scores = {name: value for name, value in row.items() if isinstance(value, float)}
                 seen = row["seen"]
-                return Reported(scores, source, table["seen"][seen], seen != "summary", seen == "captions")
+                return Reported(scores, source, table["seen"][seen], seen not in _SECOND_HAND, seen == "captions")
     return None

@@ -19,14 +19,16 @@ from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.reproduce import ModelResult, SettingResult
 from kvtune.reproduce.documents import FORMAT
-from kvtune.reproduce.paper_settings import LAMBDAS
+from kvtune.reproduce.paper_settings import LAMBDAS, RIVALS, TABLES, rival_setting
 from kvtune.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SECOND_HAND = "*"
-"""Marks numbers that were read in a summary of the paper."""
+"""Marks numbers that were read in a summary of the paper, or in a user's report."""
+
+_RIVALS = {"pai": "PAI", "sparc": "SPARC", "middle_layers": "MiddleLayer"}
 
 _OTHERS = tuple(name for name in RATES if name not in OBJECTIVES)
 
@@ -51,6 +53,7 @@ def sentences(found: ModelResult) -> list[str]:
         "Under our numbers: 95 % intervals; difference: ours minus reported.",
         _constant(found),
         *(["Keys alone and attention output have KVSmooth's own parameters."] if found.setting("keys") else []),
+        *_rivals(found),
         *_anchor(found),
         *(
             f"{_capital(label(found, setting))} against greedy decoding: "
@@ -71,6 +74,7 @@ def label(found: ModelResult, setting: SettingResult) -> str:
         "adaptive": "KVSmooth",
         "keys": "keys alone",
         "attention_output": "attention output",
+        **_RIVALS,
     }[setting.name]
 
 
@@ -230,6 +234,22 @@ def _constant(found: ModelResult) -> str:
     )
 
 
+def _rivals(found: ModelResult) -> list[str]:
+    """Where the settings of other methods are published, and for which methods none is known for this model."""
+    told, unknown = [], []
+    for name in (name for name in TABLES[found.table] if name in RIVALS):
+        published = rival_setting(name, found.model, found.layers)
+        setting = found.setting(name)
+        if published is None or setting is None:
+            unknown.append(_RIVALS[name])
+        else:
+            values = ", ".join(f"{key} {value}" for key, value in setting.params.items())
+            told.append(f"{_RIVALS[name]}: {values} ({published.source}).")
+    if unknown:
+        told.append(f"{', '.join(unknown)}: no row, because no setting of theirs is known for {found.model}.")
+    return told
+
+
 def _anchor(found: ModelResult) -> list[str]:
     """Whether OPERA's published captions were hit."""
     setting = found.setting("opera")
@@ -266,10 +286,12 @@ def _sources(found: ModelResult) -> list[str]:
         "The paper's 500 images are others, and their ids are not published: two sets of as many images as here differ "
         f"by chance by up to {spread} (95 %)."
     ]
-    rows = [_reported(found, setting) for setting in found.settings]
-    if any(row is not None and not row.first_hand for row in rows):
-        seen = next(row.seen for row in rows if row is not None and not row.first_hand)
-        told.append(f"{SECOND_HAND} From {seen}.")
+    rows = {setting.name: _reported(found, setting) for setting in found.settings}
+    second_hand = {name: row for name, row in rows.items() if row is not None and not row.first_hand}
+    of_rivals = {name: row for name, row in second_hand.items() if name in RIVALS}
+    of_paper = [row for name, row in second_hand.items() if name not in RIVALS]
+    told += [f"{SECOND_HAND} From {row.seen}." for row in of_paper[:1]]
+    told += [f"{SECOND_HAND} {_RIVALS[name]}: {row.source}, from {row.seen}." for name, row in of_rivals.items()]
     if found.model != found.family:
         told.append(
             f"Reported numbers are those of {found.family}: they compare only if {found.model} has the same weights."
