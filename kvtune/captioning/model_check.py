@@ -16,7 +16,6 @@ from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.request import CaptionRequest, cut
 from kvtune.errors import RequestError
 from kvtune.methods import Method, get_method, method_names
-from kvtune.methods.parameters import Parameter
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt, VisualTokens
 
@@ -176,10 +175,7 @@ def usable_methods(
     methods, refused = [], {}
     for name in method_names():
         try:
-            kind = get_method(name)
-            known = kind.known_for((vlm.name, vlm.family.name))
-            middle = {one: _middle(parameter, vlm.n_layers) for one, parameter in kind.declared().items()}
-            method = kind.from_parameters(known | {one: value for one, value in middle.items() if value is not None})
+            method = get_method(name).middle_for((vlm.name, vlm.family.name), vlm.n_layers)
             method.check_model(decoder_of(vlm))
             next(Captioner(vlm, prompt, 1).run([CaptionRequest(0, image, method)]))
             _generated(vlm, image, method, prompt, 1)
@@ -187,17 +183,6 @@ def usable_methods(
         except RequestError as error:
             refused[name] = str(error)
     return methods, refused
-
-
-def _middle(parameter: Parameter, n_layers: int) -> float | None:
-    """A value from the middle of what a search tries, layers as wide as they go; None for what it does not vary."""
-    of_layers = {"start_layer": 0, "end_layer": n_layers, "layer": n_layers // 2}
-    if parameter.kind in of_layers:
-        return of_layers[parameter.kind]
-    if parameter.search is None:
-        return None
-    low, high, _ = parameter.search
-    return int((low + high) / 2) if parameter.is_whole else (low + high) / 2
 
 
 @torch.inference_mode()

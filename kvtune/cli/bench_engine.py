@@ -20,6 +20,7 @@ from kvtune.cli.options import (
     flag,
     value,
 )
+from kvtune.errors import RequestError
 from kvtune.files import check_writable
 
 
@@ -30,11 +31,15 @@ def engine(
         value("N", "Images of each arm that makes captions together.  [default: 192; CPU: 64; full: 256]", min=1),
     ] = None,
     random_weights: Annotated[bool, flag("Build the model full-size without its weights.", "--random-weights")] = False,
+    method: Annotated[
+        str | None,
+        value("A,B,...|all", "Time decode steps alone, with each of these methods or stacks beside none."),
+    ] = None,
     coco: Annotated[Path | None, value("DIR", "COCO folder; the demo brings its own scenes.")] = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", min=1)] = 512,
     repeats: Annotated[
         int | None,
-        value("N", "Times that every arm is measured, in turn.  [default: 2; full: 3]", min=1),
+        value("N", "Times that all is measured, in turn.  [default: 2; full: 3; --method: 5]", min=1),
     ] = None,
     full: Annotated[
         bool,
@@ -64,12 +69,24 @@ def engine(
     An arm that does not fit into the device's memory takes a smaller batch and says so; one that cannot run is named
     at the end, and the others go on. Ctrl-C ends the bench early; what was measured until then is shown.
 
-    Example: kvtune bench engine --model demo --images 64
+    With --method nothing is measured but decode steps of as many captions as --lanes says (64 on a CPU, what
+    fits on a GPU): without a method and with each in turn, by wall time and by this process's own. Settings are from
+    the middle of their ranges, in all layers.
+
+    Example: kvtune bench engine --model demo --method all
     """
     from kvtune.bench.engine.run import BenchRequest, bench
     from kvtune.models.options import model_options
-    from kvtune.report.terminal.engine_bench import engine_figure, engine_lines, engine_table
+    from kvtune.report.terminal.engine_bench import (
+        engine_figure,
+        engine_lines,
+        engine_table,
+        methods_lines,
+        methods_table,
+    )
 
+    if method is not None and (png is not None or full):
+        raise RequestError("--png and --full are about arms, which --method leaves out; leave them out with it")
     request = BenchRequest(
         model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs, random_weights),
         images,
@@ -78,6 +95,7 @@ def engine(
         repeats,
         seed,
         full,
+        method,
     )
     if png is not None:
         check_writable(png)
@@ -85,6 +103,11 @@ def engine(
 
     def show() -> None:
         if not result:
+            return
+        if method is not None and not json:
+            out().print(methods_table(result))
+            for line in methods_lines(result):
+                out().print(line, soft_wrap=True, markup=False)
             return
         if png is not None and result["arms"]:
             engine_figure(result, png)

@@ -123,6 +123,24 @@ class Method(ABC):
             raise RequestError(f"{cls.name} needs the parameter {quoted(missing[0])}")
         return cls(**parameters)
 
+    @classmethod
+    def middle_for(cls, model_names: Iterable[str], n_layers: int, given: Mapping[str, Any] | None = None) -> Self:
+        """A setting from the middle of what a search tries, layers as wide as they go, for a look at the method.
+
+        Parameters
+        ----------
+        model_names, given
+            What it has where a search does not vary it: what is given, else what is known for the model.
+
+        Raises
+        ------
+        RequestError
+            If a parameter is known from nowhere.
+        """
+        middle = {name: parameter.middle(n_layers) for name, parameter in cls.declared().items()}
+        varied = {name: value for name, value in middle.items() if value is not None}
+        return cls.from_parameters({**cls.known_for(model_names), **varied, **(given or {})})
+
     def check_layers(self, n_layers: int) -> None:
         """Raise RequestError if the method reaches beyond a decoder of ``n_layers`` layers."""
         values = self.parameters()

@@ -60,6 +60,16 @@ class Parameter:
     def is_numeric(self) -> bool:
         return self.kind == "number" or self.is_whole
 
+    def middle(self, n_layers: int) -> float | None:
+        """A value from the middle of what a search tries, layers as wide as they go; None for what it does not vary."""
+        of_layers = {"start_layer": 0, "end_layer": n_layers, "layer": n_layers // 2}
+        if self.kind in of_layers:
+            return of_layers[self.kind]
+        if self.search is None:
+            return None
+        low, high, _ = self.search
+        return int((low + high) / 2) if self.is_whole else (low + high) / 2
+
     def check(self, name: str, value: Any) -> None:
         """Raise RequestError, which names the parameter, if it cannot be ``value``."""
         if self.kind == "number":

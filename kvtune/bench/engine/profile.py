@@ -36,7 +36,8 @@ def profile(work: Workload, method: Method, plan: Plan, keep: Callable[[dict[str
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with capture_seconds() as captured:
-        times = time_steps(work, method, rows, plan.lanes, pairs=2)
+        *_, of_methods = time_steps(work, {method.name: method}, rows, plan.lanes, pairs=2)
+    times = of_methods[method.name]
     keep({"what": "steps"} | times.to_dict())
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)

@@ -15,6 +15,7 @@ from kvtune.bench.engine.arms import Way, best_batch, measure, ratios, ratios_ra
 from kvtune.bench.engine.checks import memory, noise
 from kvtune.bench.engine.device import Device, measure_device
 from kvtune.bench.engine.fitting import noted
+from kvtune.bench.engine.methods import bench_methods, method_list
 from kvtune.bench.engine.operations import vision_operations
 from kvtune.bench.engine.steps import time_steps
 from kvtune.bench.engine.sweep import extrapolated_sweep
@@ -144,10 +145,10 @@ def bench_engine(
         made = work.latest.get(f"e{trials[-1]}")
         if made is not None and made.plan is not None:
             with noted(failed, "steps"):
-                steps = time_steps(work, methods[0], made.plan.rows, made.plan.lanes).to_dict()
-                result["steps"] = steps
-                result["ratios"]["smoothing_over_none_per_step"] = steps["ratio"]
-                result["ratios_range"]["smoothing_over_none_per_step"] = steps["ratio_range"]
+                for times in time_steps(work, {"kvsmooth": methods[0]}, made.plan.rows, made.plan.lanes):
+                    steps = result["steps"] = times["kvsmooth"].to_dict()
+                    result["ratios"]["smoothing_over_none_per_step"] = steps["ratio"]
+                    result["ratios_range"]["smoothing_over_none_per_step"] = steps["ratio_range"]
             keep(result)
             with noted(failed, "memory"):
                 peak = by_name[f"e{trials[-1]}"].peak_bytes
@@ -216,6 +217,10 @@ FULL = Size(256, 3, 8, (8, 16, 32, 64, 128, 256), True, 64)
 seconds for the arms, and for the rest 200."""
 
 
+_TURNS = 5
+"""Times that steps with methods are timed, unless the request says."""
+
+
 @dataclass(frozen=True)
 class BenchRequest:
     """What ``kvtune bench engine`` was asked for; None is what :data:`QUICK_ON_A_GPU` and its like say."""
@@ -227,6 +232,8 @@ class BenchRequest:
     repeats: int | None = None
     seed: int = 0
     full: bool = False
+    methods: str | None = None
+    """Where given, decode steps alone are timed, with each of these; see :mod:`kvtune.bench.engine.methods`."""
 
 
 def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None:
@@ -249,6 +256,8 @@ def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None
 
     model = request.model
     check_options(model)
+    if request.methods is not None:
+        method_list(request.methods)  # a wrong name is said before anything is loaded
     if not model.random_weights:
         locate(model.name)  # a wrong name is said before anything about images
     on_gpu = resolve_device(model.engine.device).type == "cuda"
@@ -261,6 +270,9 @@ def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None
     else:
         images, chair_s = _images(request, count, draw)
     captioner = open_captioner(model, max_new_tokens=request.max_new_tokens)
+    if request.methods is not None:
+        bench_methods(captioner, images, request.methods, TRIALS[-1], repeats=request.repeats or _TURNS, keep=keep)
+        return
     if model.random_weights:
         forced = draw.integers(*FORCED_TOKENS, (count, TRIALS[-1]), endpoint=True)
 

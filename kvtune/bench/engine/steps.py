@@ -1,4 +1,4 @@
-"""The engine's decode steps, each timed for itself: what a method adds to one."""
+"""The engine's decode steps, each timed for itself: what methods add to one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,46 +39,63 @@ class StepTimes:
         Timed in each run; a run without and one with the method are a pair.
     without_ms, with_ms
         Median milliseconds of a step in each run.
+    without_processor_ms, with_processor_ms
+        Least processor time of this process for a step in each run, which other programs that run beside it change
+        less; on a GPU, what the host does to launch a step.
     """
 
     rows: int
     steps: int
     without_ms: list[float]
+    without_processor_ms: list[float]
     with_ms: list[float]
-
-    @property
-    def ratios(self) -> list[float]:
-        """Time with the method over time without, of each pair."""
-        return [more / less for more, less in zip(self.with_ms, self.without_ms, strict=True)]
+    with_processor_ms: list[float]
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {
-            "pairs": len(self.ratios),
-            "ratio": statistics.median(self.ratios),
-            "ratio_range": [min(self.ratios), max(self.ratios)],
-        }
+        """JSON-ready, with the time with the method over that without: median and range over pairs."""
+        times = _ratios("", self.with_ms, self.without_ms)
+        of_processor = _ratios("processor_", self.with_processor_ms, self.without_processor_ms)
+        return dataclasses.asdict(self) | {"pairs": len(self.with_ms)} | times | of_processor
 
 
-def time_steps(work: Workload, method: Method, rows: int, trials: int, pairs: int = 5) -> StepTimes:
-    """Time full steps of ``rows`` captions, ``trials`` of an image, without a method and with one, in turn.
+def _ratios(kind: str, more: Sequence[float], less: Sequence[float]) -> dict[str, Any]:
+    ratios = [one / other for one, other in zip(more, less, strict=True)]
+    return {f"{kind}ratio": statistics.median(ratios), f"{kind}ratio_range": [min(ratios), max(ratios)]}
+
+
+def time_steps(
+    work: Workload, methods: Mapping[str, Method], rows: int, trials: int, pairs: int = 5
+) -> Iterator[dict[str, StepTimes]]:
+    """Time full steps of ``rows`` captions, ``trials`` of an image, without a method and with each, in turn.
 
     All captions begin together and are forced to equal lengths, so that every step has every row. Vision tower,
     prefill and the capture of graphs are not timed. On a GPU a step is timed by the device's own clock.
+
+    Yields
+    ------
+    dict
+        After each turn, of which there are ``pairs``, what is known by now of each method.
     """
-    log.info("steps of %d captions with KVSmooth and without, %d pairs", rows, pairs)
+    log.info("steps of %d captions without a method and with %s, %d times", rows, ", ".join(methods), pairs)
     captioner = work.captioner(rows)
-    medians: dict[bool, list[float]] = {False: [], True: []}
-    steps = 0
+    ways: dict[str | None, Method | None] = {None: None}
+    ways.update(methods.items())
+    clocked: dict[str | None, list[tuple[float, float]]] = {name: [] for name in ways}
+    widest: dict[str | None, tuple[int, int]] = {}
+
+    def columns(name: str | None) -> list[list[float]]:
+        return [list(column) for column in zip(*clocked[name], strict=True)]
+
     for _ in range(pairs):
-        for smoothed in (False, True):
+        for name, method in ways.items():
             clock = StepClock(work.vlm.device)
             with around_steps(clock.step):
-                decode_together(work, captioner, method if smoothed else None, rows, trials)
+                decode_together(work, captioner, method, rows, trials)
             rows_of_step, times = clock.widest()
             later = times[len(times) // 2 :]
-            medians[smoothed].append(statistics.median(later))
-            steps = len(later)
-    return StepTimes(rows_of_step, steps, medians[False], medians[True])
+            clocked[name].append((statistics.median(ms for ms, _ in later), min(ms for _, ms in later)))
+            widest[name] = rows_of_step, len(later)
+        yield {name: StepTimes(*widest[name], *columns(None), *columns(name)) for name in methods}
 
 
 def decode_together(work: Workload, captioner: Captioner, method: Method | None, rows: int, trials: int) -> None:
@@ -92,27 +109,30 @@ def decode_together(work: Workload, captioner: Captioner, method: Method | None,
 
 
 class StepClock:
-    """Times steps: by events on a GPU's own clock, elsewhere by the host's."""
+    """Times steps, by events on a GPU's own clock, elsewhere by the host's, and by this process's time."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
         self._device = device
-        self._marks: list[tuple[Any, Any, int]] = []
+        self._marks: list[tuple[Any, Any, float, int]] = []
 
     def step(self, step: Callable[[], Tensor], rows: int) -> Tensor:
-        before = self._mark()
+        before, begun = self._mark(), time.process_time()
         tokens = step()
-        self._marks.append((before, self._mark(), rows))
+        spent = 1e3 * (time.process_time() - begun)
+        self._marks.append((before, self._mark(), spent, rows))
         return tokens
 
-    def widest(self) -> tuple[int, list[float]]:
-        """The most rows that a step had, and the milliseconds of each step that had them."""
+    def widest(self) -> tuple[int, list[tuple[float, float]]]:
+        """The most rows that a step had, and of each step that had them milliseconds, and those of the processor."""
         most = max(rows for *_, rows in self._marks)
-        full = [(before, after) for before, after, rows in self._marks if rows == most]
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
-            return most, [before.elapsed_time(after) for before, after in full]
-        return most, [1e3 * (after - before) for before, after in full]
+        return most, [
+            (before.elapsed_time(after) if self._on_gpu else 1e3 * (after - before), spent)
+            for before, after, spent, rows in self._marks
+            if rows == most
+        ]
 
     def _mark(self) -> Any:
         if not self._on_gpu:

@@ -88,6 +88,47 @@ def engine_lines(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def methods_table(result: dict[str, Any]) -> Table:
+    """What each method adds to a decode step, a line each."""
+    found = result["methods"]
+    at = f", {found[0]['rows']:,} captions a step" if found else ""
+    table = plain_table(f"{result['model']}, {result['dtype']}, {device_name(result)}{at}")
+    table.add_column("method")
+    for column in ("ms", "over\nnone", "least\nto most", "processor\nms", "over\nnone", "least\nto most"):
+        table.add_column(column, justify="right")
+    if found:
+        plain = [f"{statistics.median(found[0][f'without_{kind}ms']):.2f}" for kind in ("", "processor_")]
+        table.add_row("none", plain[0], "", "", plain[1], "", "")
+    for one in found:
+        table.add_row(
+            one["method"],
+            *(
+                cell
+                for kind in ("", "processor_")
+                for cell in (
+                    f"{statistics.median(one[f'with_{kind}ms']):.2f}",
+                    f"{one[f'{kind}ratio']:.2f}",
+                    "{:.2f}-{:.2f}".format(*one[f"{kind}ratio_range"]),
+                )
+            ),
+        )
+    return table
+
+
+def methods_lines(result: dict[str, Any]) -> list[str]:
+    """What the numbers are, and what was left out."""
+    lines = []
+    if found := result["methods"]:
+        lines.append(
+            f"medians of {found[0]['pairs']} runs of {found[0]['steps']} steps each, a ratio that of one run with the "
+            "method and one without; processor: the least time of this process for a step of a run"
+        )
+    lines += [f"{name} cannot serve the model: {why}" for name, why in result["refused"].items()]
+    if not result["complete"]:
+        lines.append("stopped early: what is missing was not measured")
+    return lines
+
+
 def _arm_words(arm: dict[str, Any]) -> str:
     words = f"{arm['name']:4}{arm['what']}, {arm['captions']} captions"
     if arm["asked_batch"] is not None:

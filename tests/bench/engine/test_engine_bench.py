@@ -230,10 +230,13 @@ def test_steps_are_timed_at_full_width_without_prefill(monkeypatch):
 
     monkeypatch.setattr(Grid, "step", step)
     work = small_work(4, max_new_tokens=30)
-    times = time_steps(work, METHODS[0], rows=8, trials=2, pairs=3)
-    assert stepped == [8] * 23 * 2 * 3
-    assert (times.rows, times.steps) == (8, 12)
-    assert len(times.with_ms) == len(times.without_ms) == 3 and min(times.with_ms + times.without_ms) > 0
+    turns = list(time_steps(work, {"one": METHODS[0], "other": METHODS[1]}, rows=8, trials=2, pairs=3))
+    assert stepped == [8] * 23 * 3 * 3
+    assert [len(turn["one"].with_ms) for turn in turns] == [1, 2, 3]
+    one, other = turns[-1]["one"], turns[-1]["other"]
+    assert (one.rows, one.steps) == (other.rows, other.steps) == (8, 12)
+    assert one.without_ms == other.without_ms and one.with_ms != other.with_ms
+    assert min(one.with_ms + one.without_ms + one.with_processor_ms + one.without_processor_ms) > 0
     assert Grid.step is step
     assert work.vlm.eos_token_ids == [2, 9, 14, 31, 40]
 
@@ -246,14 +249,15 @@ def test_steps_that_do_not_fit_are_timed_as_wide_as_they_do(monkeypatch):
         return original(self, running) if len(running) <= 4 else out_of_memory()
 
     monkeypatch.setattr(Grid, "step", step)
-    times = time_steps(small_work(4, max_new_tokens=30), METHODS[0], rows=8, trials=2, pairs=1)
-    assert (times.rows, times.steps) == (4, 23)
+    (times,) = time_steps(small_work(4, max_new_tokens=30), {"one": METHODS[0]}, rows=8, trials=2, pairs=1)
+    assert (times["one"].rows, times["one"].steps) == (4, 23)
 
 
 def test_ratios_of_steps_are_of_pairs():
     """A machine that gets slower: each run with the method is twice one without."""
-    times = StepTimes(8, 12, [1.0, 2.0, 10.0], [2.0, 5.0, 20.0]).to_dict()
+    times = StepTimes(8, 12, [1.0, 2.0, 10.0], [1.0, 1.0, 2.0], [2.0, 5.0, 20.0], [1.5, 2.0, 2.0]).to_dict()
     assert (times["ratio"], times["ratio_range"], times["pairs"]) == (2.0, [2.0, 2.5], 3)
+    assert (times["processor_ratio"], times["processor_ratio_range"]) == (1.5, [1.0, 2.0])
 
 
 def test_operations_by_hand():
