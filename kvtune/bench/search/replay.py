@@ -1,5 +1,6 @@
 """A search replayed on a recorded grid: what each trial costs, and how much of the grid's front it has found."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +11,6 @@ from kvtune.bench.search.world import World
 from kvtune.statistics.front import Point, front
 from kvtune.statistics.racing import Race, race_counts
 from kvtune.study.trials import Trial
-
-NOT_REACHED = 4
-"""A share that is not reached within the budget counts as reached after so many times the budget."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class Replay:
     captions: list[int]
     share: list[float]
 
-    def spent(self, share: float, budget: int) -> int:
-        """Captions until a share of the grid's hypervolume is reached."""
+    def spent(self, share: float, budget: int) -> float:
+        """Captions until a share of the grid's hypervolume is reached; infinite where that takes more than a budget."""
         for captions, reached in zip(self.captions, self.share, strict=True):
             if reached >= share and captions <= budget:
                 return captions
-        return NOT_REACHED * budget
+        return math.inf
 
     def lost(self, points: list[Point]) -> tuple[int, int]:
         """Of the sampled points that no other sampled one dominates, those that no complete trial has; and how many.

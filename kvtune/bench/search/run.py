@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from kvtune.bench.search.replay import NOT_REACHED, Replay, replay
-from kvtune.bench.search.samplers_and_rounds import ARMS, DEFAULT, YARDSTICK, Arm
+from kvtune.bench.search.captions_spent import quartiles, ratio
+from kvtune.bench.search.replay import Replay, replay
+from kvtune.bench.search.samplers_and_rounds import ARMS, DEFAULT, YARDSTICKS, Arm
 from kvtune.bench.search.table import load_table
 from kvtune.bench.search.world import World
 from kvtune.errors import RequestError
@@ -22,7 +23,7 @@ GRID = Path(__file__).parent / "grid.npz"
 
 SHARES = (0.95, 0.99)
 TARGET = 0.99
-"""The share at which the default is compared with the yardstick."""
+"""The share at which the default is compared with the yardsticks."""
 
 BUDGET_TRIALS = 200
 """Captions that a search may spend, in trials on all images."""
@@ -68,8 +69,8 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
         If an arm is unknown, or the table is missing, damaged or no full grid.
     """
     arms = [_arm(name) for name in request.arms] or [arm for arm in ARMS.values() if arm.sampler != "gp"]
-    if DEFAULT in arms and YARDSTICK not in arms:
-        arms.append(YARDSTICK)
+    if DEFAULT in arms:
+        arms += [arm for arm in YARDSTICKS if arm not in arms]
     path = request.table or GRID
     table = load_table(path)
     world = World(table)
@@ -79,6 +80,10 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
     for done, (task, one) in enumerate(zip(tasks, _all(path, tasks, request.jobs), strict=True), 1):
         found[task[0]].append(one)
         on_progress(done, len(tasks))
+
+    def spent(arm: Arm) -> list[float]:
+        return [one.spent(TARGET, budget) for one in found[arm]]
+
     return {
         "table": {
             "settings": len(world.settings),
@@ -89,11 +94,10 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
         },
         "seeds": request.seeds,
         "budget": budget,
-        "not_reached": NOT_REACHED * budget,
         "arms": [_summary(world, arm, found[arm], budget) for arm in arms],
         "default": DEFAULT.name,
-        "yardstick": YARDSTICK.name,
-        "default_over_yardstick": _ratio(found, budget),
+        "share": TARGET,
+        "default_over": {arm.name: ratio(spent(DEFAULT), spent(arm)) for arm in YARDSTICKS if DEFAULT in found},
     }
 
 
@@ -149,31 +153,12 @@ def _summary(world: World, arm: Arm, found: Sequence[Replay], budget: int) -> di
         "sampler": arm.sampler,
         "round_size": arm.round_size,
         "race": arm.race,
-        "captions": {f"{share:.0%}": _quartiles([one.spent(share, budget) for one in found]) for share in SHARES},
+        "captions": {f"{share:.0%}": quartiles([one.spent(share, budget) for one in found]) for share in SHARES},
         "reached": {f"{share:.0%}": sum(one.spent(share, budget) <= budget for one in found) for share in SHARES},
         "trials": float(np.median([len(one.settings) for one in found])),
         "raced": float(np.mean([np.mean(one.raced) for one in found])),
         "front_points_sampled": best,
         "front_points_lost": lost,
-    }
-
-
-def _quartiles(values: Sequence[float]) -> dict[str, float]:
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
-    return {"median": middle, "quartiles": [low, high]}
-
-
-def _ratio(found: dict[Arm, list[Replay]], budget: int) -> dict[str, Any] | None:
-    """Median captions of the default over those of the yardstick, with a bootstrap interval over seeds."""
-    if DEFAULT not in found or YARDSTICK not in found:
-        return None
-    ours, theirs = (np.array([one.spent(TARGET, budget) for one in found[arm]]) for arm in (DEFAULT, YARDSTICK))
-    draws = np.random.default_rng(0).integers(0, len(ours), (2, 2000, len(ours)))
-    ratios = np.median(ours[draws[0]], axis=1) / np.median(theirs[draws[1]], axis=1)
-    return {
-        "share": TARGET,
-        "ratio": float(np.median(ours) / np.median(theirs)),
-        "interval": np.quantile(ratios, [0.025, 0.975]).tolist(),
     }
 
 

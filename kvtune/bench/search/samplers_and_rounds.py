@@ -48,8 +48,14 @@ class Arm:
 DEFAULT = Arm("tpe", DEFAULT_PARALLEL_TRIALS, True)
 """What ``kvtune search`` does when nothing else is said."""
 
-YARDSTICK = Arm(OPTUNA_TPE, DEFAULT_PARALLEL_TRIALS, False)
-"""What it is measured against."""
+EXPERT = Arm("tpe", 1, False)
+"""What an expert would set: multivariate TPE, one trial at a time, none raced."""
+
+OPTUNA_DEFAULT = Arm(OPTUNA_TPE, 1, False)
+"""Optuna as it is when nothing is said."""
+
+YARDSTICKS = (EXPERT, OPTUNA_DEFAULT)
+"""What the default is measured against, the fairest first."""
 
 ARMS = {
     arm.name: arm

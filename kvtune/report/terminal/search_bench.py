@@ -23,7 +23,9 @@ def search_table(result: dict[str, Any]) -> Table:
     for arm in result["arms"]:
         cells = [arm["arm"]]
         for share, captions in arm["captions"].items():
-            median, low, high = map(_thousands, (captions["median"], *captions["quartiles"]))
+            median, low, high = (
+                _thousands(value, result["budget"]) for value in (captions["median"], *captions["quartiles"])
+            )
             cells += [f"{median} ({low}-{high})", f"{arm['reached'][share]}"]
         raced = f"{100 * arm['raced']:.0f} %" if arm["race"] else ""
         lost = f"{arm['front_points_lost']} of {arm['front_points_sampled']}" if arm["race"] else ""
@@ -31,7 +33,9 @@ def search_table(result: dict[str, Any]) -> Table:
     return table
 
 
-def _thousands(captions: float) -> str:
+def _thousands(captions: float | None, budget: int) -> str:
+    if captions is None:
+        return f">{budget / 1000:,.{0 if budget >= 10_000 else 1}f}"
     return f"{captions / 1000:,.{0 if captions >= 10_000 else 1}f}"
 
 
@@ -40,16 +44,24 @@ def search_lines(result: dict[str, Any]) -> list[str]:
     point = result["table"]["reference_point"]
     lines = [
         "captions: thousands, median over seeds (quartiles), until that share of the grid's hypervolume from CHAIR_S "
-        f"{point['chair_s']:.1f}, F1 {point['f1']:.1f}; {result['not_reached'] / 1000:,g} where it is not reached",
+        f"{point['chair_s']:.1f}, F1 {point['f1']:.1f}; > where it is not reached within the budget",
         "seeds: how many reached it; raced: share of trials that were stopped early",
         "lost: of the sampled points that no other sampled one dominates on all images, those raced out",
     ]
-    ratio = result["default_over_yardstick"]
-    if ratio is not None:
+    reached = {arm["arm"]: arm["reached"] for arm in result["arms"]}
+    share = f"{result['share']:.0%}"
+    for yardstick, ratio in result["default_over"].items():
+        if ratio["ratio"] is None:
+            ours, theirs = (reached[name][share] for name in (result["default"], yardstick))
+            lines.append(
+                f"{result['default']} got to {share} in {ours} of {result['seeds']} searches, {yardstick} in {theirs}: "
+                "no ratio is given where one did not"
+            )
+            continue
         low, high = ratio["interval"]
         lines.append(
             f"{result['default']} spends {100 * ratio['ratio']:.0f} % ({100 * low:.0f} to {100 * high:.0f} %) of the "
-            f"captions of {result['yardstick']} until {ratio['share']:.0%}"
+            f"captions of {yardstick} until {share}"
         )
     return lines
 

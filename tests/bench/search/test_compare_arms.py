@@ -1,11 +1,13 @@
 """The comparison as a whole, and as the command prints it."""
 
 import json
+import math
 
 import numpy as np
 import pytest
 
-from kvtune.bench.search.replay import NOT_REACHED, replay
+from kvtune.bench.search.captions_spent import quartiles, ratio
+from kvtune.bench.search.replay import replay
 from kvtune.bench.search.run import Request, compare
 from kvtune.bench.search.samplers_and_rounds import ARMS
 from kvtune.cli.main import main
@@ -29,26 +31,27 @@ def test_json_is_made_of_the_replays(run, world, table_file):
     code, out, err = run("--table", table_file, *arms, "--seeds", 2, "--budget", 14, "--jobs", 1, "--json")
     assert code == 0, err
     result = json.loads(out)
-    assert "6 of 6" in err
+    assert "8 of 8" in err
     budget = 14 * world.images
     published = load_preset("demo").method().parameters()
-    assert [arm["arm"] for arm in result["arms"]] == ["tpe-8-race", "random-8", "optuna-tpe-8"]
-    medians = {}
+    assert [arm["arm"] for arm in result["arms"]] == ["tpe-8-race", "random-8", "tpe-1", "optuna-tpe-1"]
+    found = {}
     for arm in result["arms"]:
         replays = [replay(world, ARMS[arm["arm"]], seed, budget, 0.99, published) for seed in range(2)]
         for share in (0.95, 0.99):
             spent = []
             for one in replays:
                 reached = [c for c, s in zip(one.captions, one.share, strict=True) if s >= share and c <= budget]
-                spent.append(min(reached, default=NOT_REACHED * budget))
-            assert arm["captions"][f"{share:.0%}"]["median"] == np.median(spent)
+                spent.append(min(reached, default=math.inf))
+            lower = sorted(spent)[0]  # the median of two searches is one of them
+            assert arm["captions"][f"{share:.0%}"]["median"] == (lower if math.isfinite(lower) else None)
             assert arm["reached"][f"{share:.0%}"] == sum(one <= budget for one in spent)
-            medians[arm["arm"], share] = np.median(spent)
+            found[arm["arm"], share] = spent
         lost = [one.lost(world.points) for one in replays]
         assert [arm["front_points_lost"], arm["front_points_sampled"]] == np.sum(lost, axis=0).tolist()
-    ratio = result["default_over_yardstick"]
-    assert ratio["ratio"] == medians["tpe-8-race", 0.99] / medians["optuna-tpe-8", 0.99]
-    assert ratio["interval"][0] <= ratio["ratio"] <= ratio["interval"][1]
+    assert result["default_over"] == {
+        yardstick: ratio(found["tpe-8-race", 0.99], found[yardstick, 0.99]) for yardstick in ("tpe-1", "optuna-tpe-1")
+    }
     assert result["table"]["front"] == len({world.points[index] for index in world.front})
 
 
@@ -89,3 +92,25 @@ def test_a_table_that_is_no_grid_is_refused(tmp_path):
     made_up_table(10, settings=grid_settings(SMALL_AXES)[:-1]).save(path)
     with pytest.raises(RequestError, match="not a full grid"):
         compare(Request(path, ["random-1"], 1, 10, 1))
+
+
+def test_quartiles_are_those_of_a_search_and_none_where_it_did_not_arrive():
+    assert quartiles([5, 1, 4, 2, 3]) == {"median": 3, "quartiles": [2, 4]}
+    assert quartiles([1, 2, 3, math.inf]) == {"median": 2, "quartiles": [1, 3]}
+    assert quartiles([1, math.inf, math.inf]) == {"median": None, "quartiles": [1, None]}
+    assert quartiles([math.inf]) == {"median": None, "quartiles": [None, None]}
+
+
+def test_a_ratio_is_given_only_where_every_search_arrived():
+    found = ratio([10, 12, 14], [20, 24, 28])
+    assert found["ratio"] == 0.5
+    assert 10 / 28 <= found["interval"][0] < 0.5 < found["interval"][1] <= 14 / 20
+    assert ratio([10], [math.inf]) == ratio([math.inf], [10]) == {"ratio": None, "interval": None}
+
+
+def test_searches_that_do_not_arrive_are_said(run, table_file):
+    code, out, err = run("--table", table_file, "--arm", "tpe-8-race", "--seeds", 2, "--budget", 3, "--jobs", 1)
+    assert code == 0, err
+    said = " ".join(out.split())
+    assert "tpe-8-race got to 99% in 0 of 2 searches, tpe-1 in 0: no ratio is given where one did not" in said
+    assert ">0.4 (>0.4->0.4)" in said
