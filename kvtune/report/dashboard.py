@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from kvtune.errors import RequestError
 from kvtune.study.manifest import load_manifest
-from kvtune.study.optuna_copy import check_storage
+from kvtune.study.storage_url import check_storage
 from kvtune.study.study_folder import StudyFolder
 from kvtune.text import sqlite_url
 

@@ -91,6 +91,7 @@ class Search:
         self._view = view
         self._ledger = LedgerWriter(folder.ledger)
         self._optuna = optuna_copy(folder, manifest, storage)
+        self._optuna_is_behind = False
 
     def run(self, trials: int) -> None:
         """Search until the study holds ``trials`` finished trials, the grid has no more points or the time is up.
@@ -98,7 +99,7 @@ class Search:
         Raises
         ------
         KvtuneError
-            If captioning, a file or the Optuna storage fails; the same call goes on where this one stopped.
+            If captioning or a file fails; the same call goes on where this one stopped.
         """
         with closing(self._ledger), closing(self._optuna):
             check_trials(self._ledger, self._manifest)
@@ -108,8 +109,13 @@ class Search:
             self._wanted = trials
             self._expect_lengths()
             with self._view.showing(self._manifest, self._ledger, to_come, self._pace):
-                if self._restore(lost) and self._search(trials):
-                    return
+                ended = self._restore(lost) and self._search(trials)
+            if self._optuna_is_behind:
+                self._tell_optuna(lambda: None)
+            if self._optuna_is_behind:
+                self._view.note("the Optuna storage is behind; the same command brings it up to date")
+            if ended:
+                return
             self._view.note(
                 f"time is up after {self._ledger.finished} of {trials} finished trials; no caption is lost, and the "
                 "same command goes on from here"
@@ -194,7 +200,7 @@ class Search:
         stop = min((start // plan.size + 1) * plan.size, start + trials - self._ledger.finished)
         asked = plan.trials(self._ledger.trials, start, stop)
         self._ledger.ask(asked)
-        self._optuna.add(asked)
+        self._tell_optuna(lambda: self._optuna.add(asked))
         return asked
 
     def _judge(self, trials: Sequence[Trial]) -> bool:
@@ -271,7 +277,7 @@ class Search:
         """Score a trial and write down what came of it."""
         if number is None:
             ended = self._ledger.complete(None, *self._scores(None, self._ids))
-            self._optuna.describe(ended)
+            self._tell_optuna(lambda: self._optuna.describe(ended))
             return ended
         if number in heat.out:
             out = heat.out[number]
@@ -280,8 +286,23 @@ class Search:
             ended = self._ledger.fail(number, failures[number])
         else:
             ended = self._ledger.complete(number, *self._scores(number, self._ids))
-        self._optuna.finish(ended)
+        self._tell_optuna(lambda: self._optuna.finish(ended))
         return ended
+
+    def _tell_optuna(self, tell: Callable[[], None]) -> None:
+        """Bring the Optuna storage level; one elsewhere whose server is away is left behind until it is back."""
+        try:
+            if self._optuna_is_behind:
+                self._optuna.follow(self._ledger)
+            else:
+                tell()
+            self._optuna_is_behind = False
+        except KvtuneError as error:
+            if self._optuna.is_local:
+                raise
+            if not self._optuna_is_behind:
+                self._view.note(f"{error}; the search goes on without it")
+            self._optuna_is_behind = True
 
     def _scores(self, number: int | None, image_ids: Sequence[int]) -> tuple[dict[str, Any], str, str]:
         """Scores, what scored them, and the digest of the captions."""

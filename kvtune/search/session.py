@@ -28,10 +28,10 @@ from kvtune.study.constraints import check_floor
 from kvtune.study.deadline import Deadline, TimeIsUp
 from kvtune.study.lock import locked
 from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
-from kvtune.study.optuna_copy import check_storage
 from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.study.scoring import Scoring
 from kvtune.study.shared_baseline import take_baseline
+from kvtune.study.storage_url import check_storage
 from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
 from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, coco_of, find_data
 from kvtune.study.trials import Ledger

@@ -7,7 +7,6 @@ and every plot of Optuna's show the study, running trials included. It can be bu
 import contextlib
 import os
 import sqlite3
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,22 +16,20 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy import create_engine, event, inspect
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import check_writable
 from kvtune.spaces import SearchSpace
 from kvtune.study.constraints import Constraints
 from kvtune.study.manifest import Manifest
+from kvtune.study.storage_url import STUDY_ID, open_remote, other_study, reason
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import journals
 from kvtune.study.trials import Ledger, Trial
-from kvtune.text import quoted, sqlite_url, without_passwords
+from kvtune.text import quoted, sqlite_url
 
 METRIC_NAMES = ["chair_s", "f1"]
-_ID = "kvtune_study"
 
 
 class OptunaCopy:
@@ -84,6 +81,7 @@ class OptunaCopy:
             If it cannot be read or written.
         """
         self._constraints = self._constraints_of(ledger.baseline)
+        self.close()
         with self._failing():
             _remove_database(self._new)  # half of one, that a killed process left
             if self._url is None and not self._folder.database.exists():
@@ -194,7 +192,7 @@ class OptunaCopy:
         if self._url is None:
             self._storage = _local(url, has_tables)
         else:
-            self._storage = _remote(url)
+            self._storage = open_remote(url)
         try:
             # No sampler of this study is ever used: settings come from kvtune.search.rounds.
             self._study = optuna.create_study(
@@ -209,10 +207,10 @@ class OptunaCopy:
                 study_name=self._folder.name, storage=self._storage, sampler=optuna.samplers.RandomSampler()
             )
             created = not self._study.user_attrs and not self._trials()
-        if not created and self._study.user_attrs.get(_ID) != self._id:
-            raise _other_study(self._folder.name)
-        if self._study.user_attrs.get(_ID) != self._id or self._study.metric_names != METRIC_NAMES:
-            self._study.set_user_attr(_ID, self._id)
+        if not created and self._study.user_attrs.get(STUDY_ID) != self._id:
+            raise other_study(self._folder.name)
+        if self._study.user_attrs.get(STUDY_ID) != self._id or self._study.metric_names != METRIC_NAMES:
+            self._study.set_user_attr(STUDY_ID, self._id)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 self._study.set_metric_names(METRIC_NAMES)
@@ -252,8 +250,9 @@ class OptunaCopy:
     def _delete_remote(self) -> None:
         """Delete this study, and no other of its name, from a shared storage."""
         self._open(str(self._url))
+        if self._storage is not None:
+            self._storage.delete_study(self._storage.get_study_id_from_name(self._folder.name))
         self.close()
-        optuna.delete_study(study_name=self._folder.name, storage=str(self._url))
 
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
@@ -261,10 +260,9 @@ class OptunaCopy:
             yield
         except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
             where = self._folder.database if self._url is None else quoted(self._url)
-            reason = _without_secrets(_first_line(error), self._url or "")
             raise KvtuneError(
-                f"the Optuna storage {where} failed: {reason}; no caption is lost, and kvtune rescore "
-                f"{self._folder.name} builds the storage again"
+                f"the Optuna storage {where} failed: {reason(error, self._url or '')}; no caption is lost, and "
+                f"kvtune rescore {self._folder.name} builds the storage again"
             ) from error
 
 
@@ -273,101 +271,6 @@ def optuna_copy(folder: StudyFolder, manifest: Manifest, storage: str | None) ->
     fingerprint = manifest.fingerprint
     about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
     return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about, manifest.constraints)
-
-
-def check_storage(url: str, name: str, study_id: str | None) -> None:
-    """Check that an Optuna storage can be opened and holds no other study of this name; nothing is written.
-
-    Parameters
-    ----------
-    name, study_id
-        The study's name and the id in its manifest; no id for a study that is yet to begin.
-
-    Raises
-    ------
-    RequestError
-        If it cannot: no such server, no driver for it, no permission, the name taken.
-    """
-    parsed = _parsed(url)
-    with _opening(url):
-        is_file = parsed.get_backend_name() == "sqlite" and "uri" not in parsed.query
-        if is_file and parsed.database in (None, "", ":memory:"):
-            raise ValueError("a storage in memory is lost at the end; name a file")
-        if is_file and not Path(str(parsed.database)).exists():
-            path = Path(str(parsed.database))
-            check_writable(path)
-            if not path.absolute().parent.is_dir():
-                raise ValueError(f"there is no folder {path.parent}")
-            with tempfile.TemporaryFile(dir=path.absolute().parent):
-                return
-        engine = create_engine(parsed)
-        try:
-            if not inspect(engine).has_table("studies"):
-                return
-        finally:
-            engine.dispose()
-    storage = _remote(url)
-    try:
-        found = storage.get_study_id_from_name(name)
-        attributes = storage.get_study_user_attrs(found)
-        is_ours = study_id is not None and attributes.get(_ID) == study_id
-        if not is_ours and (attributes or storage.get_n_trials(found)):
-            raise _other_study(name)
-    except KeyError:  # no study of this name
-        pass
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _other_study(name: str) -> RequestError:
-    return RequestError(f"the Optuna storage holds another study called {name}; choose another --study name")
-
-
-def _parsed(url: str) -> URL:
-    try:
-        return make_url(url.format(SCHEMA_VERSION=0))  # which Optuna fills in
-    except (ArgumentError, ValueError, LookupError):
-        raise RequestError(
-            f"--storage {quoted(url)} is no database URL; write it as sqlite:///FILE or "
-            "postgresql+psycopg://USER@HOST/NAME"
-        ) from None
-
-
-def _remote(url: str) -> RDBStorage:
-    _parsed(url)
-    with _opening(url):
-        return RDBStorage(url)
-
-
-@contextlib.contextmanager
-def _opening(url: str) -> Iterator[None]:
-    """Turn whatever keeps a storage from being opened into one line without a password."""
-    try:
-        yield
-    except KvtuneError:
-        raise
-    except Exception as error:  # SQLAlchemy's, Optuna's, and those of any driver
-        shown = quoted(url)
-        if isinstance(error, NoSuchModuleError):
-            raise RequestError(
-                f"--storage {shown} names a kind of database that is not known; write sqlite or postgresql+psycopg"
-            ) from None
-        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
-        if isinstance(missing, ModuleNotFoundError):
-            raise RequestError(f"--storage {shown} needs a driver: pip install {missing.name}") from None
-        raise RequestError(f"--storage {shown} cannot be opened: {_without_secrets(_first_line(error), url)}") from None
-
-
-def _without_secrets(text: str, url: str) -> str:
-    """A driver's message without the passwords of the URL that it was given."""
-    with contextlib.suppress(ArgumentError, ValueError):
-        parsed = make_url(url)
-        secrets = [parsed.password, *(value for key, value in parsed.query.items() if "pass" in key.lower())]
-        for secret in secrets:
-            if secret:
-                text = text.replace(str(secret), "***")
-    return without_passwords(text)
 
 
 def _local(url: str, has_tables: bool) -> RDBStorage:
@@ -402,10 +305,6 @@ def _remove_database(path: Path) -> None:
     path.unlink(missing_ok=True)
     for journal in journals(path):
         journal.unlink(missing_ok=True)
-
-
-def _first_line(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
 STATES = {

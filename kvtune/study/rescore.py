@@ -13,8 +13,9 @@ from kvtune.study.caption_log import captions_sha256
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, ReferencePoint, check_trials, load_manifest
-from kvtune.study.optuna_copy import OptunaCopy, check_storage, optuna_copy
+from kvtune.study.optuna_copy import OptunaCopy, optuna_copy
 from kvtune.study.scoring import Scoring
+from kvtune.study.storage_url import check_storage
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import switching
 from kvtune.study.trials import Ledger, LedgerWriter, Trial

@@ -13,8 +13,8 @@ from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.reproduce import Request, reproduce
-from kvtune.study.optuna_copy import check_storage
 from kvtune.study.rescore import rescore_study
+from kvtune.study.storage_url import check_storage
 from kvtune.text import sqlite_url
 
 
