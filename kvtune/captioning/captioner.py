@@ -90,11 +90,11 @@ class Captioner:
         return Captioner(**{name: getattr(self, name) for name in names} | settings)
 
     def withdraw(self, tag: Hashable) -> None:
-        """Give no captions for requests of ``tag`` any more; the lanes they hold are free."""
+        """Give no captions for requests of ``tag`` any more in this run; the lanes they hold are free."""
         self._withdrawn.add(tag)
 
     def run(
-        self, requests: Iterable[CaptionRequest], on_work: Callable[[Work], None] = lambda work: None
+        self, requests: Iterable[CaptionRequest | None], on_work: Callable[[Work], None] = lambda work: None
     ) -> Iterator[Caption]:
         """Captions as they finish, in no fixed order.
 
@@ -102,7 +102,8 @@ class Captioner:
         ----------
         requests
             Pulled from as it goes, some hundred ahead of what is decoded; requests of one image share its prefill if
-            they come that close to each other.
+            they come that close to each other. None among them says that there is no more for now: it is asked again
+            after the next step, and if nothing is decoded any more the run is over.
         on_work
             Called with what is done so far after each batch of prompts and each step. What it raises ends the run;
             captions that have ended are given before.
@@ -115,15 +116,17 @@ class Captioner:
         KvtuneError
             If the device's memory does not hold a single caption, or the model's logits are no numbers.
         """
+        self._withdrawn = set()
         source = iter(requests)
         look_ahead = max(_LOOK_AHEAD, 2 * (MOST_ROWS if self.lanes == "auto" else self.lanes))
-        first = [(self._key(request), request) for request in islice(source, look_ahead)]
+        pulled, exhausted = _pulled(source, look_ahead)
+        first = [(self._key(request), request) for request in pulled]
         if not first:
             return
         plan = self.plan = self._plan(first)
         self.steps = 0
         log.info("decoding %s", plan)
-        withdrawn, exhausted = 0, False
+        withdrawn = 0
         work = Work()
         decoding: Decoding | None = None
         waiting = first
@@ -142,9 +145,7 @@ class Captioner:
                     scheduler.withdraw(lambda request: request.tag in self._withdrawn)
                     decoding.forget_withdrawn()
                 if not exhausted:
-                    room = max(0, look_ahead - scheduler.waiting)
-                    pulled = list(islice(source, room))
-                    exhausted = len(pulled) < room
+                    pulled, exhausted = _pulled(source, max(0, look_ahead - scheduler.waiting))
                     for request in pulled:
                         if request.tag not in self._withdrawn:
                             decoding.add(self._key(request), request)
@@ -248,6 +249,16 @@ def plan_for(
 def uses_pages(vlm: VisionLanguageModel) -> bool:
     """Whether the grid is one of pages, as a GPU needs it, and not one of images by lanes."""
     return vlm.device.type == "cuda"
+
+
+def _pulled(source: Iterator[CaptionRequest | None], most: int) -> tuple[list[CaptionRequest], bool]:
+    """Requests that there are now, ``most`` at most, and whether there will be no more."""
+    found: list[CaptionRequest] = []
+    for request in islice(source, most):
+        if request is None:
+            return found, False
+        found.append(request)
+    return found, len(found) < most
 
 
 def _smaller(plan: Plan) -> Plan:

@@ -106,6 +106,35 @@ def test_withdrawn_requests_leave_the_others_as_they_are(pairs, lanes, withdrawa
     assert set(range(len(requests))) - withdrawn <= seen.keys()
 
 
+def test_a_tag_that_was_withdrawn_is_captioned_in_the_next_run():
+    requests = [CaptionRequest(100 + image, IMAGES[image], METHODS[1], tag=image % 2) for image in range(4)]
+    captioner = Captioner(vlm(), max_new_tokens=6, lanes=1)
+    running = captioner.run(requests)
+    first = next(running)
+    captioner.withdraw(1 - first.tag)
+    assert {caption.tag for caption in running} == {first.tag}
+    assert sorted(caption.tag for caption in captioner.run(requests)) == [0, 0, 1, 1]
+
+
+def test_requests_that_come_while_others_are_decoded_join_them():
+    requests = requests_of([(image, method) for image in range(4) for method in (0, 1)])
+    asked = []
+
+    def stream():
+        for request in requests:
+            yield request
+            asked.append(len(seen))
+            yield None  # no more for now
+
+    captioner = Captioner(vlm(), max_new_tokens=20, lanes=4)
+    seen = []
+    for caption in captioner.run(stream()):
+        seen.append(caption)
+    assert asked[-1] < len(requests) - 1, "the last came before the others had ended"
+    check(seen, requests, "grouped", 20)
+    assert len(seen) == len(requests)
+
+
 def test_requests_are_pulled_only_as_there_is_room():
     pulled = []
 
