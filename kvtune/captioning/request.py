@@ -26,11 +26,17 @@ class Work:
         Tokens that were written.
     in_flight
         Those of them that belong to captions which have not ended.
+    rows
+        Captions that are written at once, where a call tells of more than a batch of prompts or a step; else None.
+    by
+        Who does it, in words, where that is more than one device.
     """
 
     prompts: int = 0
     tokens: int = 0
     in_flight: int = 0
+    rows: int | None = None
+    by: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kvtune.captioning.captioner import Captioner
+from kvtune.captioning.open import AnyCaptioner
 from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.captioning.trace import Trace, Word, trace_caption
 from kvtune.methods import Method
@@ -35,7 +36,7 @@ class TracedPair:
         return Pair(self.image, self.baseline.caption, self.treated.caption if self.treated else None)
 
 
-def caption_pairs(captioner: Captioner, images: Sequence[Path], method: Method | None) -> list[Pair]:
+def caption_pairs(captioner: AnyCaptioner, images: Sequence[Path], method: Method | None) -> list[Pair]:
     """Caption each image twice, in one run.
 
     Raises

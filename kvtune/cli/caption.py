@@ -7,7 +7,21 @@ import typer
 
 from kvtune.cli import completion
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, Model, Revision, value
+from kvtune.cli.options import (
+    Cluster,
+    CudaGraphs,
+    Device,
+    Dtype,
+    Json,
+    Lanes,
+    LoadIn4Bit,
+    LoadIn8Bit,
+    MixedWorkers,
+    Model,
+    Revision,
+    Workers,
+    value,
+)
 from kvtune.errors import RequestError
 from kvtune.files import check_writable
 
@@ -36,6 +50,9 @@ def caption(
     load_in_8bit: LoadIn8Bit = False,
     lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    mixed_workers: MixedWorkers = False,
     trace: Annotated[
         Path | None,
         value("DIR", "Folder to write what happened at each token to, as Parquet and pictures."),
@@ -57,7 +74,7 @@ def caption(
 
     for image in images:  # before anything heavy is loaded
         load_image(image)
-    from kvtune.captioning import open_captioner
+    from kvtune.captioning import Captioner, open_captioner
     from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
     from kvtune.captioning.trace import spellable, spelt
     from kvtune.chair.spans import MentionFinder
@@ -76,7 +93,21 @@ def caption(
         raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
     chosen = load_preset(preset) if preset is not None else None
     truth = truth_of_files(images, ground_truth, coco)
-    options = model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs)
+    options = model_options(
+        model,
+        device,
+        dtype,
+        revision,
+        load_in_4bit,
+        load_in_8bit,
+        lanes,
+        cuda_graphs,
+        workers=workers,
+        cluster=cluster,
+        mixed_workers=mixed_workers,
+    )
+    if trace is not None and options.engine.has_workers:
+        raise RequestError("--trace looks into a model on one device; leave workers out, or --trace")
     captioner = open_captioner(options)
     vlm = captioner.vlm
     if chosen is None and vlm.published_preset is not None:
@@ -92,7 +123,9 @@ def caption(
     if trace is None:
         pairs = caption_pairs(captioner, images, method)
     else:
-        words = spelt(vlm, objects) if objects else spellable(vlm, vocabulary_words())
+        assert isinstance(captioner, Captioner)
+        own = captioner.vlm
+        words = spelt(own, objects) if objects else spellable(own, vocabulary_words())
         traced = trace_pairs(captioner, images, method, words)
         pairs = [each.captions for each in traced]
         written = write_trace(trace, traced, [truth.get(image) for image in images], objects or (), finder)

@@ -39,10 +39,17 @@ Revision = Annotated[str | None, value("NAME", "Branch, tag or commit of weights
 Dtype = Annotated[str, value("TYPE", "auto, float32, bfloat16 or float16.", panel=MODEL)]
 LoadIn4Bit = Annotated[bool, flag("Quantize the language model's weights.", "--load-in-4bit", panel=MODEL)]
 LoadIn8Bit = Annotated[bool, flag("The same, in 8 bits.", "--load-in-8bit", panel=MODEL)]
-Device = Annotated[str, value("DEVICE", "auto, cpu, cuda or cuda:N.", panel=MODEL)]
+Device = Annotated[str, value("DEVICE", "auto, cpu, cuda or cuda:N; several with commas.", panel=MODEL)]
 Lanes = Annotated[str, value("N", "Captions decoded at once: auto or a number.", panel=MODEL)]
 CudaGraphs = Annotated[
     bool, flag("Replay decode steps from CUDA graphs, on a GPU.", "--cuda-graphs/--no-cuda-graphs", panel=MODEL)
+]
+Workers = Annotated[
+    int | None, value("N", "Workers, a device each; on a cluster all its GPUs when left out.", panel=MODEL)
+]
+Cluster = Annotated[str | None, value("ADDRESS", "Ray cluster to write captions on: auto or HOST:PORT.", panel=MODEL)]
+MixedWorkers = Annotated[
+    bool, flag("Let workers differ in devices and package versions.", "--mixed-workers", panel=MODEL)
 ]
 
 Coco = Annotated[

@@ -6,7 +6,20 @@ from typing import Annotated, Literal
 import typer
 
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import Coco, CudaGraphs, Device, Dtype, Json, Lanes, LoadIn4Bit, LoadIn8Bit, value
+from kvtune.cli.options import (
+    Cluster,
+    Coco,
+    CudaGraphs,
+    Device,
+    Dtype,
+    Json,
+    Lanes,
+    LoadIn4Bit,
+    LoadIn8Bit,
+    MixedWorkers,
+    Workers,
+    value,
+)
 from kvtune.cli.progress import captions_progress, progress
 
 
@@ -36,6 +49,9 @@ def reproduce(
     load_in_8bit: LoadIn8Bit = False,
     lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    mixed_workers: MixedWorkers = False,
     json: Json = False,
 ) -> None:
     """Caption opera500 as the KVSmooth paper does, and print our numbers beside the reported ones.
@@ -56,7 +72,20 @@ def reproduce(
 
     named = [name.strip() for each in models or PAPER_MODELS for name in each.split(",")]
     options = [
-        model_options(name, device, dtype, None, load_in_4bit, load_in_8bit, lanes, cuda_graphs) for name in named
+        model_options(
+            name,
+            device,
+            dtype,
+            None,
+            load_in_4bit,
+            load_in_8bit,
+            lanes,
+            cuda_graphs,
+            workers=workers,
+            cluster=cluster,
+            mixed_workers=mixed_workers,
+        )
+        for name in named
     ]
     request = Request(table, options, images, coco, out_dir)
     results = []

@@ -12,6 +12,7 @@ from kvtune.cli.options import (
     RACING,
     STUDIES,
     TRIALS,
+    Cluster,
     Coco,
     CudaGraphs,
     Device,
@@ -20,10 +21,12 @@ from kvtune.cli.options import (
     Lanes,
     LoadIn4Bit,
     LoadIn8Bit,
+    MixedWorkers,
     Model,
     Revision,
     Seed,
     StudiesDir,
+    Workers,
     flag,
     value,
 )
@@ -80,6 +83,9 @@ def search(
     load_in_8bit: LoadIn8Bit = False,
     lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    mixed_workers: MixedWorkers = False,
     race_confidence: Annotated[
         float,
         value("P", "Chance at least that a trial which no other dominates is not raced out.", panel=RACING),
@@ -139,7 +145,19 @@ def search(
         from kvtune.search.session import search as run
 
     options = Options(
-        model=model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs),
+        model=model_options(
+            model,
+            device,
+            dtype,
+            revision,
+            load_in_4bit,
+            load_in_8bit,
+            lanes,
+            cuda_graphs,
+            workers=workers,
+            cluster=cluster,
+            mixed_workers=mixed_workers,
+        ),
         method=method,
         space=space,
         trials=trials,

@@ -3,7 +3,21 @@
 from typing import Annotated
 
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import STUDIES, CudaGraphs, Device, Json, Lanes, Select, StudiesDir, Study, StudyCoco, value
+from kvtune.cli.options import (
+    STUDIES,
+    Cluster,
+    CudaGraphs,
+    Device,
+    Json,
+    Lanes,
+    MixedWorkers,
+    Select,
+    StudiesDir,
+    Study,
+    StudyCoco,
+    Workers,
+    value,
+)
 from kvtune.cli.progress import captions_progress
 
 
@@ -19,6 +33,9 @@ def sensitivity(
     device: Device = "auto",
     lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    mixed_workers: MixedWorkers = False,
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
@@ -35,7 +52,7 @@ def sensitivity(
     folder = find_study(study, studies_dir)
     try:
         with captions_progress("captions") as on_progress:
-            engine = EngineOptions(device, lanes, cuda_graphs)
+            engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers)
             found = run(folder, coco, select, parameter or (), points, engine, on_progress)
     except KeyboardInterrupt:
         raise stopped() from None

@@ -11,6 +11,7 @@ from kvtune.cli.options import (
     MODEL,
     STUDIES,
     TRIALS,
+    Cluster,
     Coco,
     CudaGraphs,
     Device,
@@ -19,9 +20,11 @@ from kvtune.cli.options import (
     Lanes,
     LoadIn4Bit,
     LoadIn8Bit,
+    MixedWorkers,
     Model,
     Revision,
     StudiesDir,
+    Workers,
     value,
 )
 from kvtune.cli.progress import captions_progress
@@ -65,6 +68,9 @@ def tournament(
     load_in_8bit: LoadIn8Bit = False,
     lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    mixed_workers: MixedWorkers = False,
     json: Json = False,
 ) -> None:
     """Search a study for each method on the same images, and see on held-out ones which are better beyond doubt.
@@ -86,7 +92,19 @@ def tournament(
     if not json:
         check_writable(picture.with_suffix(".png"))
     options = Options(
-        model=model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs),
+        model=model_options(
+            model,
+            device,
+            dtype,
+            revision,
+            load_in_4bit,
+            load_in_8bit,
+            lanes,
+            cuda_graphs,
+            workers=workers,
+            cluster=cluster,
+            mixed_workers=mixed_workers,
+        ),
         trials=trials,
         studies_dir=studies_dir,
         coco=coco,

@@ -1,7 +1,19 @@
 """``kvtune validate``: front, baseline, published preset on images never searched on."""
 
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import STUDIES, CudaGraphs, Device, Json, Lanes, StudiesDir, Study, StudyCoco
+from kvtune.cli.options import (
+    STUDIES,
+    Cluster,
+    CudaGraphs,
+    Device,
+    Json,
+    Lanes,
+    MixedWorkers,
+    StudiesDir,
+    Study,
+    StudyCoco,
+    Workers,
+)
 from kvtune.cli.progress import captions_progress
 
 
@@ -11,6 +23,9 @@ def validate(
     device: Device = "auto",
     lanes: Lanes = "auto",
     cuda_graphs: CudaGraphs = True,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    mixed_workers: MixedWorkers = False,
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
@@ -29,7 +44,9 @@ def validate(
     folder = find_study(study, studies_dir)
     try:
         with captions_progress("held-out captions") as on_progress:
-            found = run(folder, coco, EngineOptions(device, lanes, cuda_graphs), on_progress)
+            found = run(
+                folder, coco, EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers), on_progress
+            )
     except KeyboardInterrupt:
         raise stopped() from None
     if json:

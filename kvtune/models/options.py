@@ -22,16 +22,30 @@ class EngineOptions:
     Attributes
     ----------
     device
-        ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``; several with commas between, a worker each.
     lanes
-        Captions decoded at once: ``auto`` or a number.
+        Captions decoded at once, by each worker: ``auto`` or a number.
     cuda_graphs
         Whether a CUDA device replays decode steps from graphs.
+    workers
+        Workers, one a device; None for one device, or on a cluster for all its GPUs.
+    cluster
+        Address of a Ray cluster on which the workers run, or ``auto``; None for this machine.
+    mixed_workers
+        Whether workers may have other versions of packages, and other kinds of devices, than most.
     """
 
     device: str = "auto"
     lanes: str = "auto"
     cuda_graphs: bool = True
+    workers: int | None = None
+    cluster: str | None = None
+    mixed_workers: bool = False
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether captions are written by workers, and not by this process."""
+        return self.workers is not None or self.cluster is not None or "," in self.device
 
 
 DEFAULT_ENGINE = EngineOptions()
@@ -74,9 +88,13 @@ def model_options(
     lanes: str = "auto",
     cuda_graphs: bool = True,
     random_weights: bool = False,
+    *,
+    workers: int | None = None,
+    cluster: str | None = None,
+    mixed_workers: bool = False,
 ) -> ModelOptions:
     """A model's options from those of a command, one beside the other."""
-    engine = EngineOptions(device, lanes, cuda_graphs)
+    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers)
     return ModelOptions(name, dtype, revision, load_in_4bit, load_in_8bit, random_weights, engine)
 
 

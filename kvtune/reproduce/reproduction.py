@@ -44,8 +44,8 @@ from kvtune.study.scoring import Scoring
 from kvtune.study.subsets import Image
 
 if TYPE_CHECKING:
-    from kvtune.captioning import Captioner
-    from kvtune.models import VisionLanguageModel
+    from kvtune.captioning import AnyCaptioner
+    from kvtune.models.model_facts import AnyModel
 
 Show = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Shows a long step by its name; what it gives takes (done, total)."""
@@ -153,7 +153,7 @@ class _Engine:
         self._plan = plan
 
     @cached_property
-    def captioner(self) -> "Captioner":
+    def captioner(self) -> "AnyCaptioner":
         """Of the very model that the captions so far are of."""
         from kvtune.captioning import open_captioner
 
@@ -198,7 +198,7 @@ def _begin(plan: Plan, engine: _Engine) -> None:
     ).save(plan.folder)
 
 
-def _fingerprint(plan: Plan, vlm: "VisionLanguageModel") -> Fingerprint:
+def _fingerprint(plan: Plan, vlm: "AnyModel") -> Fingerprint:
     return Fingerprint(
         model=plan.source,
         revision=vlm.revision,

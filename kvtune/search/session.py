@@ -38,8 +38,8 @@ from kvtune.study.trials import Ledger
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
-    from kvtune.captioning import Captioner
-    from kvtune.models import VisionLanguageModel
+    from kvtune.captioning import AnyCaptioner
+    from kvtune.models.model_facts import AnyModel
 
 DEFAULT_PARALLEL_TRIALS = 8
 """Trials in a round: enough to fill a batch that shares each image's prefill, few enough that a search of 50 trials
@@ -78,7 +78,7 @@ def search(
     options: Options,
     view: View,
     deadline: Deadline | None = None,
-    captioner: "Captioner | None" = None,
+    captioner: "AnyCaptioner | None" = None,
     baseline_of: StudyFolder | None = None,
 ) -> StudySummary:
     """Run a study until it holds ``options.trials`` finished trials; begin it, or go on where it stopped.
@@ -116,7 +116,7 @@ def _search(
     view: View,
     folder: StudyFolder,
     deadline: Deadline,
-    captioner: "Captioner | None",
+    captioner: "AnyCaptioner | None",
     baseline_of: StudyFolder | None,
 ) -> None:
     """Make ready, which the deadline cuts short wherever it is, then search, which keeps what is whole by then."""
@@ -151,7 +151,7 @@ def _search(
         if captioner is None:
             stage(f"loading {options.model.name}", 0, 0)
             model = replace(options.model, revision=revision)
-            captioner = open_captioner(model, options.prompt, options.max_new_tokens)
+            captioner = open_captioner(model, options.prompt, options.max_new_tokens, view.note)
         vlm = captioner.vlm
         space = _space(options, given_space, begun, vlm)
         captioner.check(space.sample())
@@ -265,9 +265,7 @@ def _revision(options: Options, folder: StudyFolder, begun: Manifest | None) -> 
     return revision
 
 
-def _space(
-    options: Options, given: SearchSpace | None, begun: Manifest | None, vlm: "VisionLanguageModel"
-) -> SearchSpace:
+def _space(options: Options, given: SearchSpace | None, begun: Manifest | None, vlm: "AnyModel") -> SearchSpace:
     """The space: the one that was named, else the study's own, else the one that ships for the model's family."""
     if given is None and begun is not None and begun.layers == vlm.n_layers:
         space = begun.fingerprint.space
@@ -289,7 +287,7 @@ def _space(
     return space
 
 
-def _fingerprint(options: Options, vlm: "VisionLanguageModel", data: Data, space: SearchSpace) -> Fingerprint:
+def _fingerprint(options: Options, vlm: "AnyModel", data: Data, space: SearchSpace) -> Fingerprint:
     return Fingerprint(
         # Where kvtune is installed must not matter to a study of the model that ships with it.
         model=DEMO if vlm.name == DEMO else vlm.model_id,
@@ -335,7 +333,7 @@ def _manifest(
     options: Options,
     begun: Manifest | None,
     fingerprint: Fingerprint,
-    vlm: "VisionLanguageModel",
+    vlm: "AnyModel",
     data: Data,
     scoring: Scoring,
 ) -> Manifest:
@@ -376,7 +374,7 @@ def _looks(fingerprint: Fingerprint, data: Data) -> list[int]:
     return list(Race.of(len(data.tune.image_ids), fingerprint.race_confidence).looks)
 
 
-def _published(fingerprint: Fingerprint, vlm: "VisionLanguageModel") -> Published | None:
+def _published(fingerprint: Fingerprint, vlm: "AnyModel") -> Published | None:
     """The setting published for this very model, to be trial 0 where it is a point of the space.
 
     It is that of the preset that ships, or the one that the method declares.

@@ -18,7 +18,7 @@ from kvtune.study.shared_baseline import take_baseline
 from kvtune.study.study_folder import StudyFolder, default_name
 
 if TYPE_CHECKING:
-    from kvtune.models import VisionLanguageModel
+    from kvtune.models.model_facts import AnyModel
 
 ALL = "all"
 """What ``--methods`` takes for every method that there is."""
@@ -114,7 +114,7 @@ def _names(methods: str) -> list[str]:
     return names
 
 
-def _space(folder: StudyFolder, method: str, vlm: "VisionLanguageModel") -> SearchSpace:
+def _space(folder: StudyFolder, method: str, vlm: "AnyModel") -> SearchSpace:
     """The space of a study that was begun, perhaps with one of its own, else the one that a search takes."""
     if folder.exists():
         return load_manifest(folder).fingerprint.space

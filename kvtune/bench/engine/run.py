@@ -20,7 +20,8 @@ from kvtune.bench.engine.operations import vision_operations
 from kvtune.bench.engine.steps import time_steps
 from kvtune.bench.engine.sweep import extrapolated_sweep
 from kvtune.bench.engine.workload import Lengths, Workload
-from kvtune.captioning import Captioner, open_captioner
+from kvtune.captioning import Captioner
+from kvtune.captioning.one_device import open_on_one_device
 from kvtune.chair import ChairScorer
 from kvtune.coco import CocoFolder, find_coco, load_image
 from kvtune.coco.categories import coco_truth
@@ -269,7 +270,7 @@ def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None
         images = [Image.fromarray(one) for one in draw.integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)]
     else:
         images, chair_s = _images(request, count, draw)
-    captioner = open_captioner(model, max_new_tokens=request.max_new_tokens)
+    captioner = open_on_one_device(model, max_new_tokens=request.max_new_tokens)
     if request.methods is not None:
         bench_methods(captioner, images, request.methods, TRIALS[-1], repeats=request.repeats or _TURNS, keep=keep)
         return

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, open_captioner
+from kvtune.captioning import Captioner
+from kvtune.captioning.one_device import open_on_one_device
 from kvtune.models import VisionLanguageModel
 from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.models.random_weights import ARCHITECTURES
@@ -33,7 +34,7 @@ def subject(given: argparse.Namespace) -> Captioner:
     """Of a full-size model with random weights, or of one that is there, as the demo is."""
     engine = EngineOptions(given.device, str(given.lanes or "auto"))
     options = ModelOptions(given.model, given.dtype, random_weights=given.model in ARCHITECTURES, engine=engine)
-    return open_captioner(options, max_new_tokens=given.max_new_tokens)
+    return open_on_one_device(options, max_new_tokens=given.max_new_tokens)
 
 
 def bench_method(vlm: VisionLanguageModel) -> KVSmooth:

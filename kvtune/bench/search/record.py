@@ -83,10 +83,10 @@ def record(out: Path, settings: Sequence[Setting], scenes: Sequence[int], device
     """
     if not scenes:
         raise RequestError("--images must be at least 1")
-    from kvtune.captioning import open_captioner
+    from kvtune.captioning.one_device import open_on_one_device
 
     options = ModelOptions("demo", "float32", engine=EngineOptions(device))
-    captioner = open_captioner(options, max_new_tokens=MAX_NEW_TOKENS)
+    captioner = open_on_one_device(options, max_new_tokens=MAX_NEW_TOKENS)
     recorded = _recorded(captioner.vlm, settings)
     lines = out.with_name(out.name + ".jsonl")
     begun = _begun(lines, out, recorded)

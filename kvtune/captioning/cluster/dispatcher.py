@@ -97,11 +97,17 @@ class Dispatcher:
         self._held_of: Counter[Hashable] = Counter()
         """Image -> how many these are."""
         self._drops: dict[Hashable, list[int]] = {}
+        self._withdrawn: set[Hashable] = set()
 
     @property
     def waiting(self) -> int:
         """Requests that were pulled and are with nobody."""
         return len(self._open) - len(self._holder)
+
+    @property
+    def held(self) -> int:
+        """Open requests that are with somebody."""
+        return len(self._holder)
 
     @property
     def is_drained(self) -> bool:
@@ -146,7 +152,8 @@ class Dispatcher:
         self._drops.pop(worker, None)
 
     def withdraw(self, tag: Hashable) -> None:
-        """Forget the requests of ``tag`` that were pulled so far; later ones are new."""
+        """Forget the requests of ``tag``, those too that are still to come."""
+        self._withdrawn.add(tag)
         for number in list(self._of_tag.get(tag, ())):
             self._drop(number)
             self._settle(number)
@@ -184,6 +191,8 @@ class Dispatcher:
             if request is None:
                 self._exhausted = True
                 return
+            if request.tag in self._withdrawn:
+                continue
             number, key = self._add(request), _image(request)
             if self._newest is not None and self._newest.key == key:
                 self._newest.numbers.append(number)

@@ -37,11 +37,13 @@ class Played:
         self.dispatcher = Dispatcher(self._pull(), count())
         self.queues, self.seen, self.hanging = {}, {}, set()
         self.rows, self.speeds, self.names = {}, speeds, count()
-        self.answered, self.withdrawn = [], []
+        self.answered, self.withdrawn, self.gone = [], [], set()
 
     def _pull(self):
         for request in self.requests:
             self.pulled.append(request)
+            if request.tag in self.gone:
+                self.withdrawn.append(request)
             yield request
 
     def join(self, rows):
@@ -88,6 +90,7 @@ class Played:
     def withdraw(self, tag):
         before = {id(request) for request in self.answered + self.withdrawn}
         self.withdrawn += [each for each in self.pulled if each.tag == tag and id(each) not in before]
+        self.gone.add(tag)
         self.dispatcher.withdraw(tag)
 
     def play(self, event, value):
@@ -207,16 +210,10 @@ def test_what_a_lost_worker_had_goes_out_before_anything_else():
     assert had <= {request.image_id for request in played.queues[1].values()}
 
 
-def test_a_tag_that_was_withdrawn_and_comes_again_is_answered():
-    requests = [CaptionRequest(image, Path(str(image)), None, tag) for tag in "aba" for image in range(4)]
-    dispatcher = Dispatcher(iter(requests), count())
-    dispatcher.join("worker", 5)
-    sent = dict(dispatcher.deal()["worker"].send)
-    assert {request.tag for request in sent.values()} == {"a", "b"}
-    dispatcher.withdraw("a")
-    answered = []
-    while not dispatcher.is_done:
-        sent.update(dispatcher.deal().get("worker").send)
-        for number in dispatcher.held_by("worker"):
-            answered.append(dispatcher.answer("worker", number))
-    assert [request.tag for request in answered] == ["b"] * 4 + ["a"] * 4
+def test_a_tag_that_was_withdrawn_is_not_sent_any_more():
+    played = Played([2] * 20)
+    played.join(4)
+    played.deal()
+    played.withdraw(1)
+    played.finish()
+    assert {request.tag for request in played.answered if request.image_id > 4} == {0}

@@ -1,0 +1,200 @@
+"""Workers as Ray actors. All that kvtune knows of Ray is here."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.exceptions
+import torch
+
+from kvtune.captioning.cluster.pool import WorkerDiedError
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.models.options import ModelOptions
+from kvtune.text import quoted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report
+    from kvtune.methods import Method
+
+OBJECT_STORE = 256 * 2**20
+"""Bytes of the object store where kvtune starts Ray itself; requests and captions are small."""
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Here:
+    """What a worker on the driver's machine has of it: threads, and the GPUs by the numbers that the driver sees."""
+
+    threads: int
+    visible: str | None
+
+
+class WorkerActor:
+    """A worker's process: calls come in one after the other, while :meth:`report` waits in a thread of its own."""
+
+    def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int, here: Here | None) -> None:
+        self._options, self._prompt, self._max_new_tokens = options, prompt, max_new_tokens
+        if here is not None:
+            os.environ.pop(_VISIBLE, None)
+            os.environ |= {} if here.visible is None else {_VISIBLE: here.visible}
+            torch.set_num_threads(here.threads)
+
+    def machine(self) -> Machine:
+        from kvtune.captioning.cluster.worker import machine
+
+        return machine(self._options.engine.device)
+
+    def open(self) -> Ready:
+        from kvtune.captioning.cluster.worker import Worker
+        from kvtune.captioning.one_device import open_on_one_device
+
+        self._worker = Worker(open_on_one_device(self._options, self._prompt, self._max_new_tokens))
+        return self._worker.ready
+
+    def check(self, method: Method) -> None:
+        self._worker.check(method)
+
+    def begin(self, run: int) -> None:
+        self._worker.begin(run)
+
+    def take(self, batch: Batch) -> None:
+        self._worker.take(batch)
+
+    def bring(self, files: dict[Path, bytes]) -> None:
+        self._worker.bring(files)
+
+    def drop(self, numbers: list[int]) -> None:
+        self._worker.drop(numbers)
+
+    def no_more(self) -> None:
+        self._worker.no_more()
+
+    @ray.method(concurrency_group="report")
+    def report(self, seconds: float) -> Report:
+        return self._worker.report(seconds)
+
+
+_Actor: Any = ray.remote(concurrency_groups={"report": 1})(WorkerActor)
+
+
+class RayBackend:
+    """Ray on this machine, started for the purpose, or a cluster that runs.
+
+    Parameters
+    ----------
+    options
+        The model; its engine options say where workers run.
+    prompt, max_new_tokens
+        As for :class:`kvtune.captioning.Captioner`.
+    devices
+        The device of each worker on this machine; empty on a cluster.
+
+    Raises
+    ------
+    RequestError
+        If there is no cluster at the address, or it has no GPU.
+    """
+
+    def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int, devices: Sequence[str]) -> None:
+        self._options, self._prompt, self._max_new_tokens = options, prompt, max_new_tokens
+        self._devices = list(devices)
+        self._handles: list[Any] = []
+        if not ray.is_initialized():
+            self._connect()
+        engine = options.engine
+        if engine.cluster is not None and not self.places():
+            raise RequestError(
+                f"the cluster at {engine.cluster} has no GPU; give --device cpu --workers N for workers on CPUs"
+            )
+
+    def _connect(self) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        cluster = self._options.engine.cluster
+        if cluster is None:
+            ray.init(
+                address="local",
+                num_cpus=len(self._devices),
+                num_gpus=0,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE,
+                **common,
+            )
+            return
+        try:
+            ray.init(address=cluster, **common)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise RequestError(
+                f"no Ray cluster answers at {quoted(cluster)} ({str(error).splitlines()[0]}); start one with "
+                "ray start --head, or give --cluster HOST:PORT"
+            ) from error
+
+    def places(self) -> int:
+        if self._devices:
+            return len(self._devices)
+        engine = self._options.engine
+        return engine.workers if engine.workers is not None else int(ray.cluster_resources().get("GPU", 0))
+
+    def launch(self, place: int) -> Any:
+        options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
+        engine, here = self._options.engine, None
+        if self._devices:
+            options["num_cpus"] = 0
+            engine = replace(engine, device=self._devices[place])
+            here = Here(max(1, torch.get_num_threads() // len(self._devices)), os.environ.get(_VISIBLE))
+        elif engine.device != "cpu":
+            engine, options["num_gpus"] = replace(engine, device="cuda"), 1
+        one = replace(self._options, engine=replace(engine, workers=None, cluster=None))
+        handle = _Actor.options(**options).remote(one, self._prompt, self._max_new_tokens, here)
+        self._handles.append(handle)
+        return handle
+
+    def call(self, handle: Any, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(handle, method).remote(*arguments)
+        except ray.exceptions.ObjectStoreFullError as error:
+            raise KvtuneError(
+                "Ray's object store is full; give it more with ray start --object-store-memory BYTES"
+            ) from error
+
+    def wait(self, promises: Sequence[Any], seconds: float) -> list[Any]:
+        if not promises:
+            return []
+        kept, others = ray.wait(list(promises), num_returns=1, timeout=seconds)
+        if kept and others:
+            kept += ray.wait(others, num_returns=len(others), timeout=0)[0]
+        return kept
+
+    def result(self, promise: Any) -> Any:
+        try:
+            return ray.get(promise)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayActorError as error:
+            raise WorkerDiedError(_first_line(error)) from error
+        except (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectLostError) as error:
+            raise WorkerDiedError(f"Ray lost what it had to tell: {_first_line(error)}") from error
+
+    def kill(self, handle: Any) -> None:
+        with contextlib.suppress(ValueError, ray.exceptions.RayError):
+            ray.kill(handle)
+        if handle in self._handles:
+            self._handles.remove(handle)
+
+    def close(self) -> None:
+        for handle in list(self._handles):
+            self.kill(handle)
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,230 @@
+"""A worker: an ordinary captioner on one device, fed by messages. It knows nothing of how they travel."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import socket
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import transformers
+
+import kvtune
+from kvtune.captioning.captioner import Captioner
+from kvtune.captioning.cluster.dispatcher import Numbered
+from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report, Settings
+from kvtune.captioning.memory import MOST_ROWS
+from kvtune.captioning.request import CaptionRequest, Work
+from kvtune.methods import Method
+from kvtune.models.loading import resolve_device
+from kvtune.models.model_facts import ModelFacts
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Writes captions in a thread of its own, while other threads bring requests and fetch what is done.
+
+    Parameters
+    ----------
+    captioner
+        Opened already.
+    """
+
+    def __init__(self, captioner: Captioner) -> None:
+        self._captioner = captioner
+        self._changed = threading.Condition()
+        self._queue: deque[tuple[Settings, Numbered]] = deque()
+        self._begun: set[int] = set()
+        self._current: Captioner | None = None
+        self._more_to_come = True
+        self._lacking: dict[Path, list[tuple[Settings, Numbered]]] = {}
+        """Requests whose image file is not here, until it comes."""
+        self._brought: dict[Path, Path] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._report = Report()
+        self._before = Work()
+        """What earlier runs did."""
+        threading.Thread(target=self._work, daemon=True, name="captions").start()
+
+    @property
+    def ready(self) -> Ready:
+        """What the driver is to know first."""
+        rows = MOST_ROWS if self._captioner.lanes == "auto" else self._captioner.lanes
+        return Ready(ModelFacts.of(self._captioner.vlm, str(self._captioner.vlm.device)), rows)
+
+    def check(self, method: Method) -> None:
+        """Raise RequestError if a method cannot serve the model."""
+        self._captioner.check(method)
+
+    def take(self, batch: Batch) -> None:
+        """Write these captions too."""
+        with self._changed:
+            for number, request in batch.requests:
+                image = request.image
+                if isinstance(image, Path) and not self._is_here(image, batch.sizes.get(image)):
+                    if image not in self._lacking:
+                        self._lacking[image] = []
+                        self._report.absent.append(image)
+                    self._lacking[image].append((batch.settings, (number, request)))
+                else:
+                    self._add(batch.settings, (number, request))
+            self._more_to_come = True
+            self._changed.notify_all()
+
+    def bring(self, files: Mapping[Path, bytes]) -> None:
+        """Take image files that were absent."""
+        with self._changed:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="kvtune-images-")
+            for path, content in files.items():
+                here = Path(self._folder.name) / str(len(self._brought)) / path.name
+                here.parent.mkdir()
+                here.write_bytes(content)
+                self._brought[path] = here
+                for settings, numbered in self._lacking.pop(path, []):
+                    self._add(settings, numbered)
+            self._changed.notify_all()
+
+    def drop(self, numbers: list[int]) -> None:
+        """Leave these requests."""
+        gone = set(numbers)
+        with self._changed:
+            self._queue = deque(each for each in self._queue if each[1][0] not in gone)
+            self._lacking = {
+                path: [each for each in waiting if each[1][0] not in gone] for path, waiting in self._lacking.items()
+            }
+            for number in gone & self._begun:
+                assert self._current is not None
+                self._current.withdraw(number)
+            self._begun -= gone
+
+    def begin(self, run: int) -> None:
+        """Leave everything; what comes now belongs to another run."""
+        self.drop([each[1][0] for each in self._queue] + list(self._begun))
+        with self._changed:
+            self._lacking = {}
+            self._more_to_come = True
+            self._report = Report(run, work=self._report.work, rows=self._report.rows)
+
+    def no_more(self) -> None:
+        """Nothing more is to be expected, so that a grid may shrink with what is left."""
+        with self._changed:
+            self._more_to_come = False
+
+    def report(self, seconds: float) -> Report:
+        """What was done since the last report, as soon as there is anything to tell, or after so many seconds."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: bool(self._report.captions or self._report.absent or self._report.error), seconds
+            )
+            report = self._report
+            self._report = Report(report.run, work=report.work, rows=report.rows)
+        return report
+
+    def _is_here(self, path: Path, size: int | None) -> bool:
+        if path in self._brought:
+            return True
+        try:
+            return size is None or path.stat().st_size == size
+        except OSError:
+            return False
+
+    def _add(self, settings: Settings, numbered: Numbered) -> None:
+        number, request = numbered
+        image = request.image
+        if isinstance(image, Path) and image in self._brought:
+            image = self._brought[image]
+        self._queue.append((settings, (number, replace(request, image=image, tag=number))))
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._queue))
+                settings = self._queue[0][0]
+                self._current = captioner = self._changed_to(settings)
+            try:
+                for caption in captioner.run(self._requests(settings), self._worked(captioner)):
+                    assert isinstance(caption.tag, int)
+                    with self._changed:
+                        if caption.tag in self._begun:
+                            self._begun.discard(caption.tag)
+                            self._report.captions.append(
+                                (caption.tag, caption.text, caption.token_ids, caption.finish_reason)
+                            )
+                            self._changed.notify_all()
+            except Exception as error:
+                log.exception("captioning failed")
+                with self._changed:
+                    self._queue.clear()
+                    self._begun.clear()
+                    self._report.error = _that_travels(error)
+                    self._changed.notify_all()
+            with self._changed:
+                done = self._report.work
+                self._before = Work(done.prompts, done.tokens)
+                self._report.work = Work(done.prompts, done.tokens)
+
+    def _requests(self, settings: Settings) -> Iterator[CaptionRequest | None]:
+        """What the queue has for one run, which is over when nothing is decoded and nothing waits."""
+        while True:
+            with self._changed:
+                if self._queue and self._queue[0][0] == settings:
+                    number, request = self._queue.popleft()[1]
+                    self._begun.add(number)
+                elif self._queue or not self._more_to_come:
+                    return
+                else:
+                    request = None
+            yield request
+
+    def _worked(self, captioner: Captioner) -> Callable[[Work], None]:
+        def worked(work: Work) -> None:
+            with self._changed:
+                before = self._before
+                self._report.work = Work(before.prompts + work.prompts, before.tokens + work.tokens, work.in_flight)
+                if captioner.plan is not None:
+                    self._report.rows = captioner.plan.rows
+
+        return worked
+
+    def _changed_to(self, settings: Settings) -> Captioner:
+        captioner = self._captioner
+        own = Settings(captioner.prompt, captioner.max_new_tokens, captioner.lanes, captioner.cuda_graphs)
+        if settings != own:
+            self._captioner = captioner.changed(
+                prompt=settings.prompt,
+                max_new_tokens=settings.max_new_tokens,
+                lanes=settings.lanes,
+                cuda_graphs=settings.cuda_graphs,
+            )
+        return self._captioner
+
+
+def machine(device: str) -> Machine:
+    """Where this process runs, with ``device`` as ``--device`` names it."""
+    target = resolve_device(device)
+    named = torch.cuda.get_device_name(target) if target.type == "cuda" else target.type
+    return Machine(socket.gethostname(), named, package_versions())
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that captions depend on."""
+    packages = {"kvtune": kvtune, "torch": torch, "transformers": transformers}
+    return {name: str(package.__version__) for name, package in packages.items()}
+
+
+def _that_travels(error: Exception) -> Exception:
+    """The error, or what it says where it cannot be sent to another process."""
+    try:
+        if str(pickle.loads(pickle.dumps(error))) == str(error):
+            return error.with_traceback(None)
+    except Exception:
+        log.debug("an error that cannot be sent", exc_info=True)
+    return RuntimeError(f"{type(error).__name__}: {error}")

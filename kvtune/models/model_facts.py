@@ -1,0 +1,48 @@
+"""What is to be known of a model, wherever it was loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from kvtune.models.family import Family, VisionLanguageModel
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model without its weights; attributes as those of :class:`kvtune.models.VisionLanguageModel`.
+
+    Attributes
+    ----------
+    device
+        On what it runs, in words.
+    """
+
+    family: Family
+    name: str
+    model_id: str
+    revision: str | None
+    dtype_name: str
+    n_layers: int
+    default_prompt: str
+    published_preset: str | None
+    device: str
+
+    @classmethod
+    def of(cls, vlm: VisionLanguageModel, device: str) -> ModelFacts:
+        """What is to be known of a loaded model."""
+        return cls(
+            vlm.family,
+            vlm.name,
+            vlm.model_id,
+            vlm.revision,
+            vlm.dtype_name,
+            vlm.n_layers,
+            vlm.default_prompt,
+            vlm.published_preset,
+            device,
+        )
+
+
+AnyModel: TypeAlias = "VisionLanguageModel | ModelFacts"

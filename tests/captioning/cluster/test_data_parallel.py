@@ -1,0 +1,198 @@
+"""A captioner of many workers, with workers that only pretend, for any deaths, hangs and withdrawals."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvtune.bench.cluster.pretended import PretendedBackend
+from kvtune.captioning.cluster.data_parallel import DataParallelCaptioner
+from kvtune.captioning.cluster.hang_watch import HangWatch
+from kvtune.captioning.cluster.messages import Machine
+from kvtune.captioning.cluster.pool import DEATHS_IN_A_ROW, WorkerDiedError, WorkerPool
+from kvtune.captioning.request import CaptionRequest
+from kvtune.errors import KvtuneError, RequestError
+
+
+class Time:
+    """A clock that goes on when somebody sleeps, and then lets happen what is due."""
+
+    def __init__(self):
+        self.now, self.due = 0.0, []
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        while self.due and self.due[0][0] <= self.now:
+            self.due.pop(0)[1]()
+
+
+def opened(rates=(10.0, 10.0), rows=4, **options):
+    time = Time()
+
+    def write(request):
+        return f"image {request.image_id} {request.tag}", 9
+
+    backend = PretendedBackend(rates, write, rows, time, time.sleep)
+    notes = []
+    pool = WorkerPool(backend, backend.machine.versions, on_note=notes.append, clock=time, **options)
+    pool.start()
+    watch = HangWatch(first=20, least=5, times=10)
+    return DataParallelCaptioner(pool, watch=watch), backend, time, notes
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    paths = [folder / f"{image}.jpg" for image in range(40)]
+    for path in paths:
+        path.touch()
+    return paths
+
+
+def requests_of(files, trials=3):
+    return [CaptionRequest(image, path, None, tag) for image, path in enumerate(files) for tag in range(trials)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    images=st.integers(0, 40),
+    accidents=st.lists(
+        st.tuples(st.sampled_from(["kill", "hang", "join"]), st.floats(0, 20), st.integers(0, 50)), max_size=6
+    ),
+    withdrawals=st.dictionaries(st.integers(0, 60), st.integers(0, 2), max_size=3),
+)
+def test_every_caption_comes_once_whatever_happens_to_workers(files, images, accidents, withdrawals):
+    captioner, backend, time, _ = opened()
+
+    def accident(kind, which):
+        if kind == "join":
+            backend.rates.append(10.0)
+            return
+        alive = [worker for worker in backend.workers if not worker.is_dead]
+        worker = alive[which % len(alive)]
+        if kind == "kill":
+            worker.is_dead = True
+        else:
+            worker.hangs = True
+
+    time.due = sorted(
+        ((at, lambda kind=kind, which=which: accident(kind, which)) for kind, at, which in accidents),
+        key=lambda due: due[0],
+    )
+    requests = requests_of(files[:images])
+    seen, withdrawn = Counter(), set()
+    for count, caption in enumerate(captioner.run(iter(requests))):
+        assert caption.tag not in withdrawn
+        assert caption.text == f"image {caption.image_id} {caption.tag}"
+        seen[caption.image_id, caption.tag] += 1
+        if count in withdrawals:
+            captioner.withdraw(withdrawals[count])
+            requests = [each for each in requests if each.tag != withdrawals[count]]
+            withdrawn.add(withdrawals[count])
+    assert set(seen.values()) <= {1}
+    assert {(each.image_id, each.tag) for each in requests} <= seen.keys()
+
+
+def test_a_second_run_knows_nothing_of_the_first(files):
+    captioner, backend, _, _ = opened()
+    running = captioner.run(requests_of(files))
+    next(running)
+    running.close()
+    assert not any(worker.queue for worker in backend.workers)
+    assert len(list(captioner.run(requests_of(files[:5])))) == 15
+
+
+def test_what_is_done_is_told_and_that_of_earlier_runs_is_not(files):
+    captioner, _, _, _ = opened()
+    for _ in range(2):
+        told = []
+        captions = list(captioner.run(requests_of(files), told.append))
+        assert told[-1].tokens == 9 * len(captions)
+        assert told[-1].by.startswith("2 workers (2 x pretended)")
+
+
+def test_a_worker_that_hangs_is_ended_and_what_it_had_is_written_by_the_others(files):
+    captioner, backend, time, notes = opened()
+    time.due = [(2.0, lambda: setattr(backend.workers[0], "hangs", True))]
+    captions = list(captioner.run(requests_of(files)))
+    assert len(captions) == 120
+    assert backend.workers[0].is_dead
+    assert len(backend.workers) == 3, "another took its place"
+    assert any("it hangs" in note for note in notes)
+    assert "1 lost" in str(captioner.pool.roster)
+
+
+def test_when_no_worker_is_left_what_has_come_is_given_and_one_line_says_why(files):
+    captioner, backend, time, _ = opened()
+    kill = backend.launch
+
+    def launch(place):
+        worker = kill(place)
+        worker.is_dead = True
+        return worker
+
+    def end():
+        backend.launch = launch
+        for worker in backend.workers:
+            worker.is_dead = True
+
+    time.due = [(3.0, end)]
+    captions = []
+    with pytest.raises(KvtuneError, match="no worker is left: it was killed"):
+        captions.extend(captioner.run(requests_of(files)))
+    assert captions
+    assert len(backend.workers) <= 2 + 2 * DEATHS_IN_A_ROW
+
+
+def test_a_request_on_which_every_worker_dies_does_not_go_on_for_ever(files):
+    captioner, backend, _, _ = opened()
+
+    def write(request):
+        if request.image_id == 3:
+            raise WorkerDiedError("it crashed")
+        return "text", 9
+
+    for worker in backend.workers:
+        worker.write = write
+    backend.write = write
+    with pytest.raises(KvtuneError, match="no worker is left"):
+        list(captioner.run(requests_of(files[:5])))
+
+
+def test_workers_of_other_versions_or_devices_are_left_out_by_name(files):
+    time = Time()
+    backend = PretendedBackend([10.0] * 4, lambda request: ("text", 9), 4, time, time.sleep)
+    backend.machine = Machine("a", "H100", {"torch": "2.13"})
+    plain = backend.launch
+    odd = {1: Machine("b", "A100", {"torch": "2.13"}), 2: Machine("c", "H100", {"torch": "2.12"})}
+
+    def launch(place):
+        worker = plain(place)
+        worker.machine = odd.get(place, worker.machine)
+        return worker
+
+    backend.launch = launch
+    notes = []
+    pool = WorkerPool(backend, {"torch": "2.13"}, on_note=notes.append, clock=time)
+    pool.start()
+    assert str(pool.roster) == "2 workers (2 x H100)"
+    assert "b has A100, and the others have H100" in notes[0] + notes[1]
+    assert "c has torch 2.12, and here is 2.13" in notes[0] + notes[1]
+    mixed = WorkerPool(backend, {"torch": "2.13"}, mixed=True, on_note=notes.append, clock=time)
+    mixed.start()
+    assert str(mixed.roster) == "4 workers (3 x H100, 1 x A100)"
+    odd.update({place: replace(backend.machine, versions={"torch": "2.12"}) for place in range(4)})
+    with pytest.raises(RequestError, match=r"a has torch 2.12.*install the same, or give --mixed-workers"):
+        WorkerPool(backend, {"torch": "2.13"}, on_note=notes.append, clock=time).start()
+
+
+def test_an_image_that_is_not_there_is_said_in_a_line(tmp_path: Path):
+    captioner, _, _, _ = opened()
+    with pytest.raises(RequestError, match="cannot be read"):
+        list(captioner.run([CaptionRequest(1, tmp_path / "absent.jpg")]))
