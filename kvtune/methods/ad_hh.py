@@ -116,13 +116,22 @@ class ADHHRows(RowState[ADHH]):
         return index
 
     def change_weights(self, seen: Seen, weights: Tensor) -> Tensor:
-        on_text = weights[..., seen.prompt :].sum(-1, keepdim=True)
-        on_text += (weights[..., : seen.prompt] * seen.after[:, None]).sum(-1, keepdim=True)
-        off = self._listed[seen.layer, seen.rows][..., None] & self.acting(seen)
-        off = off & (on_text >= self.parameter("threshold")[seen.rows].to(weights.dtype)[:, None, None])
-        weights[..., : seen.prompt].masked_fill_(off & seen.after[:, None], 0)
-        weights[..., seen.prompt :].masked_fill_(off, 0)
-        return weights
+        def after() -> Tensor:
+            text = seen.after.new_ones(len(seen.after), weights.shape[-1] - seen.prompt)
+            return torch.cat([seen.after, text], dim=1)[:, None]
+
+        def thresholds() -> Tensor:
+            """[layers, n, heads, 1]: what no sum of weights reaches where nothing is done."""
+            listed = seen.of_rows(self._listed.transpose(0, 1)).transpose(0, 1)[..., None]
+            never = weights.new_full((), torch.inf)
+            return self.value(seen, "threshold", weights).where(listed & self._acts(seen), never)
+
+        import torch
+
+        after_image = self.once(seen, "after", after)
+        on_text = (weights * after_image).sum(-1, keepdim=True)
+        off = on_text >= self.once(seen, "thresholds", thresholds)[seen.layer]
+        return weights.masked_fill_(off & after_image, 0)
 
     def reorder(self, index: Tensor) -> None:
         super().reorder(index)

@@ -11,7 +11,7 @@ from kvtune.errors import RequestError
 from kvtune.methods.facts import Fact, PromptFacts
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import number
-from kvtune.methods.row_state import ActsFrom, RowState, moved, widened
+from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, widened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,13 +139,12 @@ class UnifiedKeys(Fact):
 
 
 class CLVSRows(RowState[CLVS]):
-    """The memory of a step, and the prompts' unified keys."""
+    """Rows that are sure of their next token, and the prompts' unified keys."""
 
     def __init__(self, kind: type[CLVS], n_rows: int, decoder: Decoder, device: Any) -> None:
         import torch
 
         super().__init__(kind, n_rows, decoder, device)
-        self._memory = torch.zeros(n_rows, 0, device=device)
         self._ended = torch.zeros(n_rows, dtype=torch.bool, device=device)
         self._keys: Tensor | None = None
         self._shift = torch.zeros(n_rows, dtype=torch.long, device=device)
@@ -159,7 +158,6 @@ class CLVSRows(RowState[CLVS]):
             kv_heads, _, size = found[0].keys.shape
             self._keys = found[0].keys.new_zeros(len(self._ended), kv_heads, size, 0)
         self._keys = widened(self._keys, longest)
-        self._memory = widened(self._memory, longest)
         for place, one in enumerate(found):
             self._keys[index[place : place + 1], :, :, : one.keys.shape[1]] = one.keys.transpose(1, 2)
         self._shift[index] = torch.stack([one.shift for one in found])
@@ -171,9 +169,9 @@ class CLVSRows(RowState[CLVS]):
         if seen.layer > 0:
             return scores
         assert self._keys is not None
-        keys = self._keys[seen.rows, :, :, : seen.prompt]
+        keys = fitted(seen.of_rows(self._keys), seen.prompt)
         n, heads, size = seen.query.shape
-        shift = self._shift[seen.rows, None].expand(n, heads)
+        shift = seen.of_rows(self._shift)[:, None].expand(n, heads)
         query = turned(self.decoder, seen.query, -shift).view(n, keys.shape[1], -1, size)
         unified = (query @ keys).view(n, heads, -1).to(scores.dtype) * seen.scaling
         moves = (seen.system | seen.visual)[:, None] & self.acting(seen)
@@ -183,45 +181,48 @@ class CLVSRows(RowState[CLVS]):
         return scores
 
     def change_weights(self, seen: Seen, weights: Tensor) -> Tensor:
-        if self._memory.dtype != weights.dtype:
-            self._memory = self._memory.to(weights.dtype)
-        where = (seen.rows, slice(seen.prompt))
-        visual = seen.visual[:, None]
-        on_image = weights[..., : seen.prompt] * visual
-        most = on_image.amax(1)
+        on_image = weights[..., : seen.prompt]
+        most = on_image.amax(1, keepdim=True)  # of visual tokens alone it means something
+        memory = self.once(seen, "memory", lambda: most.clone())
         if seen.layer == 0:
-            self._memory[where] = most
             self._ended[seen.rows] = False
             return weights
-        memory = self._memory[where]
-        goes_on = self.acting(seen) & ~self._ended[seen.rows][:, None, None]
-        alpha, beta = (self.parameter(name)[seen.rows, None, None].to(weights.dtype) for name in ("alpha", "beta"))
-        changed = weights.clone()
-        changed[..., : seen.prompt] += ((1 - alpha) * (memory[:, None] - on_image)) * visual
-        changed /= changed.sum(-1, keepdim=True)
-        self._memory[where] = (beta[:, 0] * memory + (1 - beta[:, 0]) * most).where(goes_on[:, 0], memory)
-        return changed.where(goes_on, weights)
+        mix = self.once(
+            seen, "mix", lambda: seen.on_visual(weights) * (1 - self.value(seen, "alpha", weights)) * self.acting(seen)
+        )
+        goes_on = self.acting(seen)
+        if seen.layer > self._first_looked_at:
+            goes_on = goes_on & ~seen.of_rows(self._ended)[:, None, None]
+            mix = mix * goes_on
+        on_image.lerp_(memory, mix)
+        total = weights.sum(-1, keepdim=True)
+        weights /= total.where(goes_on, total.new_ones(()))
+        # Where it has ended nobody looks at the memory any more.
+        memory.lerp_(most, 1 - self.value(seen, "beta", weights))
+        return weights
+
+    @property
+    def _first_looked_at(self) -> int:
+        """The first layer whose output says whether the model is sure."""
+        return self.decoder.n_layers // 2 + 1
 
     def after_layer(self, layer: int, hidden: Tensor) -> None:
         """See whether the model is sure of the next token."""
-        if layer <= self.decoder.n_layers // 2:
+        if not self._first_looked_at <= layer < self.decoder.n_layers - 1:
             return
         logits = self.decoder.head(hidden).float() if hidden.itemsize < 4 else self.decoder.head(hidden)
-        likeliest = logits.topk(min(LIKELIEST, logits.shape[-1]), dim=-1).values
-        terms = likeliest.log_softmax(-1)
-        unsure = -(terms.exp() * terms).sum(-1) / math.log(LIKELIEST)
+        likeliest = logits.topk(min(LIKELIEST, logits.shape[-1]), dim=-1, sorted=False).values.log_softmax(-1)
+        unsure = (likeliest.exp() * likeliest).sum(-1) / -math.log(LIKELIEST)
         rows = slice(len(hidden))
         self._ended[rows] |= unsure < self.parameter("threshold")[rows].to(unsure.dtype)
 
     def captured_with(self) -> Hashable:
-        tensors = [tensor for tensor in (self._memory, self._keys) if tensor is not None]
-        return super().captured_with(), *((tensor.data_ptr(), tensor.shape) for tensor in tensors)
+        keys = self._keys
+        return super().captured_with(), None if keys is None else (keys.data_ptr(), keys.shape)
 
     def reorder(self, index: Tensor) -> None:
         super().reorder(index)
-        self._memory, self._ended, self._shift = (
-            moved(tensor, index) for tensor in (self._memory, self._ended, self._shift)
-        )
+        self._ended, self._shift = moved(self._ended, index), moved(self._shift, index)
         if self._keys is not None:
             self._keys = moved(self._keys, index)
 

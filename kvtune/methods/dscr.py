@@ -10,7 +10,7 @@ from kvtune.errors import RequestError
 from kvtune.methods.facts import AnyFact, Depth, PromptFacts
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import choice, end_layer, listed, number, start_layer
-from kvtune.methods.row_state import ActsFrom, RowState, moved, widened
+from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, widened
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class DSCRRows(RowState[DSCR]):
 
     def change_scores(self, seen: Seen, scores: Tensor) -> Tensor:
         prompt = scores[..., : seen.prompt]
-        mixed = prompt @ self._mixing_of(seen).to(scores.dtype)
+        mixed = prompt @ self._mixing_of(seen, scores)
         prompt.copy_(mixed.where(self.acting(seen) & seen.visual[:, None], prompt))
         return scores
 
@@ -133,14 +133,19 @@ class DSCRRows(RowState[DSCR]):
         if not self._mixes_values:
             return weights
         prompt = weights[..., : seen.prompt]
-        mixed = prompt @ self._mixing_of(seen).to(weights.dtype).transpose(1, 2)
-        on_values = (self.parameter("target")[seen.rows] == self._choices["target"].index("kv"))[:, None, None]
+        mixed = prompt @ self._mixing_of(seen, weights).transpose(1, 2)
+        on_values = self.value(seen, "target", weights) == self._choices["target"].index("kv")
         prompt.copy_(mixed.where(on_values & self.acting(seen) & seen.visual[:, None], prompt))
         return weights
 
-    def _mixing_of(self, seen: Seen) -> Tensor:
-        rows: Any = seen.rows if seen.span is None else seen.span
-        return self._mixing[rows, : seen.prompt, : seen.prompt]
+    def _mixing_of(self, seen: Seen, like: Tensor) -> Tensor:
+        """[n, prompt positions, prompt positions]."""
+
+        def mixing() -> Tensor:
+            of_rows = seen.of_rows(self._mixing).to(like.dtype)
+            return fitted(fitted(of_rows, seen.prompt).transpose(1, 2), seen.prompt).transpose(1, 2)
+
+        return self.once(seen, "mixing", mixing)
 
     def captured_with(self) -> Hashable:
         return super().captured_with(), self._mixes_values, self._mixing.data_ptr(), self._mixing.shape

@@ -51,6 +51,6 @@ class MiddleLayers(Method):
 class MiddleLayersRows(RowState[MiddleLayers]):
     def change_scores(self, seen: Seen, scores: Tensor) -> Tensor:
         visual = scores[..., : seen.prompt]
-        sizes = (visual.abs() * seen.visual[:, None]).mean(1, keepdim=True)
+        sizes = (visual.abs() * seen.on_visual(scores)).mean(1, keepdim=True)
         visual += self.at(seen, "alpha", scores) * sizes
         return scores

@@ -49,5 +49,5 @@ class PAI(Method):
 class PAIRows(RowState[PAI]):
     def change_scores(self, seen: Seen, scores: Tensor) -> Tensor:
         visual = scores[..., : seen.prompt]
-        visual += visual.abs() * (self.at(seen, "alpha", scores) * seen.visual[:, None])
+        visual += visual.abs() * (self.at(seen, "alpha", scores) * seen.on_visual(scores))
         return scores

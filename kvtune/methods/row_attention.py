@@ -67,6 +67,7 @@ class Step:
     observed: list[Tensor] | None = None
     last_outputs: list[Tensor] = dataclasses.field(default_factory=list)
     _entropies: dict[int, Tensor] = dataclasses.field(default_factory=dict)
+    _found: list[Acting] | None = None
 
     @property
     def states(self) -> list[RowState[Any]]:
@@ -144,10 +145,13 @@ class Step:
     def _acting(self, first: np.ndarray, count: int) -> list[Acting]:
         """Methods that change scores or weights of the last ``count`` tokens, of each row from ``first`` on.
 
-        The rows of a pass are seen one for each token; :attr:`Acting.index` is the token's place here.
+        They are the same in all layers of a pass, whose rows are seen one for each token; :attr:`Acting.index` is the
+        token's place here.
         """
         assert self.methods is not None
-        found = []
+        if self._found is not None:
+            return self._found
+        self._found = found = []
         for states, rows in self.methods.on_attention(np.arange(len(first))):
             own = [(row, token) for row in rows.tolist() for token in range(first[row], count)]
             if not own:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -150,15 +150,32 @@ class RowState(Generic[M]):
 
     def at(self, seen: Seen, name: str, scores: Tensor) -> Tensor:
         """[n, 1, 1] in the type of ``scores``: a parameter of the rows that look, 0 where they do not act."""
-        value = self.parameter(name)[seen.rows] * self._acts(seen)
-        return value.to(scores.dtype)[:, None, None]
+
+        def in_all_layers() -> Tensor:
+            return self.value(seen, name, scores) * self._acts(seen)
+
+        return self.once(seen, f"{name} where it acts", in_all_layers)[seen.layer]
+
+    def value(self, seen: Seen, name: str, like: Tensor) -> Tensor:
+        """[n, 1, 1] in the type of ``like``: a parameter of the rows that look, wherever they act."""
+        return self.once(seen, name, lambda: seen.of_rows(self.parameter(name)).to(like.dtype)[:, None, None])
 
     def acting(self, seen: Seen) -> Tensor:
         """[n, 1, 1] bool: whether the method acts in this layer on each row that looks, and on its newest token."""
-        return self._acts(seen)[:, None, None]
+        return self._acts(seen)[seen.layer]
 
     def _acts(self, seen: Seen) -> Tensor:
-        return self.acts[seen.layer, seen.rows] & (seen.to_come <= self._most_to_come)
+        """[layers, n, 1, 1] bool."""
+
+        def in_all_layers() -> Tensor:
+            acts = seen.of_rows(self.acts.T).T & (seen.to_come <= self._most_to_come)
+            return acts[..., None, None]
+
+        return self.once(seen, "acts", in_all_layers)
+
+    def once(self, seen: Seen, what: str, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make`` gives, made once a step for all layers."""
+        return seen.once((type(self), what), make)
 
     def begin(self, rows: Sequence[int], index: Tensor, prompts: Sequence[PromptFacts]) -> None:
         """Take what is known of the prompts on which ``rows`` begin; ``index`` is the same on the device."""
@@ -239,3 +256,10 @@ def widened(tensor: Tensor, width: int, fill: float = 0.0) -> Tensor:
 
     missing = width + -width % 32 - tensor.shape[-1]
     return torch.nn.functional.pad(tensor, (0, missing), value=fill) if missing > 0 else tensor
+
+
+def fitted(tensor: Tensor, width: int, fill: float = 0.0) -> Tensor:
+    """``tensor`` with a last axis of ``width``: other rows' prompts may be longer than all that it was kept for."""
+    import torch
+
+    return torch.nn.functional.pad(tensor, (0, width - tensor.shape[-1]), value=fill)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Seen:
     query: Tensor
     scaling: float
     span: slice | None = None
+    _made: dict[Hashable, object] = dataclasses.field(default_factory=dict)
 
     @property
     def prompt(self) -> int:
@@ -62,6 +67,21 @@ class Seen:
     def after(self) -> Tensor:
         """[n, prompt positions] bool: after the last visual token."""
         return self.classes[2]
+
+    def of_rows(self, tensor: Tensor) -> Tensor:
+        """What a tensor of all rows of the batch, on its first axis, has for those that look."""
+        return tensor[self.rows] if self.span is None else tensor[self.span]
+
+    def on_visual(self, like: Tensor) -> Tensor:
+        """[n, 1, prompt positions] in the type of ``like``: 1 on visual tokens, else 0."""
+        return self.once("visual", lambda: self.visual[:, None].to(like.dtype))
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made in the first layer of a step that asks, and kept for the others."""
+        if key not in self._made:
+            self._made[key] = make()
+        found: T = self._made[key]  # type: ignore[assignment]
+        return found
 
     def in_layer(self, layer: int, query: Tensor, scaling: float) -> Seen:
         """The same in another layer, with the query there."""

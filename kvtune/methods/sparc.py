@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import layer, number
-from kvtune.methods.row_state import ActsFrom, RowState, StepEnd, moved, widened
+from kvtune.methods.row_state import ActsFrom, RowState, StepEnd, fitted, moved, widened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +68,12 @@ class SPARCRows(RowState[SPARC]):
         self._mean = torch.zeros(n_rows, 0, device=device)
         self._gain = torch.ones(n_rows, 0, device=device)
         self._next_gain = torch.ones(n_rows, 0, device=device)
+        self._watched: frozenset[int] = frozenset()
+        """Layers that any row has ever watched."""
+
+    def set_rows(self, rows: Sequence[int], methods: Sequence[SPARC | None]) -> Tensor:
+        self._watched |= {method.layer for method in methods if method}
+        return super().set_rows(rows, methods)
 
     def begin(self, rows: Sequence[int], index: Tensor, prompts: Sequence[PromptFacts]) -> None:
         longest = max(len(prompt.visual) for prompt in prompts)
@@ -78,28 +84,32 @@ class SPARCRows(RowState[SPARC]):
 
     def change_weights(self, seen: Seen, weights: Tensor) -> Tensor:
         """In the layer that is watched, see who has gained attention; the weights stay."""
+        if seen.layer not in self._watched:
+            return weights
         watched = weights[..., : seen.prompt].mean(1)
         if self._mean.dtype != watched.dtype:
             self._mean, self._gain, self._next_gain = (
                 tensor.to(watched.dtype) for tensor in (self._mean, self._gain, self._next_gain)
             )
-        where = (seen.rows, slice(seen.prompt))
+        width = min(seen.prompt, self._mean.shape[1])
+        where, watched, visual = (seen.rows, slice(width)), watched[:, :width], seen.visual[:, :width]
         mean, gain, next_gain = self._mean[where], self._gain[where], self._next_gain[where]
-        alpha, beta, tau, layer = (
-            self.parameter(name)[seen.rows, None].to(watched.dtype) for name in ("alpha", "beta", "tau", "layer")
-        )
+        alpha, beta, tau, layer = (self.value(seen, name, weights)[:, 0] for name in ("alpha", "beta", "tau", "layer"))
         here = (layer == seen.layer) & self.acting(seen)[:, 0]
         begins = seen.to_come[:, None] >= 0
-        selected = ((watched - mean) / mean >= tau) & seen.visual & here & ~begins
+        selected = ((watched - mean) / mean >= tau) & visual & here & ~begins
         follows = (1 - beta) * watched + beta * mean
         self._mean[where] = watched.where(begins, follows).where(here, mean)
         self._next_gain[where] = (gain * alpha).where(selected, next_gain)
         return weights
 
     def change_sum(self, seen: Seen, weights: Tensor) -> Tensor:
-        gain = self._gain[seen.rows, : seen.prompt].to(weights.dtype)
-        acting = self.acting(seen)[:, 0] & seen.visual
-        weights[..., : seen.prompt] *= gain.where(acting, gain.new_ones(()))[:, None]
+        def gains() -> Tensor:
+            gain = fitted(seen.of_rows(self._gain)[:, None].to(weights.dtype), seen.prompt)
+            return gain.where(self.acting(seen) & seen.visual[:, None], gain.new_ones(()))
+
+        # It acts in all layers alike, and gains change at the end of a step alone.
+        weights[..., : seen.prompt] *= self.once(seen, "gains", gains)
         return weights
 
     def end_step(self, step: StepEnd) -> None:
@@ -107,7 +117,7 @@ class SPARCRows(RowState[SPARC]):
 
     def captured_with(self) -> Hashable:
         tensors = (self._mean, self._gain, self._next_gain)
-        return super().captured_with(), *(tensor.data_ptr() for tensor in tensors), self._mean.shape
+        return super().captured_with(), self._watched, *(tensor.data_ptr() for tensor in tensors), self._mean.shape
 
     def reorder(self, index: Tensor) -> None:
         super().reorder(index)

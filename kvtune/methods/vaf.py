@@ -56,8 +56,10 @@ class VAF(Method):
 
 class VAFRows(RowState[VAF]):
     def change_scores(self, seen: Seen, scores: Tensor) -> Tensor:
-        acting = self.acting(seen)
+        def gains() -> Tensor:
+            system = self.value(seen, "system_gain", scores).where(seen.system[:, None], scores.new_ones(()))
+            return self.value(seen, "visual_gain", scores).where(seen.visual[:, None], system)
+
         prompt = scores[..., : seen.prompt]
-        prompt *= self.at(seen, "visual_gain", scores).where(acting & seen.visual[:, None], scores.new_ones(()))
-        prompt *= self.at(seen, "system_gain", scores).where(acting & seen.system[:, None], scores.new_ones(()))
+        prompt *= self.once(seen, "gains", gains).where(self.acting(seen), scores.new_ones(()))
         return scores

@@ -11,7 +11,7 @@ from kvtune.errors import RequestError
 from kvtune.methods.facts import Fact, PromptFacts
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import listed, number
-from kvtune.methods.row_state import ActsFrom, RowState, moved, widened
+from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, widened
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
@@ -154,30 +154,56 @@ class VARRows(RowState[VAR]):
             self._sinks[:, one, : sizes.shape[-1]] = sizes > self.parameter("tau")[one, None].to(sizes.dtype)
 
     def change_weights(self, seen: Seen, weights: Tensor) -> Tensor:
-        sinks = self._sinks[seen.layer, seen.rows]
-        on_image, visual = weights[..., : seen.prompt], seen.visual[:, None]
-        sink_there = sinks[:, None, : seen.prompt]
-        # Prompt tokens that a row runs itself stand at the beginning of its text.
-        places = seen.read[:, None] + sinks.new_ones(weights.shape[-1] - seen.prompt).cumsum(0) - 1
-        in_text = sinks.gather(1, places.clamp(max=sinks.shape[1] - 1)) & (places < sinks.shape[1])
-        of_visual = (on_image * visual).sum(-1, keepdim=True)
-        of_sinks = (on_image * (visual & sink_there)).sum(-1, keepdim=True)
-        to_others = visual & ~sink_there
-        of_others = (on_image * to_others).sum(-1, keepdim=True)
-        share = of_sinks / (of_visual + EPSILON * visual.sum(-1, keepdim=True))
-        rho, p = (self.parameter(name)[seen.rows].to(weights.dtype)[:, None, None] for name in ("rho", "p"))
-        changed = (of_visual >= LEAST_ON_IMAGE) & (share <= rho) & self.acting(seen)
-        changed &= (visual & sink_there).any(-1, keepdim=True) & (of_others > 0)
+        import torch
 
-        on_text = weights[..., seen.prompt :]
-        freed = (1 - p) * (
-            (on_image * sink_there).sum(-1, keepdim=True) + (on_text * in_text[:, None]).sum(-1, keepdim=True)
+        masks, some, nearly_none = self._worked_out(seen, weights)
+        own = masks[seen.layer - self.layers.start]
+        sums = weights @ own
+        of_sinks, of_others, of_visual_sinks = sums.split(1, dim=-1)
+        of_visual = of_others + of_visual_sinks
+        share = of_visual_sinks / (of_visual + nearly_none)
+        changed = (of_visual >= LEAST_ON_IMAGE) & (share <= self.value(seen, "rho", weights)) & (of_others > 0)
+        changed &= some[seen.layer - self.layers.start]
+        freed = 1 - self.value(seen, "p", weights)
+        # By which share of theirs the weights of sinks, and of the others, change.
+        shares = torch.cat([-torch.ones_like(of_sinks), of_sinks / of_others], dim=-1) * freed
+        shares = shares.where(changed, shares.new_zeros(()))
+        return weights.addcmul_(weights, shares @ own[..., :2].transpose(1, 2))
+
+    def _worked_out(self, seen: Seen, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is the same for all tokens of a caption.
+
+        Returns
+        -------
+        tuple
+            Sinks, visual tokens that are none, visual sinks, 1 or 0, [layers, n, positions, 3]; where there are any of
+            the last and the method acts, [layers, n, 1, 1] bool; and EPSILON for each visual token, [n, 1, 1].
+        """
+        import torch
+
+        def masks() -> Tensor:
+            layers = slice(self.layers.start, self.layers.stop)
+            sinks = fitted(seen.of_rows(self._sinks[layers].transpose(0, 1)).transpose(0, 1), max(seen.prompt, width))
+            visual = seen.visual & sinks[..., : seen.prompt]
+            others = seen.visual & ~sinks[..., : seen.prompt]
+            # Prompt tokens that a row runs itself stand at the beginning of its text.
+            places = seen.read[:, None] + sinks.new_ones(weights.shape[-1] - seen.prompt).cumsum(0) - 1
+            there = places < sinks.shape[-1]
+            in_text = sinks.gather(2, places.where(there, 0).expand(len(sinks), -1, -1)) & there
+            nothing = torch.zeros_like(in_text)
+            by_position = [[sinks[..., : seen.prompt], in_text], [others, nothing], [visual, nothing]]
+            return torch.stack([torch.cat(kind, dim=-1) for kind in by_position], dim=-1).to(weights.dtype)
+
+        def some() -> Tensor:
+            there = found[..., 2].any(2)[..., None, None]
+            return there & self._acts(seen)[self.layers.start : self.layers.stop]
+
+        width = self._sinks.shape[-1]
+        found = self.once(seen, "masks", masks)
+        nearly_none = self.once(
+            seen, "nearly none", lambda: EPSILON * seen.visual.sum(1, dtype=weights.dtype)[:, None, None]
         )
-        kept = 1 - (1 - p) * sink_there
-        gain = freed / of_others * to_others  # not a number where there are no others, which is left alone
-        on_image.copy_((on_image * (kept + gain)).where(changed, on_image))
-        on_text.copy_((on_text * (1 - (1 - p) * in_text[:, None])).where(changed, on_text))
-        return weights
+        return found, self.once(seen, "some", some), nearly_none
 
     def captured_with(self) -> Hashable:
         return super().captured_with(), self._sinks.data_ptr(), self._sinks.shape
