@@ -24,12 +24,9 @@ def check(tokens, logits, expected):
         torch.testing.assert_close(ours.double(), naively, rtol=0, atol=1e-4)  # rotary angles are of float32
 
 
-HAS_TESTS_OF_ITS_OWN = {"dscr"}
-
-
 def test_every_method_is_in_the_matrix():
     here = {name for case in METHODS for name in case.split()[0].split("+")}
-    assert here | HAS_TESTS_OF_ITS_OWN == set(method_names())
+    assert here == set(method_names())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -78,7 +75,7 @@ NEUTRAL = {
         PAI(0.0, 0, LAYERS), SPARC(1.0, 0.5, 0.0, 1), KVSmooth(0.0, clip_width=0.0, start_layer=0, end_layer=LAYERS)
     ),
 }
-"""CLVS has none: in layer 0 it moves the image's positions, whatever its parameters."""
+"""CLVS and DSCR have none: one moves the image's positions in layer 0, and in one a token's own score never counts."""
 
 
 @pytest.mark.parametrize("name", ["grouped heads", "qwen2.5-vl"])
@@ -202,6 +199,10 @@ def any_method(draw):
             "sink_dims": draw(st.just("auto") | st.lists(st.integers(0, 31), min_size=1, max_size=3)),
         },
         "clvs": lambda: {"alpha": draw(shares), "beta": draw(shares), "threshold": draw(shares)},
+        "dscr": lambda: {
+            "sigma_s": draw(st.floats(0.05, 1)), "beta": draw(gain), "target": draw(st.sampled_from(("k", "kv"))),
+            **span,
+        },
     }  # fmt: skip
     name = draw(st.sampled_from(sorted(own)))
     return get_method(name).from_parameters(own[name]())

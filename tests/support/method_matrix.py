@@ -12,6 +12,7 @@ from checkpoints import save_llava_next, save_qwen
 from naive_methods import naive_caption
 from PIL import Image
 from small_models import llava_inputs, small_llava
+from small_vlms import small_vlm
 
 from kvtune.methods import get_method
 from kvtune.models import load_model
@@ -26,12 +27,14 @@ class Tried:
     model: Any
     batch: dict[str, torch.Tensor]
     alone: list[dict[str, torch.Tensor]]
+    vlm: Any
+    """What knows where in the picture visual tokens are, as long as somebody holds it."""
 
 
 def tried_llava(kv_heads):
     model = small_llava(1, layers=LAYERS, kv_heads=kv_heads)
     batch = llava_inputs(model, [4, 2], seed=7)
-    return Tried(model, batch, [row_alone(batch, 0), row_alone(batch, 1)])
+    return Tried(model, batch, [row_alone(batch, 0), row_alone(batch, 1)], small_vlm(model, eos=()))
 
 
 def row_alone(batch, row):
@@ -50,7 +53,7 @@ def tried_checkpoint(save):
     pictures = [
         Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in ((28, 28), (24, 60))
     ]
-    return Tried(vlm.hf_model, vlm.prepare(pictures), [vlm.prepare([picture]) for picture in pictures])
+    return Tried(vlm.hf_model, vlm.prepare(pictures), [vlm.prepare([picture]) for picture in pictures], vlm)
 
 
 MODELS = {
@@ -76,6 +79,8 @@ METHODS = {
     "var auto": {"tau": 1.5, "rho": 0.9, "p": 0.3, "sink_dims": "auto"},
     "clvs": {"alpha": 0.5, "beta": 0.6, "threshold": 0.5},
     "clvs to the end": {"alpha": 0.3, "beta": 0.7, "threshold": 0.0},
+    "dscr": {"sigma_s": 0.2, "beta": 0.8, "start_layer": 1, "end_layer": 5},
+    "dscr kv": {"sigma_s": 0.4, "beta": 0.5, "start_layer": 0, "end_layer": 3, "target": "kv"},
     "vaf+clvs": {
         "visual_gain": 1.3, "system_gain": 0.8, "start_layer": 1, "end_layer": 3,
         "alpha": 0.3, "beta": 0.8, "threshold": 0.3,

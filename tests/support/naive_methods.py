@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from naive_kvsmooth import _entropy, _factor
 from transformers import AttentionInterface, DynamicCache
+from transformers.image_processing_utils import select_best_resolution
 
 from kvtune.hf import CACHE, text_decoder
 
@@ -27,7 +28,7 @@ class Sight:
     """What methods may know while a caption is written: the prompt, the newest token's place, what is cached."""
 
     def __init__(self, model, inputs):
-        self.model, self.decoder = model, text_decoder(model)
+        self.model, self.decoder, self.inputs = model, text_decoder(model), inputs
         self.layers = len(self.decoder.layers)
         self.layer_inputs = [None] * self.layers  # of the plain prompt, [tokens, width] each
         with ExitStack() as undo, torch.no_grad():
@@ -230,6 +231,74 @@ def _normed(sight, layer, place):
     return hidden / math.sqrt(float((hidden * hidden).mean()) + 1e-6)
 
 
+class Dscr(Nothing):
+    def __init__(self, sigma_d, sigma_s, alpha, beta, start_layer, end_layer, target, depth):
+        assert depth == "none"  # generate() has no picture
+        self.width, self.exponent, self.target, self.layers = sigma_s, beta, target, range(start_layer, end_layer)
+        self.mixed = None
+
+    def scores(self, sight, layer, scores):
+        if sight.is_newest and layer in self.layers:
+            for of_head in scores:
+                before = list(of_head)
+                for j, column in self._columns(sight).items():
+                    of_head[j] = sum(weight * before[i] for i, weight in column.items())
+
+    def weights_of_values(self, sight, layer, weights):
+        if sight.is_newest and layer in self.layers and self.target == "kv":
+            for of_head in weights:
+                before = list(of_head)
+                for j in self._columns(sight):
+                    of_head[j] = 0.0
+                for j, column in self._columns(sight).items():  # the value of j is a mean of the others'
+                    for i, weight in column.items():
+                        of_head[i] += weight * before[j]
+
+    def _columns(self, sight):
+        """For each visual token that has a place what the others weigh in it."""
+        if self.mixed is None:
+            place_of = dict(zip(sight.visual, naive_places(sight.model, sight.inputs), strict=True))
+            placed = {j: place for j, place in place_of.items() if place is not None}
+            self.mixed = {}
+            for j, (x, y) in placed.items():
+                near = {
+                    i: math.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * self.width**2)) ** self.exponent
+                    for i, (u, v) in placed.items()
+                    if i != j
+                }
+                self.mixed[j] = {i: weight / sum(near.values()) for i, weight in near.items()}
+        return self.mixed
+
+
+def naive_places(model, inputs):
+    """The middle of what each visual token sees, across and down, 0 to 1 of the picture; None for a line's end."""
+    if model.config.model_type == "qwen2_5_vl":
+        return _cells(*(side // 2 for side in inputs["image_grid_thw"][0, 1:].tolist()))  # four patches are a token
+    vision = model.config.vision_config
+    side = vision.image_size // vision.patch_size
+    if model.config.model_type == "llava":
+        return _cells(side, side)
+    height, width = inputs["image_sizes"][0].tolist()
+    tall, wide = (
+        side * edge // vision.image_size
+        for edge in select_best_resolution((height, width), model.config.image_grid_pinpoints)
+    )
+    # The picture, enlarged as far as it goes, stands in the middle of a canvas of whole tiles.
+    scale = min(tall / height, wide / width)
+    above, left = (tall - height * scale) / 2, (wide - width * scale) / 2
+    places = _cells(side, side)
+    for down in range(int(above), tall - int(above)):
+        for across in range(int(left), wide - int(left)):
+            x, y = (across + 0.5 - left) / (wide - 2 * left), (down + 0.5 - above) / (tall - 2 * above)
+            places.append((min(max(x, 0), 1), min(max(y, 0), 1)))
+        places.append(None)
+    return places
+
+
+def _cells(rows, columns):
+    return [((across + 0.5) / columns, (down + 0.5) / rows) for down in range(rows) for across in range(columns)]
+
+
 class Clvs(Nothing):
     def __init__(self, alpha, beta, threshold):
         self.alpha, self.beta, self.threshold = alpha, beta, threshold
@@ -330,6 +399,7 @@ NAIVE = {
     "ad_hh": AdHh,
     "var": Var,
     "clvs": Clvs,
+    "dscr": Dscr,
     "kvsmooth": KvSmooth,
 }
 
