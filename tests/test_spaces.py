@@ -221,12 +221,12 @@ def test_grid_values_are_distinct_and_within_the_range(low: int, steps: int, ste
 
 def test_the_grid_needs_steps(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="needs a step for lambda_ref"):
-        load_space(written(tmp_path)).fitted(32).grid()
+        load_space(written(tmp_path)).fitted(32).grids()
 
 
 def test_shipped_spaces_have_a_grid() -> None:
     for name, layers in FAMILIES.items():
-        assert load_space(spaces_folder() / "kvsmooth" / f"{name}.yaml").fitted(layers).grid()
+        assert load_space(spaces_folder() / "kvsmooth" / f"{name}.yaml").fitted(layers).grids()
 
 
 def test_spaces_are_found_in_an_installed_wheel(tmp_path: Path) -> None:

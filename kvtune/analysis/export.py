@@ -77,11 +77,12 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
     trial = selection.trial if number is None else summary.trials[number]
     assert trial.scores is not None
     fingerprint = manifest.fingerprint
+    method = fingerprint.space.method_of(selection.trial.params)
     preset = Preset(
-        schema_version=Preset.version_for(fingerprint.method),
+        schema_version=Preset.version_for(method.name),
         name=f"{folder.name}-" + (selection.name or f"trial-{number}"),
-        method=fingerprint.method,
-        parameters=selection.trial.params,
+        method=method.name,
+        parameters=method.parameters(),
         model=ModelInfo(
             family=manifest.family, id=fingerprint.model, revision=fingerprint.revision, layers=manifest.layers
         ),

@@ -56,7 +56,7 @@ def current_validation(folder: StudyFolder, manifest: Manifest, ledger: Ledger) 
 
     def holds(setting: Validated) -> bool:
         if setting.number is None and "published" in setting.roles:
-            return manifest.published is not None and setting.params == manifest.published.parameters
+            return setting.params in [each.parameters for each in manifest.published]
         return setting.number in trials and holds_for(found, manifest, ledger, trials[setting.number])
 
     return found.model_copy(update={"settings": [setting for setting in found.settings if holds(setting)]})

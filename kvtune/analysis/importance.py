@@ -30,6 +30,11 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> dict[str, dict[st
         both that matter are above all three that do not, %   24-29    50-63    91-96
         sum of the shares of the three, %                     41-43    20-30     9-16
 
+    Parameters
+    ----------
+    trials
+        Of one method.
+
     Returns
     -------
     dict
@@ -44,6 +49,7 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> dict[str, dict[st
     complete = [trial for trial in trials if trial.state == "complete"]
     if len(complete) < FEWEST_TRIALS:
         return None
+    names = list(space.searched(complete[0].params))
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -58,6 +64,7 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> dict[str, dict[st
         warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for objective, target in targets.items():
-            shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=target)
-            found[objective] = {name: float(shares.get(name, 0.0)) for name in space.parameters}
+            evaluator = PedAnovaImportanceEvaluator()
+            shares = get_param_importances(study, evaluator=evaluator, params=names, target=target)
+            found[objective] = {name: float(shares.get(name, 0.0)) for name in names}
     return found

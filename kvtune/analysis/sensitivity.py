@@ -18,7 +18,6 @@ from kvtune.analysis.summary import StudySummary
 from kvtune.chair import Scores, load_ground_truth
 from kvtune.errors import RequestError
 from kvtune.files import read_json, write_json
-from kvtune.methods import get_method
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document, validated
 from kvtune.spaces import Range
@@ -64,8 +63,8 @@ class Sensitivity(Document):
     """``report/sensitivity.json``.
 
     ``around`` are the parameters that are held, those of ``trial``, chosen by ``rule``. ``importance`` is PED-ANOVA's
-    share of each parameter for each objective over the study's trials; null for too few trials. ``searched`` are the
-    parameters of the search space, ``complete`` is the number of complete trials.
+    share of each parameter for each objective over the study's trials of that method; null for too few. ``searched``
+    are the parameters of the search space that such trials have, ``complete`` is the number of these complete trials.
     """
 
     format: Literal["kvtune-sensitivity/1"]
@@ -105,6 +104,8 @@ def sensitivity(
 ) -> Sensitivity:
     """Vary each parameter around one trial on the tune images (KVSmooth, figures 5 to 7).
 
+    Where the study chose among methods, the parameters of that trial's method.
+
     Captions of settings that were trials are taken from them; others are kept in ``captions/sensitivity/`` and written
     once. Values stay within the search space, so that every setting can be a trial (``kvtune search --enqueue``).
 
@@ -134,27 +135,29 @@ def sensitivity(
         manifest = load_manifest(folder)
         ledger = load_trials(folder, manifest)
         space = manifest.fingerprint.space
-        for name in parameters:
-            if name not in space.parameters:
-                raise RequestError(
-                    f"{quoted(name)} was not searched in {folder.name}; it has {', '.join(space.parameters)}"
-                )
         summary = summary_of(folder.name, manifest, ledger)
         selection = select(summary, rule)
         around = selection.trial.params
+        ranges = space.searched(around)
+        for name in parameters:
+            if name not in ranges:
+                of = f" for {space.alternatives.chosen(around)}" if space.alternatives.is_choice else ""
+                raise RequestError(f"{quoted(name)} was not searched in {folder.name}{of}; it has {', '.join(ranges)}")
         settings = {
-            name: [around | {name: value} for value in sweep_values(space.parameters[name], around[name], points)]
-            for name in (parameters or space.parameters)
+            name: [around | {name: value} for value in sweep_values(ranges[name], around[name], points)]
+            for name in (parameters or ranges)
         }
         files = _files(folder, manifest, ledger, [each for group in settings.values() for each in group])
         image_ids = manifest.tune.image_ids
-        method, varied = get_method(manifest.fingerprint.method), _distinct(settings)
+        varied = _distinct(settings)
         wanted: dict[Number, Setting] = {
-            index: Setting(method.from_parameters(params), files[_key(params)][0])
-            for index, params in enumerate(varied)
+            index: Setting(space.method_of(params), files[_key(params)][0]) for index, params in enumerate(varied)
         }
         caption_settings(manifest, image_ids, wanted, coco, engine, on_progress)
 
+        # Parameters of other alternatives are others; so only trials of the same method tell what matters for it.
+        chosen = space.alternatives.chosen(around)
+        alike = [trial for trial in ledger.trials if space.alternatives.chosen(trial.params) == chosen]
         scoring = Scoring(load_ground_truth(folder.ground_truth))
         keys = map(_key, varied)
         judged = judge(dict(zip(keys, wanted.values(), strict=True)), image_ids, scoring)
@@ -185,9 +188,9 @@ def sensitivity(
                 )
                 for name, group in settings.items()
             ],
-            importance=importance(ledger.trials, space),
-            searched=list(space.parameters),
-            complete=sum(trial.state == "complete" for trial in ledger.trials),
+            importance=importance(alike, space),
+            searched=[*space.choice(), *ranges],
+            complete=sum(trial.state == "complete" for trial in alike),
         )
         write_json(folder.report / "sensitivity.json", result.model_dump(mode="json"))
     return result

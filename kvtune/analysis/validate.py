@@ -15,7 +15,6 @@ from kvtune.analysis.uncertainty import with_statistics
 from kvtune.chair import load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.files import write_json
-from kvtune.methods import get_method
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
@@ -27,7 +26,7 @@ from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
 
 PUBLISHED = -1
-"""Stands for a published preset that is no trial, because it is no point of the search space."""
+"""From here down: published settings that are no trials, because they are no points of the search space."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,10 @@ def validate(
         if summary.baseline is None or not summary.front:
             raise KvtuneError(f"study {folder.name} has no front to validate yet; {more(summary)}")
         candidates = _candidates(manifest, summary)
-        image_ids, method = manifest.holdout.image_ids, get_method(manifest.fingerprint.method)
+        image_ids, space = manifest.holdout.image_ids, manifest.fingerprint.space
         settings = {
             number: Setting(
-                None if number is None else method.from_parameters(candidate.params),
+                None if number is None else space.method_of(candidate.params),
                 folder.holdout_captions(candidate.name),
             )
             for number, candidate in candidates.items()
@@ -90,8 +89,10 @@ def validate(
 def _candidates(manifest: Manifest, summary: StudySummary) -> dict[Number, _Candidate]:
     """Baseline, published preset and front by number, in this order."""
     found: dict[Number, _Candidate] = {None: _Candidate("baseline", ["baseline"], {})}
-    if manifest.published is not None and not manifest.published.enqueued:
-        found[PUBLISHED] = _Candidate("published", ["published"], manifest.published.parameters)
+    alternatives = manifest.fingerprint.space.alternatives
+    for index, one in enumerate(one for one in manifest.published if not one.enqueued):
+        name = f"published-{alternatives.chosen(one.parameters)}" if alternatives.is_choice else "published"
+        found[PUBLISHED - index] = _Candidate(name, ["published"], one.parameters)
     by_number = {trial.number: trial for trial in summary.trials}
     published = [trial.number for trial in summary.trials if trial.published and trial.state == "complete"]
     for number in [*published, *summary.front]:
@@ -104,7 +105,7 @@ def _candidates(manifest: Manifest, summary: StudySummary) -> dict[Number, _Cand
 def _same_scorer(
     folder: StudyFolder, ledger: Ledger, candidates: Mapping[Number, _Candidate], scoring: Scoring
 ) -> None:
-    judged = [ledger[number] for number in candidates if number != PUBLISHED]
+    judged = [ledger[number] for number in candidates if number is None or number > PUBLISHED]
     if any(trial.scoring != scoring.identity for trial in judged):
         raise KvtuneError(
             f"the tune images of {folder.name} were scored by another scorer or against another ground truth; "
@@ -128,7 +129,7 @@ def _validation(
         settings.append(
             Validated(
                 name=candidate.name,
-                number=None if number == PUBLISHED else number,
+                number=None if number is None or number <= PUBLISHED else number,
                 roles=candidate.roles,
                 params=candidate.params,
                 tune=tune,

@@ -40,7 +40,9 @@ def search(
     trials: Annotated[int, value("N", "Finished trials that the study holds at the end.", panel=TRIALS)] = 50,
     study: Annotated[str | None, value("NAME", "Name of the study; MODEL-METHOD when left out.", panel=FILES)] = None,
     studies_dir: StudiesDir = STUDIES,
-    method: Annotated[str, value("METHOD", "What is tuned.", panel=TRIALS, complete=completion.methods)] = "kvsmooth",
+    method: Annotated[
+        str, value("METHOD", "What is tuned; A,B to choose among them.", panel=TRIALS, complete=completion.methods)
+    ] = "kvsmooth",
     space: Annotated[
         Path | None, value("FILE", "Search space (YAML); the model family's when left out.", panel=TRIALS)
     ] = None,

@@ -1,6 +1,7 @@
 """What is tuned: training-free methods, their parameters, and what they do to attention and the KV cache."""
 
 from kvtune.methods.ad_hh import ADHH
+from kvtune.methods.alternatives import CHOICE, OR, Alternatives
 from kvtune.methods.clvs import CLVS
 from kvtune.methods.dscr import DSCR
 from kvtune.methods.kvsmooth import KVSmooth
@@ -14,13 +15,16 @@ from kvtune.methods.var import VAR
 
 __all__ = [
     "ADHH",
+    "CHOICE",
     "CLVS",
     "DSCR",
     "JOIN",
+    "OR",
     "PAI",
     "SPARC",
     "VAF",
     "VAR",
+    "Alternatives",
     "KVSmooth",
     "Method",
     "MiddleLayers",

@@ -3,42 +3,57 @@
 from collections.abc import Sequence
 
 from kvtune.errors import RequestError
+from kvtune.methods import CHOICE
 from kvtune.spaces import SearchSpace
 from kvtune.study.manifest import EnqueuedPoint
 from kvtune.study.trials import Trial
 from kvtune.text import quoted
 
 
-def parse_point(text: str, space: SearchSpace) -> dict[str, int | float]:
-    """Read a point of a space from ``lambda_ref=0.5,queue_length=8,...``.
+def parse_point(text: str, space: SearchSpace) -> dict[str, int | float | str]:
+    """Read a point of a space from ``lambda_ref=0.5,queue_length=8,...``, with ``method=pai`` among alternatives.
 
     Raises
     ------
     RequestError
         If a parameter is missing, unknown, named twice or no number, or its value is not in the range.
     """
-    names = ", ".join(space.parameters)
-    point: dict[str, int | float] = {}
+    given: dict[str, str] = {}
     for part in text.split(","):
         name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in space.parameters or name in point:
-            wrong = "is there twice" if name in point else "is no parameter that is searched"
-            raise RequestError(f"--enqueue: {quoted(name)} {wrong}; write NAME=VALUE,... of {names}")
-        searched = space.parameters[name]
+        if name in given:
+            raise RequestError(f"--enqueue: {quoted(name)} is there twice; write NAME=VALUE,... once each")
+        given[name] = value
+    point: dict[str, int | float | str] = {}
+    if space.alternatives.is_choice:
         try:
-            point[name] = int(value) if searched.whole else float(value)
+            point[CHOICE] = space.alternatives.chosen(given)
+        except RequestError as error:
+            raise RequestError(f"--enqueue: {error}") from None
+        del given[CHOICE]
+    ranges = space.searched(point)
+    names = ", ".join([*point, *ranges])
+    for name, value in given.items():
+        if name not in ranges:
+            wrong = f"{quoted(name)} is no parameter that is searched"
+            raise RequestError(f"--enqueue: {wrong}; write NAME=VALUE,... of {names}")
+        searched = ranges[name]
+        try:
+            number = int(value) if searched.whole else float(value)
         except ValueError:
             kind = "whole number" if searched.whole else "number"
             raise RequestError(f"--enqueue: {name} must be a {kind}, not {quoted(value)}") from None
-        if not searched.contains(point[name]):
+        if not searched.contains(number):
             step = "" if searched.step is None else f" in steps of {searched.step:g}"
             raise RequestError(
                 f"--enqueue: {name} must be from {searched.low:g} to {searched.high:g}{step}, not {value}"
             )
-    missing = [name for name in space.parameters if name not in point]
+        point[name] = number
+    missing = [name for name in ranges if name not in point]
     if missing:
         raise RequestError(f"--enqueue: {', '.join(missing)} is missing; a setting has {names}")
-    return {name: point[name] for name in space.parameters}
+    choice = {CHOICE: point[CHOICE]} if space.alternatives.is_choice else {}
+    return choice | {name: point[name] for name in ranges}
 
 
 def enqueue(

@@ -188,7 +188,7 @@ class Search:
             fingerprint.sampler,
             fingerprint.seed,
             fingerprint.parallel_trials,
-            published.parameters if published is not None and published.enqueued else None,
+            [each.parameters for each in published if each.enqueued],
             [] if start is None else [each.point for each in start.points],
             {each.trial: each.point for each in self._manifest.enqueued},
             self._manifest.constraints(self._ledger.baseline),
@@ -336,11 +336,7 @@ class Search:
         return opened
 
     def _method(self, number: int | None) -> Any:
-        from kvtune.methods import get_method
-
-        if number is None:
-            return None
-        return get_method(self._manifest.fingerprint.method).from_parameters(self._ledger[number].params)
+        return None if number is None else self._manifest.fingerprint.space.method_of(self._ledger[number].params)
 
     def _same_scores_throughout(self) -> None:
         """Score again what another scorer or another ground truth has scored, and what lacks its captions' digest."""

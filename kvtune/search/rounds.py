@@ -41,7 +41,7 @@ class Plan:
     size
         Trials in a round.
     published
-        Parameters that trial 0 has, if the model's family has a published preset within the space.
+        Full settings that the first trials have: those published for the model that are in the space.
     start
         Points of the space that come next, all different: the front of another study.
     enqueued
@@ -54,7 +54,7 @@ class Plan:
     sampler: SamplerName
     seed: int
     size: int
-    published: dict[str, Any] | None = None
+    published: Sequence[dict[str, Any]] = ()
     start: Sequence[dict[str, Any]] = ()
     enqueued: Mapping[int, dict[str, Any]] = field(default_factory=dict)
     constraints: Constraints = field(default_factory=Constraints)
@@ -91,7 +91,7 @@ class Plan:
         return [self._trial(number, point, {}) for number, point in islice(numbered, first, None) if point is not None]
 
     def _sampled_round(self, history: Sequence[Trial], index: int, count: int) -> list[Trial]:
-        sampler = make_sampler(self.sampler, round_seed(self.seed, index))
+        sampler = make_sampler(self.sampler, round_seed(self.seed, index), self.space.alternatives.is_choice)
         study = optuna.create_study(directions=["minimize", "maximize"], sampler=sampler)
         study.add_trials([frozen_trial(trial, self.space, self.constraints) for trial in history])
         seen = [trial.params for trial in history]
@@ -109,11 +109,11 @@ class Plan:
     def _ask(self, study: optuna.Study, seen: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Ask the sampler for a setting that no earlier trial has; the setting, and what the sampler notes of it."""
         for _ in range(ASKS_FOR_SOMETHING_NEW):
-            asked = study.ask(self.space.distributions())
+            asked = self._asked(study)
             # An enqueued trial has its parameters already; asking all the same lets NSGA-II give it a generation,
             # without which it would never be a parent.
             _ = asked.relative_params
-            point = self._snapped(asked.params)
+            point = self.space.snapped(asked.params)
             attributes = study.get_trials(deepcopy=False)[asked.number].system_attrs
             if self.space.full(point) not in seen:
                 break
@@ -126,20 +126,28 @@ class Plan:
         """A random setting that no earlier trial has, if one is found."""
         study = optuna.create_study(sampler=make_sampler("random", round_seed(self.seed, -1 - len(seen))))
         for _ in range(DRAWS_OF_SOMETHING_NEW):
-            point = self._snapped(study.ask(self.space.distributions()).params)
+            point = self.space.snapped(self._asked(study).params)
             if self.space.full(point) not in seen:
                 return point
         return None
 
-    def _snapped(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {name: searched.snapped(params[name]) for name, searched in self.space.parameters.items()}
+    def _asked(self, study: optuna.Study) -> optuna.Trial:
+        """Ask for a setting: first which method it has, where there are alternatives, then that one's parameters."""
+        if not self.space.alternatives.is_choice:
+            return study.ask(self.space.distributions())
+        asked = study.ask(self.space.choice())
+        for name, one in self.space.searched(asked.params).items():
+            if one.whole:
+                asked.suggest_int(name, int(one.low), int(one.high), step=int(one.step or 1), log=one.log)
+            else:
+                asked.suggest_float(name, one.low, one.high, step=one.step, log=one.log)
+        return asked
 
     def _given_points(self) -> list[dict[str, Any]]:
         """Points that no sampler chooses, from trial 0 on."""
-        published = None if self.published is None else self.space.point(self.published)
-        others = [point for point in self.start if point != published]
-        return others if published is None else [published, *others]
+        published = [point for setting in self.published if (point := self.space.point(setting)) is not None]
+        return [*published, *(point for point in self.start if point not in published)]
 
     def _trial(self, number: int, point: dict[str, Any], sampler_attrs: dict[str, Any]) -> Trial:
-        published = number == 0 and self.published is not None
+        published = number < len(self.published)
         return Trial(number, params=self.space.full(point), published=published, sampler=sampler_attrs)

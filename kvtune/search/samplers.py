@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import warnings
 from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,36 @@ POPULATION = 8
 """NSGA-II's population. Optuna's default of 50 would make a search of 50 trials purely random."""
 
 
+def check_sampler(name: SamplerName, space: "SearchSpace") -> None:
+    """Check that a sampler can search a space.
+
+    Raises
+    ------
+    RequestError
+        If it cannot: a grid without steps; alternatives for a sampler that would leave all that is not common to them
+        to chance.
+    """
+    if name == "grid":
+        space.grids()
+    if name in ("nsga2", "gp") and space.alternatives.is_choice:
+        raise RequestError(
+            f"--sampler {name} searches parameters that all settings have, which those of alternatives are not; "
+            "use tpe, random or grid"
+        )
+
+
 def round_seed(seed: int, index: int) -> int:
     """The seed of a round's sampler: other rounds and other seeds get unrelated ones."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:4])
 
 
-def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
+def make_sampler(name: SamplerName, seed: int, conditional: bool = False) -> "BaseSampler":
     """A fresh Optuna sampler.
+
+    Parameters
+    ----------
+    conditional
+        Whether some settings have parameters that others have not.
 
     Raises
     ------
@@ -37,11 +61,17 @@ def make_sampler(name: SamplerName, seed: int) -> "BaseSampler":
         If ``name`` is not one of :data:`SAMPLERS` that Optuna runs (all but ``grid``).
     """
     from optuna import samplers
+    from optuna.exceptions import ExperimentalWarning
 
     if name == "tpe":
         # constant_liar: the trials of a round see each other as running and keep apart. multivariate: the best settings
-        # are a region, not the product of what each parameter is best at.
-        return samplers.TPESampler(n_startup_trials=STARTUP_TRIALS, constant_liar=True, multivariate=True, seed=seed)
+        # are a region, not the product of what each parameter is best at. group: parameters that go together are a
+        # region of their own, seen by the trials that have them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return samplers.TPESampler(
+                n_startup_trials=STARTUP_TRIALS, constant_liar=True, multivariate=True, group=conditional, seed=seed
+            )
     if name == "nsga2":
         return samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
     if name == "gp":
@@ -59,9 +89,14 @@ def grid_points(space: "SearchSpace", seed: int) -> Iterator[dict[str, Any]]:
     RequestError
         If a continuous parameter has no step.
     """
-    axes = space.grid()
-    for index in _shuffled(prod(len(values) for values in axes.values()), seed):
+    grids = space.grids()
+    sizes = [prod(len(values) for values in axes.values()) for axes in grids]
+    for index in _shuffled(sum(sizes), seed):
         point = {}
+        which = 0
+        while index >= sizes[which]:
+            index, which = index - sizes[which], which + 1
+        axes = grids[which]
         for name, values in axes.items():
             index, position = divmod(index, len(values))
             point[name] = values[position]

@@ -14,11 +14,12 @@ from kvtune.analysis.summary import StudySummary
 from kvtune.coco import Subset
 from kvtune.errors import KvtuneError, RequestError, together
 from kvtune.files import check_path
-from kvtune.methods import get_method
+from kvtune.methods import Alternatives, get_method
 from kvtune.models.options import ModelOptions, parse_lanes
 from kvtune.models.published import MODELS
 from kvtune.search.enqueue import enqueue
 from kvtune.search.loop import Search
+from kvtune.search.samplers import check_sampler
 from kvtune.search.view import View
 from kvtune.search.warm_start import other_front, start_from
 from kvtune.spaces import SearchSpace, load_space, space_for
@@ -154,7 +155,8 @@ def _search(
             captioner = open_captioner(model, options.prompt, options.max_new_tokens, view.note)
         vlm = captioner.vlm
         space = _space(options, given_space, begun, vlm)
-        captioner.check(space.sample())
+        for method in space.samples():
+            captioner.check(method)
         fingerprint = _fingerprint(options, vlm, data, space)
         if begun is not None:
             subsets = _images(begun.tune), _images(data.tune)
@@ -166,11 +168,12 @@ def _search(
             stack.enter_context(locked(folder.path))
             _refuse_leftovers(folder)
         manifest = _manifest(options, begun, fingerprint, vlm, data, scoring)
-        if begun is None and manifest.published is not None:
-            _tell_of(manifest.published, view)
+        for number, published in enumerate(manifest.published if begun is None else ()):
+            _tell_of(published, sum(each.enqueued for each in manifest.published[:number]), view)
         if other is not None:
-            published = manifest.published.parameters if manifest.published is not None else None
-            start, notes = start_from(*other, fingerprint.space, vlm.n_layers, published)
+            start, notes = start_from(
+                *other, fingerprint.space, vlm.n_layers, [each.parameters for each in manifest.published]
+            )
             manifest = manifest.model_copy(update={"start": start})
             for note in notes:
                 view.note(note)
@@ -187,7 +190,7 @@ def _search(
 
 def check_options(options: Options) -> StudyFolder:
     """Check what can be checked at once; where the study is to be."""
-    get_method(options.method)
+    Alternatives.of(options.method)
     if options.sampler not in SAMPLERS:
         raise RequestError(f"unknown sampler {quoted(options.sampler)}; choose from {', '.join(SAMPLERS)}")
     least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}
@@ -213,8 +216,8 @@ def check_options(options: Options) -> StudyFolder:
 
 def _known_fingerprint(options: Options) -> dict[str, Any]:
     """What of the fingerprint is known before data and model are looked at."""
-    known: dict[str, Any] = {name: getattr(options, name) for name in ("method", "seed", "sampler", "max_new_tokens")}
-    known["parallel_trials"] = options.parallel_trials
+    known: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "sampler", "max_new_tokens")}
+    known |= {"method": str(Alternatives.of(options.method)), "parallel_trials": options.parallel_trials}
     known["race_confidence"] = options.race_confidence
     known |= _floors(options)
     if options.prompt is not None:
@@ -272,18 +275,18 @@ def _space(options: Options, given: SearchSpace | None, begun: Manifest | None, 
     elif given is None:
         space = space_for(options.method, (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
     else:
-        if given.method != options.method:
-            raise RequestError(f"{options.space} is a space of {given.method}, not of --method {options.method}")
+        if given.alternatives != Alternatives.of(options.method):
+            raise RequestError(f"{options.space} is a space of {given.alternatives}, not of --method {options.method}")
         try:
             space = given.fitted(vlm.n_layers)
         except RequestError as error:
             raise RequestError(f"search space {options.space}: {error}") from None
     if options.depth is not None:
-        if "depth" not in get_method(options.method).declared():
+        held = space.holding("depth", options.depth)
+        if held == space and not any("depth" in get_method(name).declared() for name in space.parts):
             raise RequestError(f"--depth is for methods that use depth, as dscr; {options.method} does not")
-        space = space.model_copy(update={"fixed": {**space.fixed, "depth": options.depth}})
-    if options.sampler == "grid":
-        space.grid()
+        space = held
+    check_sampler(options.sampler, space)
     return space
 
 
@@ -295,7 +298,7 @@ def _fingerprint(options: Options, vlm: "AnyModel", data: Data, space: SearchSpa
         prompt=options.prompt if options.prompt is not None else vlm.default_prompt,
         max_new_tokens=options.max_new_tokens,
         subset=data.tune.sha256,
-        method=options.method,
+        method=str(space.alternatives),
         dtype=vlm.dtype_name,
         seed=options.seed,
         sampler=options.sampler,
@@ -345,7 +348,7 @@ def _manifest(
         model=vlm.name,
         family=vlm.family.name,
         layers=vlm.n_layers,
-        published=_published(fingerprint, vlm) if begun is None else begun.published,
+        published=_published(fingerprint.space, vlm) if begun is None else begun.published,
         tune=data.tune,
         holdout=data.holdout,
         coco=str(data.folder.root.absolute()),
@@ -361,8 +364,8 @@ def _manifest(
 
 
 def _with_enqueued(options: Options, folder: StudyFolder, manifest: Manifest) -> Manifest:
-    published, start = manifest.published, manifest.start
-    given = (published is not None and published.enqueued) + (0 if start is None else len(start.points))
+    start = manifest.start
+    given = sum(each.enqueued for each in manifest.published) + (0 if start is None else len(start.points))
     trials, space = Ledger(folder.ledger).trials, manifest.fingerprint.space
     found = enqueue(options.enqueue, space, manifest.enqueued, trials, given)
     return manifest.model_copy(update={"enqueued": found})
@@ -374,19 +377,27 @@ def _looks(fingerprint: Fingerprint, data: Data) -> list[int]:
     return list(Race.of(len(data.tune.image_ids), fingerprint.race_confidence).looks)
 
 
-def _published(fingerprint: Fingerprint, vlm: "AnyModel") -> Published | None:
-    """The setting published for this very model, to be trial 0 where it is a point of the space.
+def _published(space: SearchSpace, vlm: "AnyModel") -> list[Published]:
+    """The settings published for this very model, one of each alternative at most, to be the first trials where they
+    are points of the space."""
+    found = []
+    for name in space.parts:
+        if (published := _published_of(name, vlm)) is not None:
+            parameters = space.alternatives.here(name, published.parameters)
+            enqueued = space.point(parameters) is not None
+            found.append(published.model_copy(update={"parameters": parameters, "enqueued": enqueued}))
+    return found
 
-    It is that of the preset that ships, or the one that the method declares.
-    """
+
+def _published_of(method_name: str, vlm: "AnyModel") -> Published | None:
+    """That of the preset that ships, or the one that the method declares."""
     from kvtune.presets import load_preset
 
     if vlm.published_preset is not None:
         preset = load_preset(vlm.published_preset)
-        if preset.method_name == fingerprint.method and preset.model.layers == vlm.n_layers:
-            parameters = preset.method().parameters()
-            return Published(name=preset.name, parameters=parameters, enqueued=_in_space(parameters, fingerprint))
-    kind = get_method(fingerprint.method)
+        if preset.method_name == method_name and preset.model.layers == vlm.n_layers:
+            return Published(name=preset.name, parameters=preset.method().parameters(), enqueued=False)
+    kind = get_method(method_name)
     declared = kind.published_for(vlm.name)
     if declared is None:
         return None
@@ -395,25 +406,20 @@ def _published(fingerprint: Fingerprint, vlm: "AnyModel") -> Published | None:
         method.check_layers(vlm.n_layers)  # a folder may have any name
     except RequestError:
         return None
-    parameters = method.parameters()
-    enqueued = _in_space(parameters, fingerprint)
-    return Published(name=declared.model, parameters=parameters, enqueued=enqueued, source=declared.source)
+    return Published(name=declared.model, parameters=method.parameters(), enqueued=False, source=declared.source)
 
 
-def _in_space(parameters: dict[str, Any], fingerprint: Fingerprint) -> bool:
-    return fingerprint.space.point(parameters) is not None
-
-
-def _tell_of(published: Published, view: View) -> None:
+def _tell_of(published: Published, number: int, view: View) -> None:
+    """Say whether it is trial ``number``, the first one that no published setting before it is."""
     if published.source is None:
         if not published.enqueued:
-            view.note(f"the published preset {published.name} is not in the search space and is not trial 0")
+            view.note(f"the published preset {published.name} is not in the search space and is no trial")
     elif published.enqueued:
-        view.note(f"trial 0 is the setting published for {published.name}: {published.source}")
+        view.note(f"trial {number} is the setting published for {published.name}: {published.source}")
     else:
         view.note(
-            f"the setting published for {published.name} ({published.source}) is not in the search space and is not "
-            "trial 0"
+            f"the setting published for {published.name} ({published.source}) is not in the search space and is no "
+            "trial"
         )
 
 

@@ -77,7 +77,8 @@ def tournament(
     left_out: dict[str, str] = {}
     for method in names:
         try:
-            captioner.check(_space(folders[method], method, captioner.vlm).sample())
+            for sample in _space(folders[method], method, captioner.vlm).samples():
+                captioner.check(sample)
         except RequestError as error:
             if methods != ALL:
                 raise

@@ -73,7 +73,7 @@ class PlainView(View):
 
     @contextlib.contextmanager
     def showing(self, manifest: Manifest, ledger: Ledger, captions: int, pace: Pace) -> Iterator[None]:
-        self._names = list(manifest.fingerprint.space.parameters)
+        self._space = manifest.fingerprint.space
         self._manifest, self._ledger = manifest, ledger
         self._captions, self._written, self._pace = captions, 0, pace
         self._last = time.monotonic()
@@ -101,7 +101,10 @@ class PlainView(View):
             return
         name = "baseline" if trial.number is None else f"trial {trial.number}"
         scores = f"CHAIR_S {trial.point[0]:.1f}, F1 {trial.point[1]:.1f}"
-        parameters = " ".join(f"{key}={trial.params[key]:.4g}" for key in self._names if key in trial.params)
+        point = {} if trial.number is None else self._space.searched(trial.params)
+        parameters = " ".join(f"{key}={trial.params[key]:.4g}" for key in point)
+        if trial.number is not None and self._space.alternatives.is_choice:
+            parameters = f"{self._space.alternatives.chosen(trial.params)} {parameters}"
         remark = ", on the front" if trial.number in _front_numbers(self._manifest, self._ledger) else ""
         if trial.state == "raced" and trial.metrics is not None:
             remark = f", raced out after {trial.metrics['images']} images by trial {trial.by}"

@@ -1,13 +1,13 @@
 """``--from STUDY``: a search that begins with the front of another one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
 from kvtune.errors import RequestError
-from kvtune.methods import get_method
+from kvtune.methods import Alternatives, get_method
 from kvtune.spaces import SearchSpace
 from kvtune.study.manifest import Manifest, Start, StartPoint, load_manifest
 from kvtune.study.study_folder import find_study
@@ -19,11 +19,11 @@ def other_front(study: str, studies: Path, method: str) -> tuple[Manifest, Study
     Raises
     ------
     RequestError
-        If there is none of that name or path, it tuned another method, or it has no front yet.
+        If there is none of that name or path, it tuned other methods, or it has no front yet.
     """
     folder = find_study(study, studies)
     manifest, summary = load_manifest(folder), summarize(folder, statistics=False)
-    if manifest.fingerprint.method != method:
+    if not set(manifest.fingerprint.space.alternatives.names) & set(Alternatives.of(method).names):
         raise RequestError(f"--from {study}: that study tuned {manifest.fingerprint.method}, not {method}")
     if not summary.front:
         raise RequestError(f"--from {study}: that study has no complete trial yet")
@@ -35,13 +35,14 @@ def start_from(
     summary: StudySummary,
     space: SearchSpace,
     layers: int,
-    published: Mapping[str, Any] | None,
+    published: Sequence[Mapping[str, Any]],
 ) -> tuple[Start, list[str]]:
     """The front of another study as points of this one's space.
 
     Layers mean the same share of a model: in a model with another number of layers, first and last layer are scaled by
-    the numbers of layers and rounded. A value between two steps of a range goes to the nearest. A setting with a value
-    outside its range, or another value of a parameter that is fixed here, is left out.
+    the numbers of layers and rounded. A value between two steps of a range goes to the nearest. A setting of a method
+    that is not searched here, with a value outside its range, or another value of a parameter that is fixed here, is
+    left out.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def start_from(
     space, layers
         This one's.
     published
-        Parameters of trial 0, which is not repeated.
+        Settings of the first trials, which are not repeated.
 
     Returns
     -------
@@ -67,10 +68,10 @@ def start_from(
     points: list[StartPoint] = []
     left_out: list[str] = []
     for number in summary.front:
-        found = _point(trials[number].params, space, layers / manifest.layers)
+        found = _point(trials[number].params, manifest.fingerprint.space, space, layers / manifest.layers)
         if isinstance(found, str):
             left_out.append(f"trial {number} of {name} is left out: {found}")
-        elif found not in [each.point for each in points] and space.full(found) != published:
+        elif found not in [each.point for each in points] and space.full(found) not in published:
             points.append(StartPoint(trial=number, point=found))
     if len(left_out) == len(summary.front):
         raise RequestError(f"--from {name}: no setting of its front is in the search space; {left_out[0]}")
@@ -80,11 +81,17 @@ def start_from(
     return Start(study=name, study_id=manifest.id, points=points), notes + left_out
 
 
-def _point(params: Mapping[str, Any], space: SearchSpace, scale: float) -> dict[str, int | float] | str:
-    """A setting as a point of the space; why it is none, else."""
-    point: dict[str, int | float] = {}
-    declared = get_method(space.method).declared()
-    for name, searched in space.parameters.items():
+def _point(
+    setting: Mapping[str, Any], there: SearchSpace, space: SearchSpace, scale: float
+) -> dict[str, int | float | str] | str:
+    """A setting of another space as a point of this one; why it is none, else."""
+    method = there.alternatives.chosen(setting)
+    if method not in space.parts:
+        return f"its method is {method}"
+    params, part = there.alternatives.own(method, setting), space.parts[method]
+    point: dict[str, Any] = {}
+    declared = get_method(method).declared()
+    for name, searched in part.parameters.items():
         value = params[name] * scale if declared[name].is_layer else params[name]
         if searched.step is not None:
             value = searched.snapped(searched.low + round((value - searched.low) / searched.step) * searched.step)
@@ -92,7 +99,7 @@ def _point(params: Mapping[str, Any], space: SearchSpace, scale: float) -> dict[
         if not searched.contains(value):
             return f"its {name} of {value:g} is not between {searched.low:g} and {searched.high:g}"
         point[name] = value
-    for name, value in space.full(point).items():
+    for name, value in part.full(point).items():
         if name not in point and params.get(name) != value:
             return f"its {name} is {params.get(name)}, which is {value} here"
-    return point
+    return space.alternatives.here(method, point)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictInt, model_validator
+from pydantic import AfterValidator, Field, StrictInt, field_serializer, field_validator, model_validator
 
 import kvtune
 from kvtune.coco import Subset
@@ -60,7 +60,7 @@ class Fingerprint(Document):
 
 
 class Published(Document):
-    """The setting published for the model: its preset's name or the model's, its parameters, whether it is trial 0.
+    """A setting published for the model: its preset's name or the model's, its parameters, whether it is a first trial.
 
     ``source`` is where a method's authors publish it; null for a preset that ships.
     """
@@ -75,14 +75,14 @@ class StartPoint(Document):
     """A setting taken over from another study: its trial there, and its place in this study's space."""
 
     trial: int
-    point: dict[str, int | float]
+    point: dict[str, int | float | str]
 
 
 class EnqueuedPoint(Document):
     """A setting that ``--enqueue`` asked for: the number of the trial that it is, its place in the space."""
 
     trial: int
-    point: dict[str, int | float]
+    point: dict[str, int | float | str]
 
 
 class Start(Document):
@@ -109,10 +109,11 @@ class Manifest(Document):
     """``study.json``.
 
     ``id`` tells studies of one name apart; ``model``, ``family`` and ``layers`` describe the model; ``tune`` and
-    ``holdout`` are the subsets whole; ``reference_point`` is there once the baseline is judged. ``looks`` are the
-    numbers of images after which a trial may be raced out, empty for no race; ``start`` is what ``--from`` brought,
-    null for nothing, ``enqueued`` what ``--enqueue`` did. ``coco``, ``versions``, ``device``, ``lanes`` and ``scorer``
-    are those of the last ``kvtune search`` and free to change.
+    ``holdout`` are the subsets whole; ``published`` has what is published for the model, of each alternative one;
+    ``reference_point`` is there once the baseline is judged. ``looks`` are the numbers of images after which a trial
+    may be raced out, empty for no race; ``start`` is what ``--from`` brought, null for nothing, ``enqueued`` what
+    ``--enqueue`` did. ``coco``, ``versions``, ``device``, ``lanes`` and ``scorer`` are those of the last ``kvtune
+    search`` and free to change.
     """
 
     format: Literal["kvtune-study/1"]
@@ -122,7 +123,7 @@ class Manifest(Document):
     model: str
     family: str
     layers: int = Field(ge=1)
-    published: Published | None
+    published: list[Published]
     tune: Subset
     holdout: Subset
     coco: str
@@ -134,6 +135,17 @@ class Manifest(Document):
     looks: list[StrictInt] = Field(default_factory=list)
     start: Start | None = None
     enqueued: list[EnqueuedPoint] = Field(default_factory=list)
+
+    @field_validator("published", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """On disk a single one is no list, and none is null."""
+        return value if isinstance(value, list) else [] if value is None else [value]
+
+    @field_serializer("published")
+    def _unlisted(self, value: list[Published]) -> Any:
+        plain = [each.model_dump(mode="json") for each in value]
+        return plain if len(plain) > 1 else next(iter(plain), None)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -213,7 +225,11 @@ def check_trials(ledger: Ledger, manifest: Manifest) -> None:
     images = len(manifest.tune.image_ids)
     for trial in [ledger.baseline, *ledger.trials]:
         name = "the baseline" if trial.number is None else f"trial {trial.number}"
-        for parameter in manifest.fingerprint.space.parameters if trial.number is not None else ():
+        try:
+            searched = {} if trial.number is None else manifest.fingerprint.space.searched(trial.params)
+        except RequestError as error:
+            raise RequestError(f"{ledger.path}: {name}: {error}") from None
+        for parameter in searched:
             value = trial.params.get(parameter)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise RequestError(f"{ledger.path}: {name} needs a number for {quoted(parameter)}, not {quoted(value)}")

@@ -319,11 +319,12 @@ complete one that does not meet a constraint."""
 
 def frozen_trial(trial: Trial, space: SearchSpace, constraints: Constraints) -> FrozenTrial:
     """A trial for ``study.add_trial``: the searched parameters, both objectives, every score as a user attribute."""
+    distributions = space.distributions(trial.params)
     return create_trial(
         state=STATES[trial.state],
         values=None if trial.point is None else list(trial.point),
-        params={name: trial.params[name] for name in space.parameters},
-        distributions=space.distributions(),
+        params={name: trial.params[name] for name in distributions},
+        distributions=distributions,
         user_attrs=user_attributes(trial),
         system_attrs=dict(trial.sampler),
         constraints=constraints.of(trial),

@@ -113,8 +113,9 @@ def check_name(name: str) -> str:
 
 
 def default_name(model: str, method: str) -> str:
-    """MODEL-METHOD: the last part of a model's name, path or hub id, and the method's name."""
-    return plain_name(f"{Path(model).name or 'model'}-{method}")
+    """MODEL-METHOD: the last part of a model's name, path or hub id, and the method's name (A-or-B for A,B)."""
+    methods = "-or-".join(name.strip() for name in method.split(","))
+    return plain_name(f"{Path(model).name or 'model'}-{methods}")
 
 
 def plain_name(text: str) -> str:

@@ -19,7 +19,7 @@ POINT = {"lambda_ref": 0.35, "queue_length": 9, "clip_width": 0.2, "start_layer"
 
 def trials(count: int, enqueued: dict[int, dict[str, int | float]], sampler: str, at_once: int = 4) -> list[Trial]:
     """So many trials in rounds of 4, asked ``at_once`` of a round, each better than the one before."""
-    how = Plan(SPACE, sampler, 0, 4, PUBLISHED, enqueued=enqueued)  # type: ignore[arg-type]
+    how = Plan(SPACE, sampler, 0, 4, [PUBLISHED], enqueued=enqueued)  # type: ignore[arg-type]
     found: list[Trial] = []
     while len(found) < count:
         start = len(found)

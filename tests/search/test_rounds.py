@@ -30,7 +30,7 @@ def judged(trial: Trial) -> Trial:
 
 
 def plan(sampler: str, size: int = 4, seed: int = 0, published: bool = True, space: SearchSpace = SPACE) -> Plan:
-    return Plan(space, sampler, seed, size, PUBLISHED if published else None)  # type: ignore[arg-type]
+    return Plan(space, sampler, seed, size, [PUBLISHED] if published else [])  # type: ignore[arg-type]
 
 
 def searched(how: Plan, count: int, failing: tuple[int, ...] = ()) -> list[Trial]:

@@ -24,7 +24,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 
 
 def taken(other: StudyFolder, space: SearchSpace, layers: int = LAYERS) -> tuple[Start, list[str]]:
-    return start_from(*other_front("first", other.path.parent, "kvsmooth"), space.fitted(layers), layers, PUBLISHED)
+    return start_from(*other_front("first", other.path.parent, "kvsmooth"), space.fitted(layers), layers, [PUBLISHED])
 
 
 SPACE = default_space("kvsmooth", LAYERS)

@@ -208,7 +208,7 @@ def new_study(
             prompt="Describe.",
             max_new_tokens=64,
             subset=tune.sha256,
-            method="kvsmooth",
+            method=str(space.alternatives),
             dtype="float32",
             seed=seed,
             sampler=sampler,  # type: ignore[arg-type]
@@ -221,7 +221,7 @@ def new_study(
         model="fake",
         family="fake",
         layers=LAYERS,
-        published=Published(name="fake", parameters=PUBLISHED, enqueued=True) if published else None,
+        published=[Published(name="fake", parameters=PUBLISHED, enqueued=True)] if published else [],
         tune=tune,
         holdout=Subset.of("holdout", "val2014", [1, 2], 0),
         coco="/nowhere",

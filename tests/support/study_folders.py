@@ -37,7 +37,7 @@ def write_study(
         model=summary.model,
         family="llava",
         layers=32,
-        published=None,
+        published=[],
         tune=tune,
         holdout=holdout,
         coco=str(coco or "coco"),

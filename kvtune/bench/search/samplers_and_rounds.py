@@ -80,7 +80,8 @@ def planner(arm: Arm, space: SearchSpace, seed: int, published: dict[str, Any] |
         return _OptunaStudy(space, seed, published, constraints)
     if arm.sampler not in SAMPLERS:
         raise ValueError(f"unknown sampler {quoted(arm.sampler)}")
-    return Plan(space, arm.sampler, seed, arm.round_size, published, constraints=constraints)  # type: ignore[arg-type]
+    given = [] if published is None else [published]
+    return Plan(space, arm.sampler, seed, arm.round_size, given, constraints=constraints)  # type: ignore[arg-type]
 
 
 class _OptunaStudy:

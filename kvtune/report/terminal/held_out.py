@@ -57,7 +57,7 @@ def label(setting: Validated) -> str:
     """A setting's name in tables: ``trial 7 (front)``."""
     if "baseline" in setting.roles:
         return "baseline"
-    name = "published" if setting.number is None else f"trial {setting.number}"
+    name = setting.name.replace("-", " ", 1) if setting.number is None else f"trial {setting.number}"
     roles = ", ".join(role for role in setting.roles if role != name)
     return name + (f" ({roles})" if roles else "")
 

@@ -65,7 +65,8 @@ def test_share_is_the_dominated_area(world):
 
 
 def test_space_has_the_points_of_the_grid_and_no_others(world):
-    points = [dict(zip(world.space.grid(), point, strict=True)) for point in product(*world.space.grid().values())]
+    (grid,) = world.space.grids()
+    points = [dict(zip(grid, point, strict=True)) for point in product(*grid.values())]
     assert points == world.settings
     for place, setting in enumerate(world.settings):
         assert world.index(world.space.full(setting)) == place
