@@ -22,11 +22,12 @@ from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document, validated
 from kvtune.spaces import Range
 from kvtune.statistics.front import dominates
-from kvtune.study.captioning import Number, OnProgress, Setting, caption_settings
+from kvtune.study.captioning import OnProgress, Setting, caption_settings
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring
+from kvtune.study.streams import Number, alone
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
 from kvtune.text import quoted
@@ -153,7 +154,7 @@ def sensitivity(
         wanted: dict[Number, Setting] = {
             index: Setting(space.method_of(params), files[_key(params)][0]) for index, params in enumerate(varied)
         }
-        caption_settings(manifest, image_ids, wanted, coco, engine, on_progress)
+        alone(caption_settings(manifest, image_ids, wanted, coco, engine, on_progress))
 
         # Parameters of other alternatives are others; so only trials of the same method tell what matters for it.
         chosen = space.alternatives.chosen(around)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.held_out import FORMAT
 from kvtune.analysis.judge import judge
@@ -18,12 +18,16 @@ from kvtune.files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
-from kvtune.study.captioning import Number, OnProgress, Setting, caption_settings
+from kvtune.study.captioning import OnProgress, Setting, caption_settings
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring
+from kvtune.study.streams import Captioning, Number, alone
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
+
+if TYPE_CHECKING:
+    from kvtune.captioning import AnyCaptioner
 
 PUBLISHED = -1
 """From here down: published settings that are no trials, because they are no points of the search space."""
@@ -61,6 +65,17 @@ def validate(
     KvtuneError
         If there is no front yet, or captioning fails; no caption is lost.
     """
+    return alone(validating(folder, coco, engine, on_progress))
+
+
+def validating(
+    folder: StudyFolder,
+    coco: Path | None = None,
+    engine: EngineOptions = DEFAULT_ENGINE,
+    on_progress: OnProgress = lambda pace: None,
+    captioner: "AnyCaptioner | None" = None,
+) -> Captioning[Validation]:
+    """The same as a work of :mod:`kvtune.study.streams`, with a captioner of the study's model where there is one."""
     with locked(folder.path):
         manifest = load_manifest(folder)
         ledger = load_trials(folder, manifest)
@@ -78,7 +93,7 @@ def validate(
         }
         scoring = Scoring(load_ground_truth(folder.ground_truth))
         _same_scorer(folder, ledger, candidates, scoring)
-        caption_settings(manifest, image_ids, settings, coco, engine, on_progress)
+        yield from caption_settings(manifest, image_ids, settings, coco, engine, on_progress, captioner)
         judged = judge(settings, image_ids, scoring)
         summary = with_statistics(folder, manifest, ledger, summary)
         result = _validation(folder, manifest, summary, candidates, judged, scoring)

@@ -1,7 +1,7 @@
 """``kvtune tournament``: methods against each other, each tuned with the same images and budget."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from kvtune.cli import completion
 from kvtune.cli.common import err, out, print_json, stopped
@@ -29,6 +29,9 @@ from kvtune.cli.options import (
 )
 from kvtune.cli.progress import captions_progress
 from kvtune.study.sampler_names import SamplerName
+
+if TYPE_CHECKING:
+    from kvtune.search.tournament import Tournament
 
 
 def tournament(
@@ -75,7 +78,7 @@ def tournament(
 ) -> None:
     """Search a study for each method on the same images, and see on held-out ones which are better beyond doubt.
 
-    They are ordinary studies, one after another, and the same command again goes on where the last one stopped.
+    They are ordinary studies, decoded together, and the same command again goes on where the last one stopped.
     With --json, no picture is drawn. A method that needs a search space of its own takes part in its study, begun by
     kvtune search --study NAME-METHOD --space FILE.
 
@@ -83,7 +86,6 @@ def tournament(
     """
     from kvtune.files import check_writable
     from kvtune.models.options import model_options
-    from kvtune.report.terminal.live import view_for
     from kvtune.report.terminal.tournament import tournament_document, tournament_view
     from kvtune.search.session import Options
     from kvtune.search.tournament import tournament as run
@@ -118,11 +120,12 @@ def tournament(
         seed=seed,
     )
     try:
-        found = run(options, methods, name, lambda: view_for(err()), lambda: captions_progress("held-out captions"))
+        found = run(options, methods, name, lambda text: err().print(text, soft_wrap=True), captions_progress)
     except KeyboardInterrupt:
         raise stopped() from None
     if json:
         print_json(tournament_document(found))
+        _fail_if_any(found)
         return
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.compare import comparison_figure
@@ -131,3 +134,12 @@ def tournament(
     figure = comparison_figure([(entry.summary, entry.chosen) for entry in found.found.entries])
     for path in save_pictures(figure, picture, "fronts of several methods"):
         err().print(f"wrote {path}", soft_wrap=True)
+    _fail_if_any(found)
+
+
+def _fail_if_any(found: "Tournament") -> None:
+    """End the command with 1 where a study stopped midway."""
+    from kvtune.errors import KvtuneError
+
+    if found.failed:
+        raise KvtuneError(f"{', '.join(found.failed)} stopped midway, and is not compared; the same command goes on")

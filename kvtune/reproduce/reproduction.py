@@ -36,11 +36,12 @@ from kvtune.reproduce.paper_settings import (
 from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_difference
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
-from kvtune.study.captioning import CaptionWriter, Number, OnProgress, Setting, caption_files
+from kvtune.study.captioning import OnProgress, Setting, caption_files
 from kvtune.study.lock import locked
 from kvtune.study.manifest import versions
 from kvtune.study.pace import Pace
 from kvtune.study.scoring import Scoring
+from kvtune.study.streams import CaptionWriter, Number, alone
 from kvtune.study.subsets import Image
 
 if TYPE_CHECKING:
@@ -116,13 +117,15 @@ def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
 
     def caption(settings: Mapping[Number, Setting], image_ids: Sequence[int], prompt: str, later: int) -> None:
         pace.later, pace.later_lanes = later * plan.count, later
-        caption_files(
-            image_ids,
-            settings,
-            lambda: engine.prepare(prompt, image_ids),
-            on_progress,
-            known={*manifest.tune.image_ids, *plan.reporting.image_ids},
-            pace=pace,
+        alone(
+            caption_files(
+                image_ids,
+                settings,
+                lambda: engine.prepare(prompt, image_ids),
+                on_progress,
+                known={*manifest.tune.image_ids, *plan.reporting.image_ids},
+                pace=pace,
+            )
         )
 
     factors = factor_settings(plan.folder, published)

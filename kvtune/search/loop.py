@@ -17,7 +17,7 @@ from kvtune.search.view import View
 from kvtune.statistics.front import front_numbers
 from kvtune.statistics.racing import Race, race_counts
 from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, count_captions, read_captions, salvage
-from kvtune.study.captioning import CaptionWriter, caption_images
+from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline, Waves
 from kvtune.study.judged import lost_captions
 from kvtune.study.manifest import Manifest, check_trials
@@ -25,6 +25,7 @@ from kvtune.study.optuna_copy import optuna_copy
 from kvtune.study.pace import Pace
 from kvtune.study.rescore import scored_again, switch_scores, with_reference_point
 from kvtune.study.scoring import Scoring
+from kvtune.study.streams import Captioning, CaptionWriter, alone
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import Image
 from kvtune.study.trials import LedgerWriter, Trial
@@ -101,6 +102,10 @@ class Search:
         KvtuneError
             If captioning or a file fails; the same call goes on where this one stopped.
         """
+        alone(self.steps(trials))
+
+    def steps(self, trials: int) -> Captioning[None]:
+        """The same as a work of :mod:`kvtune.study.streams`."""
         with closing(self._ledger), closing(self._optuna):
             check_trials(self._ledger, self._manifest)
             lost = self._find_lost()
@@ -109,7 +114,7 @@ class Search:
             self._wanted = trials
             self._expect_lengths()
             with self._view.showing(self._manifest, self._ledger, to_come, self._pace):
-                ended = self._restore(lost) and self._search(trials)
+                ended = (yield from self._restore(lost)) and (yield from self._search(trials))
             if self._optuna_is_behind:
                 self._tell_optuna(lambda: None)
             if self._optuna_is_behind:
@@ -121,9 +126,9 @@ class Search:
                 "same command goes on from here"
             )
 
-    def _search(self, trials: int) -> bool:
+    def _search(self, trials: int) -> Captioning[bool]:
         """Search; False if the time was up before the end."""
-        if self._ledger.baseline.state == "running" and not self._judge([self._ledger.baseline]):
+        if self._ledger.baseline.state == "running" and not (yield from self._judge([self._ledger.baseline])):
             return False
         self._set_reference_point()
         while self._ledger.finished < trials:
@@ -133,7 +138,7 @@ class Search:
             if not running:
                 self._view.note(f"the grid has no more points after {self._ledger.finished} trials")
                 break
-            if not self._judge(running):
+            if not (yield from self._judge(running)):
                 return False
             self._guard_against_failure()
         return True
@@ -156,7 +161,7 @@ class Search:
             self._ledger.rewrite(lambda trial: replace(trial, captions=None) if trial.number in lost else trial)
         return lacking
 
-    def _restore(self, lost: Collection[int | None]) -> bool:
+    def _restore(self, lost: Collection[int | None]) -> Captioning[bool]:
         """Caption again what is lost, and score again what is not scored as it is now; False if the time was up."""
         of_images: dict[int, list[int | None]] = {}
         for number in lost:
@@ -169,7 +174,7 @@ class Search:
                 methods = {number: self._method(number) for number in numbers}
                 images, written = self._images[:count], self._view.caption
                 self._look_ahead([])
-                failures = self._caption(images, methods, logs, written)
+                failures = yield from self._caption(images, methods, logs, written)
                 if failures:
                     number, reason = next(iter(failures.items()))
                     raise KvtuneError(f"captioning trial {number} again failed: {reason}; its scores stay as they are")
@@ -203,7 +208,7 @@ class Search:
         self._tell_optuna(lambda: self._optuna.add(asked))
         return asked
 
-    def _judge(self, trials: Sequence[Trial]) -> bool:
+    def _judge(self, trials: Sequence[Trial]) -> Captioning[bool]:
         """Caption the images with trials of one round together, then score them and tell what came of them, by number.
 
         False if the time was up first; they are then still running.
@@ -236,7 +241,7 @@ class Search:
                 for number in unfinished:
                     self._view.started(number, len(logs[number]))
                 self._look_ahead(numbers)
-                failures = self._caption(self._images, unfinished, logs, written, stopped)
+                failures = yield from self._caption(self._images, unfinished, logs, written, stopped)
             if not all(log.has_all(self._order) for n, log in logs.items() if n not in stopped and n not in failures):
                 return False
         for number in numbers:
@@ -250,7 +255,7 @@ class Search:
         logs: Mapping[int | None, CaptionLog],
         written: Callable[[int | None], None],
         stopped: Set[int | None] = frozenset(),
-    ) -> dict[int | None, str]:
+    ) -> Captioning[dict[int | None, str]]:
         return caption_images(
             self._captioner, images, methods, logs, written, stopped, self._waves, self._pace, self._view.worked
         )

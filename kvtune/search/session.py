@@ -33,6 +33,7 @@ from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.study.scoring import Scoring
 from kvtune.study.shared_baseline import take_baseline
 from kvtune.study.storage_url import check_storage
+from kvtune.study.streams import Captioning, alone
 from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
 from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, coco_of, find_data
 from kvtune.study.trials import Ledger
@@ -75,13 +76,7 @@ class Options:
     enqueue: Sequence[str] = ()
 
 
-def search(
-    options: Options,
-    view: View,
-    deadline: Deadline | None = None,
-    captioner: "AnyCaptioner | None" = None,
-    baseline_of: StudyFolder | None = None,
-) -> StudySummary:
+def search(options: Options, view: View, deadline: Deadline | None = None) -> StudySummary:
     """Run a study until it holds ``options.trials`` finished trials; begin it, or go on where it stopped.
 
     Parameters
@@ -90,10 +85,6 @@ def search(
         Shows what happens.
     deadline
         When to end, however far it is; the same call goes on.
-    captioner
-        One that was opened for the model, prompt and tokens of ``options``; None opens one.
-    baseline_of
-        A study of the same model and images whose baseline captions are taken over.
 
     Raises
     ------
@@ -104,7 +95,7 @@ def search(
     """
     folder = check_options(options)
     try:
-        _search(options, view, folder, deadline or Deadline(), captioner, baseline_of)
+        alone(searching(options, folder, view, deadline))
     except TimeIsUp:
         raise KvtuneError(
             "the time of --timeout was over before the first caption, for making ready takes longer; give it more"
@@ -112,15 +103,30 @@ def search(
     return summarize(folder)
 
 
-def _search(
+def searching(
     options: Options,
-    view: View,
     folder: StudyFolder,
-    deadline: Deadline,
-    captioner: "AnyCaptioner | None",
-    baseline_of: StudyFolder | None,
-) -> None:
-    """Make ready, which the deadline cuts short wherever it is, then search, which keeps what is whole by then."""
+    view: View,
+    deadline: Deadline | None = None,
+    captioner: "AnyCaptioner | None" = None,
+    baseline_of: StudyFolder | None = None,
+) -> Captioning[None]:
+    """A search as a work of :mod:`kvtune.study.streams`, which holds the study's lock until it is closed.
+
+    Make ready, which the deadline cuts short wherever it is, then search, which keeps what is whole by then.
+
+    Parameters
+    ----------
+    options, view, deadline
+        As for :func:`search`.
+    folder
+        From :func:`check_options`.
+    captioner
+        One that was opened for the model, prompt and tokens of ``options``; None opens one.
+    baseline_of
+        A study of the same model and images whose baseline captions are taken over.
+    """
+    deadline = deadline or Deadline()
     with ExitStack() as stack:
         making_ready = stack.enter_context(ExitStack())
         making_ready.enter_context(deadline.enforced())
@@ -180,12 +186,12 @@ def _search(
         manifest = _with_enqueued(options, folder, manifest)
         making_ready.close()
         manifest.save(folder)
-        if baseline_of is not None:
+        if baseline_of is not None and baseline_of.exists():
             take_baseline(folder, manifest, baseline_of, load_manifest(baseline_of))
         view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")
         truth = data.ground_truth()
         search = Search(folder, manifest, captioner, tune_images, scoring, view, options.storage, deadline, truth)
-        search.run(options.trials)
+        yield from search.steps(options.trials)
 
 
 def check_options(options: Options) -> StudyFolder:

@@ -1,20 +1,22 @@
 """``kvtune tournament``: an ordinary study for each of several methods, on the same images with the same budget."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.contest import Contest, contest
-from kvtune.analysis.validate import validate
+from kvtune.analysis.validate import validating
 from kvtune.errors import RequestError
-from kvtune.search.session import Options, check_options, search
-from kvtune.search.view import View
+from kvtune.search.session import Options, check_options, searching
+from kvtune.search.view import OneOfMany
 from kvtune.spaces import SearchSpace, space_for
 from kvtune.study.captioning import OnProgress
 from kvtune.study.manifest import load_manifest
+from kvtune.study.pace import Pace
 from kvtune.study.shared_baseline import take_baseline
+from kvtune.study.streams import Captioning, Together
 from kvtune.study.study_folder import StudyFolder, default_name
 
 if TYPE_CHECKING:
@@ -26,11 +28,23 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Tournament:
-    """What was found; ``left_out`` has why, by method, of those that cannot serve the model, and ``seconds`` what this
-    call spent on each study."""
+    """What was found.
+
+    Attributes
+    ----------
+    found
+        The comparison of the studies that came to their ends.
+    left_out
+        Why, by method, of those that cannot serve the model.
+    failed
+        Why, by method, of those whose study stopped midway; the same call goes on with them.
+    seconds
+        What this call spent on each study: its time shared out by the tokens that were written for each.
+    """
 
     found: Contest
     left_out: dict[str, str]
+    failed: dict[str, str]
     seconds: dict[str, float]
 
 
@@ -38,14 +52,15 @@ def tournament(
     options: Options,
     methods: str,
     name: str | None,
-    view: Callable[[], View],
-    progress: Callable[[], AbstractContextManager[OnProgress]],
+    note: Callable[[str], None],
+    progress: Callable[[str], AbstractContextManager[OnProgress]],
 ) -> Tournament:
     """Search each method's study to its end, validate it on held-out images, and compare the chosen points.
 
-    The studies run one after another through one captioner; what the baseline says is written by the first and taken
-    over by the others. The same call goes on where the last one stopped, and each study is one that ``kvtune search``
-    with the same options would have made.
+    The studies run side by side through one captioner, so that captions of one image share its prefill whichever study
+    wants them; what an image's caption is without a method is written once for all. The same call goes on where the
+    last one stopped, and each study is one that ``kvtune search`` with the same options would have made. A study that
+    fails takes no other with it.
 
     Parameters
     ----------
@@ -55,15 +70,17 @@ def tournament(
         Names with commas between, stacks too, or :data:`ALL`, which leaves out methods that cannot serve the model.
     name
         What the studies' names begin with; the model's when None.
-    view, progress
-        Show each search, and held-out captions.
+    note
+        Says something once.
+    progress
+        Shows the captions of all studies, by the name of the step.
 
     Raises
     ------
     RequestError
         If something asked for is wrong, or a method that was named cannot serve the model; nothing long was done.
     KvtuneError
-        If it fails midway; the same call goes on from there.
+        If every study fails midway; the same call goes on from there.
     """
     names = _names(methods)
     searches = {
@@ -73,7 +90,7 @@ def tournament(
     folders = {method: check_options(each) for method, each in searches.items()}
     from kvtune.captioning import open_captioner
 
-    captioner = open_captioner(options.model, options.prompt, options.max_new_tokens)
+    captioner = open_captioner(options.model, options.prompt, options.max_new_tokens, note)
     left_out: dict[str, str] = {}
     for method in names:
         try:
@@ -86,18 +103,40 @@ def tournament(
     able = [method for method in names if method not in left_out]
     if not able:
         raise RequestError(f"no method can serve {options.model.name}")
-    seconds = {}
+    tokens = dict.fromkeys(able, 0)
+    begun = time.monotonic()
+
+    def side_by_side(what: str, works: Mapping[Hashable, Captioning[Any]]) -> dict[str, Exception]:
+        with progress(what) as on_progress:
+            together = Together(works, Pace(), on_progress)
+            together.run()
+        for method in able:
+            tokens[method] += together.tokens.get((what, method), 0)
+        return {each: error for each, error in ((m, together.failures.get((what, m))) for m in able) if error}
+
     first = folders[able[0]]
+    searched: dict[Hashable, Captioning[Any]] = {}
     for method in able:
-        begun = time.monotonic()
-        shown = view()
-        shown.note(f"{method}, {able.index(method) + 1} of {len(able)} methods")
-        search(searches[method], shown, captioner=captioner, baseline_of=None if folders[method] == first else first)
-        take_baseline(folders[method], load_manifest(folders[method]), first, load_manifest(first))
-        with progress() as on_progress:
-            validate(folders[method], options.coco, options.model.engine, on_progress)
-        seconds[method] = time.monotonic() - begun
-    return Tournament(contest([folders[method] for method in able]), left_out, seconds)
+        view = OneOfMany(method, note)
+        others = None if folders[method] == first else first
+        searched["captions", method] = searching(
+            searches[method], folders[method], view, captioner=captioner, baseline_of=others
+        )
+    errors = side_by_side("captions", searched)
+    judged: dict[Hashable, Captioning[Any]] = {}
+    for method in able:
+        if method not in errors and first.exists():
+            take_baseline(folders[method], load_manifest(folders[method]), first, load_manifest(first))
+            judged["held-out captions", method] = validating(
+                folders[method], options.coco, options.model.engine, captioner=captioner
+            )
+    errors |= side_by_side("held-out captions", judged)
+    if len(errors) == len(able):
+        raise next(iter(errors.values()))
+    spent, written = time.monotonic() - begun, max(1, sum(tokens.values()))
+    seconds = {method: spent * tokens[method] / written for method in able}
+    found = contest([folders[method] for method in able if method not in errors])
+    return Tournament(found, left_out, {method: str(error) for method, error in errors.items()}, seconds)
 
 
 def _names(methods: str) -> list[str]:

@@ -111,6 +111,19 @@ class PlainView(View):
         self.note(f"{name}: {scores}{remark}" + (f"  ({parameters})" if parameters else ""))
 
 
+class OneOfMany(PlainView):
+    """The same lines for one of several searches that run side by side; captions are shown for all of them together."""
+
+    def __init__(self, name: str, note: Callable[[str], None]) -> None:
+        self._name, self._note = name, note
+
+    def note(self, text: str) -> None:
+        self._note(f"{self._name}: {text}")
+
+    def worked(self) -> None:
+        pass
+
+
 def _front_numbers(manifest: Manifest, ledger: Ledger) -> list[int]:
     """Numbers of the front's trials, by rising CHAIR_S."""
     constraints = manifest.constraints(ledger.baseline)

@@ -1,78 +1,49 @@
 """Captioning with many settings at once, every caption kept as it comes: a round's, held-out images', a sweep's."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions, ModelOptions
 from kvtune.study.caption_log import CaptionLog, read_captions
-from kvtune.study.deadline import Deadline, TimeIsUp, Waves
+from kvtune.study.deadline import TimeIsUp, Waves
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
+from kvtune.study.streams import Captioning, CaptionWriter, Log, Number, Stream
 from kvtune.study.subsets import Image, coco_of
 
 if TYPE_CHECKING:
-    from kvtune.captioning import CaptionRequest
-    from kvtune.captioning.request import Work
+    from kvtune.captioning import AnyCaptioner
     from kvtune.methods import Method
 
 
 OnProgress = Callable[[Pace], None]
-
-Number = int | None
-"""A trial's number; None is the baseline."""
-
-
-class CaptionWriter(Protocol):
-    """What a search needs of :class:`kvtune.captioning.Captioner`."""
-
-    def run(self, requests: Iterable[Any], on_work: "Callable[[Work], None]" = ...) -> Iterator[Any]:
-        """Captions as they finish, in any order; ``on_work`` is called several times a caption."""
-
-    def withdraw(self, tag: Any) -> None:
-        """Give no captions for requests of ``tag`` any more."""
 
 
 def caption_images(
     captioner: CaptionWriter,
     images: Sequence[Image],
     methods: "Mapping[Number, Method | None]",
-    logs: Mapping[Number, CaptionLog],
+    logs: Mapping[Number, Log],
     on_caption: Callable[[Number], None],
     stopped: Set[Number] = frozenset(),
     waves: Waves | None = None,
     pace: Pace | None = None,
     on_work: Callable[[], None] = lambda: None,
-) -> dict[Number, str]:
-    """Caption every image with every method, except what the logs hold already.
+) -> Captioning[dict[Number, str]]:
+    """Caption every image with every method, except what the logs hold already; a work of :mod:`kvtune.study.streams`.
 
     The trials go through one stream of requests. If that fails, each goes again alone, so that one trial's failure
-    takes no other with it.
+    takes no other with it. What is captioned at the end of the time is lost where it is not whole.
 
     Parameters
     ----------
-    images
-        The images, in the order in which they are asked for.
-    methods
-        Trial number to its method; None is the baseline, whose method is None.
-    logs
-        Trial number to the log that its captions are appended to.
-    on_caption
-        Called with the trial's number after each caption.
-    stopped
-        Trials that want no more captions; may grow while ``on_caption`` is called.
-    waves
-        How many captions to begin at once, so that they are whole before a deadline; at the deadline itself those in
-        flight are lost.
-    pace
-        Is told what is done.
-    on_work
-        Called several times a caption.
+    captioner, images, methods, logs, on_caption, stopped, waves, pace, on_work
+        See :class:`kvtune.study.streams.Stream`.
 
     Returns
     -------
@@ -84,101 +55,58 @@ def caption_images(
     KvtuneError
         If captioning fails for a reason that is no trial's own: an image, the disk, the device.
     """
+    pace = pace or Pace()
 
-    waves, pace = waves or Waves(Deadline()), pace or Pace()
-    deadline = waves.deadline
-    active = [number for number in methods if number not in stopped]
-    missing = sum(image_id not in logs[number] for number in active for image_id, _ in images)
-    pace.begin(missing, len(active))
+    def stream(some: "Mapping[Number, Method | None]", apart: bool = False) -> Stream:
+        return Stream(captioner, images, some, logs, on_caption, stopped, waves, pace, on_work, apart)
 
-    def worked(work: "Work") -> None:
-        pace.work(work)
-        on_work()
-        deadline.check()
-
-    def run(some: "Mapping[Number, Method | None]") -> None:
-        while (size := waves.size()) != 0:
-            requests = _Counted(islice(_requests(images, some, logs, stopped), size))
-            captions = 0
-            for caption in deadline.until(captioner.run(requests, worked)):
-                if caption.tag not in stopped:
-                    keep(caption)
-                    captions += 1
-                deadline.check()
-            waves.ended(captions)
-            if size is None or requests.count < size:
-                return
-
-    withdrawn: set[Number] = set()
-
-    def keep(caption: Any) -> None:
-        logs[caption.tag].append(caption.image_id, caption.text, len(caption.token_ids), caption.finish_reason)
-        pace.caption(len(caption.token_ids))
-        on_caption(caption.tag)
-        for number in stopped - withdrawn:
-            captioner.withdraw(number)
-            withdrawn.add(number)
-
+    together = stream(methods)
+    pace.begin(together.missing, sum(number not in stopped for number in methods))
     try:
-        run(methods)
+        yield together
         return {}
     except TimeIsUp:
         return {}
     except KvtuneError as error:
         raise _stopped(error) from error
     except Exception as error:
-        together = error
+        first = error
     failures: dict[Number, Exception] = {}
     for number, method in methods.items():
         try:
             if number not in stopped:
-                run({number: method})
+                yield stream({number: method}, apart=True)
         except TimeIsUp:
             return {}
         except KvtuneError as error:
             raise _stopped(error) from error
         except Exception as error:
             failures[number] = error
-    if None in failures or (failures and not _works_without_method(captioner, images[0])):
-        raise _stopped(failures.get(None, together)) from together
+    if None in failures or (failures and not (yield from _works_without_method(captioner, images[0]))):
+        raise _stopped(failures.get(None, first)) from first
     return {number: _reason(error) for number, error in failures.items()}
 
 
-class _Counted(Iterator["CaptionRequest"]):
-    """Requests, and how many of them were asked for."""
+class _Count:
+    """A log that keeps no captions and counts them."""
 
-    def __init__(self, requests: "Iterator[CaptionRequest]") -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self._requests = requests
 
-    def __next__(self) -> "CaptionRequest":
-        request = next(self._requests)
+    def __contains__(self, image_id: int) -> bool:
+        return self.count > 0
+
+    def append(self, image_id: int, caption: str, tokens: int, finish_reason: str) -> None:
         self.count += 1
-        return request
 
 
-def _requests(
-    images: Sequence[Image],
-    methods: "Mapping[Number, Method | None]",
-    logs: Mapping[Number, CaptionLog],
-    stopped: Set[Number],
-) -> "Iterator[CaptionRequest]":
-    """Requests for what is missing; those that share an image are neighbours, because they share its prefill."""
-    from kvtune.captioning import CaptionRequest
-
-    for image_id, path in images:
-        for number, method in methods.items():
-            if number not in stopped and image_id not in logs[number]:
-                yield CaptionRequest(image_id, path, method, number)
-
-
-def _works_without_method(captioner: CaptionWriter, image: Image) -> bool:
-    from kvtune.captioning import CaptionRequest
-
+def _works_without_method(captioner: CaptionWriter, image: Image) -> Captioning[bool]:
+    kept = _Count()
     try:
-        return len(list(captioner.run([CaptionRequest(image[0], image[1], None, None)]))) == 1
+        yield Stream(captioner, [image], {None: None}, {None: kept}, lambda number: None, apart=True)
     except Exception:
         return False
+    return kept.count == 1
 
 
 def _stopped(error: Exception) -> KvtuneError:
@@ -205,10 +133,11 @@ def caption_settings(
     coco: Path | None = None,
     engine: EngineOptions = DEFAULT_ENGINE,
     on_progress: OnProgress = lambda pace: None,
-) -> None:
+    captioner: "AnyCaptioner | None" = None,
+) -> Captioning[None]:
     """Caption these images with every setting as the study's model does, but for the captions that are there already.
 
-    No model is loaded if nothing is missing. The caller holds the study's lock.
+    A work of :mod:`kvtune.study.streams`. No model is loaded if nothing is missing. The caller holds the study's lock.
 
     Parameters
     ----------
@@ -216,6 +145,8 @@ def caption_settings(
         Where the images are; None for where they were.
     on_progress
         Called with how far it is, several times a caption.
+    captioner
+        One of the study's model, prompt and tokens; None opens one.
 
     Raises
     ------
@@ -227,9 +158,9 @@ def caption_settings(
 
     def prepare() -> tuple[CaptionWriter, list[Image]]:
         images = _images(manifest, image_ids, coco)
-        return _captioner(manifest, engine), images
+        return captioner or _captioner(manifest, engine), images
 
-    caption_files(image_ids, settings, prepare, on_progress)
+    yield from caption_files(image_ids, settings, prepare, on_progress)
 
 
 def caption_files(
@@ -239,8 +170,10 @@ def caption_files(
     on_progress: OnProgress = lambda pace: None,
     known: Collection[int] | None = None,
     pace: Pace | None = None,
-) -> None:
+) -> Captioning[None]:
     """Caption these images with every setting in one stream, but for the captions that the files hold already.
+
+    A work of :mod:`kvtune.study.streams`.
 
     Parameters
     ----------
@@ -271,7 +204,7 @@ def caption_files(
     with ExitStack() as stack:
         logs = {number: stack.enter_context(closing(CaptionLog(each.file))) for number, each in missing.items()}
         methods = {number: setting.method for number, setting in missing.items()}
-        failures = caption_images(
+        failures = yield from caption_images(
             captioner,
             images,
             methods,

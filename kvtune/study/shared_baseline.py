@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from kvtune.study.caption_log import captions_of
+from kvtune.study.caption_log import read_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.study_folder import StudyFolder
 
@@ -25,9 +25,8 @@ def take_baseline(folder: StudyFolder, manifest: Manifest, source: StudyFolder, 
 
 
 def _take(to: Path, there: Path, image_ids: Sequence[int]) -> None:
-    if to.exists() or not there.exists():
+    if to.exists() or not read_captions(there).keys() >= set(image_ids):
         return
-    captions_of(there, image_ids)  # whole, or it says what is missing
     to.parent.mkdir(parents=True, exist_ok=True)
     partly = to.with_name(f".{to.name}")
     shutil.copyfile(there, partly)

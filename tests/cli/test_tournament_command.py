@@ -14,12 +14,13 @@ from small_coco import write_coco
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.models.options import ModelOptions
+from kvtune.search import tournament as tournament_module
 
 
 @pytest.fixture(autouse=True)
 def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """What was asked of the captioner that stands in for the engine's."""
-    seen = SimpleNamespace(baseline=0, unable=(), opened=0)
+    seen = SimpleNamespace(baseline=0, unable=(), opened=0, failing=None)
     vlm = SimpleNamespace(
         name="quick",
         model_id="/models/quick",
@@ -33,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     )
 
     class Captioner(FakeCaptioner):
-        def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int) -> None:
+        def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int, on_note: Any) -> None:
             super().__init__()
             self.vlm = vlm
             seen.opened += 1
@@ -43,12 +44,15 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
                 raise RequestError(f"{method.name} cannot serve")
 
         def finish(self, batch: list[Any]) -> Any:
+            if any(request.method is not None and request.method.name == seen.failing for request in batch):
+                raise ValueError("no such thing")
             seen.baseline += sum(request.method is None for request in batch)
             yield from super().finish(batch)
 
     models = SimpleNamespace(
         locate=lambda name: (None, vlm.model_id, name), commit_of=lambda name, revision=None: revision
     )
+    assert tournament_module, "imported before what it imports is replaced"
     monkeypatch.setitem(sys.modules, "kvtune.models", models)
     captioning = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=Captioner)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)
@@ -129,6 +133,27 @@ def test_the_same_command_goes_on(capsys: pytest.CaptureFixture[str], tmp_path: 
     code, again, _ = kvtune(capsys, *words, "--trials", 4)
     first, second = json.loads(shown), json.loads(again)
     assert code == 0 and second["pairs"] == first["pairs"]
+
+
+def test_a_study_that_fails_is_told_and_goes_on_with_the_next_command(
+    capsys: pytest.CaptureFixture[str], seen: SimpleNamespace
+) -> None:
+    words = ["tournament", "--methods", "kvsmooth,pai", "--trials", 4, "--json"]
+    seen.failing = "pai"
+    code, shown, err = kvtune(capsys, *words)
+    document = json.loads(shown)
+    assert code == 1 and "pai stopped midway, and is not compared; the same command goes on" in err
+    assert [each["method"] for each in document["methods"]] == ["kvsmooth"]
+    assert "failed one after the other" in document["failed"]["pai"]
+    seen.failing = None
+    code, shown, err = kvtune(capsys, *words)
+    assert code == 0, err
+    assert [each["method"] for each in json.loads(shown)["methods"]] == ["kvsmooth", "pai"]
+    assert json.loads(shown)["failed"] == {}
+    assert seen.baseline == 12 + 40 + 1, "once for both, and one caption to see that it is not the model that fails"
+    seen.failing = "clvs"
+    code, shown, err = kvtune(capsys, "tournament", "--methods", "clvs,clvs+pai", "--trials", 4, "--seed", 1, "--json")
+    assert code == 1 and json.loads(shown)["failed"].keys() == {"clvs"}
 
 
 def test_table_and_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

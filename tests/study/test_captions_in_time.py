@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from timed_captioner import PROMPTS_TOGETHER, Clock, Machine, TimedCaptioner
 
 from kvtune.study.caption_log import CaptionLog
-from kvtune.study.captioning import Number, caption_images
+from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline, Waves
+from kvtune.study.streams import Number, alone
 
 ROUNDS: tuple[tuple[Number, ...], ...] = ((None,), (0, 1, 2, 3), (4, 5, 6, 7))
 _folders = count()
@@ -31,8 +32,10 @@ def caption(folder: Path, machine: Machine, seconds: float | None, images: int =
     for numbers in ROUNDS:
         with ExitStack() as stack:
             logs = {n: stack.enter_context(closing(CaptionLog(folder / f"{n}.jsonl"))) for n in numbers}
-            caption_images(
-                captioner, fake_images(images), dict.fromkeys(numbers), logs, lambda number: None, waves=waves
+            alone(
+                caption_images(
+                    captioner, fake_images(images), dict.fromkeys(numbers), logs, lambda number: None, waves=waves
+                )
             )
             if not all(len(log) == images for log in logs.values()):
                 break

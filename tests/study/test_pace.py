@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from timed_captioner import Clock, Machine, TimedCaptioner
 
 from kvtune.search.view import View
-from kvtune.study.captioning import Number, caption_images
+from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline
 from kvtune.study.pace import Pace
+from kvtune.study.streams import Number, alone
 from kvtune.study.trials import Ledger
 
 Seen = list[tuple[float, float | None]]
@@ -37,14 +38,16 @@ def estimates(machine: Machine, stages: list[int], images: int, usual: float) ->
         pace.later, pace.later_lanes = images * sum(later), max([1, *later])
         methods: dict[Number, Any] = dict.fromkeys(range(first, first + lanes))
         logs: Any = {setting: Log() for setting in methods}
-        caption_images(
-            captioner,
-            fake_images(images),
-            methods,
-            logs,
-            lambda setting: None,
-            pace=pace,
-            on_work=lambda: seen.append((clock(), pace.seconds_left())),
+        alone(
+            caption_images(
+                captioner,
+                fake_images(images),
+                methods,
+                logs,
+                lambda setting: None,
+                pace=pace,
+                on_work=lambda: seen.append((clock(), pace.seconds_left())),
+            )
         )
         first += lanes
     assert pace.seconds_left() == 0 and pace.there == images * sum(stages) == pace.total

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from fake_search import new_study, run_search
 
-from kvtune.errors import KvtuneError
 from kvtune.study.manifest import Manifest
 from kvtune.study.shared_baseline import take_baseline
 from kvtune.study.study_folder import StudyFolder
@@ -51,6 +50,5 @@ def test_half_of_them_are_not_taken(source: tuple[StudyFolder, Manifest], tmp_pa
     file = source[0].trial_captions(None)
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:4]))
     folder, manifest = new_study(tmp_path / "second")
-    with pytest.raises(KvtuneError):
-        take_baseline(folder, manifest, *source)
+    take_baseline(folder, manifest, *source)
     assert not folder.trial_captions(None).exists()

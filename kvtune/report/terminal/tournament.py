@@ -51,7 +51,7 @@ def _notes(tournament: Tournament, found: Contest) -> list[str]:
     notes = [
         f"Each method's point was chosen on tune images, as kvtune export does; its rates are over {images} held-out "
         "images, with 95 % intervals below them.",
-        "Captions and tokens are what the trials of each study took, seconds what this command spent.",
+        "Captions and tokens are what the trials of each study took, seconds this command's time, by tokens.",
     ]
     clear = [_sentence(pair, metric) for metric in OBJECTIVES for pair in found.pairs if _is_clear(pair, metric)]
     over = f"over {len(found.pairs)} pairs"
@@ -59,6 +59,7 @@ def _notes(tournament: Tournament, found: Contest) -> list[str]:
     notes += clear
     notes += [f"{entry.method}: {entry.reason}." for entry in found.entries if entry.chosen is None]
     notes += [f"{method} is left out: {reason}" for method, reason in tournament.left_out.items()]
+    notes += [f"{method} stopped midway: {reason}" for method, reason in tournament.failed.items()]
     return notes
 
 
@@ -85,8 +86,8 @@ def tournament_document(tournament: Tournament) -> dict[str, Any]:
     pairs
         A list of ``one``, ``other``, ``differences`` of one minus other by metric, and ``verdict`` by metric:
         ``better``, ``worse`` or ``unclear``.
-    left_out
-        Why, by method, of those that cannot serve the model.
+    left_out, failed
+        Why, by method, of those that cannot serve the model, and of those whose study stopped midway.
     """
     found = tournament.found
     return {
@@ -107,4 +108,5 @@ def tournament_document(tournament: Tournament) -> dict[str, Any]:
             for pair in found.pairs
         ],
         "left_out": tournament.left_out,
+        "failed": tournament.failed,
     }
