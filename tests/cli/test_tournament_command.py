@@ -20,7 +20,7 @@ from kvtune.search import tournament as tournament_module
 @pytest.fixture(autouse=True)
 def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """What was asked of the captioner that stands in for the engine's."""
-    seen = SimpleNamespace(baseline=0, unable=(), opened=0, failing=None)
+    seen = SimpleNamespace(baseline=0, unable=(), opened=0, failing=None, given=0, stop_after=None)
     vlm = SimpleNamespace(
         name="quick",
         model_id="/models/quick",
@@ -47,7 +47,11 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
             if any(request.method is not None and request.method.name == seen.failing for request in batch):
                 raise ValueError("no such thing")
             seen.baseline += sum(request.method is None for request in batch)
-            yield from super().finish(batch)
+            for caption in super().finish(batch):
+                if seen.given == seen.stop_after:
+                    raise KeyboardInterrupt
+                seen.given += 1
+                yield caption
 
     models = SimpleNamespace(
         locate=lambda name: (None, vlm.model_id, name), commit_of=lambda name, revision=None: revision
@@ -154,6 +158,25 @@ def test_a_study_that_fails_is_told_and_goes_on_with_the_next_command(
     seen.failing = "clvs"
     code, shown, err = kvtune(capsys, "tournament", "--methods", "clvs,clvs+pai", "--trials", 4, "--seed", 1, "--json")
     assert code == 1 and json.loads(shown)["failed"].keys() == {"clvs"}
+
+
+def test_what_is_stopped_goes_on_and_no_caption_is_written_twice(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, seen: SimpleNamespace
+) -> None:
+    words = ["tournament", "--methods", "kvsmooth,pai", "--trials", 6, "--json"]
+    assert kvtune(capsys, *words, "--studies-dir", "whole")[0] == 0
+    whole, seen.given = seen.given, 0
+    for seen.stop_after in (5, 40, 100, whole - 10):
+        code, _, err = kvtune(capsys, *words, "--studies-dir", "stopped")
+        assert code == 130 and "no caption is lost. Go on with: kvtune" in err
+    seen.stop_after = None
+    assert kvtune(capsys, *words, "--studies-dir", "stopped")[0] == 0
+    assert seen.given == whole, "each caption that came was kept"
+    for study in ("quick-kvsmooth", "quick-pai"):
+        assert trials(tmp_path / "whole" / study) == trials(tmp_path / "stopped" / study)
+        for file in (tmp_path / "whole" / study / "captions").rglob("*.jsonl"):
+            other = tmp_path / "stopped" / file.relative_to(tmp_path / "whole")
+            assert sorted(file.read_text().splitlines()) == sorted(other.read_text().splitlines())
 
 
 def test_table_and_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 from kvtune.analysis.importance import ENOUGH_TRIALS, FEWEST_TRIALS
 from kvtune.analysis.sensitivity import Sensitivity, Sweep
 from kvtune.chair import METRICS, OBJECTIVES
+from kvtune.methods import CHOICE
 from kvtune.report.terminal.cells import LENGTH, interval, number, rate
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
@@ -35,17 +36,16 @@ def sensitivity_view(found: Sensitivity, console: Console) -> RenderableType:
             fitting([_table(sweep, "{} ({})"), _table(sweep, "{}\n{}")], console),
         ]
     parts.append(Text())
+    trials = f"complete trials of {found.around[CHOICE]}" if CHOICE in found.around else "complete trials"
     if found.importance is None:
-        parts.append(Text(f"Importance: not before {FEWEST_TRIALS} complete trials; of fewer it is little but chance"))
+        parts.append(Text(f"Importance: not before {FEWEST_TRIALS} {trials}; of fewer it is little but chance"))
     for objective, shares in (found.importance or {}).items():
         ranked = sorted(shares.items(), key=lambda share: -share[1])
         told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
         parts.append(Text(f"Importance for {METRICS[objective].label} (PED-ANOVA): {told}"))
     if found.importance is not None and found.complete is not None and found.complete < ENOUGH_TRIALS:
         parts.append(
-            Text(
-                f"From {found.complete} complete trials; below {ENOUGH_TRIALS}, close shares may be in the wrong order."
-            )
+            Text(f"From {found.complete} {trials}; below {ENOUGH_TRIALS}, close shares may be in the wrong order.")
         )
     return Group(*parts)
 
