@@ -95,6 +95,9 @@ def search(
     load_in_8bit: bool = False,
     lanes: str = "auto",
     cuda_graphs: bool = True,
+    workers: int | None = None,
+    cluster: str | None = None,
+    mixed_workers: bool = False,
     timeout: str | None = None,
     progress: bool = False,
     **options: Any,
@@ -138,7 +141,19 @@ def search(
     for name in ("studies_dir", "coco", "space"):
         if options.get(name) is not None:
             options[name] = Path(options[name])
-    named = model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs)
+    named = model_options(
+        model,
+        device,
+        dtype,
+        revision,
+        load_in_4bit,
+        load_in_8bit,
+        lanes,
+        cuda_graphs,
+        workers=workers,
+        cluster=cluster,
+        mixed_workers=mixed_workers,
+    )
     asked = Options(model=named, **options)
     deadline = Deadline(None if timeout is None else parse_duration(timeout))
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)

@@ -125,6 +125,8 @@ class PretendedBackend:
         self.clock, self.sleep = clock, sleep
         self.machine = Machine("here", "pretended", {})
         self.workers: list[PretendedWorker] = []
+        self.cpu_seconds = 0.0
+        """Processor time that pretending takes: where there are workers, the driver does not have it."""
 
     def places(self) -> int:
         return len(self.rates)
@@ -140,12 +142,15 @@ class PretendedBackend:
         return _Promise(handle, method, None if handle.is_dead else handle.call(method, arguments, self.clock()))
 
     def wait(self, promises: Sequence[_Promise], seconds: float) -> list[_Promise]:
+        begun = time.process_time()
         now = self.clock()
         first = min((self._kept_at(promise) for promise in promises), default=math.inf)
         if first > now:
             self.sleep(min(seconds, first - now))
             now = self.clock()
-        return [promise for promise in promises if self._kept_at(promise) <= now + 1e-9]
+        kept = [promise for promise in promises if self._kept_at(promise) <= now + 1e-9]
+        self.cpu_seconds += time.process_time() - begun
+        return kept
 
     def _kept_at(self, promise: _Promise) -> float:
         if promise.method != "report" or promise.worker.is_dead:
@@ -155,7 +160,12 @@ class PretendedBackend:
     def result(self, promise: _Promise) -> Any:
         if promise.worker.is_dead:
             raise WorkerDiedError("it was killed")
-        return promise.worker.report(self.clock()) if promise.method == "report" else promise.value
+        if promise.method != "report":
+            return promise.value
+        begun = time.process_time()
+        report = promise.worker.report(self.clock())
+        self.cpu_seconds += time.process_time() - begun
+        return report
 
     def kill(self, handle: PretendedWorker) -> None:
         handle.is_dead = True

@@ -139,7 +139,7 @@ class _Run:
         self._done: deque[Caption] = deque()
         self._error: Exception | None = None
         self._looked = -math.inf
-        self._sizes: dict[Path, int] = {}
+        self._sizes: dict[Path, int | None] = {}
         self._was_drained = False
         for worker, ready in pool.roster.ready.items():
             self._join(worker, ready.rows)
@@ -220,8 +220,9 @@ class _Run:
             path = request.image
             if isinstance(path, Path):
                 if path not in self._sizes:
-                    self._sizes[path] = len(_content(path)) if not path.is_file() else path.stat().st_size
-                sizes[path] = self._sizes[path]
+                    self._sizes[path] = path.stat().st_size if path.is_file() else None
+                if (size := self._sizes[path]) is not None:
+                    sizes[path] = size
         return sizes
 
     def _happened(self, event: Event) -> None:

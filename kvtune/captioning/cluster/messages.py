@@ -31,7 +31,7 @@ class Batch:
     Attributes
     ----------
     sizes
-        Bytes of each image file where the driver sees it; a worker that finds another asks for the file.
+        Bytes of each image file, where the driver has it; a worker that finds another asks for the file.
     """
 
     settings: Settings

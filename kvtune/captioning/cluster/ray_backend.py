@@ -48,6 +48,9 @@ class WorkerActor:
             os.environ |= {} if here.visible is None else {_VISIBLE: here.visible}
             torch.set_num_threads(here.threads)
 
+    def pid(self) -> int:
+        return os.getpid()
+
     def machine(self) -> Machine:
         from kvtune.captioning.cluster.worker import machine
 
@@ -121,20 +124,17 @@ class RayBackend:
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         cluster = self._options.engine.cluster
         if cluster is None:
-            ray.init(
-                address="local",
-                num_cpus=len(self._devices),
-                num_gpus=0,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE,
-                **common,
-            )
+            common |= {"num_cpus": len(self._devices), "num_gpus": 0, "include_dashboard": False}
+            try:
+                ray.init(address="local", object_store_memory=OBJECT_STORE, **common)
+            except Exception as error:  # Ray has no kind of its own for it
+                raise KvtuneError(f"Ray did not start on this machine: {_first_line(error)}") from error
             return
         try:
             ray.init(address=cluster, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise RequestError(
-                f"no Ray cluster answers at {quoted(cluster)} ({str(error).splitlines()[0]}); start one with "
+                f"no Ray cluster answers at {quoted(cluster)} ({_first_line(error)}); start one with "
                 "ray start --head, or give --cluster HOST:PORT"
             ) from error
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -190,9 +189,3 @@ def test_workers_of_other_versions_or_devices_are_left_out_by_name(files):
     odd.update({place: replace(backend.machine, versions={"torch": "2.12"}) for place in range(4)})
     with pytest.raises(RequestError, match=r"a has torch 2.12.*install the same, or give --mixed-workers"):
         WorkerPool(backend, {"torch": "2.13"}, on_note=notes.append, clock=time).start()
-
-
-def test_an_image_that_is_not_there_is_said_in_a_line(tmp_path: Path):
-    captioner, _, _, _ = opened()
-    with pytest.raises(RequestError, match="cannot be read"):
-        list(captioner.run([CaptionRequest(1, tmp_path / "absent.jpg")]))

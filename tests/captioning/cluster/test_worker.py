@@ -83,9 +83,10 @@ def test_an_image_that_is_not_here_is_asked_for(worker, tmp_path):
 
 def test_what_goes_wrong_is_reported_and_the_worker_goes_on(worker, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    worker.take(Batch(SETTINGS, numbered([tmp_path / "broken.png"])))
-    _, reports = fetched(worker, 1)
-    assert isinstance(reports[-1].error, RequestError)
-    worker.begin(2)
+    for run, name in enumerate(("broken.png", "absent.png"), 2):
+        worker.take(Batch(SETTINGS, numbered([tmp_path / name])))
+        _, reports = fetched(worker, 1)
+        assert isinstance(reports[-1].error, RequestError) and name in str(reports[-1].error)
+        worker.begin(run)
     worker.take(Batch(SETTINGS, numbered(IMAGES[:1], 5)))
     assert [number for number, *_ in fetched(worker, 1)[0]] == [5]
