@@ -196,9 +196,9 @@ class CLVSRows(RowState[CLVS]):
             mix = mix * goes_on
         on_image.lerp_(memory, mix)
         total = weights.sum(-1, keepdim=True)
-        weights /= total.where(goes_on, total.new_ones(()))
+        weights /= total.where(goes_on, 1.0)
         # Where it has ended nobody looks at the memory any more.
-        memory.lerp_(most, 1 - self.value(seen, "beta", weights))
+        memory.lerp_(most, self.once(seen, "news", lambda: 1 - self.value(seen, "beta", weights)))
         return weights
 
     @property
@@ -214,7 +214,7 @@ class CLVSRows(RowState[CLVS]):
         likeliest = logits.topk(min(LIKELIEST, logits.shape[-1]), dim=-1, sorted=False).values.log_softmax(-1)
         unsure = (likeliest.exp() * likeliest).sum(-1) / -math.log(LIKELIEST)
         rows = slice(len(hidden))
-        self._ended[rows] |= unsure < self.parameter("threshold")[rows].to(unsure.dtype)
+        self._ended[rows] |= unsure < self.parameter("threshold")[rows]
 
     def captured_with(self) -> Hashable:
         keys = self._keys

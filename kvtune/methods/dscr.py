@@ -126,7 +126,7 @@ class DSCRRows(RowState[DSCR]):
     def change_scores(self, seen: Seen, scores: Tensor) -> Tensor:
         prompt = scores[..., : seen.prompt]
         mixed = prompt @ self._mixing_of(seen, scores)
-        prompt.copy_(mixed.where(self.acting(seen) & seen.visual[:, None], prompt))
+        prompt.copy_(mixed.where(self._where(seen), prompt))
         return scores
 
     def change_sum(self, seen: Seen, weights: Tensor) -> Tensor:
@@ -135,15 +135,20 @@ class DSCRRows(RowState[DSCR]):
         prompt = weights[..., : seen.prompt]
         mixed = prompt @ self._mixing_of(seen, weights).transpose(1, 2)
         on_values = self.value(seen, "target", weights) == self._choices["target"].index("kv")
-        prompt.copy_(mixed.where(on_values & self.acting(seen) & seen.visual[:, None], prompt))
+        prompt.copy_(mixed.where(self._where(seen) & on_values, prompt))
         return weights
+
+    def _where(self, seen: Seen) -> Tensor:
+        """[n, 1, prompt positions] bool: what is mixed in this layer."""
+        return self.once(seen, "where", lambda: self._acts(seen) & seen.visual[:, None])[seen.layer]
 
     def _mixing_of(self, seen: Seen, like: Tensor) -> Tensor:
         """[n, prompt positions, prompt positions]."""
 
         def mixing() -> Tensor:
             of_rows = seen.of_rows(self._mixing).to(like.dtype)
-            return fitted(fitted(of_rows, seen.prompt).transpose(1, 2), seen.prompt).transpose(1, 2)
+            # Side by side, or each product would copy it.
+            return fitted(fitted(of_rows, seen.prompt).transpose(1, 2), seen.prompt).transpose(1, 2).contiguous()
 
         return self.once(seen, "mixing", mixing)
 

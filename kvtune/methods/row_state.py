@@ -262,4 +262,5 @@ def fitted(tensor: Tensor, width: int, fill: float = 0.0) -> Tensor:
     """``tensor`` with a last axis of ``width``: other rows' prompts may be longer than all that it was kept for."""
     import torch
 
-    return torch.nn.functional.pad(tensor, (0, width - tensor.shape[-1]), value=fill)
+    missing = width - tensor.shape[-1]
+    return torch.nn.functional.pad(tensor, (0, missing), value=fill) if missing > 0 else tensor[..., :width]
