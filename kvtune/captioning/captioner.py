@@ -188,7 +188,13 @@ class Captioner:
         kept = self._kept.plan if self._kept else None
         longest = max(prompt.length for prompt in prompts)
         own = max(len(prompt.after_image) for prompt in prompts)
-        return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes, kept, own)
+        # Of each kind of method that is known by now there will be a state of all rows.
+        parts = {part for _, request in first if request.method for part in request.method.parts}
+        of_kind: dict[type, int] = {}
+        for part in parts:
+            of_kind[type(part)] = max(of_kind.get(type(part), 0), part.row_bytes(self._decoder, longest))
+        state = sum(of_kind.values())
+        return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes, kept, own, state)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
         """A grid on which nothing runs yet, and for which these requests wait."""
@@ -239,11 +245,12 @@ def plan_for(
     lanes: Lanes = "auto",
     kept: PagedPlan | None = None,
     own_tokens: int = 1,
+    row_state: int = 0,
 ) -> Plan:
     """The grid for a stream of requests: see :func:`plan_pages` and :func:`plan_grid`."""
     if uses_pages(vlm):
-        return plan_pages(vlm, prompt_tokens, max_new_tokens, requests, images, lanes, kept, own_tokens)
-    return plan_grid(vlm, prompt_tokens, max_new_tokens, requests, images, lanes)
+        return plan_pages(vlm, prompt_tokens, max_new_tokens, requests, images, lanes, kept, own_tokens, row_state)
+    return plan_grid(vlm, prompt_tokens, max_new_tokens, requests, images, lanes, row_state)
 
 
 def uses_pages(vlm: VisionLanguageModel) -> bool:

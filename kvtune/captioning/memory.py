@@ -49,6 +49,8 @@ class GridPlan:
         Bytes of all prompts' keys and values, and of all captions' keys and values.
     step, prefill
         Bytes that a decode step, or the prefill of a batch of images, takes for a moment beside those.
+    states
+        Bytes of what methods remember of all rows.
     growth
         Bytes on top of all these while the caches grow, should a caption run on to the limit.
     """
@@ -63,6 +65,7 @@ class GridPlan:
     step: int
     prefill: int
     growth: int
+    states: int = 0
 
     @property
     def rows(self) -> int:
@@ -72,7 +75,7 @@ class GridPlan:
     @property
     def peak(self) -> int:
         """Most bytes that are held at once as long as no caption outgrows its slots."""
-        return self.weights + self.prefixes + self.suffixes + max(self.step, self.prefill)
+        return self.weights + self.prefixes + self.suffixes + self.states + max(self.step, self.prefill)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"peak": self.peak}
@@ -89,7 +92,13 @@ class GridPlan:
 
 
 def plan_grid(
-    vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int, requests: int, images: int, lanes: Lanes = "auto"
+    vlm: VisionLanguageModel,
+    prompt_tokens: int,
+    max_new_tokens: int,
+    requests: int,
+    images: int,
+    lanes: Lanes = "auto",
+    row_state: int = 0,
 ) -> GridPlan:
     """The grid for a stream in which ``requests`` are about ``images``.
 
@@ -103,21 +112,25 @@ def plan_grid(
     lanes
         Captions decoded at once over the whole grid; ``auto`` takes what fits into the free memory with captions as
         long as they may get, for nobody says in time that a CPU's memory is out.
+    row_state
+        Bytes that methods remember of a row.
     """
     most = MOST_ROWS if lanes == "auto" else lanes
     per_group = min(most, -(-requests // (images if requests <= most else 2 * images)))
     groups = max(1, min(most // per_group, -(-requests // per_group)))
-    plan = predict(vlm, groups, per_group, prompt_tokens, max_new_tokens)
+    plan = predict(vlm, groups, per_group, prompt_tokens, max_new_tokens, row_state)
     if lanes != "auto":
         return plan
     usable = int(USABLE["cpu"] * free_memory(vlm.device))
     while plan.rows > 1 and plan.peak - plan.weights + plan.growth > usable:
         smaller = (plan.groups - 1, plan.lanes) if plan.groups > 1 else (1, plan.lanes - 1)
-        plan = predict(vlm, *smaller, prompt_tokens, max_new_tokens)
+        plan = predict(vlm, *smaller, prompt_tokens, max_new_tokens, row_state)
     return plan
 
 
-def predict(vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: int, max_new_tokens: int) -> GridPlan:
+def predict(
+    vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: int, max_new_tokens: int, row_state: int = 0
+) -> GridPlan:
     """What a grid of ``groups`` images by ``lanes`` captions takes."""
     config, position, rows = vlm.decoder.config, bytes_per_position(vlm), groups * lanes
     slots = -(-min(max_new_tokens + 1, _PLANNED_SLOTS) // _SLOTS_STEP) * _SLOTS_STEP
@@ -139,6 +152,7 @@ def predict(vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: in
         step=rows * step_bytes(vlm, prompt_tokens, slots),
         prefill=prefill_bytes(vlm, min(groups, prompts_together(prompt_tokens)), prompt_tokens),
         growth=growth,
+        states=rows * row_state,
     )
 
 

@@ -55,6 +55,8 @@ class PagedPlan:
         Bytes of all pages.
     step, prefill
         Bytes that a decode step, or the prefill of a batch of images, takes for a moment beside those.
+    row_state
+        Bytes that methods remember of a row.
     """
 
     rows: int
@@ -67,11 +69,12 @@ class PagedPlan:
     cache: int
     step: int
     prefill: int
+    row_state: int = 0
 
     @property
     def peak(self) -> int:
         """Most bytes that are held at once."""
-        return self.weights + self.cache + max(self.step, self.prefill)
+        return self.weights + self.cache + self.rows * self.row_state + max(self.step, self.prefill)
 
     @property
     def text_pages(self) -> int:
@@ -104,6 +107,7 @@ def plan_pages(
     lanes: Lanes = "auto",
     kept: PagedPlan | None = None,
     own_tokens: int = 1,
+    row_state: int = 0,
 ) -> PagedPlan:
     """The paged grid for a stream in which ``requests`` are about ``images``.
 
@@ -120,6 +124,8 @@ def plan_pages(
         The plan of a grid that is there already; it is the answer, but for the prompts, where it will do.
     own_tokens
         Prompt tokens that a row has in its own pages at most: the last, or those after the image.
+    row_state
+        Bytes that methods remember of a row; a grid that was planned for less will not do.
     """
     page_bytes = PAGE * bytes_per_position(vlm)
     prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + own_tokens)
@@ -131,13 +137,20 @@ def plan_pages(
 
     def pages(rows: int) -> int:
         fillable = rows * longest + min(images, rows) * prompt_pages
-        room = (usable - max(rows * step_bytes(vlm, prompt_tokens, max_new_tokens), prefill)) // page_bytes
+        beside = rows * row_state + max(rows * step_bytes(vlm, prompt_tokens, max_new_tokens), prefill)
+        room = (usable - beside) // page_bytes
         return max(prompt_pages + longest, min(fillable, room))
 
     if lanes == "auto":
         while rows > 1 and rows * (usual + prompt_pages / of_image) > pages(rows):
             rows = (rows - 1) // _ROWS_STEP * _ROWS_STEP if rows > _ROWS_STEP else rows - 1
-    if kept is not None and kept.rows >= rows and kept.pages >= _ENOUGH * pages(rows) and kept.text_pages >= longest:
+    if (
+        kept is not None
+        and kept.rows >= rows
+        and kept.pages >= _ENOUGH * pages(rows)
+        and kept.text_pages >= longest
+        and kept.row_state >= row_state
+    ):
         return dataclasses.replace(kept, lanes=of_image, prompt_tokens=prompt_tokens, prefill=prefill)
     return PagedPlan(
         rows,
@@ -150,4 +163,5 @@ def plan_pages(
         cache=(pages(rows) + 1) * page_bytes,
         step=rows * step_bytes(vlm, prompt_tokens, max_new_tokens),
         prefill=prefill,
+        row_state=row_state,
     )

@@ -11,7 +11,7 @@ from kvtune.errors import RequestError
 from kvtune.methods.facts import Fact, PromptFacts
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import number
-from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, widened
+from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, wide, widened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +70,12 @@ class CLVS(Method):
     @property
     def facts(self) -> tuple[Fact, ...]:
         return (UnifiedKeys(),)
+
+    def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int:
+        """Layer 0's keys of the prompt, and a copy of them in a step."""
+        config = decoder.module.config
+        size = config.num_key_value_heads * decoder.head_dim * decoder.module.dtype.itemsize
+        return 2 * wide(prompt_tokens) * size
 
     @classmethod
     def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> CLVSRows:

@@ -16,3 +16,15 @@ class Decoder:
     head: Any
     has_places: bool = False
     """Whether it is known where in the picture the model's visual tokens are."""
+
+    @property
+    def head_dim(self) -> int:
+        """Numbers of a head's query, key or value."""
+        config = self.module.config
+        size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return size
+
+    @property
+    def number_bytes(self) -> int:
+        """Bytes of a score or weight of attention: of float32 at least."""
+        return max(4, int(self.module.dtype.itemsize))

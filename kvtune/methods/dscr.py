@@ -10,7 +10,7 @@ from kvtune.errors import RequestError
 from kvtune.methods.facts import AnyFact, Depth, PromptFacts
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import choice, end_layer, listed, number, start_layer
-from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, widened
+from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, wide, widened
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ class DSCR(Method):
     @property
     def facts(self) -> tuple[AnyFact, ...]:
         return () if self.depth == NO_DEPTH else (Depth(self.depth),)
+
+    def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int:
+        """The matrix by which prompt tokens are mixed, and a copy of it in a step."""
+        return 2 * wide(prompt_tokens) ** 2 * decoder.number_bytes
 
     @classmethod
     def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> DSCRRows:

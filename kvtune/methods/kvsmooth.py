@@ -53,6 +53,13 @@ class KVSmooth(Method):
     adaptive: bool = flag(True)
     target: str = choice("kv", ("kv", "k", "attention_output"))
 
+    def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int:
+        """A queue for each layer, and the outputs before where those are smoothed."""
+        numbers = self.queue_length * decoder.number_bytes
+        if self.target == "attention_output":
+            numbers += decoder.n_heads * decoder.head_dim * decoder.module.dtype.itemsize
+        return decoder.n_layers * numbers
+
     @classmethod
     def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> KVSmoothRows:
         return KVSmoothRows(cls, n_rows, decoder, device)

@@ -168,6 +168,13 @@ class Method(ABC):
         """What it must know of a prompt's forward pass."""
         return ()
 
+    def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int:
+        """Bytes of device memory for what is remembered of a row about a prompt of that length, but for small things.
+
+        What is worked out in a step counts too. A grid holds it for all of its rows, whatever method each has.
+        """
+        return 0
+
     @classmethod
     @abstractmethod
     def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> RowState[Any]:

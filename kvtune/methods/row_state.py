@@ -43,6 +43,8 @@ class ActingMethod(Protocol):
 
     def check_model(self, decoder: Decoder) -> None: ...
 
+    def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int: ...
+
     @classmethod
     def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> RowState[Any]: ...
 
@@ -250,11 +252,16 @@ def moved(tensor: Tensor, index: Tensor, axis: int = 0) -> Tensor:
     return tensor.copy_(taken) if taken.shape == tensor.shape else taken
 
 
-def widened(tensor: Tensor, width: int, fill: float = 0.0) -> Tensor:
-    """``tensor`` with a last axis of at least ``width``, in multiples of 32 as prompts are paged."""
+def wide(positions: int) -> int:
+    """Positions that are kept for a prompt of so many: multiples of 32, as prompts are paged."""
+    return positions + -positions % 32
+
+
+def widened(tensor: Tensor, positions: int, fill: float = 0.0) -> Tensor:
+    """``tensor`` with a last axis of at least :func:`wide`."""
     import torch
 
-    missing = width + -width % 32 - tensor.shape[-1]
+    missing = wide(positions) - tensor.shape[-1]
     return torch.nn.functional.pad(tensor, (0, missing), value=fill) if missing > 0 else tensor
 
 

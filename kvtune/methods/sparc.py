@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import layer, number
-from kvtune.methods.row_state import ActsFrom, RowState, StepEnd, fitted, moved, widened
+from kvtune.methods.row_state import ActsFrom, RowState, StepEnd, fitted, moved, wide, widened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,10 @@ class SPARC(Method):
     beta: float = number(0.1, low=0, high=1, search=(0.0, 0.9, 0.1))
     tau: float = number(1.5, search=(0.5, 5.0, 0.25))
     layer: int = layer(20)
+
+    def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int:
+        """Mean, gain and the next gain, float32 or float64."""
+        return 3 * wide(prompt_tokens) * decoder.number_bytes
 
     @classmethod
     def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> SPARCRows:

@@ -92,6 +92,9 @@ class Stack(Method):
         for member in self.members:
             member.check_model(decoder)
 
+    def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int:
+        return sum(member.row_bytes(decoder, prompt_tokens) for member in self.members)
+
     @classmethod
     def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> RowState[Any]:
         raise NotImplementedError("the methods of a stack have states of their own")

@@ -11,7 +11,7 @@ from kvtune.errors import RequestError
 from kvtune.methods.facts import Fact, PromptFacts
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import listed, number
-from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, widened
+from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, wide, widened
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ class VAR(Method):
     @property
     def facts(self) -> tuple[Fact, ...]:
         return (SinkSizes(self.sink_dims),)
+
+    def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int:
+        """Sinks of each layer, and three masks of them in a step."""
+        return decoder.n_layers * wide(prompt_tokens) * (1 + 3 * decoder.number_bytes)
 
     @classmethod
     def row_state(cls, n_rows: int, decoder: Decoder, device: Any) -> VARRows:

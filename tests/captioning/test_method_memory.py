@@ -1,0 +1,78 @@
+"""What methods say that they remember of a row, beside what their states hold, and what the plan makes of it."""
+
+import pytest
+import torch
+from small_models import small_llava
+from small_vlms import random_images, small_vlm
+
+from kvtune import KVSmooth
+from kvtune.captioning import Captioner, CaptionRequest, paged_plan
+from kvtune.captioning.grid import Grid
+from kvtune.captioning.paged_plan import plan_pages
+from kvtune.captioning.prefill import decoder_of, prefill
+from kvtune.captioning.prompts import Prompts
+from kvtune.methods import ADHH, CLVS, DSCR, PAI, SPARC, VAF, VAR, MiddleLayers
+
+METHODS = [
+    KVSmooth(0.5, 64, 0.2, 0, 3),
+    KVSmooth(0.5, 8, 0.2, 0, 3, target="attention_output"),
+    PAI(0.5, 0, 3),
+    VAF(1.3, 0.8, 0, 3),
+    MiddleLayers(0.7, 0, 3),
+    SPARC(1.4, 0.5, 0.1, 1),
+    ADHH(((0, 1),), 0.3),
+    VAR(1.5),
+    CLVS(),
+    DSCR(start_layer=0, end_layer=3, target="kv"),
+]
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32))
+
+
+def held(thing):
+    """Bytes of the tensors in an object and in those it has."""
+    if isinstance(thing, torch.Tensor):
+        return thing.nbytes
+    if isinstance(thing, dict):
+        return sum(map(held, thing.values()))
+    if type(thing).__name__ == "EntropyQueue":
+        return held(vars(thing))
+    return 0
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_no_state_holds_more_than_its_method_says(vlm, method):
+    rows = 8
+    (prompt,) = Prompts(vlm).of(["one"], random_images(1))
+    with torch.inference_mode():
+        (prefix,) = prefill(vlm, [prompt], method.facts)
+        grid = Grid(vlm, 1, rows)
+        grid.load(0, prefix)
+        grid.start(range(rows), [0] * rows, [method] * rows)
+    state = grid.methods.states[type(method)]
+    small = held(state.acts) + held(state._numbers) + 100 * rows  # layers, parameters, counts, heads
+    assert held({**vars(state), "decoder": None}) <= rows * method.row_bytes(decoder_of(vlm), prompt.length) + small
+
+
+def test_pages_give_way_to_what_methods_remember(vlm, monkeypatch):
+    monkeypatch.setattr(paged_plan, "free_memory", lambda device: 20_000_000)
+    plain, more = plan_pages(vlm, 20, 60, 500, 50), plan_pages(vlm, 20, 60, 500, 50, row_state=20_000)
+    assert plain.row_state == 0 and more.row_state == 20_000
+    assert more.pages < plain.pages
+    monkeypatch.setattr(paged_plan, "free_memory", lambda device: 20_000_000 - plain.cache)
+    assert plan_pages(vlm, 20, 60, 500, 50, kept=plain) == plain
+    assert plan_pages(vlm, 20, 60, 500, 50, kept=plain, row_state=20_000) == more
+
+
+def test_what_is_known_of_the_first_requests_is_planned_for(vlm):
+    images = random_images(2)
+    methods = [SPARC(layer=1), SPARC(layer=2), KVSmooth(0.5, 9, 0.2, 0, 3), KVSmooth(0.5, 30, 0.2, 0, 3), None]
+    captioner = Captioner(vlm, max_new_tokens=4, lanes=10)
+    requests = [CaptionRequest(n, images[n % 2], method, n) for n, method in enumerate(methods)]
+    assert len(list(captioner.run(requests))) == 5
+    longest = captioner.plan.prompt_tokens
+    own = [methods[n].row_bytes(decoder_of(vlm), longest) for n in (0, 3)]
+    assert captioner.plan.states == captioner.plan.rows * sum(own) > 0
