@@ -28,6 +28,7 @@ from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
 from kvtune.models.misfit import is_out_of_memory
 from kvtune.models.options import Lanes, parse_lanes
+from kvtune.text import one_line
 
 _LOOK_AHEAD = 512
 """Requests that wait for a lane, enough for those of one image to find each other; more where the grid is larger, so
@@ -76,6 +77,7 @@ class Captioner:
         """The grid that the latest run began with."""
         self.steps = 0
         """Decode steps of the latest run."""
+        self._said = False
         self._withdrawn: set[Hashable] = set()
         self._kept: PagedGrid | None = None
         """The grid of the latest run, with its graphs: the next run is often of its size, as rounds of a search are."""
@@ -88,6 +90,17 @@ class Captioner:
         """A captioner of the same model with another prompt, max_new_tokens, lanes or cuda_graphs."""
         names = ("vlm", "prompt", "max_new_tokens", "lanes", "cuda_graphs")
         return Captioner(**{name: getattr(self, name) for name in names} | settings)
+
+    @property
+    def question(self) -> str:
+        """What the model is asked about each image."""
+        return self.vlm.default_prompt if self.prompt is None else self.prompt
+
+    def say_question(self) -> None:
+        """Tell the log what is asked, once, before captions are written."""
+        if not self._said:
+            self._said = True
+            log.info("question: %s", one_line(self.question))
 
     def withdraw(self, tag: Hashable) -> None:
         """Give no captions for requests of ``tag`` any more in this run; the lanes they hold are free."""
@@ -123,6 +136,7 @@ class Captioner:
         first = [(self._key(request), request) for request in pulled]
         if not first:
             return
+        self.say_question()
         plan = self.plan = self._plan(first)
         self.steps = 0
         log.info("decoding %s", plan)

@@ -65,6 +65,8 @@ def trace_pairs(
         As :func:`caption_pairs`.
     """
 
+    captioner.say_question()
+
     def traced(image: Path, method: Method | None) -> Trace:
         return trace_caption(captioner.vlm, image, method, words, captioner.prompt, captioner.max_new_tokens)
 

@@ -56,6 +56,19 @@ def test_without_room_captions_are_the_same(seen, monkeypatch):
     assert sum(seen["tower"]) >= 3 * len(IMAGES)
 
 
+def test_what_is_asked_is_said_once(caplog):
+    def said():
+        return [line for line in caplog.messages if line.startswith("question")]
+
+    with caplog.at_level("INFO", logger="kvtune.captioning.captioner"):
+        captioner = Captioner(MODEL, max_new_tokens=2)
+        for _ in range(2):
+            list(captioner.run(requests()[:1]))
+        assert said() == ["question: Please describe this image in detail."]
+        list(captioner.changed(prompt="What is\nthis?").run(requests()[:1]))
+        assert said()[1:] == ["question: What is this?"]
+
+
 def test_what_is_kept_stays_within_the_limit_and_serves_every_round():
     one = Prompts(MODEL).of(["0"], IMAGES[:1])[0]
     size = one.nbytes
