@@ -1,7 +1,8 @@
-"""What the commands do, from Python: a study searched, loaded and chosen from, and captions scored."""
+"""What the commands do, from Python: a study searched, loaded and chosen from; images captioned; captions scored."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,8 +12,13 @@ from kvtune.study.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL.Image import Image
 
+    from kvtune.apply.with_preset import WithPreset
+    from kvtune.captioning.request import FinishReason
     from kvtune.presets import Preset
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +165,103 @@ def search(
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
     name = default_name(model, asked.method) if asked.study is None else check_name(asked.study)
     return Study(asked.studies_dir.expanduser() / name, summary)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageCaption:
+    """A caption and its image.
+
+    Attributes
+    ----------
+    image
+        As it was given: a path or an image.
+    token_ids
+        What the model wrote, without the token that ended it.
+    finish_reason
+        ``eos``: end of text; ``stop``: the family's stop sequence; ``length``: the limit was hit.
+    """
+
+    image: "str | Path | Image"
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: "FinishReason"
+
+
+def caption(
+    images: "str | Path | Iterable[str | Path | Image]",
+    *,
+    model: str,
+    preset: "str | Path | Preset | None" = None,
+    prompt: str | None = None,
+    max_new_tokens: int | None = None,
+    skip_broken: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    load_in_4bit: bool = False,
+    load_in_8bit: bool = False,
+    lanes: str = "auto",
+    cuda_graphs: bool = True,
+) -> Iterator[ImageCaption]:
+    """Caption any number of images with a preset: ``for each in kvtune.caption(paths, model="llava-1.5"): each.text``.
+
+    The model is loaded at once, images as their turn comes, and none is kept. ``kvtune caption --out`` does the same
+    into a file, and goes on after an interruption.
+
+    Parameters
+    ----------
+    images
+        Paths or Pillow images, pulled from as captions are written, up to some thousand ahead; or one path, of an
+        image, a folder or a list, as the command takes it.
+    model
+        A short name, a folder or a Hub id.
+    preset
+        A shipped name, a file or a preset; the model's published one when None; ``"none"`` for no method.
+    prompt, max_new_tokens
+        The preset's when None.
+    skip_broken
+        Leave out files that cannot be read, with a warning in the log, instead of ending there.
+    device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs
+        As the command's options.
+
+    Returns
+    -------
+    Iterator
+        A caption an image, as they end, in no fixed order.
+
+    Raises
+    ------
+    RequestError
+        If something asked for is wrong or missing, at once; or while iterating, if an image cannot be read or taken.
+    """
+    from kvtune.apply.image_list import list_images
+    from kvtune.apply.with_preset import choose_preset, open_with_preset
+    from kvtune.models.options import model_options
+
+    if isinstance(images, str | Path):
+        images = [path for _, path in list_images([Path(images)])]
+    choice = choose_preset(preset)
+    options = model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs)
+    return _captions(images, open_with_preset(options, choice, prompt, max_new_tokens, keep_images=False), skip_broken)
+
+
+def _captions(images: "Iterable[str | Path | Image]", work: "WithPreset", skip_broken: bool) -> Iterator[ImageCaption]:
+    from kvtune.captioning import CaptionRequest
+    from kvtune.coco.images import problem_with
+
+    given: dict[int, str | Path | Image] = {}
+
+    def requests() -> Iterator[CaptionRequest]:
+        for number, image in enumerate(images):
+            opened = Path(image) if isinstance(image, str | Path) else image
+            if skip_broken and isinstance(opened, Path) and (why := problem_with(opened)):
+                logger.warning("skipped %s: %s", opened, why)
+                continue
+            given[number] = image
+            yield CaptionRequest(number, opened, work.method)
+
+    for each in work.captioner.run(requests()):
+        yield ImageCaption(given.pop(each.image_id), each.text, each.token_ids, each.finish_reason)
 
 
 def score(

@@ -10,6 +10,7 @@ import re
 import reprlib
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ from kvtune.errors import KvtuneError, RequestError
 from kvtune.text import json_text, quoted
 
 _TEMPORARY = ".kvtune-tmp"
+_LOOKS = 3
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Bytes that Linux's file systems take."""
 
@@ -146,6 +148,8 @@ def new_folder(path: Path) -> Iterator[Path]:
 def locked_file(path: Path) -> int:
     """Make a lock file, and folders for it, and hold its lock; it goes when the file is closed or the process ends.
 
+    Whoever only looks whether it is held (:func:`is_locked`) is waited for.
+
     Returns
     -------
     int
@@ -163,7 +167,26 @@ def locked_file(path: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
+    for _ in range(_LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            return _locked(path, opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.01)
     return _locked(path, opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of :func:`locked_file`; nothing is written to find out."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -21,6 +21,7 @@ FLOORS = (
     ("coco",),
     ("captioning",),
     ("study",),
+    ("apply",),
     ("analysis",),
     ("search",),
     ("reproduce",),

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 class Captioner:
     """Writes captions greedily, many methods and images at once.
 
-    What a vision tower makes of an image is kept in host memory from run to run; image files must not change meanwhile.
+    Image files must not change meanwhile.
 
     Parameters
     ----------
@@ -56,6 +56,9 @@ class Captioner:
         Captions decoded at once; ``auto`` takes what fits into the device's memory.
     cuda_graphs
         Whether a CUDA device replays decode steps from graphs; the captions are the same.
+    keep_images
+        Whether what a vision tower makes of an image is kept in host memory from run to run, as a search needs it.
+        Without, files are told apart by their paths, and memory does not grow with the number of images.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Captioner:
         max_new_tokens: int = 512,
         lanes: Lanes | str = "auto",
         cuda_graphs: bool = True,
+        keep_images: bool = True,
     ) -> None:
         if max_new_tokens < 1:
             raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
@@ -73,6 +77,7 @@ class Captioner:
         self.max_new_tokens = max_new_tokens
         self.lanes = parse_lanes(lanes)
         self.cuda_graphs = cuda_graphs
+        self.keep_images = keep_images
         self.plan: Plan | None = None
         """The grid that the latest run began with."""
         self.steps = 0
@@ -81,14 +86,14 @@ class Captioner:
         self._withdrawn: set[Hashable] = set()
         self._kept: PagedGrid | None = None
         """The grid of the latest run, with its graphs: the next run is often of its size, as rounds of a search are."""
-        self._keys = ImageKeys()
+        self._keys = ImageKeys(keep_images)
         self._decoder = decoder_of(vlm)
-        self._depths = Depths(vlm, self._keys.content)
-        self._prompts = Prompts(vlm, prompt)
+        self._depths = Depths(vlm, self._keys.content, keep_images)
+        self._prompts = Prompts(vlm, prompt, None if keep_images else 0)
 
     def changed(self, **settings: Any) -> Captioner:
-        """A captioner of the same model with another prompt, max_new_tokens, lanes or cuda_graphs."""
-        names = ("vlm", "prompt", "max_new_tokens", "lanes", "cuda_graphs")
+        """A captioner of the same model with another prompt, max_new_tokens, lanes, cuda_graphs or keep_images."""
+        names = ("vlm", "prompt", "max_new_tokens", "lanes", "cuda_graphs", "keep_images")
         return Captioner(**{name: getattr(self, name) for name in names} | settings)
 
     @property

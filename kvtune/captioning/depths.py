@@ -25,10 +25,14 @@ class Depths:
     ----------
     content
         What tells images apart.
+    keep
+        Whether depth is kept for the next time that an image comes.
     """
 
-    def __init__(self, vlm: VisionLanguageModel, content: Callable[[Image.Image | Path], str]) -> None:
-        self.vlm, self._content = vlm, content
+    def __init__(
+        self, vlm: VisionLanguageModel, content: Callable[[Image.Image | Path], str], keep: bool = True
+    ) -> None:
+        self.vlm, self._content, self._keep = vlm, content, keep
         self._sources: dict[str, DepthMap] = {}
         self._kept: dict[tuple[str, str], np.ndarray] = {}
 
@@ -41,14 +45,17 @@ class Depths:
             If there is no depth of this image, or its visual tokens have no places.
         """
         key = source, self._content(request.image)
-        if key not in self._kept:
+        depth = self._kept.get(key)
+        if depth is None:
             if known.places is None:
                 raise RequestError(f"depth is asked of visual tokens, and those of {self.vlm.name} have no places")
             path = request.image if isinstance(request.image, Path) else None
             whole = self._source(source)(open_image(request.image), path)
             seen = self.vlm.family.seen(self.vlm, Image.fromarray(whole.astype(np.float32), mode="F"))
-            self._kept[key] = depth_of_places(np.asarray(seen), known.places.double().cpu().numpy())
-        return torch.from_numpy(self._kept[key]).to(self.vlm.device)
+            depth = depth_of_places(np.asarray(seen), known.places.double().cpu().numpy())
+            if self._keep:
+                self._kept[key] = depth
+        return torch.from_numpy(depth).to(self.vlm.device)
 
     def check(self, source: str) -> None:
         """Raise RequestError if there is no such source of depth."""

@@ -17,19 +17,28 @@ def open_image(image: Image.Image | Path) -> Image.Image:
 
 
 class ImageKeys:
-    """What tells images apart, so that requests of one image share its prompt."""
+    """What tells images apart, so that requests of one image share its prompt.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    keep
+        Tell files apart by what is in them, and remember it; without, by their paths.
+    """
+
+    def __init__(self, keep: bool = True) -> None:
+        self._keep = keep
         self._files: dict[Path, str] = {}
         self._last: tuple[Image.Image, str] | None = None
 
     def content(self, image: Image.Image | Path) -> str:
-        """What tells images apart: a digest of the pixels, or of the file."""
+        """What tells images apart: a digest of the pixels, or of the file, or the file's path."""
         if isinstance(image, Image.Image):
             # Requests of one image usually come one after the other and hold the same object.
             if self._last is None or self._last[0] is not image:
                 self._last = image, f"{image.mode}{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
             return self._last[1]
+        if not self._keep:
+            return str(image)
         if image not in self._files:
             try:
                 self._files[image] = hashlib.sha256(image.read_bytes()).hexdigest()

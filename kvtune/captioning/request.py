@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -46,7 +46,7 @@ class CaptionRequest:
     Attributes
     ----------
     image_id
-        Comes back with the caption.
+        What the caller calls the image, a number or a name; comes back with the caption.
     image
         An RGB image, or the path of one, opened when its turn comes.
     method
@@ -57,7 +57,7 @@ class CaptionRequest:
         A limit of this caption's own, below the captioner's.
     """
 
-    image_id: int
+    image_id: Any
     image: Image.Image | Path
     method: Method | None = None
     tag: Hashable = None
@@ -76,7 +76,7 @@ class Caption:
         ``eos``: end-of-text; ``stop``: the family's stop sequence; ``length``: the limit was hit.
     """
 
-    image_id: int
+    image_id: Any
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason

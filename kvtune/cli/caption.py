@@ -1,12 +1,12 @@
-"""``kvtune caption``: baseline beside preset."""
+"""``kvtune caption``: baseline beside preset, or the preset at work on any number of images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kvtune.cli import completion
-from kvtune.cli.common import err, out, print_json
+from kvtune.cli.common import err, out, print_json, stopped
 from kvtune.cli.options import (
     Cluster,
     CudaGraphs,
@@ -20,23 +20,44 @@ from kvtune.cli.options import (
     Model,
     Revision,
     Workers,
+    flag,
     value,
 )
+from kvtune.cli.progress import captions_progress, progress
 from kvtune.errors import RequestError
 from kvtune.files import check_writable
 
+if TYPE_CHECKING:
+    from kvtune.apply.at_work import Job
+
+_FILE = "A captions file"
+_TRACE = "A look inside"
+
 
 def caption(
-    images: Annotated[list[Path], typer.Argument(help="Image files.", metavar="IMAGE")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Image files, folders of images, or lists: .txt, or - for standard input, a path a line.",
+            metavar="IMAGE|DIR|LIST",
+        ),
+    ],
     model: Model,
     preset: Annotated[
         str | None,
         value(
             "NAME|FILE",
-            "Preset: a shipped name or a file; the model's published one when left out.",
+            "Preset: a shipped name or a file; the model's published one when left out; none for no method.",
             complete=completion.presets,
         ),
     ] = None,
+    to: Annotated[
+        Path | None,
+        value("FILE", "Write the preset's captions here, and no others: JSON lines.", "--out", panel=_FILE),
+    ] = None,
+    skip_broken: Annotated[
+        bool, flag("Leave out images that cannot be read, and list them.", "--skip-broken", panel=_FILE)
+    ] = False,
     ground_truth: Annotated[
         Path | None, value("FILE", "Ground truth (JSON): marks objects as in the picture or not.")
     ] = None,
@@ -55,11 +76,16 @@ def caption(
     mixed_workers: MixedWorkers = False,
     trace: Annotated[
         Path | None,
-        value("DIR", "Folder to write what happened at each token to, as Parquet and pictures."),
+        value("DIR", "Folder to write what happened at each token to, as Parquet and pictures.", panel=_TRACE),
     ] = None,
     objects: Annotated[
         list[str] | None,
-        value("WORD", "Word to trace, again for more; else the objects in the picture or captions.", "--object"),
+        value(
+            "WORD",
+            "Word to trace, again for more; else the objects in the picture or captions.",
+            "--object",
+            panel=_TRACE,
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -68,31 +94,24 @@ def caption(
     Ground truth is looked up by the COCO id in the file's name. A trace has the row entropy and smoothing factor of
     each token and layer, and logit and rank of objects at each token; a word of several tokens stands by its first.
 
-    Example: kvtune caption COCO_val2014_000000000042.jpg --model llava-1.5 --preset preset.json --coco ~/coco
+    With --out, the preset captions any number of images into one file, which kvtune score reads. A line is written as
+    its caption ends; the same command again goes on where the last one stopped. An image is called by COCO's id if its
+    file has a name of COCO's, else by its path, within the folder that was given. Beside FILE, FILE.about.json keeps
+    what wrote it, and which images were left out.
+
+    Examples:
+
+    kvtune caption COCO_val2014_000000000042.jpg --model llava-1.5 --preset preset.json --coco ~/coco
+
+    kvtune caption photos --model llava-1.5 --preset preset.json --out captions.jsonl --skip-broken
     """
-    from kvtune.coco import load_image
-
-    for image in images:  # before anything heavy is loaded
-        load_image(image)
-    from kvtune.captioning import Captioner, open_captioner
-    from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
-    from kvtune.captioning.trace import spellable, spelt
-    from kvtune.chair.spans import MentionFinder
-    from kvtune.coco.categories import truth_of_files
+    from kvtune.apply.at_work import Job
+    from kvtune.apply.image_list import list_images, readable_images
+    from kvtune.apply.with_preset import choose_preset, open_with_preset
     from kvtune.models.options import model_options
-    from kvtune.presets import load_preset
-    from kvtune.report.data.mentions import vocabulary_words
-    from kvtune.report.study_files import check_parquet
-    from kvtune.report.terminal.caption import captions_document, captions_view
-    from kvtune.report.trace_files import write_trace
 
-    if trace is not None:
-        check_parquet()
-        check_writable(trace / "trace.png")
-    elif objects:
-        raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
-    chosen = load_preset(preset) if preset is not None else None
-    truth = truth_of_files(images, ground_truth, coco)
+    named = list_images(images)
+    choice = choose_preset(preset)
     options = model_options(
         model,
         device,
@@ -106,37 +125,73 @@ def caption(
         cluster=cluster,
         mixed_workers=mixed_workers,
     )
+    if to is not None:
+        shown = {"--ground-truth": ground_truth, "--coco": coco, "--trace": trace, "--object": objects}
+        if given := next((option for option, what in shown.items() if what), None):
+            raise RequestError(f"{given} is for captions that are shown, and --out for those in a file; leave one out")
+        _write_captions(Job(named, to, options, choice, prompt, max_new_tokens, skip_broken), json)
+        return
+    with progress("images checked") as on_checked:  # before anything heavy is loaded
+        readable, broken = readable_images(named, skip_broken, on_checked)
+    files = [path for _, path in readable]
+    from kvtune.captioning import Captioner
+    from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
+    from kvtune.captioning.trace import spellable, spelt
+    from kvtune.chair.spans import MentionFinder
+    from kvtune.coco.categories import truth_of_files
+    from kvtune.report.data.mentions import vocabulary_words
+    from kvtune.report.study_files import check_parquet
+    from kvtune.report.terminal.caption import captions_document, captions_view
+    from kvtune.report.trace_files import write_trace
+
+    for path, why in broken.items():
+        err().print(f"skipped {path}: {why}", soft_wrap=True)
+    if trace is not None:
+        check_parquet()
+        check_writable(trace / "trace.png")
+    elif objects:
+        raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
     if trace is not None and options.engine.has_workers:
         raise RequestError("--trace looks into a model on one device; leave workers out, or --trace")
-    captioner = open_captioner(options)
-    vlm = captioner.vlm
-    if chosen is None and vlm.published_preset is not None:
-        published = load_preset(vlm.published_preset)
-        chosen = published if published.model.layers == vlm.n_layers else None  # a folder may have any name
-    method = chosen.method() if chosen else None
-    captioner = captioner.changed(
-        prompt=prompt if prompt is not None or chosen is None else chosen.generation.prompt,
-        max_new_tokens=max_new_tokens or (chosen.generation.max_new_tokens if chosen else 512),
-    )
+    truth = truth_of_files(files, ground_truth, coco)
+    work = open_with_preset(options, choice, prompt, max_new_tokens)
+    captioner, method = work.captioner, work.method
     finder = MentionFinder()
     written: list[Path] = []
     if trace is None:
-        pairs = caption_pairs(captioner, images, method)
+        pairs = caption_pairs(captioner, files, method)
     else:
         assert isinstance(captioner, Captioner)
         own = captioner.vlm
         words = spelt(own, objects) if objects else spellable(own, vocabulary_words())
-        traced = trace_pairs(captioner, images, method, words)
+        traced = trace_pairs(captioner, files, method, words)
         pairs = [each.captions for each in traced]
-        written = write_trace(trace, traced, [truth.get(image) for image in images], objects or (), finder)
+        written = write_trace(trace, traced, [truth.get(image) for image in files], objects or (), finder)
+    name = work.preset.name if work.preset else None
     if json:
-        document = captions_document(vlm.name, chosen.name if chosen else None, pairs, truth, finder)
-        print_json(document | {"trace": list(map(str, written))})
+        document = captions_document(captioner.vlm.name, name, pairs, truth, finder)
+        print_json(document | {"prompt": captioner.question, "trace": list(map(str, written))})
         return
     for pair in pairs:
         captions = [("baseline", pair.baseline.text)]
-        if pair.treated is not None and chosen is not None:
-            captions.append((f"preset {chosen.name}", pair.treated.text))
+        if pair.treated is not None:
+            captions.append((f"preset {name}", pair.treated.text))
         out().print(captions_view(out(), str(pair.image), captions, truth.get(pair.image), finder))
     for path in written:
         err().print(f"wrote {path}", soft_wrap=True)
+
+
+def _write_captions(job: "Job", json: bool) -> None:
+    from kvtune.apply.at_work import caption_into_file
+    from kvtune.report.terminal.caption import applied_document, applied_lines
+
+    try:
+        with progress("images checked") as on_checked, captions_progress("captions") as on_progress:
+            done = caption_into_file(job, on_checked, on_progress, lambda text: err().print(text, soft_wrap=True))
+    except KeyboardInterrupt:
+        raise stopped() from None
+    if json:
+        print_json(applied_document(job, done))
+        return
+    for line in applied_lines(job, done):
+        out().print(line, soft_wrap=True)

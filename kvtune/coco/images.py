@@ -1,14 +1,18 @@
 """Opening images, and finding the ones that do not open before anything long starts."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from kvtune.errors import RequestError
+
+_AT_ONCE = 4096
+"""Images that wait for a thread at a time."""
 
 
 def load_image(path: str | Path) -> Image.Image:
@@ -29,6 +33,21 @@ def load_image(path: str | Path) -> Image.Image:
 
 
 def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> None:
+    """Refuse images that :func:`broken_images` finds; arguments as there.
+
+    Raises
+    ------
+    RequestError
+        If any cannot be read.
+    """
+    if broken := broken_images(paths, on_progress):
+        raise RequestError(
+            f"{told_of_broken(broken, len(paths))}; "
+            "delete them and run kvtune data download again, or leave them out of the subset"
+        )
+
+
+def broken_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> dict[Path, str]:
     """Decode every image once, in parallel.
 
     Parameters
@@ -38,24 +57,28 @@ def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] 
     on_progress
         Called in the caller's thread with (images checked, all images).
 
-    Raises
-    ------
-    RequestError
-        If any cannot be read; the message says how many and names the first three.
+    Returns
+    -------
+    dict
+        Those that cannot be read, and why, in a few words.
     """
-    broken = []
+    broken = {}
     with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        for checked, problem in enumerate(pool.map(problem_with, paths), 1):
-            if problem:
-                broken.append(f"{paths[checked - 1]} ({problem})")
-            if on_progress:
-                on_progress(checked, len(paths))
-    if broken:
-        named = "; ".join(broken[:3]) + ("; ..." if len(broken) > 3 else "")
-        raise RequestError(
-            f"{len(broken)} of {len(paths)} images cannot be read: {named}; "
-            "delete them and run kvtune data download again, or leave them out of the subset"
-        )
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            for checked, problem in enumerate(pool.map(problem_with, some), start + 1):
+                if problem:
+                    broken[paths[checked - 1]] = problem
+                if on_progress:
+                    on_progress(checked, len(paths))
+    return broken
+
+
+def told_of_broken(broken: Mapping[Path, str], images: int) -> str:
+    """How many of so many images cannot be read, and the first three of them."""
+    named = [f"{path} ({problem})" for path, problem in islice(broken.items(), 3)]
+    more = ["..."] if len(broken) > len(named) else []
+    return f"{len(broken)} of {images} images cannot be read: {'; '.join([*named, *more])}"
 
 
 def problem_with(image: Path | BytesIO, most_pixels: int | None = None) -> str | None:

@@ -9,11 +9,14 @@ from typing import Any
 
 from kvtune.errors import KvtuneError
 from kvtune.files import decode, parse_json, write_bytes, write_text
-from kvtune.study.jsonl import LineWriter, read_lines
+from kvtune.study.jsonl import LineWriter, each_line, read_lines
 from kvtune.text import json_text, quoted
 
 CAPTION_KEYS = ("image_id", "caption", "tokens", "finish_reason")
 FINISH_REASONS = ("eos", "length", "stop")
+
+ImageId = int | str
+"""What a caption line calls its image: COCO's id, or outside of studies a name."""
 
 
 def read_captions(path: Path) -> dict[int, dict[str, Any]]:
@@ -122,7 +125,7 @@ class CaptionLog:
         self._writer.append(line)
         self._captions[image_id] = line
 
-    def __contains__(self, image_id: int) -> bool:
+    def __contains__(self, image_id: ImageId) -> bool:
         return image_id in self._captions
 
     def __getitem__(self, image_id: int) -> dict[str, Any]:
@@ -146,7 +149,64 @@ class CaptionLog:
         self._writer.close()
 
 
-def _check(line: Any, place: str) -> None:
+class NamedLog:
+    """A file of captions of any number of images, by id or name, while it is being written.
+
+    Of what it holds, only the images and their captions' tokens are kept in memory.
+
+    Parameters
+    ----------
+    path
+        The file, as for :class:`CaptionLog`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._tokens = tokens_of(path)
+        self._writer = LineWriter(path)
+
+    def append(self, image_id: ImageId, caption: str, tokens: int, finish_reason: str) -> None:
+        """As :meth:`CaptionLog.append`."""
+        line = {"image_id": image_id, "caption": caption, "tokens": tokens, "finish_reason": finish_reason}
+        _check(line, str(self._writer.path), named=True)
+        if image_id in self._tokens:
+            raise ValueError(f"image {image_id} is captioned already in {self._writer.path}")
+        self._writer.append(line)
+        self._tokens[image_id] = tokens
+
+    def __contains__(self, image_id: ImageId) -> bool:
+        return image_id in self._tokens
+
+    @property
+    def tokens(self) -> Mapping[ImageId, int]:
+        """Tokens of each caption."""
+        return self._tokens
+
+    def close(self) -> None:
+        """Wait until all captions are on the disk and close the file."""
+        self._writer.sync()
+        self._writer.close()
+
+
+def tokens_of(path: Path) -> dict[ImageId, int]:
+    """The images of a caption file, by id or name, and how many tokens their captions have.
+
+    Raises
+    ------
+    KvtuneError
+        As :func:`read_captions` does.
+    """
+    tokens: dict[ImageId, int] = {}
+    for number, line in enumerate(each_line(path), 1):
+        _check(line, f"{path} line {number}", named=True)
+        if line["image_id"] in tokens:
+            raise KvtuneError(
+                f"{path} line {number}: image {line['image_id']} has a caption already; remove one of the two"
+            )
+        tokens[line["image_id"]] = line["tokens"]
+    return tokens
+
+
+def _check(line: Any, place: str, named: bool = False) -> None:
     if not isinstance(line, dict):
         raise KvtuneError(f"{place} is not a JSON object; remove that line to go on without it")
     for key in line:
@@ -155,7 +215,8 @@ def _check(line: Any, place: str) -> None:
     for key in CAPTION_KEYS:
         if key not in line:
             raise KvtuneError(f"{place}: the key {quoted(key)} is missing")
-    whole = all(isinstance(line[key], int) and not isinstance(line[key], bool) for key in ("image_id", "tokens"))
+    numbers = ("tokens",) if named and isinstance(line["image_id"], str) else ("image_id", "tokens")
+    whole = all(isinstance(line[key], int) and not isinstance(line[key], bool) for key in numbers)
     if not whole or not isinstance(line["caption"], str):
         raise KvtuneError(f"{place}: image_id and tokens must be whole numbers and caption a text")
     if line["finish_reason"] not in FINISH_REASONS:

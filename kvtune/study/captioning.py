@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions, ModelOptions
-from kvtune.study.caption_log import CaptionLog, read_captions
+from kvtune.study.caption_log import CaptionLog, ImageId, read_captions
 from kvtune.study.deadline import TimeIsUp, Waves
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
-from kvtune.study.streams import Captioning, CaptionWriter, Log, Number, Stream
+from kvtune.study.streams import Captioning, CaptionWriter, Log, NamedImage, Number, Stream
 from kvtune.study.subsets import Image, coco_of
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ OnProgress = Callable[[Pace], None]
 
 def caption_images(
     captioner: CaptionWriter,
-    images: Sequence[Image],
+    images: Sequence[NamedImage],
     methods: "Mapping[Number, Method | None]",
     logs: Mapping[Number, Log],
     on_caption: Callable[[Number], None],
@@ -93,14 +93,14 @@ class _Count:
     def __init__(self) -> None:
         self.count = 0
 
-    def __contains__(self, image_id: int) -> bool:
+    def __contains__(self, image_id: ImageId) -> bool:
         return self.count > 0
 
-    def append(self, image_id: int, caption: str, tokens: int, finish_reason: str) -> None:
+    def append(self, image_id: ImageId, caption: str, tokens: int, finish_reason: str) -> None:
         self.count += 1
 
 
-def _works_without_method(captioner: CaptionWriter, image: Image) -> Captioning[bool]:
+def _works_without_method(captioner: CaptionWriter, image: NamedImage) -> Captioning[bool]:
     kept = _Count()
     try:
         yield Stream(captioner, [image], {None: None}, {None: kept}, lambda number: None, apart=True)

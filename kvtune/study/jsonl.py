@@ -1,12 +1,15 @@
 """Append-only files of JSON lines that survive a kill at any moment."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import decode, parse_json
 from kvtune.text import json_text
+
+_BLOCK = 1 << 16
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -19,22 +22,29 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     KvtuneError
         If the file cannot be read, or a line is not a JSON object.
     """
+    return list(each_line(path))
+
+
+def each_line(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines that :func:`read_lines` reads, one by one."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if not raw.endswith(b"\n"):
+                    return
+                try:
+                    line = parse_json(decode(raw[:-1], str(path)), str(path))
+                except RequestError:
+                    line = None
+                if not isinstance(line, dict):
+                    raise KvtuneError(
+                        f"{path} line {number} is not a JSON object; remove that line to go on without it"
+                    )
+                yield line
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise KvtuneError(f"cannot read {path}: {error.strerror or error}") from error
-    lines = []
-    for number, raw in enumerate(data.split(b"\n")[:-1], 1):
-        try:
-            line = parse_json(decode(raw, str(path)), str(path))
-        except RequestError:
-            line = None
-        if not isinstance(line, dict):
-            raise KvtuneError(f"{path} line {number} is not a JSON object; remove that line to go on without it")
-        lines.append(line)
-    return lines
 
 
 class LineWriter:
@@ -56,7 +66,7 @@ class LineWriter:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            self._end = _whole_lines(path)
+            self._end = _whole_lines(self._file)
             os.ftruncate(self._file, self._end)
         except OSError as error:
             raise self._failed(error) from error
@@ -97,6 +107,13 @@ class LineWriter:
         )
 
 
-def _whole_lines(path: Path) -> int:
-    """Length of the part of a file that ends with its last line break, in bytes."""
-    return path.read_bytes().rfind(b"\n") + 1
+def _whole_lines(file: int) -> int:
+    """Length of the part of an open file that ends with its last line break, in bytes."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

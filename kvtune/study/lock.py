@@ -1,18 +1,14 @@
 """One process at a time may write a study, or whatever else grows on disk."""
 
 import contextlib
-import fcntl
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import locked_file, remove_leftovers
+from kvtune.files import is_locked, locked_file, remove_leftovers
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import finish_switch
-
-_LOOKS = 3
 
 
 @contextlib.contextmanager
@@ -38,7 +34,7 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
     path = folder / ".lock"
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
-        file = _held(path)
+        file = locked_file(path)
     except BlockingIOError:
         holder = path.read_text(errors="replace").strip()
         raise RequestError(
@@ -62,26 +58,7 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
 
 def in_use(folder: Path) -> bool:
     """Whether a process holds the right to write a folder; nothing is written to find out."""
-    try:
-        file = os.open(folder / ".lock", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
-    return False
-
-
-def _held(path: Path) -> int:
-    """The lock file, locked; whoever only looks whether it is (:func:`in_use`) is waited for."""
-    for _ in range(_LOOKS):
-        with contextlib.suppress(BlockingIOError):
-            return locked_file(path)
-        time.sleep(0.01)
-    return locked_file(path)
+    return is_locked(folder / ".lock")
 
 
 def _remove_empty(made: list[Path], lock: Path) -> None:

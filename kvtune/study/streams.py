@@ -6,12 +6,13 @@ Its end is its result. What goes wrong with its captions is raised where it yiel
 
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence, Set
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from kvtune.errors import RequestError
+from kvtune.study.caption_log import ImageId
 from kvtune.study.deadline import TimeIsUp, Waves
 from kvtune.study.pace import Pace
-from kvtune.study.subsets import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from kvtune.captioning import CaptionRequest
     from kvtune.captioning.request import Work
     from kvtune.methods import Method
+
+NamedImage = tuple[ImageId, Path]
+"""What an image is called, and its file."""
 
 Number = int | None
 """A trial's number; None is the baseline."""
@@ -39,9 +43,9 @@ class CaptionWriter(Protocol):
 class Log(Protocol):
     """Where captions are kept; see :class:`kvtune.study.caption_log.CaptionLog`."""
 
-    def __contains__(self, image_id: int) -> bool: ...
+    def __contains__(self, image_id: ImageId) -> bool: ...
 
-    def append(self, image_id: int, caption: str, tokens: int, finish_reason: str) -> None:
+    def append(self, image_id: Any, caption: str, tokens: int, finish_reason: str) -> None:
         """Keep a caption."""
 
 
@@ -73,7 +77,7 @@ class Stream:
     def __init__(
         self,
         captioner: CaptionWriter,
-        images: Sequence[Image],
+        images: Sequence[NamedImage],
         methods: "Mapping[Number, Method | None]",
         logs: Mapping[Number, Log],
         on_caption: Callable[[Number], None],
@@ -91,7 +95,7 @@ class Stream:
 
     def restart(self) -> None:
         """Ask again for all that is not there: what was asked for is lost."""
-        self._out: set[tuple[int, Number]] = set()
+        self._out: set[tuple[ImageId, Number]] = set()
         self._missing = self._each_missing()
         self._next = next(self._missing, None)
 
@@ -113,7 +117,7 @@ class Stream:
         """Whether everything is there that is still wanted."""
         return self.next is None and all(number in self.stopped for _, number in self._out)
 
-    def ask(self) -> tuple[Image, "Method | None", Number]:
+    def ask(self) -> tuple[NamedImage, "Method | None", Number]:
         """The image, method and number that come next."""
         assert self._next is not None
         place, number = self._next
@@ -197,7 +201,7 @@ class Together(Generic[T]):
         self._streams: dict[Hashable, Stream] = {}
         self._pace, self._on_work = pace, on_work
         self._decoding = False
-        self._owners: dict[tuple[Hashable, int], list[tuple[Hashable, Number]]] = {}
+        self._owners: dict[tuple[Hashable, ImageId], list[tuple[Hashable, Number]]] = {}
 
     def run(self) -> None:
         """Run all works to their ends.
@@ -308,7 +312,7 @@ class Together(Generic[T]):
     def _tag(self, name: Hashable, number: Number) -> Hashable:
         return number if len(self._works) == 1 else (name, number)
 
-    def _wants_too(self, name: Hashable, other: Hashable, image: Image) -> bool:
+    def _wants_too(self, name: Hashable, other: Hashable, image: NamedImage) -> bool:
         """Whether the next that another stream wants is this image without a method too."""
         stream = self._streams[other]
         if other == name or stream.next is None:
@@ -316,7 +320,7 @@ class Together(Generic[T]):
         place, number = stream.next
         return stream.methods[number] is None and stream.images[place] == image
 
-    def _share(self, name: Hashable, image: Image) -> tuple[Hashable, Number]:
+    def _share(self, name: Hashable, image: NamedImage) -> tuple[Hashable, Number]:
         return name, self._streams[name].ask()[2]
 
     def _take(self, captioner: CaptionWriter, caption: Any) -> bool:

@@ -42,6 +42,7 @@ class FakeRequest:
     image: Any
     method: Any = None
     tag: Any = None
+    max_new_tokens: Any = None
 
 
 def chance(*parts: object) -> float:

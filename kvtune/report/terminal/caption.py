@@ -8,10 +8,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from kvtune.apply.made_with import about
 from kvtune.chair.spans import MentionFinder
 from kvtune.text import visible
 
 if TYPE_CHECKING:
+    from kvtune.apply.at_work import Done, Job
     from kvtune.captioning.side_by_side import Pair
 
 _SIDE_BY_SIDE = 90
@@ -94,3 +96,30 @@ def captions_document(
         known = sorted(truth[pair.image]) if pair.image in truth else None
         images.append({"image": str(pair.image), "in_picture": known, "captions": captions})
     return {"model": model, "preset": preset, "images": images}
+
+
+def applied_document(job: "Job", done: "Done") -> dict[str, Any]:
+    """What ``kvtune caption --out FILE --json`` prints."""
+    made = done.made_with
+    return {
+        "out": str(job.out),
+        "model": None if made is None else made.model,
+        "preset": None if made is None else made.preset,
+        "prompt": None if made is None else made.prompt,
+        "images": len(job.images),
+        "captions": done.captions,
+        "written": done.written,
+        "images_per_second": done.images_per_second,
+        "skipped": [{"image": str(path), "reason": why} for path, why in done.skipped.items()],
+    }
+
+
+def applied_lines(job: "Job", done: "Done") -> list[str]:
+    """What is said at the end of ``kvtune caption --out FILE``."""
+    line = f"{job.out}: {done.captions:,} of {len(job.images):,} images have their caption"
+    if done.images_per_second is not None:
+        line += f"; {done.written:,} written now, {done.images_per_second:.1f} images a second"
+    lines = [visible(line)]
+    if done.skipped:
+        lines.append(visible(f"left out: {len(done.skipped):,}, listed in {about(job.out)}"))
+    return lines

@@ -1,0 +1,1 @@
+"""A preset at work: captions of any number of images."""

@@ -1,0 +1,285 @@
+"""A preset at work: images captioned into one file, at the engine's speed, each once however often it is stopped."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kvtune.apply.image_list import readable_images
+from kvtune.apply.made_with import FORMAT, MadeWith, Skipped, about, load_made_with, save_made_with
+from kvtune.apply.with_preset import NO_PRESET, Choice, WithPreset, open_with_preset
+from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import check_writable, is_locked, locked_file
+from kvtune.models.options import ModelOptions
+from kvtune.presets import Preset
+from kvtune.study.caption_log import NamedLog, tokens_of
+from kvtune.study.captioning import OnProgress, caption_images
+from kvtune.study.manifest import versions
+from kvtune.study.pace import Pace
+from kvtune.study.streams import NamedImage, alone
+from kvtune.study.subsets import DEMO
+
+if TYPE_CHECKING:
+    from kvtune.captioning import Captioner
+
+_WORKS = 8
+"""Images that are tried to see whether the model takes any."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be captioned, how, and into which file.
+
+    Attributes
+    ----------
+    images
+        As :func:`kvtune.apply.image_list.list_images` gives them.
+    prompt, max_new_tokens
+        The preset's where None.
+    skip_broken
+        Go on without images that cannot be read, or that the model cannot take.
+    """
+
+    images: Sequence[NamedImage]
+    out: Path
+    model: ModelOptions
+    choice: Choice = None
+    prompt: str | None = None
+    max_new_tokens: int | None = None
+    skip_broken: bool = False
+
+
+@dataclass
+class Done:
+    """What came of a job.
+
+    Attributes
+    ----------
+    captions
+        Of the job's images, in the file now.
+    written
+        Those of them that this run wrote, in ``seconds`` after the model was ready.
+    skipped
+        Images without a caption, and why.
+    made_with
+        What the file's captions depend on.
+    """
+
+    captions: int
+    made_with: MadeWith | None
+    written: int = 0
+    seconds: float = 0.0
+    skipped: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of this run; None where it wrote nothing."""
+        return self.written / self.seconds if self.written and self.seconds else None
+
+
+def caption_into_file(
+    job: Job,
+    on_checked: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = lambda pace: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Done:
+    """Caption images into a file of caption lines, but for those that it has captions of already.
+
+    Lines are appended as captions end, in no fixed order; a line that a kill cut short is cut off. The same call goes
+    on. No model is loaded if nothing is missing.
+
+    Parameters
+    ----------
+    on_checked
+        Called with (images opened once, images to open), before the model is loaded.
+    on_progress
+        Called with how far it is, several times a caption.
+    note
+        Says something once.
+
+    Raises
+    ------
+    RequestError
+        If something asked for is wrong or missing, an image cannot be read and is not skipped, or the file was written
+        with other settings or is being written; nothing was written.
+    KvtuneError
+        If captioning fails midway; all captions so far are kept.
+    """
+    _check_out(job.out)
+    begun = load_made_with(job.out)
+    if begun is not None:
+        begun.refuse_difference(job.out, _known(job))
+    held = tokens_of(job.out)
+    missing = [image for image in job.images if image[0] not in held]
+    here = len(job.images) - len(missing)
+    readable, broken = readable_images(missing, job.skip_broken, on_checked)
+    for path, why in broken.items():
+        note(f"skipped {path}: {why}")
+    if not readable:
+        if not here:
+            raise RequestError(f"none of the {len(job.images)} images can be read")
+        return Done(here, begun, skipped=broken)
+    options = job.model
+    if begun is not None and options.revision is None:
+        options = replace(options, revision=begun.revision)
+    work = open_with_preset(options, job.choice, job.prompt, job.max_new_tokens, keep_images=False)
+    now = _made_with(work, broken)
+    with _writing(job.out):
+        begun = load_made_with(job.out)
+        if begun is not None:
+            begun.refuse_difference(job.out, now.model_dump(mode="json"))
+        save_made_with(now, job.out)
+        with closing(NamedLog(job.out)) as log:
+            run = _Run(job, work, readable, log, note)
+            before = len(log.tokens)
+            began = time.monotonic()
+            run(on_progress)
+            seconds = time.monotonic() - began
+            if run.refused:
+                broken |= run.refused
+                now = _made_with(work, broken)
+                save_made_with(now, job.out)
+            written = len(log.tokens) - before
+            return Done(sum(name in log for name, _ in job.images), now, written, seconds, broken)
+
+
+class _Run:
+    """Captions of images that can be read, but for those that the model refuses.
+
+    Attributes
+    ----------
+    refused
+        Images that the model cannot take, and why.
+    """
+
+    def __init__(
+        self, job: Job, work: WithPreset, images: Sequence[NamedImage], log: NamedLog, note: Callable[[str], None]
+    ) -> None:
+        self.refused: dict[Path, str] = {}
+        self._job, self._work, self._images, self._log, self._note = job, work, images, log, note
+
+    def __call__(self, on_progress: OnProgress) -> None:
+        pace = Pace()
+        held = self._log.tokens
+        pace.found([held[name] for name, _ in self._job.images if name in held])
+        while True:
+            left = [image for image in self._images if image[0] not in self._log and image[1] not in self.refused]
+            try:
+                alone(
+                    caption_images(
+                        self._work.captioner,
+                        left,
+                        {None: self._work.method},
+                        {None: self._log},
+                        lambda number: None,
+                        pace=pace,
+                        on_work=lambda: on_progress(pace),
+                    )
+                )
+                return
+            except KvtuneError as error:
+                if not isinstance(error.__cause__, RequestError):
+                    raise
+                found = self._refused_one(left)
+                if found is None:
+                    raise
+                path, why = found
+                if not self._job.skip_broken:
+                    raise KvtuneError(
+                        f"captioning stopped at {path}: {why}; no caption is lost, and the same command with "
+                        "--skip-broken goes on without this image"
+                    ) from error
+                self.refused[path] = why
+                self._note(f"skipped {path}: {why}")
+
+    def _refused_one(self, left: Sequence[NamedImage]) -> tuple[Path, str] | None:
+        """The first image that the model cannot take, and why; None where it takes no other either."""
+        captioner = self._work.captioner
+        for place, image in enumerate(left):
+            if (why := _refusal(captioner, image)) is not None:
+                others = [*left[:place][:1], *left[place + 1 :][:_WORKS]]
+                works = self._log.tokens or any(_refusal(captioner, other) is None for other in others)
+                return (image[1], why) if works else None
+        return None
+
+
+def _refusal(captioner: "Captioner", image: NamedImage) -> str | None:
+    """Why the model cannot take an image; None if it can."""
+    from kvtune.captioning import CaptionRequest
+
+    try:
+        captioner.prompts_of([CaptionRequest(image[0], image[1])])
+    except RequestError as error:
+        return str(error)
+    return None
+
+
+def _check_out(out: Path) -> None:
+    for path in (out, about(out)):
+        check_writable(path)
+    if out.exists() and not out.is_file():
+        raise RequestError(f"{out} is no file that can be gone on with; name another --out")
+    if is_locked(out):
+        raise _in_use(out)
+
+
+def _in_use(out: Path) -> RequestError:
+    return RequestError(f"{out} is being written by another process; wait for it, or name another --out")
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Hold the right to write a file of captions, by the file's own lock."""
+    new = not out.exists()
+    try:
+        file = locked_file(out)
+    except BlockingIOError:
+        raise _in_use(out) from None
+    except OSError as error:
+        raise KvtuneError(f"cannot write {out}: {error.strerror or error}; name another --out") from error
+    try:
+        yield
+    finally:
+        if new and not os.fstat(file).st_size:
+            out.unlink(missing_ok=True)
+            about(out).unlink(missing_ok=True)
+        os.close(file)
+
+
+def _known(job: Job) -> dict[str, Any]:
+    """What the captions will depend on, as far as it is known before the model is loaded."""
+    from kvtune.models import commit_of, locate
+
+    _, source, name = locate(job.model.name)
+    known: dict[str, Any] = {"model": DEMO if name == DEMO else source}
+    known |= {"prompt": job.prompt, "max_new_tokens": job.max_new_tokens}
+    if job.model.revision is not None:
+        known["revision"] = commit_of(job.model.name, job.model.revision)
+    if isinstance(job.choice, Preset):
+        generation = job.choice.generation
+        known["prompt"] = generation.prompt if job.prompt is None else job.prompt
+        known["max_new_tokens"] = job.max_new_tokens or generation.max_new_tokens
+        known |= {"method": job.choice.method_name, "parameters": job.choice.method().parameters()}
+    known = {key: value for key, value in known.items() if value is not None}
+    return known | ({"method": None} if job.choice == NO_PRESET else {})
+
+
+def _made_with(work: WithPreset, skipped: dict[Path, str]) -> MadeWith:
+    captioner, preset, vlm = work.captioner, work.preset, work.captioner.vlm
+    return MadeWith(
+        format=FORMAT,
+        model=DEMO if vlm.name == DEMO else vlm.model_id,
+        revision=vlm.revision,
+        dtype=vlm.dtype_name,
+        method=None if preset is None else preset.method_name,
+        parameters={} if work.method is None else work.method.parameters(),
+        prompt=captioner.question,
+        max_new_tokens=captioner.max_new_tokens,
+        preset=None if preset is None else preset.name,
+        versions=versions(),
+        skipped=[Skipped(image=str(path), reason=why) for path, why in skipped.items()],
+    )
