@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 from scored_studies import scored_study
 
 import kvtune
 from kvtune.cli.main import main
+from kvtune.coco import CocoFolder
+from kvtune.demo import demo_coco
 from kvtune.errors import RequestError
 
 
@@ -61,3 +64,25 @@ def test_the_function_has_the_name_of_its_package():
     from kvtune.search.session import Options
 
     assert pickle.loads(pickle.dumps(Options)) is Options
+
+
+def test_images_are_captioned_as_they_are_pulled(tmp_path, capsys):
+    folder = CocoFolder(demo_coco())
+    paths = folder.image_paths(folder.image_ids("val2014")[:3])
+    document = printed(capsys, "caption", *paths, "--model", "demo", "--max-new-tokens", "25")
+    shown = {each["image"]: each["captions"]["preset"] for each in document["images"]}
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no image")
+    given = [str(paths[0]), paths[1], broken, Image.open(paths[2])]
+    captions = kvtune.caption(iter(given), model="demo", max_new_tokens=25, skip_broken=True)
+    found = {id(each.image): each for each in captions}
+    assert len(found) == 3
+    for path, image in zip(paths, [given[0], given[1], given[3]], strict=True):
+        expected = shown[str(path)]
+        each = found[id(image)]
+        assert (each.text, each.finish_reason) == (expected["caption"], expected["finish_reason"])
+        assert len(each.token_ids) == expected["tokens"]
+    with pytest.raises(RequestError, match=r"broken.jpg cannot be read: not an image"):
+        list(kvtune.caption([broken], model="demo"))
+    with pytest.raises(RequestError, match="there is no preset 'nosuch'"):
+        kvtune.caption(broken, model="demo", preset="nosuch")

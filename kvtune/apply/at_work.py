@@ -219,8 +219,8 @@ def _refusal(captioner: "Captioner", image: NamedImage) -> str | None:
 
 
 def _check_out(out: Path) -> None:
-    for path in (out, about(out)):
-        check_writable(path)
+    check_writable(out)
+    check_writable(about(out))
     if out.exists() and not out.is_file():
         raise RequestError(f"{out} is no file that can be gone on with; name another --out")
     if is_locked(out):

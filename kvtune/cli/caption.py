@@ -131,8 +131,7 @@ def caption(
             raise RequestError(f"{given} is for captions that are shown, and --out for those in a file; leave one out")
         _write_captions(Job(named, to, options, choice, prompt, max_new_tokens, skip_broken), json)
         return
-    with progress("images checked") as on_checked:  # before anything heavy is loaded
-        readable, broken = readable_images(named, skip_broken, on_checked)
+    readable, broken = readable_images(named, skip_broken)  # before anything heavy is loaded
     files = [path for _, path in readable]
     from kvtune.captioning import Captioner
     from kvtune.captioning.side_by_side import caption_pairs, trace_pairs

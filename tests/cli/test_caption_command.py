@@ -1,9 +1,13 @@
-"""``kvtune caption`` on the demo: baseline beside preset, objects marked by what is in the picture."""
+"""``kvtune caption`` on the demo: baseline beside preset, objects marked; and the preset at work into a file."""
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 
 import pytest
 from checkpoints import save_llava
@@ -72,7 +76,10 @@ def test_marks_are_signs_where_there_is_no_colour(coco):
     ("arguments", "said"),
     [
         (["missing.jpg", "--model", "demo"], "missing.jpg"),
-        (["picture.txt", "--model", "demo"], "picture.txt"),
+        (["picture.txt", "--model", "demo"], "list picture.txt names no image that is there"),
+        (["nameless.png", "--model", "demo", "--out", "."], "is a folder; name a file in it"),
+        (["nameless.png", "--model", "demo", "--out", "truth.json"], "truth.json is there already"),
+        (["nameless.png", "--model", "demo", "--out", "c.jsonl", "--trace", "t"], "--trace is for captions that are"),
         (["nameless.png", "--model", "demo", "--ground-truth", "truth.json"], "has no COCO id in its name"),
         (["nameless.png", "--model", "demo", "--preset", "nothing"], "'nothing'"),
     ],
@@ -129,3 +136,48 @@ def test_a_published_preset_is_not_for_a_folder_that_has_the_models_name_alone(k
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["preset"] is None and list(document["images"][0]["captions"]) == ["baseline"]
+
+
+def test_the_preset_at_work(kvtune_here, coco, tmp_path):
+    """Its own question and method, in a file that kvtune score reads; --preset none captions without a method."""
+    ids = coco.image_ids("val2014")[:3]
+    files, quick = coco.image_paths(ids), ("--model", "demo", "--max-new-tokens", "25", "--json")
+    shown = json.loads(kvtune_here(*files, *quick).stdout)
+    for name, preset in (("preset", "demo"), ("baseline", "none")):
+        out = tmp_path / f"{name}.jsonl"
+        prompt = () if preset == "demo" else ("--prompt", shown["prompt"])
+        result = kvtune_here(*files, *quick, "--preset", preset, *prompt, "--out", out)
+        assert result.returncode == 0, result.stderr
+        document = json.loads(result.stdout)
+        assert (document["captions"], document["written"], document["skipped"]) == (3, 3, [])
+        assert f"question: {shown['prompt']}" in result.stderr and document["prompt"] == shown["prompt"]
+        written = {line["image_id"]: line["caption"] for line in map(json.loads, out.read_text().splitlines())}
+        assert [written[image_id] for image_id in ids] == [
+            each["captions"][name]["caption"] for each in shown["images"]
+        ]
+    result = kvtune_here(*files, *quick, "--preset", "none", "--out", tmp_path / "preset.jsonl")
+    assert result.returncode == 2 and 'was written with method "kvsmooth", but this command has none' in result.stderr
+
+
+@pytest.mark.slow
+def test_killed_three_times_nothing_is_written_twice(coco, tmp_path):
+    folder, out, chance = tmp_path / "in", tmp_path / "captions.jsonl", random.Random(0)
+    folder.mkdir()
+    ids = coco.image_ids("val2014")[:120]
+    for path in coco.image_paths(ids):
+        (folder / path.name).symlink_to(path)
+    command = [sys.executable, "-m", "kvtune.cli.main", "caption", folder, "--model", "demo", "--out", out]
+
+    def lines():
+        return out.read_bytes().count(b"\n") if out.exists() else 0
+
+    for sent, ended in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        moment = lines() + chance.randrange(1, 25)
+        while process.poll() is None and lines() < moment:
+            time.sleep(0.01)
+        process.send_signal(sent)
+        assert process.wait() == ended
+    last = subprocess.run([*command, "--lanes", "7"], capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    assert Counter(json.loads(line)["image_id"] for line in out.read_text().splitlines()) == Counter(ids)
