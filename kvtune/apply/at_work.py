@@ -24,7 +24,7 @@ from kvtune.study.streams import NamedImage, alone
 from kvtune.study.subsets import DEMO
 
 if TYPE_CHECKING:
-    from kvtune.captioning import Captioner
+    from kvtune.captioning.open import AnyCaptioner
 
 _WORKS = 8
 """Images that are tried to see whether the model takes any."""
@@ -207,12 +207,16 @@ class _Run:
         return None
 
 
-def _refusal(captioner: "Captioner", image: NamedImage) -> str | None:
+def _refusal(captioner: "AnyCaptioner", image: NamedImage) -> str | None:
     """Why the model cannot take an image; None if it can."""
     from kvtune.captioning import CaptionRequest
 
+    request = CaptionRequest(image[0], image[1], max_new_tokens=1)
     try:
-        captioner.prompts_of([CaptionRequest(image[0], image[1])])
+        if hasattr(captioner, "prompts_of"):
+            captioner.prompts_of([request])
+        else:
+            list(captioner.run([request]))
     except RequestError as error:
         return str(error)
     return None

@@ -8,7 +8,7 @@ from kvtune.models.options import ModelOptions
 from kvtune.presets import Preset, load_preset
 
 if TYPE_CHECKING:
-    from kvtune.captioning import Captioner
+    from kvtune.captioning.open import AnyCaptioner
     from kvtune.methods import Method
 
 NO_PRESET: Literal["none"] = "none"
@@ -25,7 +25,7 @@ USUAL_LIMIT = 512
 class WithPreset:
     """A captioner that asks the preset's question, unless another was asked for, and the preset's method."""
 
-    captioner: "Captioner"
+    captioner: "AnyCaptioner"
     preset: Preset | None
     method: "Method | None"
 

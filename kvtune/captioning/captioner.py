@@ -20,6 +20,7 @@ from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
 from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prompts import Prompts, check_window
+from kvtune.captioning.question import Asking
 from kvtune.captioning.request import Caption, CaptionRequest, Work
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import Method
@@ -28,7 +29,6 @@ from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
 from kvtune.models.misfit import is_out_of_memory
 from kvtune.models.options import Lanes, parse_lanes
-from kvtune.text import one_line
 
 _LOOK_AHEAD = 512
 """Requests that wait for a lane, enough for those of one image to find each other; more where the grid is larger, so
@@ -39,7 +39,7 @@ Plan = GridPlan | PagedPlan
 log = logging.getLogger(__name__)
 
 
-class Captioner:
+class Captioner(Asking):
     """Writes captions greedily, many methods and images at once.
 
     Image files must not change meanwhile.
@@ -72,7 +72,7 @@ class Captioner:
     ) -> None:
         if max_new_tokens < 1:
             raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
-        self.vlm = vlm
+        self.vlm: VisionLanguageModel = vlm
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens
         self.lanes = parse_lanes(lanes)
@@ -82,7 +82,6 @@ class Captioner:
         """The grid that the latest run began with."""
         self.steps = 0
         """Decode steps of the latest run."""
-        self._said = False
         self._withdrawn: set[Hashable] = set()
         self._kept: PagedGrid | None = None
         """The grid of the latest run, with its graphs: the next run is often of its size, as rounds of a search are."""
@@ -95,17 +94,6 @@ class Captioner:
         """A captioner of the same model with another prompt, max_new_tokens, lanes, cuda_graphs or keep_images."""
         names = ("vlm", "prompt", "max_new_tokens", "lanes", "cuda_graphs", "keep_images")
         return Captioner(**{name: getattr(self, name) for name in names} | settings)
-
-    @property
-    def question(self) -> str:
-        """What the model is asked about each image."""
-        return self.vlm.default_prompt if self.prompt is None else self.prompt
-
-    def say_question(self) -> None:
-        """Tell the log what is asked, once, before captions are written."""
-        if not self._said:
-            self._said = True
-            log.info("question: %s", one_line(self.question))
 
     def withdraw(self, tag: Hashable) -> None:
         """Give no captions for requests of ``tag`` any more in this run; the lanes they hold are free."""

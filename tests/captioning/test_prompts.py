@@ -60,7 +60,7 @@ def test_what_is_asked_is_said_once(caplog):
     def said():
         return [line for line in caplog.messages if line.startswith("question")]
 
-    with caplog.at_level("INFO", logger="kvtune.captioning.captioner"):
+    with caplog.at_level("INFO", logger="kvtune.captioning.question"):
         captioner = Captioner(MODEL, max_new_tokens=2)
         for _ in range(2):
             list(captioner.run(requests()[:1]))

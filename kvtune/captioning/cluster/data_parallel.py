@@ -15,6 +15,7 @@ from kvtune.captioning.cluster.dispatcher import Dispatcher, Numbered
 from kvtune.captioning.cluster.hang_watch import HangWatch
 from kvtune.captioning.cluster.messages import Batch, Report, Settings
 from kvtune.captioning.cluster.pool import Event, Joined, Left, Reported, WorkerPool
+from kvtune.captioning.question import Asking
 from kvtune.captioning.request import Caption, CaptionRequest, Work
 from kvtune.errors import RequestError
 from kvtune.methods import Method
@@ -27,7 +28,7 @@ POLL_SECONDS = 0.5
 """Between two looks at who works and who hangs."""
 
 
-class DataParallelCaptioner:
+class DataParallelCaptioner(Asking):
     """Writes captions as :class:`kvtune.captioning.Captioner` does, on many devices.
 
     In float32 captions are the same for any number of workers, but for the order in which they come.
@@ -36,7 +37,7 @@ class DataParallelCaptioner:
     ----------
     pool
         The workers; one at least is ready.
-    prompt, max_new_tokens, lanes, cuda_graphs
+    prompt, max_new_tokens, lanes, cuda_graphs, keep_images
         As for :class:`kvtune.captioning.Captioner`; ``lanes`` are a worker's.
     watch
         Tells who hangs.
@@ -49,22 +50,19 @@ class DataParallelCaptioner:
         max_new_tokens: int = 512,
         lanes: Lanes | str = "auto",
         cuda_graphs: bool = True,
+        keep_images: bool = True,
         watch: HangWatch | None = None,
     ) -> None:
         if max_new_tokens < 1:
             raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
         self.pool = pool
         self.watch = watch or HangWatch()
-        self.settings = Settings(prompt, max_new_tokens, parse_lanes(lanes), cuda_graphs)
+        self.prompt = prompt
+        self.settings = Settings(prompt, max_new_tokens, parse_lanes(lanes), cuda_graphs, keep_images)
         facts = next(iter(pool.roster.ready.values())).model
         self.vlm: ModelFacts = replace(facts, device=pool.roster.devices)
         """What is known of the model."""
         self._run: _Run | None = None
-
-    @property
-    def prompt(self) -> str | None:
-        """The question; None is the family's default."""
-        return self.settings.prompt
 
     @property
     def max_new_tokens(self) -> int:
@@ -72,7 +70,7 @@ class DataParallelCaptioner:
         return self.settings.max_new_tokens
 
     def changed(self, **settings: Any) -> DataParallelCaptioner:
-        """A captioner on the same workers with another prompt, max_new_tokens, lanes or cuda_graphs."""
+        """A captioner on the same workers with another prompt, max_new_tokens, lanes, cuda_graphs or keep_images."""
         return DataParallelCaptioner(self.pool, **asdict(self.settings) | settings, watch=self.watch)
 
     def check(self, method: Method) -> None:
@@ -102,6 +100,7 @@ class DataParallelCaptioner:
         RequestError, KvtuneError
             As :meth:`kvtune.captioning.Captioner.run`, whichever worker it happened to, and if no worker is left.
         """
+        self.say_question()
         run = self._run = _Run(self.pool, self.watch, requests, self.settings)
         try:
             while not run.is_done:

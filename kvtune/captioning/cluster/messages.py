@@ -22,6 +22,7 @@ class Settings:
     max_new_tokens: int
     lanes: Lanes
     cuda_graphs: bool
+    keep_images: bool = True
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -196,14 +196,9 @@ class Worker:
 
     def _changed_to(self, settings: Settings) -> Captioner:
         captioner = self._captioner
-        own = Settings(captioner.prompt, captioner.max_new_tokens, captioner.lanes, captioner.cuda_graphs)
-        if settings != own:
-            self._captioner = captioner.changed(
-                prompt=settings.prompt,
-                max_new_tokens=settings.max_new_tokens,
-                lanes=settings.lanes,
-                cuda_graphs=settings.cuda_graphs,
-            )
+        own = {field.name: getattr(captioner, field.name) for field in fields(settings)}
+        if settings != Settings(**own):
+            self._captioner = captioner.changed(**{name: getattr(settings, name) for name in own})
         return self._captioner
 
 
