@@ -125,8 +125,9 @@ def tournament(
     errors = side_by_side("captions", searched)
     judged: dict[Hashable, Captioning[Any]] = {}
     for method in able:
-        if method not in errors and first.exists():
-            take_baseline(folders[method], load_manifest(folders[method]), first, load_manifest(first))
+        if method not in errors:
+            if first.exists():
+                take_baseline(folders[method], load_manifest(folders[method]), first, load_manifest(first))
             judged["held-out captions", method] = validating(
                 folders[method], options.coco, options.model.engine, captioner=captioner
             )

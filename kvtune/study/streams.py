@@ -158,11 +158,11 @@ def alone(work: Captioning[T]) -> T:
     -------
     The work's result; what it raises goes on.
     """
-    running: Together[T] = Together({None: work})
+    running: Together[T] = Together({"": work})
     running.run()
     for error in running.failures.values():
         raise error
-    return running.results[None]
+    return running.results[""]
 
 
 class Together(Generic[T]):
@@ -174,7 +174,7 @@ class Together(Generic[T]):
     Parameters
     ----------
     works
-        By name.
+        By name, which is not None.
     pace
         Is told of the captions of all works; where there are several works, of what the engine does too.
     on_work

@@ -27,7 +27,7 @@ STUDIES = {"kvsmooth": "demo-kvsmooth", "pai": "demo-pai", "kvsmooth+pai": "demo
 
 def kvtune(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
     counts = ["--images", IMAGES, "--holdout-images", 4, "--trials", TRIALS, "--max-new-tokens", 96]
-    how = ["--parallel-trials", TRIALS, "--lanes", "64"]
+    how = ["--parallel-trials", TRIALS]
     with pytest.raises(SystemExit) as ended:
         main([str(word) for word in (*words, "--model", "demo", "--dtype", "float32", *counts, *how, "--json")])
     out, err = capsys.readouterr()
@@ -56,7 +56,7 @@ def test_studies_are_those_of_separate_searches(
         kvtune(capsys, "tournament", "--methods", ",".join(STUDIES), "--studies-dir", tmp_path / "together")
     )
     assert [each["study"] for each in document["methods"]] == list(STUDIES.values())
-    # The baseline, one round of all studies, the held-out images: each image's prompt once for all of them.
+    # The baseline, one round of all studies, the held-out images: all fit side by side, each prompt is run once.
     assert prompts == [IMAGES, IMAGES, 4]
     for method, name in STUDIES.items():
         kvtune(capsys, "search", "--method", method, "--studies-dir", tmp_path / "alone")

@@ -116,6 +116,12 @@ def test_a_trial_that_fails_is_its_studys_alone() -> None:
     assert studies["a"].texts == by_itself(METHODS["a"]).texts | {1: {}}
 
 
+def test_a_trial_that_fails_alone_is_its_own() -> None:
+    study = Study(METHODS["a"], Fragile(in_flight=6))
+    assert alone(study.work()) == "done" and study.failures == {1: "ValueError: no such thing"}
+    assert study.texts == by_itself(METHODS["a"]).texts | {1: {}}
+
+
 def test_a_study_that_fails_takes_no_other_with_it() -> None:
     studies, running = together(FakeCaptioner(in_flight=6), a={"room": 3})
     assert running.results == {"b": "done"}
