@@ -154,11 +154,11 @@ class _Session:
             pass  # the next part of a prompt that comes in parts
         elif is_prompt or not isinstance(cache, Followed) or cache.kvtune_session is not self:
             length = past + new if self.prompt_length is None else self.prompt_length
-            follow(cache, self, self._new_methods(rows, length, tokens.device, keywords))
+            follow(cache, self, self._new_methods(rows, length, new, tokens.device, keywords))
         elif cache.kvtune_cropped:
             raise RequestError("the cache was cropped after the last step; what the method remembers cannot follow")
         methods: BatchMethods | None = cache.kvtune_state
-        step = self._step = Step(methods, is_prompt)
+        step = self._step = Step(methods, is_prompt, positions=past + new)
         if is_prompt and methods is not None:
             step.to_come = 0 if self.prompt_length is None else self.prompt_length - past - new
             step.first = self._first_acting(methods, rows, past, new)
@@ -240,9 +240,9 @@ class _Session:
         return past == 0
 
     def _new_methods(
-        self, rows: int, length: int, device: torch.device, keywords: dict[str, Any]
+        self, rows: int, length: int, new: int, device: torch.device, keywords: dict[str, Any]
     ) -> BatchMethods | None:
-        """What acts on the rows of a prompt of ``length`` tokens; None if nothing does."""
+        """What acts on the rows of a prompt of ``length`` tokens, ``new`` of them in this pass; None: nothing does."""
         methods = self._methods(rows)
         if not any(methods):
             return None
@@ -250,7 +250,7 @@ class _Session:
         batch.set(range(rows), methods)
         if any(map(acts_on_prompt, methods)):
             batch.see(self._visual(rows, length).to(device))
-            prompts = self._facts(batch, methods, keywords)
+            prompts = self._facts(batch, methods, new, keywords)
             batch.begin(range(rows), prompts, lambda kind: kind.acts_from != "generated")
         else:
             batch.see(torch.zeros(rows, length, dtype=torch.bool, device=device))
@@ -269,7 +269,7 @@ class _Session:
         return visual.repeat_interleave(rows // len(self._ids), dim=0)
 
     def _facts(
-        self, batch: BatchMethods, methods: Sequence[ActingMethod | None], keywords: dict[str, Any]
+        self, batch: BatchMethods, methods: Sequence[ActingMethod | None], new: int, keywords: dict[str, Any]
     ) -> list[PromptFacts]:
         """What methods that act on the prompt may know of it, which must be known before it is run."""
         wanted = {fact for method in methods if method for part in method.parts for fact in part.facts}
@@ -278,6 +278,10 @@ class _Session:
                 "generate() has no picture to take depth from: use kvtune.captioning.Captioner, or depth none"
             )
         visual = batch.classes[1]
+        if wanted and new < visual.shape[1]:
+            raise RequestError(
+                "the method looks at the whole prompt before it acts: call generate() without prefill_chunk_size"
+            )
         noted: list[dict[Any, Any]] = [{} for _ in methods]
         if wanted:
             others = {name: value for name, value in keywords.items() if name not in (*CACHE_NAMES, "use_cache")}

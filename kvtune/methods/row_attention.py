@@ -54,6 +54,8 @@ class Step:
         For each row the first of this pass's tokens on which its method acts; as many as there are where on none.
     to_come
         Prompt tokens that come after the last one of this pass; -1 for a token that was generated.
+    positions
+        Tokens that are cached when the pass is over: fewer than the prompt has while it comes in parts.
     observed
         Entropies of all layers, where somebody looks on.
     last_outputs
@@ -64,6 +66,7 @@ class Step:
     is_prompt: bool
     first: np.ndarray | None = None
     to_come: int = -1
+    positions: int = 0
     observed: list[Tensor] | None = None
     last_outputs: list[Tensor] = dataclasses.field(default_factory=list)
     _entropies: dict[int, Tensor] = dataclasses.field(default_factory=dict)
@@ -136,11 +139,16 @@ class Step:
         return output
 
     def _check_window(self, positions: int) -> None:
-        assert self.methods is not None
-        if positions < self.methods.classes.shape[2]:
+        if positions < self._prompt_positions:
             raise RequestError(
                 "the method changes attention to the whole prompt, of which a sliding window sees a part"
             )
+
+    @property
+    def _prompt_positions(self) -> int:
+        """Prompt tokens that there are by now."""
+        assert self.methods is not None
+        return min(self.positions, self.methods.classes.shape[2])
 
     def _acting(self, first: np.ndarray, count: int) -> list[Acting]:
         """Methods that change scores or weights of the last ``count`` tokens, of each row from ``first`` on.
@@ -158,7 +166,8 @@ class Step:
                 continue
             row, token = torch.tensor(own, device=self.methods.classes.device).T
             to_come = self.to_come if self.to_come < 0 else self.to_come + (count - 1 - token)
-            classes, read = self.methods.classes[:, row], torch.full_like(row, self.methods.classes.shape[2])
+            classes = self.methods.classes[:, row, : self._prompt_positions]
+            read = torch.full_like(row, classes.shape[2])
             seen = Seen(0, row, classes, read, torch.zeros_like(row) + to_come, row, 1.0)
             found.append(Acting(states, seen, token if self.is_prompt else row))
         return found

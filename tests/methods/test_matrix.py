@@ -175,6 +175,23 @@ def test_static_caches_give_the_same_tokens(case, implementation):
     assert tokens == [naive("grouped heads", row, case).tokens for row in (0, 1)]
 
 
+LOOKS_AT_THE_WHOLE_PROMPT = {"var", "clvs"}
+
+
+@pytest.mark.parametrize("size", [4, 17, 20])
+@cases
+def test_a_prompt_that_comes_in_parts(case, size):
+    """Of a prompt of 21 tokens with the image at 1 to 16, parts end before, at and after the image's end."""
+    of = tried("grouped heads")
+    with method_of(case)(of.model):
+        if LOOKS_AT_THE_WHOLE_PROMPT & set(case.split()[0].split("+")):
+            with pytest.raises(RequestError, match="without prefill_chunk_size"):
+                generate(of.model, of.alone[0], prefill_chunk_size=size)
+            return
+        tokens = generate(of.model, of.alone[0], prefill_chunk_size=size)[0]
+    assert tokens == [naive("grouped heads", 0, case).tokens]
+
+
 start_layers = st.integers(0, LAYERS - 1)
 shares = st.floats(0, 1)
 
