@@ -46,6 +46,8 @@ class Work(Protocol):
     prompts: int
     tokens: int
     in_flight: int
+    rows: int | None
+    by: str
 
 
 class Pace:
@@ -68,6 +70,8 @@ class Pace:
         Captions of an image that will be written together then.
     tokens
         Tokens that this run has written.
+    by
+        Who writes, in words; empty where one device does.
     """
 
     def __init__(self, usual: float = USUAL_TOKENS, clock: Callable[[], float] = time.monotonic) -> None:
@@ -75,6 +79,7 @@ class Pace:
         self._usual, self._weight, self._rows = usual, float(_WEIGHT), 0
         self._ended_of_stage, self._tokens_of_stage = 0, 0
         self.there, self.tokens = 0, 0
+        self.by = ""
         self.later, self.later_lanes = 0.0, 1.0
         self._stage, self._lanes, self._prompts_to_come = 0.0, 1.0, 0.0
         self._before = (0, 0)
@@ -118,14 +123,18 @@ class Pace:
             prompts, tokens = work.prompts, work.tokens
         self._before, self._in_flight = (work.prompts, work.tokens), work.in_flight
         self.tokens += tokens
-        if prompts:
+        self.by = work.by
+        self._prompts += prompts
+        self._prompts_to_come = max(0.0, self._prompts_to_come - prompts)
+        if prompts and work.rows is None:
             self._seconds_of_prompts += seconds
-            self._prompts += prompts
-            self._prompts_to_come = max(0.0, self._prompts_to_come - prompts)
             return
         fade = math.exp(-seconds / max(_STRETCH, _SHARE * (now - self._begun)))
         self._rows = tokens
-        self._steps.add(tokens, seconds, fade)
+        if work.rows is None:
+            self._steps.add(tokens, seconds, fade)
+        else:  # many devices tell of prompts and steps in one: tokens by the clock, and what prompts cost is in them
+            self._rows = work.rows
         self._seconds = fade * self._seconds + seconds
         self._recent_tokens = fade * self._recent_tokens + tokens
         self._cost = fade * self._cost + tokens * _cost(self._lanes)
@@ -183,7 +192,7 @@ class Pace:
         running = min(self._rows, self._stage)
         now = running * self._rest + (self._stage - running) * each
         passed = self._clock() - self._last
-        if not self.later and self._rows >= self._stage:
+        if not self.later and self._rows >= self._stage and self._steps.are_known:
             # All that is left is being decoded: as many steps more as the longest of them takes.
             steps = max(max(self._longest, _LONGEST * each) - self._age, 1.0)
             return max(0.0, self._steps.seconds(steps, now) - passed)
@@ -199,7 +208,8 @@ class Pace:
             known.append(f"{self.tokens_a_second:,.0f} tokens a second")
         if (left := self.seconds_left()) is not None and self.tokens_a_second:
             known.append(f"{timedelta(seconds=round(left))} to go")
-        return ", ".join(known)
+        known.append(self.by)
+        return ", ".join(filter(None, known))
 
     @property
     def share(self) -> float:
@@ -216,6 +226,11 @@ class _StepTimes:
 
     def __init__(self) -> None:
         self._count = self._rows = self._squares = self._seconds = self._products = 0.0
+
+    @property
+    def are_known(self) -> bool:
+        """Whether there was a step."""
+        return self._count > 0
 
     def add(self, rows: int, seconds: float, fade: float) -> None:
         """A step of so many captions; what was before counts for ``fade``."""

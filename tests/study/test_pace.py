@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from timed_captioner import Clock, Machine, TimedCaptioner
 
+from kvtune.captioning.request import Work
 from kvtune.search.view import View
 from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline
@@ -141,3 +142,21 @@ def test_a_search_with_races(tmp_path: Path, machine: Machine) -> None:
     run_search(folder, manifest, 24, TimedCaptioner(machine, clock), view=view, deadline=Deadline(None, clock))
     assert sum(trial.state == "raced" for trial in Ledger(folder.ledger).trials) >= 3
     assert worst(view.seen, clock(), 0.1, 0.8) < 0.3
+
+
+def test_many_workers_tell_in_one_of_what_all_of_them_did() -> None:
+    """Half a second at a time, prompts and steps of eight workers together; they write 400 captions at once."""
+    clock = Clock(0.0)
+    pace = Pace(100, clock)
+    pace.begin(4000, 8)
+    prompts = tokens = 0
+    for _ in range(60):
+        clock.now += 0.5
+        prompts, tokens = prompts + 4, tokens + 2500
+        pace.work(Work(prompts, tokens, 400 * 50, 400, "8 workers (8 x H100)"))
+        for _ in range(25):
+            pace.caption(100)
+    assert pace.tokens_a_second == pytest.approx(5000)
+    left = pace.seconds_left()
+    assert left is not None and left == pytest.approx((4000 - 1500 - 200) * 100 / 5000, rel=0.1)
+    assert pace.words().endswith("to go, 8 workers (8 x H100)")

@@ -74,7 +74,7 @@ class TimedCaptioner:
 
     def run(self, requests: Iterable[Any], on_work: Callable[[Any], None] = lambda work: None) -> Iterator[Any]:
         source = iter(requests)
-        work = SimpleNamespace(prompts=0, tokens=0, in_flight=0)
+        work = SimpleNamespace(prompts=0, tokens=0, in_flight=0, rows=None, by="")
         step = gone = 0
         ends: dict[int, list[tuple[int, Any]]] = {}  # the step that is a caption's last: when it began, and the request
         running: Counter[int] = Counter()  # captions of each image

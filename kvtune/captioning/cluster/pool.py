@@ -21,7 +21,7 @@ REPORT_SECONDS = 0.5
 GATHER_SECONDS = 20.0
 """So long after the first worker has come up, the others of the beginning are waited for."""
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 """So long it is waited for a place for a single worker."""
 
 GROW_SECONDS = 5.0

@@ -54,7 +54,8 @@ class PaceBar:
             Text(f"elapsed {elapsed} to go {to_go}"),
         )
         tokens = Text(f"  {self.pace.tokens:,} tokens, {self.pace.tokens_a_second:,.0f} a second")
-        return Group(Constrain(line, _WIDEST), tokens)
+        workers = [Text(f"  {visible(self.pace.by)}")] if self.pace.by else []
+        return Group(Constrain(line, _WIDEST), tokens, *workers)
 
 
 def counted(what: str, done: int, total: int) -> str:
