@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class WorkerActor:
 
     def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int, here: Here | None) -> None:
         self._options, self._prompt, self._max_new_tokens = options, prompt, max_new_tokens
+        self._is_elsewhere = here is None
         if here is not None:
             os.environ.pop(_VISIBLE, None)
             os.environ |= {} if here.visible is None else {_VISIBLE: here.visible}
@@ -59,7 +61,13 @@ class WorkerActor:
     def open(self) -> Ready:
         from kvtune.captioning.cluster.worker import Worker
         from kvtune.captioning.one_device import open_on_one_device
+        from kvtune.models.availability import at_hand
 
+        if self._is_elsewhere and not self._options.random_weights:
+            try:
+                at_hand(self._options.name)  # not that every node begins to download
+            except RequestError as error:
+                raise RequestError(f"{socket.gethostname()}: {error}") from None
         self._worker = Worker(open_on_one_device(self._options, self._prompt, self._max_new_tokens))
         return self._worker.ready
 
