@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
+from engine_requests import METHODS
 from naive_attention import paged_situation, relative_error
 from small_models import small_llava
 from small_vlms import random_images, reference_tokens, small_vlm
-from test_engine import METHODS
 
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning import captioner as captioner_module

@@ -19,10 +19,13 @@ from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
 
-pytestmark = pytest.mark.skipif(
-    not (demo_model_path() / "model.safetensors").exists(),
-    reason=f"the demo model's weights are not in {demo_model_path()}",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (demo_model_path() / "model.safetensors").exists(),
+        reason=f"the demo model's weights are not in {demo_model_path()}",
+    ),
+]
 
 TRIALS = 5
 
@@ -77,14 +80,12 @@ def found(folder: StudyFolder) -> tuple[Any, ...]:
     return trials, summary.front, summary.reference_point, captions, [trial.values for trial in study.trials]
 
 
-@pytest.mark.slow
 def test_a_trial_is_raced_out(undisturbed: StudyFolder) -> None:
     raced = [trial for trial in summarize(undisturbed).trials if trial.state == "raced"]
     assert raced and all(trial.images == 20 for trial in raced)
     assert all(set(trial.intervals) >= {"chair_s", "f1"} and trial.raced_out_by is not None for trial in raced)
 
 
-@pytest.mark.slow
 def test_killed_and_continued_with_other_lanes(coco: Path, undisturbed: StudyFolder, tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "demo-kvsmooth")
     process = subprocess.Popen(

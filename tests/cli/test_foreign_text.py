@@ -121,7 +121,9 @@ COMMANDS = {
     "caption": lambda w: [
         *("caption", picture(w), "--model", "demo", "--coco", w.coco, "--max-new-tokens", 4, "--prompt", PROMPT),
     ],
-    "models check": lambda w: ["models", "check", "demo", "--image", picture(w), "--prompt", PROMPT],
+    "models check": lambda w: [
+        *("models", "check", "demo", "--image", picture(w), "--prompt", PROMPT, "--max-new-tokens", 4),
+    ],
     "doctor": lambda w: ["doctor", "--coco", w.folder / f"none [/b]{CONTROLS}", "--studies-dir", w.studies],
     "models": lambda w: ["models"],
     "methods": lambda w: ["methods"],

@@ -27,6 +27,19 @@ READS_IN_PYTHON = {
 """Methods of a tensor that read its memory without an operation, or before one in inference mode."""
 
 
+def is_view(func, given, results):
+    """Whether what an operation gave is another look at memory that it was given, and nothing was written."""
+    there = {tensor.untyped_storage().data_ptr() for tensor in given}
+    return not func._schema.is_mutable and all(tensor.untyped_storage().data_ptr() in there for tensor in results)
+
+
+def tensors(result):
+    """The tensors that an operation gave."""
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
 class NoReads(TorchFunctionMode):
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = getattr(function, "__name__", "")
@@ -55,14 +68,15 @@ class RecordedStep(TorchDispatchMode):
         )
         assert name not in READS and not masks, f"{func} waits for the device in the middle of a step"
         result = func(*args, **(kwargs or {}))
-        self.calls.append((func, args, kwargs or {}, result))
+        places = tensors(result)
+        if not is_view(func, tensors((args, kwargs)), places):  # which shows whatever is there
+            self.calls.append((func, args, kwargs or {}, places))
         return result
 
     def replay(self):
-        for func, args, kwargs, result in self.calls:
-            again = func(*args, **kwargs)
-            for place, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
-                if isinstance(place, torch.Tensor) and place.data_ptr() != new.data_ptr():
+        for func, args, kwargs, places in self.calls:
+            for place, new in zip(places, tensors(func(*args, **kwargs)), strict=True):
+                if place.data_ptr() != new.data_ptr():
                     place.copy_(new)
 
 

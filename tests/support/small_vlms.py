@@ -1,5 +1,6 @@
 """Small random models wrapped as kvtune holds them, with prompts whose length depends on the image."""
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -53,8 +54,6 @@ def random_images(count, seed=0):
 
 def reference_tokens(vlm, image, method, max_new_tokens):
     """What ``with method(model): model.generate(...)`` writes, up to the end-of-text token."""
-    import contextlib
-
     inputs = vlm.prepare([image])
     with method(vlm.hf_model) if method else contextlib.nullcontext(), torch.no_grad():
         output = vlm.hf_model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
@@ -63,3 +62,24 @@ def reference_tokens(vlm, image, method, max_new_tokens):
         if token in vlm.eos_token_ids:
             return tuple(tokens[:index]), "eos"
     return tuple(tokens), "length"
+
+
+class References:
+    """Reference tokens of one model's images and methods: what is written up to a limit begins what is to a longer one.
+
+    Parameters
+    ----------
+    most
+        The limit up to which they are written, once for each image and method.
+    """
+
+    def __init__(self, vlm, images, most):
+        self._vlm, self._images, self._most = vlm, images, most
+        self._known = {}
+
+    def __call__(self, image, method, limit):
+        assert limit <= self._most
+        if (image, method) not in self._known:
+            self._known[image, method] = reference_tokens(self._vlm, self._images[image], method, self._most)
+        tokens, reason = self._known[image, method]
+        return (tokens, reason) if len(tokens) < limit else (tokens[:limit], "length")

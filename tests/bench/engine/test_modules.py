@@ -1,8 +1,6 @@
 """The parts of the bench that are modules to run: what they print is what a run of the engine was."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from small_models import small_llava
 from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
+from kvtune.bench.engine import versions
 from kvtune.bench.engine.long import long_among_short
 from kvtune.bench.engine.profile import StepKernels, capture_seconds, profile
 from kvtune.bench.engine.subject import bench_method
@@ -124,8 +123,9 @@ def test_the_method_of_a_small_model_fits_it():
     bench_method(vlm).check_layers(vlm.n_layers)
 
 
-def test_versions_as_one_line_of_json():
-    command = [sys.executable, "-m", "kvtune.bench.engine.versions", "--device", "cpu"]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def test_versions_as_one_line_of_json(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["versions", "--device", "cpu"])
+    versions.main()
+    found = json.loads(capsys.readouterr().out)
     assert found["device"] == "CPU" and found["torch"] == torch.__version__ and found["driver"] is None
     assert min(found["matmul_flops"], found["copy_bytes_per_second"], found["free_bytes"]) > 0
