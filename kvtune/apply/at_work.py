@@ -127,6 +127,8 @@ def caption_into_file(
     if begun is not None and options.revision is None:
         options = replace(options, revision=begun.revision)
     work = open_with_preset(options, job.choice, job.prompt, job.max_new_tokens, keep_images=False)
+    if work.method is None and job.choice is None:
+        note("no preset is published for this model: captions are written without a method, as by --preset none")
     now = _made_with(work, broken)
     with _writing(job.out):
         begun = load_made_with(job.out)
