@@ -97,7 +97,7 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
         ),
         subset=manifest.tune.info,
         study=StudyInfo(name=folder.name, trial=number),
-        versions=manifest.versions,
+        versions=manifest.versions | {"device": manifest.device},
         source="search",
     )
     return preset, selection

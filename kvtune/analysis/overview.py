@@ -11,6 +11,7 @@ from kvtune.analysis.summary import State
 from kvtune.chair import OBJECTIVES
 from kvtune.errors import KvtuneError
 from kvtune.study.caption_log import count_captions
+from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder, modified, study_folders
 
 
@@ -28,6 +29,8 @@ class Overview:
         Whether a process writes it; if none does, trials that are running are those that a search goes on with.
     captions
         Captions on disk, those of trials in work included.
+    device
+        On what a search last ran.
     updated
         When a search, or a rescoring, last began or judged the baseline; ISO 8601.
     """
@@ -45,6 +48,7 @@ class Overview:
     front: int | None = None
     hypervolume: float | None = None
     baseline: dict[str, float | None] | None = None
+    device: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The overview as ``kvtune studies --json`` prints it."""
@@ -60,6 +64,7 @@ def _overview(folder: StudyFolder) -> Overview:
     changed = datetime.fromtimestamp(modified(folder), UTC).isoformat(timespec="seconds")
     try:
         summary = summarize(folder, statistics=False)
+        device = load_manifest(folder).device
         captions = sum(count_captions(path) for path in folder.captions.glob("*.jsonl"))
     except (KvtuneError, OSError) as error:
         return Overview(folder.name, str(folder.path), changed, problem=str(error))
@@ -77,4 +82,5 @@ def _overview(folder: StudyFolder) -> Overview:
         front=len(summary.front),
         hypervolume=summary.hypervolume,
         baseline=None if baseline is None else {name: baseline.rate(name) for name in OBJECTIVES},
+        device=device,
     )

@@ -70,7 +70,8 @@ class Preset(Document):
 
     In JSON and in the constructor the key of ``method_name`` is ``method``. A preset that a search wrote has
     everything; one taken from a paper (``source: paper``) has no selection, metrics, subset or study. A stack is
-    written ``a+b``, and a parameter that several of its methods have is ``METHOD.NAME``.
+    written ``a+b``, and a parameter that several of its methods have is ``METHOD.NAME``. ``versions`` are those of
+    packages, and under ``device`` on what a search last ran, as in ``8 x NVIDIA H100``.
     """
 
     schema_version: SchemaVersion

@@ -46,6 +46,7 @@ def test_a_preset_says_where_it_comes_from(folder: StudyFolder, tmp_path: Path) 
     assert (preset.generation.prompt, preset.generation.max_new_tokens) == ("Describe.", 64)
     assert preset.generation.dtype == "float32"
     assert "kvtune" in preset.versions
+    assert preset.versions["device"] == "cpu"
     preset.save(tmp_path / "preset.json")
     assert load_preset(tmp_path / "preset.json") == preset
 
