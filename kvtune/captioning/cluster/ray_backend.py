@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report
     from kvtune.methods import Method
 
+log = logging.getLogger(__name__)
+
 OBJECT_STORE = 256 * 2**20
 """Bytes of the object store where kvtune starts Ray itself; requests and captions are small."""
 
@@ -130,6 +132,7 @@ class RayBackend:
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        _keep_stdout_for_results()
         cluster = self._options.engine.cluster
         if cluster is None:
             common |= {"num_cpus": len(self._devices), "num_gpus": 0, "include_dashboard": False}
@@ -201,6 +204,14 @@ class RayBackend:
     def close(self) -> None:
         for handle in list(self._handles):
             self.kill(handle)
+
+
+def _keep_stdout_for_results() -> None:
+    """Have Ray log what it would print on stdout when a worker dies, of which kvtune tells in a line of its own."""
+    from ray._private import worker as driver
+
+    if hasattr(driver, "print_to_stdstream"):
+        driver.print_to_stdstream = lambda data, *_, **__: log.info("Ray: %s", data.get("lines"))
 
 
 def _first_line(error: Exception) -> str:
