@@ -234,9 +234,7 @@ class Together(Generic[T]):
         try:
             if size == 0:
                 raise TimeIsUp
-            captions = self._run(first.captioner, apart, waves, size)
-            if waves is not None:
-                waves.ended(captions)
+            self._run(first.captioner, apart, waves, size)
         except TimeIsUp:
             for name in list(self._streams):
                 self._go_on(name, TimeIsUp())
@@ -251,8 +249,8 @@ class Together(Generic[T]):
         finally:
             self._decoding = False
 
-    def _run(self, captioner: CaptionWriter, apart: Hashable, waves: Waves | None, size: int | None) -> int:
-        """Decode what the streams want, at most ``size`` captions; how many were taken."""
+    def _run(self, captioner: CaptionWriter, apart: Hashable, waves: Waves | None, size: int | None) -> None:
+        """Decode what the streams want, at most ``size`` captions."""
         self._owners.clear()
         at_work = [stream for stream in self._streams.values() if apart is None or stream is self._streams[apart]]
         if self._pace is not None:
@@ -280,13 +278,14 @@ class Together(Generic[T]):
             if waves is not None:
                 waves.deadline.check()
         self._decoding = False
+        if waves is not None:
+            waves.ended(taken)  # before a work goes on, which may ask how much time is left
         for name in list(self._streams):
             stream = self._streams[name]
             if apart is None or name == apart:
                 stream.forget_asked()
                 if stream.is_over:
                     self._go_on(name)
-        return taken
 
     def _requests(self, apart: Hashable) -> "Iterator[CaptionRequest]":
         """What the streams want next, those that begin meanwhile included."""
