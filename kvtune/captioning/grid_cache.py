@@ -9,7 +9,6 @@ the prompt tokens that the row runs itself, because a method acts on them.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Sequence
 from typing import Self
 
@@ -19,9 +18,8 @@ from torch import Tensor
 
 from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.prefill import decoder_of
-from kvtune.captioning.prefix import Prefix, PromptEnd
+from kvtune.captioning.prefix import KnownPrompts, Prefix
 from kvtune.methods import Method
-from kvtune.methods.facts import PromptFacts
 from kvtune.methods.row_methods import RowMethods
 from kvtune.methods.seen import position_classes
 from kvtune.models import VisionLanguageModel
@@ -30,7 +28,7 @@ SLOTS = 128
 """Suffix slots that a grid starts with unless told; they are doubled when a caption grows beyond."""
 
 
-class GridCache:
+class GridCache(KnownPrompts):
     """Tensors of ``groups`` images by ``lanes`` captions each.
 
     Prefix tensors are [layers, groups, kv_heads, prompt tokens, head_dim], suffix tensors
@@ -45,6 +43,7 @@ class GridCache:
         prompt_tokens: int = 0,
         slots: int = SLOTS,
     ) -> None:
+        super().__init__()
         self.vlm, self.groups, self.lanes = vlm, groups, lanes
         self.rows = groups * lanes
         config, device = vlm.decoder.config, vlm.device
@@ -67,7 +66,6 @@ class GridCache:
         all."""
         self.classes = torch.zeros(3, groups, prompt_tokens, dtype=torch.bool, device=device)
         """Which prompt tokens are before, of and after the image."""
-        self._prompts: list[PromptEnd | None] = [None] * groups
         self.read = np.zeros(self.rows, dtype=int)
         """Prompt tokens that each row reads as prefix: but for the last, or those that it runs itself."""
         self.slots = torch.ones(self.rows, dtype=torch.long, device=device)
@@ -81,7 +79,7 @@ class GridCache:
     @property
     def prefix_width(self) -> int:
         """Prefix positions that are read: those of the longest group."""
-        return max(1, *(prompt.length - 1 for prompt in self._prompts if prompt))
+        return max([1, *(prompt.length - 1 for prompt in self._prompts.values())])
 
     def load(self, group: int, prefix: Prefix) -> None:
         """Put another image into ``group``; its lanes must be free."""
@@ -105,7 +103,7 @@ class GridCache:
             The first token of each, which the prefill has given; None where the method acts on the prompt, so that the
             row runs the end of it itself.
         """
-        prompts = [self._end_of(image) for image in images]
+        prompts = [self._prompts[image] for image in images]
         forced = [prompt.forced(method) for prompt, method in zip(prompts, methods, strict=True)]
         host_rows = np.array(rows)
         for row, prompt, ids in zip(rows, prompts, forced, strict=True):
@@ -128,19 +126,6 @@ class GridCache:
         self._hide_missing_positions()
         return [None if ids else prompt.first_token for prompt, ids in zip(prompts, forced, strict=True)]
 
-    def known(self, image: int) -> PromptFacts:
-        """What is known of the prompt of an image."""
-        return self._end_of(image).facts
-
-    def learn(self, image: int, facts: PromptFacts) -> None:
-        """Know more of the prompt of an image."""
-        self._prompts[image] = dataclasses.replace(self._end_of(image), facts=facts)
-
-    def _end_of(self, image: int) -> PromptEnd:
-        prompt = self._prompts[image]
-        assert prompt is not None
-        return prompt
-
     def packed(self, groups: Sequence[Sequence[int]], lanes: int) -> Self:
         """A grid of these rows alone, those of each group on at most ``lanes`` lanes of one image.
 
@@ -159,7 +144,7 @@ class GridCache:
             setattr(other, name, getattr(self, name)[index])
         for name in ("_host_slots", "read"):
             setattr(other, name, getattr(self, name)[host_rows])
-        other._prompts = [self._prompts[one] for one in host_group]
+        other._prompts = {group: self._prompts[one] for group, one in enumerate(host_group.tolist())}
         other.forced.move(host_rows)
         other.methods.move(host_rows, index)
         other._hide_missing_positions()

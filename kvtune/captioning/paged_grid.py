@@ -11,7 +11,6 @@ one copy, and a step has a fixed shape whatever it says.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,11 +27,10 @@ from kvtune.captioning.paged_plan import PagedPlan
 from kvtune.captioning.paged_step import ActingTiles, PagedStep
 from kvtune.captioning.pages import PAGE, Pages, pages_for
 from kvtune.captioning.prefill import decoder_of
-from kvtune.captioning.prefix import Prefix, PromptEnd
+from kvtune.captioning.prefix import KnownPrompts, Prefix
 from kvtune.captioning.step import KeysOnly
 from kvtune.hf import CACHE
 from kvtune.methods import Method
-from kvtune.methods.facts import PromptFacts
 from kvtune.methods.row_methods import RowMethods, captured_with, looking_at_layers
 from kvtune.methods.row_state import RowState
 from kvtune.methods.seen import position_classes
@@ -50,7 +48,7 @@ _ALIGNED = 4
 """Numbers of 4 bytes in whose multiples the parts of a layout begin; elsewhere Triton would build kernels anew."""
 
 
-class PagedGrid:
+class PagedGrid(KnownPrompts):
     """Tensors of ``plan.rows`` captions and ``plan.pages`` pages, and the decode step.
 
     Attributes
@@ -62,6 +60,7 @@ class PagedGrid:
     """
 
     def __init__(self, vlm: VisionLanguageModel, plan: PagedPlan, cuda_graphs: bool = True) -> None:
+        super().__init__()
         self.vlm, self.plan, self.rows, self.images = vlm, plan, plan.rows, plan.rows
         config, device = vlm.decoder.config, vlm.device
         self.n_layers = vlm.n_layers
@@ -80,7 +79,6 @@ class PagedGrid:
         self._read = np.zeros(self.rows, dtype=np.int32)
         """Prompt tokens that each row reads in its image's pages."""
         self._table = np.zeros((self.rows, plan.text_pages), dtype=np.int32)
-        self._prompts: dict[int, PromptEnd] = {}
         self._prompt_table = torch.zeros(self.images, 1, dtype=torch.int32, device=device)
         self._classes = torch.zeros(3, self.images, PAGE, dtype=torch.bool, device=device)
         self._tokens = torch.zeros(self.rows, dtype=torch.long, device=device)
@@ -160,14 +158,6 @@ class PagedGrid:
         self._tokens[index], self._positions[index] = tokens, positions
         self.methods.start(rows, methods, [prompt.facts for prompt in prompts])
         return [None if ids else prompt.first_token for prompt, ids in zip(prompts, forced, strict=True)]
-
-    def known(self, image: int) -> PromptFacts:
-        """What is known of the prompt of an image."""
-        return self._prompts[image].facts
-
-    def learn(self, image: int, facts: PromptFacts) -> None:
-        """Know more of the prompt of an image."""
-        self._prompts[image] = dataclasses.replace(self._prompts[image], facts=facts)
 
     def release(self, row: int) -> None:
         """The caption in ``row`` is done, or given up; its pages are free and it stands idle."""

@@ -58,6 +58,21 @@ class PromptEnd:
         return self.after_image[-1:] if acts_from == "last_prompt_token" else self.after_image
 
 
+class KnownPrompts:
+    """The ends of the prompts on a grid, by the number of the image."""
+
+    def __init__(self) -> None:
+        self._prompts: dict[int, PromptEnd] = {}
+
+    def known(self, image: int) -> PromptFacts:
+        """What is known of the prompt of an image."""
+        return self._prompts[image].facts
+
+    def learn(self, image: int, facts: PromptFacts) -> None:
+        """Know more of the prompt of an image."""
+        self._prompts[image] = dataclasses.replace(self._prompts[image], facts=facts)
+
+
 @dataclasses.dataclass(frozen=True)
 class Prefix:
     """One image's prompt after its prefill.
