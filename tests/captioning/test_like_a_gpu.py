@@ -82,20 +82,18 @@ def test_long_captions_among_short_ones_take_pages_and_no_other_graph(monkeypatc
 def test_few_pages_change_no_caption(pages, lanes, seed):
     """Captions outgrow what was expected of them: the youngest give way and begin again."""
     random = np.random.default_rng(seed)
-    requests = [
-        CaptionRequest(n, IMAGES[n % 3], METHODS[n % 5], n, int(random.choice([3, 20, 100]))) for n in range(14)
-    ]
+    requests = [CaptionRequest(n, IMAGES[n % 3], METHODS[n % 5], n, int(random.choice([3, 20, 70]))) for n in range(10)]
     with pytest.MonkeyPatch.context() as patch:
         like_a_gpu(patch)
         plan = captioner_module.plan_pages
         patch.setattr(captioner_module, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=pages))
-        captions = {c.tag: c for c in Captioner(ENDLESS, max_new_tokens=100, lanes=lanes).run(requests)}
-    assert captions.keys() == set(range(14))
+        captions = {c.tag: c for c in Captioner(ENDLESS, max_new_tokens=70, lanes=lanes).run(requests)}
+    assert captions.keys() == set(range(10))
     for n, request in enumerate(requests):
         assert captions[n].token_ids == expected_of(n % 3, n % 5, request.max_new_tokens)
 
 
-REFERENCES = References(ENDLESS, IMAGES, 100)
+REFERENCES = References(ENDLESS, IMAGES, 70)
 
 
 def expected_of(image, method, limit):
