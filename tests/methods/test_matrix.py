@@ -120,7 +120,8 @@ def what_an_attachment_touches(model):
 @cases
 def test_leaves_the_model_as_it_was(case):
     of = tried("grouped heads")
-    before, plain = what_an_attachment_touches(of.model), generate(of.model, of.batch)[0]
+    plain = generate(of.model, of.batch)[0]  # transformers itself leaves hooks after a model's first
+    before = what_an_attachment_touches(of.model)
     with method_of(case)(of.model):
         generate(of.model, of.batch, max_new_tokens=2)
     assert what_an_attachment_touches(of.model) == before
