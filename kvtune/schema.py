@@ -64,10 +64,10 @@ def validated(document: type[D], data: Any, what: str) -> D:
             at = f" in {quoted(place)}" if place else ""
             raise RequestError(f"{what}: {first['ctx']['error']}{at}") from None
         got = "" if isinstance(first["input"], dict | list) else f", not {quoted(first['input'])}"
-        raise RequestError(f"{what}: {quoted(place) if place else 'it'} must be {_wanted(first)}{got}") from None
+        raise RequestError(f"{what}: {quoted(place) if place else 'it'} must be {wanted(first)}{got}") from None
 
 
-def _wanted(error: Any) -> str:
+def wanted(error: Any) -> str:
     """What a value must be, in words; ``error`` is one of pydantic's."""
     kind, limits = error["type"], error.get("ctx", {})
     if kind == "literal_error":

@@ -97,5 +97,12 @@ def json_text(document: Any, **settings: Any) -> str:
 
 def did_you_mean(name: str, there: Iterable[str]) -> str:
     """The part of a message that offers the name that is most like a wrong one, after a comma; empty for none."""
-    close = difflib.get_close_matches(name, list(there), n=1)
-    return f", did you mean {quoted(close[0])}?" if close else ""
+    known = {each.lower(): each for each in there}
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f", did you mean {quoted(known[close[0]])}?" if close else ""
+
+
+def not_there(what: str, name: str, there: Iterable[str]) -> str:
+    """A message that there is no ``what`` called ``name``: the name that is most like it, and those there are."""
+    names = list(there)
+    return f"unknown {what} {quoted(name)}{did_you_mean(name, names) or ';'} there is {', '.join(names)}"

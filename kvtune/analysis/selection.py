@@ -8,7 +8,7 @@ from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import METRICS
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.statistics.front import Point
-from kvtune.text import quoted
+from kvtune.text import did_you_mean, quoted
 
 KEEP_F1 = "keep-f1"
 RULES = {
@@ -59,7 +59,9 @@ def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
     if rule.startswith("trial:"):
         return Selection(_by_number(summary, rule), rule)
     if rule not in RULES:
-        raise RequestError(f"--select knows no {quoted(rule)}; write one of {', '.join(RULES)}")
+        raise RequestError(
+            f"--select knows no {quoted(rule)}{did_you_mean(rule, RULES) or ';'} write one of {', '.join(RULES)}"
+        )
     complete = [trial for trial in summary.trials if trial.state == "complete"]
     if not complete:
         raise KvtuneError(f"study {summary.study} has no complete trial to choose from yet; {more(summary)}")

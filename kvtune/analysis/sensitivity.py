@@ -154,7 +154,8 @@ def sensitivity(
         wanted: dict[Number, Setting] = {
             index: Setting(space.method_of(params), files[_key(params)][0]) for index, params in enumerate(varied)
         }
-        alone(caption_settings(manifest, image_ids, wanted, coco, engine, on_progress))
+        like = folder.trial_captions(None)
+        alone(caption_settings(manifest, image_ids, wanted, coco, engine, on_progress, like=like))
 
         # Parameters of other alternatives are others; so only trials of the same method tell what matters for it.
         chosen = space.alternatives.chosen(around)

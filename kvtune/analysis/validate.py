@@ -93,7 +93,8 @@ def validating(
         }
         scoring = Scoring(load_ground_truth(folder.ground_truth))
         _same_scorer(folder, ledger, candidates, scoring)
-        yield from caption_settings(manifest, image_ids, settings, coco, engine, on_progress, captioner)
+        like = folder.trial_captions(None)
+        yield from caption_settings(manifest, image_ids, settings, coco, engine, on_progress, captioner, like)
         judged = judge(settings, image_ids, scoring)
         summary = with_statistics(folder, manifest, ledger, summary)
         result = _validation(folder, manifest, summary, candidates, judged, scoring)

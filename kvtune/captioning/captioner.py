@@ -14,7 +14,7 @@ from kvtune.captioning.depths import Depths
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.image_keys import ImageKeys
-from kvtune.captioning.memory import MOST_ROWS, PREFILL_BATCH, GridPlan, plan_grid
+from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, most_rows, plan_grid
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan, plan_pages
@@ -124,7 +124,7 @@ class Captioner(Asking):
         """
         self._withdrawn = set()
         source = iter(requests)
-        look_ahead = max(_LOOK_AHEAD, 2 * (MOST_ROWS if self.lanes == "auto" else self.lanes))
+        look_ahead = max(_LOOK_AHEAD, 2 * most_rows(self.lanes))
         pulled, exhausted = _pulled(source, look_ahead)
         first = [(self._key(request), request) for request in pulled]
         if not first:
@@ -134,7 +134,9 @@ class Captioner(Asking):
         self.steps = 0
         log.info("decoding %s", plan)
         withdrawn = 0
-        work = Work()
+        work = Work(room=most_rows(self.lanes), by_image=not uses_pages(self.vlm))
+        if plan.rows + plan.lanes <= min(work.room, len(first)):  # memory holds no more
+            work.room = plan.rows
         decoding: Decoding | None = None
         waiting = first
         """Requests of a grid that is still to be made."""
@@ -169,6 +171,7 @@ class Captioner(Asking):
                 if decoding is not None:
                     waiting = decoding.scheduler.requests()
                 plan = _smaller(plan)
+                work.room = plan.rows
                 withdrawn = 0
                 decoding = None  # the smaller grid is made when this one is gone, and what the error holds of it
             yield from self._wanted(done)

@@ -56,6 +56,11 @@ class ContinuousScheduler(Generic[R]):
         return bool(self._waiting or self._running)
 
     @property
+    def images(self) -> int:
+        """Images that rows are about."""
+        return sum(rows > 0 for rows in self._rows_of.values())
+
+    @property
     def has_room(self) -> bool:
         """Whether a row may be free for somebody who waits; False spares the look."""
         return self._has_room and bool(self._waiting) and bool(self._free)

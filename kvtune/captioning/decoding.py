@@ -144,6 +144,7 @@ class Decoding(ABC):
             rows = np.fromiter(self.requests, dtype=int)
             writing = self.grid.forced.writing(rows)
             self._unread.append(Unread(writing, self._turns[writing], HostCopy(self.grid.step(rows))))
+            self.work.cost += self._cost(rows)
             self._read(done, self.late)
             return True
 
@@ -156,6 +157,10 @@ class Decoding(ABC):
         running = {placement.row for placement in self.scheduler.running}
         for row in [row for row in self.requests if row not in running]:
             self._drop(row)
+
+    @abstractmethod
+    def _cost(self, rows: np.ndarray) -> float:
+        """What a step of these rows costs."""
 
     @abstractmethod
     def _load(

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import torch
 
+from kvtune.captioning.course import CPU
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.memory import PREFILL_BATCH, GridPlan
@@ -62,6 +63,11 @@ class GroupDecoding(Decoding):
         if len(groups) * lanes > most:
             return None
         return sorted(groups, key=lambda group: length(group[-1])), lanes
+
+    def _cost(self, rows: np.ndarray) -> float:
+        longest = np.zeros(self.grid.groups, dtype=int)
+        np.maximum.at(longest, rows // self.grid.lanes, self._lengths[rows] + 1)
+        return CPU.of(self.grid.rows, int(np.count_nonzero(longest)), int(longest.sum()) * self.grid.lanes)
 
     def _load(
         self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]

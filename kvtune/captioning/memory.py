@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from kvtune.captioning.course import lanes_by_image
 from kvtune.host_memory import host_memory
 from kvtune.models import VisionLanguageModel
 from kvtune.models.options import Lanes
@@ -102,8 +103,7 @@ def plan_grid(
 ) -> GridPlan:
     """The grid for a stream in which ``requests`` are about ``images``.
 
-    Where all requests fit at once, an image gets as many lanes as it has requests, and otherwise half as many: the
-    second half starts as the first finishes, so that lanes seldom stand idle while an image's longest caption ends.
+    As :func:`kvtune.captioning.course.lanes_by_image` has it, unless memory is too small for that.
 
     Parameters
     ----------
@@ -115,10 +115,8 @@ def plan_grid(
     row_state
         Bytes that methods remember of a row.
     """
-    most = MOST_ROWS if lanes == "auto" else lanes
-    per_group = min(most, -(-requests // (images if requests <= most else 2 * images)))
-    groups = max(1, min(most // per_group, -(-requests // per_group)))
-    plan = predict(vlm, groups, per_group, prompt_tokens, max_new_tokens, row_state)
+    shape = lanes_by_image(most_rows(lanes), requests, images)
+    plan = predict(vlm, shape.groups, shape.lanes, prompt_tokens, max_new_tokens, row_state)
     if lanes != "auto":
         return plan
     usable = int(USABLE["cpu"] * free_memory(vlm.device))
@@ -126,6 +124,11 @@ def plan_grid(
         smaller = (plan.groups - 1, plan.lanes) if plan.groups > 1 else (1, plan.lanes - 1)
         plan = predict(vlm, *smaller, prompt_tokens, max_new_tokens, row_state)
     return plan
+
+
+def most_rows(lanes: Lanes) -> int:
+    """Captions at once, if memory holds them."""
+    return MOST_ROWS if lanes == "auto" else lanes
 
 
 def predict(

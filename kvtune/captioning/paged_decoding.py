@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from kvtune.captioning.continuous import ContinuousScheduler
+from kvtune.captioning.course import GPU
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf, on_device
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.memory import PREFILL_BATCH
@@ -68,6 +69,9 @@ class PagedDecoding(Decoding):
             return False
         running = np.fromiter(self.requests, dtype=int)
         return self.grid.width(running, moved=True) <= (1 - IDLE) * self.grid.width(running)
+
+    def _cost(self, rows: np.ndarray) -> float:
+        return GPU.of(self.grid.width(rows), self.scheduler.images, int(self._lengths[rows].sum()))
 
     def _load(
         self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]

@@ -30,6 +30,12 @@ class Work:
         Captions that are written at once, where a call tells of more than a batch of prompts or a step; else None.
     by
         Who does it, in words, where that is more than one device.
+    cost
+        What the steps cost, by what each read and computed; see :class:`kvtune.captioning.course.StepCost`.
+    room
+        Captions that there is room for at once.
+    by_image
+        Whether images have lanes of their own; see :class:`kvtune.captioning.course.Shape`.
     """
 
     prompts: int = 0
@@ -37,6 +43,9 @@ class Work:
     in_flight: int = 0
     rows: int | None = None
     by: str = ""
+    cost: float = 0.0
+    room: int = 0
+    by_image: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,7 +108,11 @@ def check_ground_truth(
     return checked
 
 
+_LIKE = 0.75
+"""How much a word must be like a category's name for that to be offered: 'maple' is no misspelt apple."""
+
+
 def _unknown(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=_LIKE)
     hint = f"did you mean {close[0]!r}?" if close else "COCO's 80 category names are allowed, such as 'person' or 'tv'"
     return f"{shown(name)} is no COCO category; {hint}"

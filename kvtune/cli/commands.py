@@ -1,5 +1,6 @@
 """Commands and groups of them: Typer's, with the options of the whole program on each, and help by subject."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from kvtune.text import quoted
 EVERYWHERE = ("quiet", "verbose", "debug")
 """Options of the whole program that each of its commands takes after its own name too."""
 
+_LONG_WORD = re.compile(r"\S{100,}")
 _OPTIONS = "Options"
 _WIDEST = 26
 """Columns for an option's name and value; a longer one has a line of its own."""
@@ -54,6 +56,25 @@ class Group(TyperGroup):
         _write_options(self, ctx, formatter)
         with formatter.section(_heading("Commands")):
             formatter.write_dl([(name, _first_sentence(each.help)) for name, each in self.commands.items()])
+
+
+def usage_message(error: Any) -> str:
+    """What is wrong with a command line, in our words where Typer's are pydantic's."""
+    from kvtune.schema import wanted
+
+    found, parameter = getattr(error.__cause__, "errors", None), getattr(error, "param", None)
+    if found is None or parameter is None:
+        message = _LONG_WORD.sub(lambda word: f"{word[0][:60]}...{word[0][-20:]}", error.format_message())
+    else:
+        first = found()[0]
+        option = parameter.param_type_name == "option"
+        name = max(parameter.opts, key=len) if option else parameter.metavar or parameter.name.upper()
+        if first["type"] == "value_error":  # one of several words
+            message = f"{name} {quoted(first['input'])} is not {str(first['ctx']['error']).partition(' is not ')[2]}"
+        else:
+            message = f"{name} must be {wanted(first)}, not {quoted(first['input'])}"
+    command = getattr(getattr(error, "ctx", None), "command_path", None) or "kvtune"
+    return f"{message.removesuffix('.')} ({command} --help lists what there is)"
 
 
 def group(**settings: Any) -> typer.Typer:

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import typer
 import kvtune
 from kvtune.cli import bench, data, models, studies
 from kvtune.cli.caption import caption
-from kvtune.cli.commands import Command, group
+from kvtune.cli.commands import Command, group, usage_message
 from kvtune.cli.common import (
     be_quiet,
     print_error_line,
@@ -38,8 +37,6 @@ from kvtune.cli.streams import guard_streams, output_error
 from kvtune.cli.tournament import tournament
 from kvtune.cli.validate import validate
 from kvtune.errors import KvtuneError
-
-_LONG_WORD = re.compile(r"\S{100,}")
 
 app = group(
     help="Tune KVSmooth, a training-free cure for object hallucination, for your vision-language model.",
@@ -140,9 +137,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         # Typer's own usage errors (unknown option, missing argument) share no public base class in every version.
         if not hasattr(error, "format_message"):
             raise
-        message = _LONG_WORD.sub(lambda found: f"{found[0][:60]}...{found[0][-20:]}", error.format_message())
-        command = getattr(getattr(error, "ctx", None), "command_path", None) or "kvtune"
-        print_error_line(f"{message} ({command} --help lists what there is)")
+        print_error_line(usage_message(error))
         return 2
 
 

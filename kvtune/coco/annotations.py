@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kvtune.coco.layout import Kind, download_command
+from kvtune.coco.layout import Kind, fetch_again
 from kvtune.coco.records import JSONFormError, read_records
 from kvtune.errors import RequestError
 from kvtune.files import without_half_pairs
@@ -45,7 +45,7 @@ def read_annotations(path: Path, kind: Kind, root: Path) -> Annotations:
     RequestError
         If the file cannot be read, is truncated or is not of this kind.
     """
-    cure = f"delete the file and fetch it again: {download_command(root)}"
+    cure = fetch_again(root)
     what = f"COCO annotation file {path}"
     try:
         file_names, labels = _reduced(path, kind)

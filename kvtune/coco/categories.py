@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kvtune.chair import build_ground_truth, load_ground_truth, parse_image_id
-from kvtune.coco import CocoFolder, download_command, find_coco
+from kvtune.coco import CocoFolder, find_coco
+from kvtune.coco.layout import fetch_again
 from kvtune.errors import RequestError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def coco_truth(folder: CocoFolder, image_ids: Iterable[int], instances_only: boo
     bare = sum(not names for names in categories.values())
     found = f"{bare} of {len(categories)} images have no instance in {folder.file_names('instances')} of {folder.root}"
     if bare > len(categories) / 2 and (bare >= _FEW or not folder.has_labels("instances")):
-        raise RequestError(f"{found}, where 1 % are expected; fetch the file again: {download_command(folder.root)}")
+        raise RequestError(f"{found}, where 1 % are expected; {fetch_again(folder.root)}")
     if bare > max(_FEW, _SHARE * len(categories)):
         logger.warning("warning: %s, where 1 %% are expected", found)
     if instances_only:
@@ -55,7 +56,7 @@ def coco_truth(folder: CocoFolder, image_ids: Iterable[int], instances_only: boo
     if mute:
         raise RequestError(
             f"{mute} of {len(captions)} images have no reference caption in {folder.file_names('captions')} of "
-            f"{folder.root}, where COCO has five of each; fetch the file again: {download_command(folder.root)}{cure}"
+            f"{folder.root}, where COCO has five of each; {fetch_again(folder.root)}{cure}"
         )
     return build_ground_truth(categories, captions)
 

@@ -107,7 +107,10 @@ def download_annotations(
     url = f"{check_base_url(base_url)}/annotations/{archive.name}"
     with _one_download(archive.parent):
         if not archive.exists():
-            fetch_file(url, archive, patience or Patience(), MOST_ARCHIVE, on_progress)
+            try:
+                fetch_file(url, archive, patience or Patience(), MOST_ARCHIVE, on_progress)
+            except FetchError as error:
+                raise KvtuneError(f"{error}; run the command again, or choose another --base-url") from error
         try:
             for kind, name in names.items():
                 _extract(archive, kind, name, root)
@@ -198,7 +201,7 @@ def download_images(
         cure = (
             f"check that these ids are of {source}, or choose a mirror with --base-url"
             if all(error.final for error in failed)
-            else "run the command again for the rest"
+            else "run the command again for the rest, or choose another --base-url"
         )
         raise KvtuneError(
             f"{missing} of {len(image_ids)} images could not be had, the others are in {root}: {first}; {cure}"

@@ -1,5 +1,6 @@
 """Opening images, and finding the ones that do not open before anything long starts."""
 
+import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,10 +42,10 @@ def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] 
         If any cannot be read.
     """
     if broken := broken_images(paths, on_progress):
-        raise RequestError(
-            f"{told_of_broken(broken, len(paths))}; "
-            "delete them and run kvtune data download again, or leave them out of the subset"
-        )
+        cure = "delete them and fetch them with kvtune data download, or leave them out of the subset"
+        if set(broken.values()) == {os.strerror(errno.EACCES)}:
+            cure = "make them readable"
+        raise RequestError(f"{told_of_broken(broken, len(paths))}; {cure}")
 
 
 def broken_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> dict[Path, str]:

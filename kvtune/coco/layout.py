@@ -82,6 +82,11 @@ def find_any_image(root: Path, image_id: int) -> Path | None:
     return next((path for path in found if path is not None), None)
 
 
+def fetch_again(root: Path) -> str:
+    """The cure for an annotation file that is not as COCO's are; what is there is never fetched over."""
+    return f"delete the file and fetch COCO's: {download_command(root)}"
+
+
 def download_command(root: Path, options: str = "") -> str:
     """The command that fetches what is missing, for messages.
 

@@ -13,6 +13,7 @@ from kvtune.errors import RequestError
 from kvtune.files import check_path, read_json, write_json
 from kvtune.presets import SubsetInfo
 from kvtune.schema import Document, validated
+from kvtune.text import did_you_mean, quoted
 
 OPERA500 = "opera500"
 """The 500 val2014 images of OPERA's published evaluation (Huang et al. 2024): the reporting set, never tuned on."""
@@ -80,9 +81,10 @@ class Subset(Document):
                 return cls._read(path)
         path = check_path(name_or_path)
         if not path.exists():
+            hint = did_you_mean(str(name_or_path), named_subsets()) or ";"
             raise RequestError(
-                f"subset {name_or_path!s} is neither one that ships with kvtune ({', '.join(named_subsets())}) nor a "
-                "file; kvtune data subset makes one"
+                f"there is no subset {quoted(name_or_path)}{hint} name one that ships with kvtune "
+                f"({', '.join(named_subsets())}) or a file; kvtune data subset makes one"
             )
         return cls._read(path)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from kvtune.errors import RequestError
 from kvtune.methods.parameters import Parameter, declared
 from kvtune.methods.row_state import ActsFrom
-from kvtune.text import quoted
+from kvtune.text import not_there, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -116,7 +116,7 @@ class Method(ABC):
         fields = {field.name: field for field in dataclasses.fields(cls)}
         unknown = sorted(set(parameters) - set(fields))
         if unknown:
-            raise RequestError(f"{cls.name} has no parameter {quoted(unknown[0])}; it has {', '.join(fields)}")
+            raise RequestError(f"{cls.name}: {not_there('parameter', unknown[0], fields)}")
         needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
         missing = [name for name in needed if name not in parameters]
         if missing:
@@ -195,7 +195,5 @@ def registered(name: str) -> type[Method]:
         If there is none.
     """
     if name not in _REGISTRY:
-        raise RequestError(
-            f"unknown method {quoted(name)}; there is {', '.join(method_names())}, and stacks of them as kvsmooth+pai"
-        )
+        raise RequestError(f"{not_there('method', name, method_names())}, and stacks of them as kvsmooth+pai")
     return _REGISTRY[name]

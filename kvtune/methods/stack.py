@@ -13,7 +13,7 @@ from kvtune.methods.decoder import Decoder
 from kvtune.methods.method import Method, registered
 from kvtune.methods.parameters import Parameter
 from kvtune.methods.row_state import RowState
-from kvtune.text import quoted
+from kvtune.text import not_there
 
 JOIN = "+"
 """Between the methods' names in that of a stack."""
@@ -72,7 +72,7 @@ class Stack(Method):
         names |= {f"{kind.name}.{name}": (kind, name) for kind in cls.kinds for name in kind.declared()}
         unknown = sorted(set(parameters) - set(names))
         if unknown:
-            raise RequestError(f"{cls.name} has no parameter {quoted(unknown[0])}; it has {', '.join(cls.declared())}")
+            raise RequestError(f"{cls.name}: {not_there('parameter', unknown[0], cls.declared())}")
         own: dict[type[Method], dict[str, Any]] = {kind: {} for kind in cls.kinds}
         for given, value in parameters.items():
             kind, name = names[given]

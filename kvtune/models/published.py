@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from kvtune.errors import RequestError
-from kvtune.text import quoted
+from kvtune.text import did_you_mean, not_there, quoted
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,18 @@ def published_model(name: str) -> PublishedModel:
     """
     if name in MODELS:
         return MODELS[name]
-    raise RequestError(f"unknown model {quoted(name)}; there is {', '.join(MODELS)}, or give a folder or a Hub id")
+    if name.startswith((".", "/", "~")):
+        raise RequestError(f"there is no folder {quoted(name)}{did_you_mean(name, _folders_beside(name))}")
+    raise RequestError(f"{not_there('model', name, MODELS)}, or give a folder or a Hub id")
+
+
+def _folders_beside(path: str) -> list[str]:
+    """The folders beside one that does not exist, spelled as it is."""
+    try:
+        beside = [each.name for each in Path(path).expanduser().parent.iterdir() if each.is_dir()]
+    except OSError:
+        return []
+    return [path.removesuffix(Path(path).name) + name for name in sorted(beside)]
 
 
 def hub_id_name(hub_id: str) -> str | None:

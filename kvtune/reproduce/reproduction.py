@@ -116,7 +116,7 @@ def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
     pace = Pace()
 
     def caption(settings: Mapping[Number, Setting], image_ids: Sequence[int], prompt: str, later: int) -> None:
-        pace.later, pace.later_lanes = later * plan.count, later
+        pace.ahead(later * plan.count, later, plan.count)
         alone(
             caption_files(
                 image_ids,

@@ -7,7 +7,7 @@ from kvtune.methods import CHOICE
 from kvtune.spaces import SearchSpace
 from kvtune.study.manifest import EnqueuedPoint
 from kvtune.study.trials import Trial
-from kvtune.text import quoted
+from kvtune.text import did_you_mean, quoted
 
 
 def parse_point(text: str, space: SearchSpace) -> dict[str, int | float | str]:
@@ -35,8 +35,8 @@ def parse_point(text: str, space: SearchSpace) -> dict[str, int | float | str]:
     names = ", ".join([*point, *ranges])
     for name, value in given.items():
         if name not in ranges:
-            wrong = f"{quoted(name)} is no parameter that is searched"
-            raise RequestError(f"--enqueue: {wrong}; write NAME=VALUE,... of {names}")
+            wrong = f"{quoted(name)} is no parameter that is searched{did_you_mean(name, ranges) or ';'}"
+            raise RequestError(f"--enqueue: {wrong} write NAME=VALUE,... of {names}")
         searched = ranges[name]
         try:
             number = int(value) if searched.whole else float(value)

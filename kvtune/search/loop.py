@@ -275,8 +275,8 @@ class Search:
             shares = [metrics["images"] / len(self._order) for metrics in raced]
             share = (_KNOWN_TRIALS * _RACED_SHARE + sum(shares)) / (_KNOWN_TRIALS + len(shares))
         first_round = max(0, min(later, size - len(self._ledger.trials))) if None in at_work else 0
-        self._pace.later = len(self._order) * (first_round + share * (later - first_round))
-        self._pace.later_lanes = max(1, min(size, later))
+        captions = len(self._order) * (first_round + share * (later - first_round))
+        self._pace.ahead(captions, min(size, later), len(self._order))
 
     def _settle(self, number: int | None, heat: Heat, failures: Mapping[int | None, str]) -> Trial:
         """Score a trial and write down what came of it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvtune.errors import RequestError
 from kvtune.study.sampler_names import SAMPLERS, SamplerName
-from kvtune.text import quoted
+from kvtune.text import not_there
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -78,7 +78,7 @@ def make_sampler(name: SamplerName, seed: int, conditional: bool = False) -> "Ba
         return samplers.GPSampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
     if name == "random":
         return samplers.RandomSampler(seed=seed)
-    raise RequestError(f"unknown sampler {quoted(name)}; choose from {', '.join(SAMPLERS)}")
+    raise RequestError(f"{not_there('sampler', name, SAMPLERS)}")
 
 
 def grid_points(space: "SearchSpace", seed: int) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,6 @@ from kvtune.errors import KvtuneError, RequestError, together
 from kvtune.files import check_path
 from kvtune.methods import Alternatives, get_method
 from kvtune.models.options import ModelOptions, parse_lanes
-from kvtune.models.published import MODELS
 from kvtune.search.enqueue import enqueue
 from kvtune.search.loop import Search
 from kvtune.search.samplers import check_sampler
@@ -34,10 +33,10 @@ from kvtune.study.scoring import Scoring
 from kvtune.study.shared_baseline import take_baseline
 from kvtune.study.storage_url import check_storage
 from kvtune.study.streams import Captioning, alone
-from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
+from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name, find_study
 from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, coco_of, find_data
 from kvtune.study.trials import Ledger
-from kvtune.text import quoted
+from kvtune.text import not_there
 
 if TYPE_CHECKING:
     from kvtune.captioning import AnyCaptioner
@@ -148,7 +147,7 @@ def searching(
             revision = _revision(options, folder, begun)
             data = _data(options, begun, lambda done, total: stage("scenes rendered", done, total))
         except RequestError as error:
-            if begun is not None or options.model.name not in MODELS:
+            if begun is not None:
                 raise
             raise _with_all_that_is_missing(error, options) from None
         if data.note:
@@ -198,7 +197,7 @@ def check_options(options: Options) -> StudyFolder:
     """Check what can be checked at once; where the study is to be."""
     Alternatives.of(options.method)
     if options.sampler not in SAMPLERS:
-        raise RequestError(f"unknown sampler {quoted(options.sampler)}; choose from {', '.join(SAMPLERS)}")
+        raise RequestError(f"{not_there('sampler', options.sampler, SAMPLERS)}")
     least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}
     least |= {"--max-new-tokens": options.max_new_tokens}
     for option, value in least.items():
@@ -330,6 +329,10 @@ def _refuse_other_start(options: Options, folder: StudyFolder, begun: Manifest) 
     if options.start_from is None:
         return
     before = None if begun.start is None else begun.start.study
+    if check_path(options.start_from).name != before:
+        find_study(
+            options.start_from, options.studies_dir.expanduser()
+        )  # a name that is wrong is the first thing to say
     if check_path(options.start_from).name != before:
         cure = "leave --from out" if before is None else f"give --from {before}, or leave it out"
         raise RequestError(

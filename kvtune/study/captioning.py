@@ -134,6 +134,7 @@ def caption_settings(
     engine: EngineOptions = DEFAULT_ENGINE,
     on_progress: OnProgress = lambda pace: None,
     captioner: "AnyCaptioner | None" = None,
+    like: Path | None = None,
 ) -> Captioning[None]:
     """Caption these images with every setting as the study's model does, but for the captions that are there already.
 
@@ -147,6 +148,8 @@ def caption_settings(
         Called with how far it is, several times a caption.
     captioner
         One of the study's model, prompt and tokens; None opens one.
+    like
+        Captions of the model about as long as those to come.
 
     Raises
     ------
@@ -160,7 +163,10 @@ def caption_settings(
         images = _images(manifest, image_ids, coco)
         return captioner or _captioner(manifest, engine), images
 
-    yield from caption_files(image_ids, settings, prepare, on_progress)
+    pace = Pace()
+    if like is not None:
+        pace.expect([line["tokens"] for line in read_captions(like).values()])
+    yield from caption_files(image_ids, settings, prepare, on_progress, pace=pace)
 
 
 def caption_files(

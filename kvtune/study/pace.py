@@ -1,15 +1,18 @@
 """How far captioning is, and how long it will take: an estimate from tokens and prompts, not from finished captions.
 
 Captions that are decoded side by side end at about the same time, so for long none is finished and then all are. What
-passes evenly is tokens. What a token costs depends on how many captions share an image: reading its prompt costs a step
-about as much as some captions do, whoever shares it.
+passes evenly is tokens. What a token costs changes in the course of a run, and from one kind of run to another; the
+engine's :class:`kvtune.captioning.course.Course` says by how much, and what steps have taken says how long that is.
 """
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from kvtune.captioning.course import Course
 
 USUAL_TOKENS = 95.0
 """Tokens of a caption before one is known."""
@@ -17,21 +20,11 @@ USUAL_TOKENS = 95.0
 _WEIGHT = 4
 """Captions that what was known before counts for beside those of this run."""
 
-_PROMPT_IN_CAPTIONS = 3.0
-"""Captions whose share of a step costs as much as reading one image's prompt does. From a model of 7B on a GPU and from
-the demo on a CPU, where a token costs a third in rounds of eight of what it costs in the baseline."""
-
 _LEAST_REST = 0.12
 """Tokens that a caption in flight still gets at least, as a share of the usual number."""
 
 _TURNS = 2
 """So many times as many captions as are in flight must have ended before those say how long captions are."""
-
-_LONGEST = 1.25
-"""Tokens of the longest of some captions, as a share of their mean."""
-
-_OWN_SHARE = 0.25
-"""What part of a step's time it takes whatever its width, before steps of several widths were seen."""
 
 _STRETCH = 20.0
 """Seconds whose work says how quick it goes at least, ..."""
@@ -46,6 +39,9 @@ class Work(Protocol):
     prompts: int
     tokens: int
     in_flight: int
+    cost: float
+    room: int
+    by_image: bool
     rows: int | None
     by: str
 
@@ -64,10 +60,6 @@ class Pace:
     ----------
     there
         Captions that are there, those of earlier runs included.
-    later
-        Captions to come after the stage that runs, as far as is known.
-    later_lanes
-        Captions of an image that will be written together then.
     tokens
         Tokens that this run has written.
     by
@@ -80,20 +72,22 @@ class Pace:
         self._ended_of_stage, self._tokens_of_stage = 0, 0
         self.there, self.tokens = 0, 0
         self.by = ""
-        self.later, self.later_lanes = 0.0, 1.0
-        self._stage, self._lanes, self._prompts_to_come = 0.0, 1.0, 0.0
-        self._before = (0, 0)
+        self._later, self._later_each, self._later_images = 0.0, 1, 1
+        self._stage, self._each, self._images = 0.0, 1, 1
+        self._prompts_to_come = 0.0
+        self._written = 0
+        self._before: tuple[int, int, float] = (0, 0, 0.0)
         self._in_flight = 0
         self._seconds_of_prompts, self._prompts = 0.0, 0
         self._seconds, self._cost, self._recent_tokens = 0.0, 0.0, 0.0
-        self._steps = _StepTimes()
-        self._longest = 0
+        self._engine: tuple[int, bool] | None = None
+        self._courses: dict[tuple[int, bool, int, int], Course] = {}
         self._begun = self._last = clock()
 
     @property
     def total(self) -> int:
         """Captions that will be there in the end."""
-        return self.there + round(self._stage + self.later)
+        return self.there + round(self._stage + self._later)
 
     def found(self, tokens: Sequence[int]) -> None:
         """Captions of so many tokens are there already, written by earlier runs."""
@@ -105,39 +99,42 @@ class Pace:
         if tokens:
             self._usual = sum(tokens) / len(tokens)
 
-    def begin(self, captions: int, lanes: float) -> None:
-        """A stage begins: so many captions, ``lanes`` of each image together."""
-        self._stage, self._lanes = float(captions), max(1.0, lanes)
-        self._prompts_to_come = captions / self._lanes
-        self._in_flight = self._rows = 0
+    def ahead(self, captions: float, each: int, images: int) -> None:
+        """What comes after the stage that runs: captions, as far as is known; ``each`` of so many images at a time."""
+        self._later, self._later_each, self._later_images = captions, max(1, each), max(1, images)
+
+    def begin(self, captions: int, each: int) -> None:
+        """A stage begins: so many captions, ``each`` of an image together."""
+        self._stage, self._each = float(captions), max(1, each)
+        self._images = max(1, math.ceil(captions / self._each))
+        self._prompts_to_come = self._images
+        self._in_flight = self._rows = self._written = 0
         self._usual, self._weight = self.tokens_each, self._weight + self._ended_of_stage
         self._ended_of_stage = self._tokens_of_stage = 0
-        self._before, self._last = (0, 0), self._clock()
+        self._before, self._last = (0, 0, 0.0), self._clock()
 
     def work(self, work: Work) -> None:
         """The engine has gone on."""
         now = self._clock()
         seconds, self._last = now - self._last, now
-        prompts, tokens = work.prompts - self._before[0], work.tokens - self._before[1]
-        if prompts < 0 or tokens < 0:  # another run
-            prompts, tokens = work.prompts, work.tokens
-        self._before, self._in_flight = (work.prompts, work.tokens), work.in_flight
+        done = work.prompts, work.tokens, work.cost
+        before = self._before if min(done[0] - self._before[0], done[1] - self._before[1]) >= 0 else (0, 0, 0.0)
+        prompts, tokens, cost = done[0] - before[0], done[1] - before[1], done[2] - before[2]
+        self._before, self._in_flight = done, work.in_flight
+        self._engine = (work.room, work.by_image) if work.room else None
         self.tokens += tokens
         self.by = work.by
-        self._prompts += prompts
+        self._written += tokens
         self._prompts_to_come = max(0.0, self._prompts_to_come - prompts)
-        if prompts and work.rows is None:
+        if prompts and work.rows is None:  # of many devices, prompts are part of what a token takes
             self._seconds_of_prompts += seconds
+            self._prompts += prompts
             return
         fade = math.exp(-seconds / max(_STRETCH, _SHARE * (now - self._begun)))
-        self._rows = tokens
-        if work.rows is None:
-            self._steps.add(tokens, seconds, fade)
-        else:  # many devices tell of prompts and steps in one: tokens by the clock, and what prompts cost is in them
-            self._rows = work.rows
+        self._rows = tokens if work.rows is None else work.rows
         self._seconds = fade * self._seconds + seconds
         self._recent_tokens = fade * self._recent_tokens + tokens
-        self._cost = fade * self._cost + tokens * _cost(self._lanes)
+        self._cost = fade * self._cost + (cost if work.room else tokens)
 
     def caption(self, tokens: int) -> None:
         """A caption of so many tokens is there."""
@@ -145,7 +142,10 @@ class Pace:
         self._stage = max(0.0, self._stage - 1)
         self._ended_of_stage += 1
         self._tokens_of_stage += tokens
-        self._longest = max(self._longest, tokens)
+
+    def join(self, captions: int) -> None:
+        """So many captions more are to be written in the stage."""
+        self._stage += captions
 
     def join(self, captions: int) -> None:
         """So many captions more are to be written in the stage."""
@@ -184,22 +184,30 @@ class Pace:
 
     def seconds_left(self) -> float | None:
         """Seconds until all is done; None as long as nothing is known."""
-        if not self._stage and not self.later:
+        if not self._stage and not self._later:
             return 0.0 if self.there else None
         if not self._cost:
             return None
         each = self.tokens_each
         running = min(self._rows, self._stage)
-        now = running * self._rest + (self._stage - running) * each
-        passed = self._clock() - self._last
-        if not self.later and self._rows >= self._stage and self._steps.are_known:
-            # All that is left is being decoded: as many steps more as the longest of them takes.
-            steps = max(max(self._longest, _LONGEST * each) - self._age, 1.0)
-            return max(0.0, self._steps.seconds(steps, now) - passed)
-        cost = now * _cost(self._lanes) + self.later * each * _cost(self.later_lanes)
-        prompts = min(self._prompts_to_come, self._stage) + self.later / self.later_lanes
+        now, later = running * self._rest + (self._stage - running) * each, self._later * each
+        cost = later * self._price(self._later_images, self._later_each, 0.0) if later else 0.0
+        cost += now * self._price(self._images, self._each, self._written / max(1.0, self._written + now))
+        prompts = min(self._prompts_to_come, self._stage) + self._later / self._later_each
         each_prompt = self._seconds_of_prompts / self._prompts if self._prompts else 0.0
+        passed = self._clock() - self._last
         return max(0.0, cost * self._seconds / self._cost + prompts * each_prompt - passed)
+
+    def _price(self, images: int, each: int, share: float) -> float:
+        """What a token of a stage costs on the grid that runs, once this share of them is written."""
+        from kvtune.captioning.course import Course
+
+        if self._engine is None:  # who writes does not say how
+            return 1.0
+        key = (*self._engine, images, each)
+        if key not in self._courses:
+            self._courses[key] = Course(*key, self.tokens_each)
+        return self._courses[key].rest(share)
 
     def words(self) -> str:
         """How quick it goes and how long it will take, as far as that is known."""
@@ -219,37 +227,3 @@ class Pace:
             return 0.0
         passed = self._clock() - self._begun
         return passed / max(1e-9, passed + left)
-
-
-class _StepTimes:
-    """What a step takes whatever its width, and what each caption adds: a line through the steps of late."""
-
-    def __init__(self) -> None:
-        self._count = self._rows = self._squares = self._seconds = self._products = 0.0
-
-    @property
-    def are_known(self) -> bool:
-        """Whether there was a step."""
-        return self._count > 0
-
-    def add(self, rows: int, seconds: float, fade: float) -> None:
-        """A step of so many captions; what was before counts for ``fade``."""
-        values = (1.0, rows, rows * rows, seconds, rows * seconds)
-        names = ("_count", "_rows", "_squares", "_seconds", "_products")
-        for name, value in zip(names, values, strict=True):
-            setattr(self, name, fade * getattr(self, name) + value)
-
-    def seconds(self, steps: float, tokens: float) -> float:
-        """Of so many steps that write so many tokens."""
-        rows, seconds = self._rows / self._count, self._seconds / self._count
-        own = _OWN_SHARE * seconds
-        spread = self._squares / self._count - rows * rows
-        if spread > (0.1 * rows) ** 2:
-            slope = (self._products / self._count - rows * seconds) / spread
-            own = min(max(0.0, seconds - slope * rows), seconds)
-        return own * steps + (seconds - own) / rows * tokens
-
-
-def _cost(lanes: float) -> float:
-    """What a token costs where so many captions share an image, beside one of very many."""
-    return 1 + _PROMPT_IN_CAPTIONS / lanes

@@ -120,6 +120,10 @@ def open_remote(url: str) -> RDBStorage:
         return RDBStorage(url, engine_kwargs=_engine_settings(parsed))
 
 
+_PACKAGES = {"psycopg": '"kvtune[postgres]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""What to install for a driver whose module is called otherwise."""
+
+
 @contextlib.contextmanager
 def _opening(url: str) -> Iterator[None]:
     """Turn whatever keeps a storage from being opened into one line without a password."""
@@ -135,7 +139,7 @@ def _opening(url: str) -> Iterator[None]:
             ) from None
         missing = error.__cause__ if isinstance(error.__cause__, ImportError) else error
         if isinstance(missing, ImportError):  # no psycopg, or psycopg without a libpq
-            package = missing.name if missing.name not in (None, "psycopg") else '"kvtune[postgres]"'
+            package = _PACKAGES.get(missing.name or "psycopg", missing.name)
             raise RequestError(f"--storage {shown} needs a driver: pip install {package}") from None
         raise RequestError(f"--storage {shown} cannot be opened: {reason(error, url)}") from None
 

@@ -155,6 +155,11 @@ def find_study(study: str | Path | None = None, studies: Path = DEFAULT_STUDIES)
         If there is none; the message names those there are.
     """
     found = study_folders(studies)
+    if study is None and not studies.exists():
+        raise RequestError(
+            f"there is no folder {quoted(studies)} of studies; name yours with --studies-dir, or begin a study: "
+            "kvtune search --model demo"
+        )
     if study is None:
         if not found:
             raise RequestError(

@@ -1,12 +1,11 @@
 """How long captioning will take: the estimate beside the truth, by a clock that passes with the work."""
 
+import bisect
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_search import fake_images, new_study, run_search
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from timed_captioner import Clock, Machine, TimedCaptioner
 
 from kvtune.captioning.request import Work
@@ -19,6 +18,15 @@ from kvtune.study.trials import Ledger
 
 Seen = list[tuple[float, float | None]]
 """(the time, the seconds left by the estimate)."""
+
+CPU = Machine(step=0.0083, row=8.3e-5, image=8.3e-5, position=7e-7, rows=256, by_image=True)
+"""As the demo on one core, but for a smaller grid."""
+
+GPU = Machine(step=0.0063, row=2.3e-5, image=1.4e-4, position=4.3e-7, prompt=0.02, rows=256, mean=90)
+"""As a model of 7B is calculated, but for a smaller grid."""
+
+OTHER = Machine(step=0.004, row=2e-4, image=5e-4, position=2e-6, rows=100, by_image=True)
+LAUNCHES = Machine(step=0.03, row=1e-5, image=1e-5, position=1e-8, rows=200)
 
 
 class Log(dict[int, int]):
@@ -36,7 +44,7 @@ def estimates(machine: Machine, stages: list[int], images: int, usual: float) ->
     first = 0
     for number, lanes in enumerate(stages):
         later = stages[number + 1 :]
-        pace.later, pace.later_lanes = images * sum(later), max([1, *later])
+        pace.ahead(images * sum(later), max([1, *later]), images)
         methods: dict[Number, Any] = dict.fromkeys(range(first, first + lanes))
         logs: Any = {setting: Log() for setting in methods}
         alone(
@@ -55,49 +63,61 @@ def estimates(machine: Machine, stages: list[int], images: int, usual: float) ->
     return seen, clock()
 
 
-def worst(seen: Seen, whole: float, begin: float = 0.1, end: float = 0.9) -> float:
-    """The largest error between these shares of the whole time, as a share of the time that was left then.
-
-    As long as prompts are run and not one token is written, nothing is estimated.
-    """
-    known = [(now, left) for now, left in seen if left is not None and begin * whole <= now <= end * whole]
-    return max(abs(left / (whole - now) - 1) for now, left in known)
+def error(seen: Seen, whole: float, share: float) -> float:
+    """The error after a share of the whole time, as a share of the time that was left then."""
+    now, left = seen[bisect.bisect_left(seen, share * whole, key=lambda each: each[0])]
+    assert left is not None
+    return left / (whole - now) - 1
 
 
-machines = st.builds(
-    Machine,
-    step=st.floats(0.001, 0.02),
-    row=st.floats(1e-4, 5e-4),
-    image=st.floats(0, 5e-4),
-    prompt=st.floats(1e-4, 0.01),
-    rows=st.sampled_from([50, 300, 1024]),
-    mean=st.floats(40, 120),
-    spread=st.floats(0.1, 0.25),
+def worst(seen: Seen, whole: float, begin: float = 0.1, end: float = 0.8) -> float:
+    """The largest error between these shares of the whole time."""
+    return max(abs(error(seen, whole, share / 100)) for share in range(round(100 * begin), round(100 * end) + 1))
+
+
+VALIDATE, SENSITIVITY, REPRODUCE, RECORD = [12], [23], [10, 3, 1], [12, 12, 12]
+"""Settings that a command captions together, stage after stage: with each, some images."""
+
+kinds = pytest.mark.parametrize("machine", [CPU, GPU], ids=["cpu", "gpu"])
+stages = pytest.mark.parametrize(
+    "stages", [VALIDATE, SENSITIVITY, REPRODUCE, RECORD], ids=["validate", "sensitivity", "reproduce", "record"]
 )
 
 
-@settings(max_examples=15, deadline=None)
-@given(machine=machines, lanes=st.sampled_from([5, 12, 40]))
-def test_settings_in_one_stream(machine: Machine, lanes: int) -> None:
-    """As validate and sensitivity have them; captions of the study say how long theirs will be."""
-    seen, whole = estimates(machine, [lanes], 60, machine.mean)
-    assert worst(seen, whole, 0.1, 0.6) < 0.3
-    assert worst(seen, whole, 0.6, 0.85) < 0.7  # a moment is much of what is left
+@kinds
+@stages
+def test_commands(machine: Machine, stages: list[int]) -> None:
+    """Within 30 % from a tenth of the run on; captions of the study say how long those to come are."""
+    seen, whole = estimates(machine, stages, 90, machine.mean)
+    assert worst(seen, whole) < 0.3
 
 
-@settings(max_examples=15, deadline=None)
-@given(machine=machines, rounds=st.integers(6, 12))
-def test_a_baseline_and_rounds(machine: Machine, rounds: int) -> None:
-    """A search without races; the baseline says how long captions are, and rounds how quick they go."""
-    seen, whole = estimates(machine, [1, *[8] * rounds], 60, 95)
-    assert worst(seen, whole, 0.2, 0.8) < 0.3
+@kinds
+def test_a_baseline_and_rounds(machine: Machine) -> None:
+    """A search without races; nobody has said how long captions are."""
+    seen, whole = estimates(machine, [1, *[8] * 6], 90, 95)
+    assert worst(seen, whole) < 0.3
+
+
+@kinds
+@pytest.mark.parametrize("factors", [(0.6, 1.6, 1.6, 0.6), (1.6, 0.6, 0.6, 1.6)], ids=["rows", "steps"])
+@pytest.mark.parametrize(("mean", "spread"), [(40, 0.3), (120, 0.05)])
+def test_machines_that_are_not_as_expected(
+    machine: Machine, factors: tuple[float, ...], mean: float, spread: float
+) -> None:
+    """Each share of a step's time may be other than the engine reckons, and captions may vary more or less."""
+    costs = (machine.step, machine.row, machine.image, machine.position)
+    step, row, image, position = (factor * cost for factor, cost in zip(factors, costs, strict=True))
+    machine = Machine(step, row, image, position, machine.prompt, 128, machine.by_image, mean, spread)
+    seen, whole = estimates(machine, [12], 40, mean)
+    assert worst(seen, whole, 0.15, 0.7) < 0.3
 
 
 def test_captions_that_end_together() -> None:
     """All at once at the end; till then not one is there."""
     machine = Machine(spread=0.0, mean=60)
     seen, whole = estimates(machine, [8], 100, 60)
-    assert worst(seen, whole, 0.1, 0.6) < 0.3
+    assert worst(seen, whole, 0.15, 0.6) < 0.3
 
 
 def test_a_machine_that_becomes_busy() -> None:
@@ -131,9 +151,7 @@ class Watch(View):
         self.seen.append((self.clock(), self.pace.seconds_left()))
 
 
-@pytest.mark.parametrize(
-    "machine", [Machine(), Machine(step=0.03, row=1e-5, rows=200), Machine(rows=64, prompt=0.05)], ids=["a", "b", "c"]
-)
+@pytest.mark.parametrize("machine", [CPU, GPU, OTHER, LAUNCHES], ids=["cpu", "gpu", "other", "launches"])
 def test_a_search_with_races(tmp_path: Path, machine: Machine) -> None:
     """What a raced trial spares is learned; from a tenth of the run on the estimate holds."""
     folder, manifest = new_study(tmp_path / "s", 60, parallel_trials=4, race=0.9)
@@ -141,7 +159,7 @@ def test_a_search_with_races(tmp_path: Path, machine: Machine) -> None:
     view = Watch(clock)
     run_search(folder, manifest, 24, TimedCaptioner(machine, clock), view=view, deadline=Deadline(None, clock))
     assert sum(trial.state == "raced" for trial in Ledger(folder.ledger).trials) >= 3
-    assert worst(view.seen, clock(), 0.1, 0.8) < 0.3
+    assert worst(view.seen, clock()) < 0.3
 
 
 def test_many_workers_tell_in_one_of_what_all_of_them_did() -> None:

@@ -150,7 +150,7 @@ def _outcomes(
             paths, truth = _render(Path(folder), scenes[begin : begin + together], recorded.scenes_seed)
             scorer = ChairScorer(truth)
             waiting: dict[int, dict[int, Caption]] = {}
-            pace.later, pace.later_lanes = methods * max(0, len(scenes) - begin - together), methods
+            pace.ahead(methods * max(0, len(scenes) - begin - together), methods, together)
             pace.begin(methods * len(paths), methods)
             for caption in captioner.run(_requests(paths, recorded), pace.work):
                 pace.caption(len(caption.token_ids))

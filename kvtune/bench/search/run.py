@@ -16,7 +16,7 @@ from kvtune.bench.search.samplers_and_rounds import ARMS, DEFAULT, YARDSTICKS, A
 from kvtune.bench.search.table import load_table
 from kvtune.bench.search.world import World
 from kvtune.errors import RequestError
-from kvtune.text import quoted
+from kvtune.text import not_there
 
 GRID = Path(__file__).parent / "grid.npz"
 """The table that ships."""
@@ -103,7 +103,7 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
 
 def _arm(name: str) -> Arm:
     if name not in ARMS:
-        raise RequestError(f"unknown arm {quoted(name)}; choose from {', '.join(ARMS)}")
+        raise RequestError(f"{not_there('arm', name, ARMS)}")
     return ARMS[name]
 
 

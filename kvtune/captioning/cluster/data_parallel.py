@@ -246,6 +246,9 @@ class _Run:
             prompts=self.work.prompts + work.prompts - last.prompts,
             tokens=self.work.tokens + work.tokens - last.tokens,
             in_flight=self.pool.roster.in_flight,
+            cost=self.work.cost + work.cost - last.cost,
+            room=sum(ready.rows for ready in self.pool.roster.ready.values()),
+            by_image=work.by_image,
             rows=self.dispatcher.held,
         )
         if report.run != self.number:

@@ -168,8 +168,8 @@ class Worker:
                     self._changed.notify_all()
             with self._changed:
                 done = self._report.work
-                self._before = Work(done.prompts, done.tokens)
-                self._report.work = Work(done.prompts, done.tokens)
+                self._before = replace(done, in_flight=0)
+                self._report.work = self._before
 
     def _requests(self, settings: Settings) -> Iterator[CaptionRequest | None]:
         """What the queue has for one run, which is over when nothing is decoded and nothing waits."""
@@ -188,7 +188,12 @@ class Worker:
         def worked(work: Work) -> None:
             with self._changed:
                 before = self._before
-                self._report.work = Work(before.prompts + work.prompts, before.tokens + work.tokens, work.in_flight)
+                self._report.work = replace(
+                    work,
+                    prompts=before.prompts + work.prompts,
+                    tokens=before.tokens + work.tokens,
+                    cost=before.cost + work.cost,
+                )
                 if captioner.plan is not None:
                     self._report.rows = captioner.plan.rows
 
