@@ -16,6 +16,7 @@ from kvtune.errors import KvtuneError, RequestError, together
 from kvtune.files import check_path
 from kvtune.methods import Alternatives, get_method
 from kvtune.models.options import ModelOptions, parse_lanes
+from kvtune.models.published import MODELS
 from kvtune.search.enqueue import enqueue
 from kvtune.search.loop import Search
 from kvtune.search.samplers import check_sampler
@@ -147,7 +148,7 @@ def searching(
             revision = _revision(options, folder, begun)
             data = _data(options, begun, lambda done, total: stage("scenes rendered", done, total))
         except RequestError as error:
-            if begun is not None:
+            if begun is not None or not (options.model.name in MODELS or "/" in options.model.name):
                 raise
             raise _with_all_that_is_missing(error, options) from None
         if data.note:

@@ -147,10 +147,6 @@ class Pace:
         """So many captions more are to be written in the stage."""
         self._stage += captions
 
-    def join(self, captions: int) -> None:
-        """So many captions more are to be written in the stage."""
-        self._stage += captions
-
     def spare(self, captions: int) -> None:
         """So many captions of the stage will not be written."""
         self._stage = max(0.0, self._stage - captions)

@@ -193,7 +193,8 @@ def test_the_same_command_continues_and_more_trials_extend(search: Any, quick_mo
         (["--race-confidence", 0.9], "race_confidence 0.95, but this command has 0.9"),
         (["--min-f1", "baseline - 2.0"], 'min_f1 none, but this command has "baseline-2"'),
         (["--min-words", 30], 'min_words none, but this command has "30"'),
-        (["--from", "another"], "was begun without --from, and its first trials are fixed"),
+        (["--from", "quick-kvsmooth"], "was begun without --from, and its first trials are fixed"),
+        (["--from", "quick-kvsmoth"], "there is no study 'quick-kvsmoth', did you mean 'quick-kvsmooth'?"),
         (["--images", 7], "subset"),
         (["--holdout-images", 5], "4 held-out images, not 5"),
     ],
@@ -335,7 +336,9 @@ def test_a_study_name_with_a_path_is_refused(search: Any, tmp_path: Path, name: 
 def test_bad_requests_are_one_line(search: Any, run: Any, coco: Path, tmp_path: Path) -> None:
     assert "--trials must be at least 1" in refused(search("--trials", 0))
     assert "--lanes must be auto" in refused(search("--lanes", "many"))
-    assert "'--seed': Input should be greater than or equal to 0" in refused(search("--seed", -1))
+    assert "--seed must be at least 0, not '-1'" in refused(search("--seed", -1))
+    assert "--seed must be a whole number, not 'x'" in refused(search("--seed", "x"))
+    assert "--sampler 'tp' is not one of 'tpe', 'nsga2'" in refused(search("--sampler", "tp"))
     assert "unknown method 'nosuch'" in refused(search("--method", "nosuch"))
     assert "kvtune data download" in refused(run("search", "--model", "quick", "--coco", tmp_path / "no"))
     assert "unknown model 'no-such-model'" in refused(
@@ -344,7 +347,7 @@ def test_bad_requests_are_one_line(search: Any, run: Any, coco: Path, tmp_path: 
     assert "ask for fewer" in refused(search("--images", 1000))
     assert "give one of the two" in refused(search("--subset", "opera500"))
     no_subset = run("search", "--model", "quick", "--coco", coco, "--subset", "nosuch")
-    assert "neither one that ships" in refused(no_subset)
+    assert "there is no subset" in refused(no_subset)
     assert "is no database URL" in refused(search("--storage", "nonsense"))
     assert "no study 'nosuch'" in refused(run("export", "nosuch"))
     assert "no study" in refused(run("rescore"))

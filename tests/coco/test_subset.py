@@ -107,7 +107,7 @@ def test_bad_files(tmp_path, change, message):
 
 
 def test_no_such_subset(tmp_path):
-    with pytest.raises(RequestError, match=r"opera50 is neither one that ships.*opera500.*kvtune data subset"):
+    with pytest.raises(RequestError, match=r"no subset 'opera50', did you mean 'opera500'[?].*kvtune data subset"):
         Subset.load("opera50")
     (tmp_path / "cut.json").write_text('{"format": "kvtune-su')
     with pytest.raises(RequestError, match=r"cut\.json is not valid JSON"):

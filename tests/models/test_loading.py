@@ -122,9 +122,14 @@ def test_code_that_a_checkpoint_brings_along_is_not_run(folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("llava", "unknown model 'llava'; there is demo, llava-1.5, llava-1.5-13b, minigpt4"),
-        ("./nowhere", "unknown model './nowhere'"),
-        ("/nowhere/model", "unknown model '/nowhere/model'"),
+        (
+            "llava",
+            "unknown model 'llava', did you mean 'llava-1.5'[?] there is demo, llava-1.5, llava-1.5-13b, minigpt4",
+        ),
+        ("LLaVA-1.5", "did you mean 'llava-1.5'[?]"),
+        ("lava-1.5", "did you mean 'llava-1.5'[?]"),
+        ("./nowhere", "there is no folder './nowhere'"),
+        ("/nowhere/model", "there is no folder '/nowhere/model'"),
         ("a/b/c", "or give a folder or a Hub id"),
     ],
 )
