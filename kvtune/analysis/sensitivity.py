@@ -143,7 +143,8 @@ def sensitivity(
         for name in parameters:
             if name not in ranges:
                 of = f" for {space.alternatives.chosen(around)}" if space.alternatives.is_choice else ""
-                raise RequestError(f"{quoted(name)} was not searched in {folder.name}{of}; it has {', '.join(ranges)}")
+                wrong = f"{quoted(name)} was not searched in {folder.name}{of}{did_you_mean(name, ranges) or ';'}"
+                raise RequestError(f"{wrong} it has {', '.join(ranges)}")
         settings = {
             name: [around | {name: value} for value in sweep_values(ranges[name], around[name], points)]
             for name in (parameters or ranges)

@@ -7,7 +7,7 @@ engine's :class:`kvtune.captioning.course.Course` says by how much, and what ste
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -102,6 +102,13 @@ class Pace:
     def ahead(self, captions: float, each: int, images: int) -> None:
         """What comes after the stage that runs: captions, as far as is known; ``each`` of so many images at a time."""
         self._later, self._later_each, self._later_images = captions, max(1, each), max(1, images)
+
+    @staticmethod
+    def ahead_of_all(paces: "Iterable[Pace]") -> tuple[float, int, int]:
+        """What comes after the stages of several works that run together; see :meth:`ahead`."""
+        later = [(pace._later, pace._later_each, pace._later_images) for pace in paces]
+        captions, each, images = zip(*later, strict=True)
+        return sum(captions), sum(each), max(images)
 
     def begin(self, captions: int, each: int) -> None:
         """A stage begins: so many captions, ``each`` of an image together."""

@@ -254,8 +254,7 @@ class Together(Generic[T]):
         self._owners.clear()
         at_work = [stream for stream in self._streams.values() if apart is None or stream is self._streams[apart]]
         if self._pace is not None:
-            self._pace.later = sum(stream.pace.later for stream in at_work)
-            self._pace.later_lanes = sum(stream.pace.later_lanes for stream in at_work)
+            self._pace.ahead(*Pace.ahead_of_all(stream.pace for stream in at_work))
             self._pace.begin(sum(stream.missing for stream in at_work), sum(len(s.methods) for s in at_work))
         self._decoding = True
         taken = 0

@@ -157,7 +157,7 @@ def find_study(study: str | Path | None = None, studies: Path = DEFAULT_STUDIES)
     found = study_folders(studies)
     if study is None and not studies.exists():
         raise RequestError(
-            f"there is no folder {quoted(studies)} of studies; name yours with --studies-dir, or begin a study: "
+            f"there is no study, for there is no folder {quoted(studies)}; name yours with --studies-dir, or make one: "
             "kvtune search --model demo"
         )
     if study is None:

@@ -63,7 +63,7 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
         )
 
     class Captioner(FakeCaptioner):
-        def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int) -> None:
+        def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int, note: Any = None) -> None:
             super().__init__()
             self.vlm = model(options)
             seen.opened.append((options, prompt, max_new_tokens))
