@@ -30,7 +30,7 @@ from kvtune.study.scoring import Scoring
 from kvtune.study.streams import Number, alone
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
-from kvtune.text import quoted
+from kvtune.text import did_you_mean, quoted
 
 FORMAT: Literal["kvtune-sensitivity/1"] = "kvtune-sensitivity/1"
 

@@ -108,9 +108,7 @@ class FakeCaptioner:
 
     def run(self, requests: Iterable[Any], on_work: Callable[[Any], None] = lambda work: None) -> Iterator[Any]:
         waiting: list[Any] = []
-        work = SimpleNamespace(
-            prompts=0, tokens=0, in_flight=0, cost=0.0, room=64, by_image=False, rows=None, by=""
-        )
+        work = SimpleNamespace(prompts=0, tokens=0, in_flight=0, cost=0.0, room=0, by_image=False, rows=None, by="")
         for request in requests:
             self.asked.append((request.tag, request.image_id))
             waiting.append(request)
