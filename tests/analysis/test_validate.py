@@ -184,9 +184,8 @@ def test_a_published_preset_outside_the_space_is_validated_too(
     space = SearchSpace(method="kvsmooth", parameters={"lambda_ref": {"low": 0.0, "high": 0.5}, **layers})
     folder = scored_study(tmp_path / "studies" / "narrow", space=space)
     manifest = load_manifest(folder)
-    assert manifest.published is not None
-    published = manifest.published.model_copy(update={"enqueued": False})
-    manifest.model_copy(update={"published": published}).save(folder)
+    published = manifest.published[0].model_copy(update={"enqueued": False})
+    manifest.model_copy(update={"published": [published]}).save(folder)
     lines = [json.loads(line) for line in folder.ledger.read_text().splitlines()]
     folder.ledger.write_text(
         "".join(json.dumps(line | ({"published": False} if "published" in line else {})) + "\n" for line in lines)
