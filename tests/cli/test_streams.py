@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from study_folders import write_study
 from synthetic_studies import random_study
 
+from kvtune.cli.main import app, main
 from kvtune.demo import demo_model_path
 from kvtune.study.caption_log import read_captions
 
@@ -34,6 +36,14 @@ def shell(script: str, cwd: Path) -> tuple[int, str, str]:
     assert "Traceback" not in ran.stderr and "Exception ignored" not in ran.stderr
     return ran.returncode, ran.stdout, ran.stderr
 
+
+ROOT = typer.main.get_command(app)
+COMMANDS = [
+    words
+    for name, command in ROOT.commands.items()
+    for words in [[name], *([name, sub] for sub in getattr(command, "commands", {}))]
+]
+"""Every command by its words, as the program itself has them."""
 
 FULL = "kvtune: the output could not be written to stdout: No space left on device\n"
 CLOSED = "kvtune: the output could not be written to stdout: Bad file descriptor\n"
@@ -66,6 +76,27 @@ def test_files_are_written_all_the_same(study: Path, to: str) -> None:
     files = {path.name: path.read_bytes() for path in (study.parent.parent / "files").iterdir()}
     assert {"front.png", "front.svg", "trials.csv", "pareto.html"} <= files.keys()
     assert files["front.png"].startswith(b"\x89PNG") and files["trials.csv"].startswith(b"study,")
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("option", ["--help", "--no-such-option"])
+def test_every_command_where_nothing_can_be_written(path: list[str], option: str) -> None:
+    """In a process of its own that is not started anew: all commands are walked in the time that a few starts take."""
+    child = os.fork()
+    if not child:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, 1)
+        os.dup2(full, 2)
+        sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+        sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
+        code = 99
+        try:
+            main([*path, option])
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (1 if option == "--help" else 2)
 
 
 def test_a_reader_that_leaves_is_not_spoken_of(study: Path) -> None:
