@@ -75,11 +75,12 @@ def _shell_escape(character: str) -> str:
 
 
 def quoted(value: Any) -> str:
-    """Return a value in quotes for a message, cut in its middle where it is long."""
+    """Return a value in quotes for a message, cut in its middle where it is long; a path keeps its end."""
     text = repr(url_without_password(str(value)) if isinstance(value, str | Path) else value)
-    if len(text) <= _LONGEST:
+    head, tail = (_LONGEST // 2, _LONGEST) if isinstance(value, Path) else (_LONGEST // 2, _LONGEST // 4)
+    if len(text) <= max(_LONGEST, head + tail):
         return visible(text)
-    return visible(f"{text[: _LONGEST // 2]}...{text[-_LONGEST // 4 :]}")
+    return visible(f"{text[:head]}...{text[-tail:]}")
 
 
 def sqlite_url(path: Path) -> str:

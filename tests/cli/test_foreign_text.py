@@ -128,6 +128,7 @@ COMMANDS = {
     "models": lambda w: ["models"],
     "methods": lambda w: ["methods"],
     "bench score": lambda w: ["bench", "score", "--captions", 20],
+    "bench cluster": lambda w: ["bench", "cluster", "--workers", 2, "--trials", 1, "--images", 4],
 }
 
 

@@ -52,6 +52,7 @@ BASE = {
     "bench engine": "--images 1 --repeats 1",
     "bench score": "--captions 1",
     "bench search": "--seeds 1 --budget 1 --arm random-8",
+    "bench cluster": "--workers 2 --trials 1 --images 4",
 }
 """What each command is asked for beside what is wrong."""
 
@@ -67,6 +68,7 @@ WRONG = {
     "dtype": ["", "half", "int8", "float16-4bit-8bit", "float32-3bit"],
     "lanes": ["", "0", "-1", "many", "²", "9" * 50],
     "method": ["", "kvsmoth", "all"],
+    "bench engine method": ["", "kvsmoth"],
     "subset": ["", "opera5000", "truth.json", "coco"],
     "select": ["", "best", "trial:", "trial:-1", "trial:99", "trial:²", "trial:" + "9" * 5000],
     "storage": ["", "nonsense", "sqlite://", "nothing://h/d", "sqlite:////no/such/folder/x.db"],
