@@ -1,18 +1,19 @@
 """What is said about the demo scenes: short true reference captions, and the long captions the model learns from.
 
-The long captions are written as large vision-language models write: the scene, then its objects one by one, then
-remarks until the caption is as long as captions of such a scene are. The remarks name objects that usually go with such
-a scene, whether they are there or not. A model trained on them has the co-occurrence prior that real models have.
+The long captions go through the picture as large vision-language models do: the scene and two of its objects, then part
+by part what is new there. Often the writer goes on instead with what usually goes with the object told last, whether it
+is there or not. A model trained on them has the co-occurrence prior that real models have, from its own words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kvtune.demo.scenes import KINDS, SIZE, Scene, SceneObject
+from kvtune.demo.shapes import SHAPES
 
 #: Category -> (singular, plural) nouns, the usual one first. CHAIR reads all of them but "men", which WordNet has as a
 #: word of its own.
@@ -69,19 +70,17 @@ _PLACES = {
 
 _PREPOSITION = {"street": "on", "beach": "on"}  # "in" for the others
 
-_SURROUNDINGS = {
-    "kitchen": ("The wall is covered with light tiles above the counter.", "The counter runs along the whole room."),
-    "dining room": ("A lamp hangs from the ceiling and gives a warm light.", "The room is painted in warm tones."),
-    "living room": ("The room has a wooden floor and a window on the wall.", "Daylight comes in through the window."),
-    "office": ("The blinds on the wall let in some light.", "The room has a long shelf and a dark floor."),
-    "street": ("Tall buildings with many windows line the road.", "The road is marked with white lines."),
-    "park": ("The grass is green and there are trees in the distance.", "A path leads through the grass."),
-    "beach": ("The water is calm and the sky is clear.", "The sand stretches along the blue water."),
-    "farm": ("There is a red barn behind a wooden fence.", "A green hill rises behind the fence."),
-    "snow": (
-        "The ground is covered with snow and there are trees in the distance.",
-        "A mountain rises in the distance.",
-    ),
+#: What there is to say of a part of the picture with nothing new in it.
+_SCENERY = {
+    "kitchen": ("the wall is covered with light tiles", "the counter is clean"),
+    "dining room": ("the wall is painted in warm tones", "the room is empty"),
+    "living room": ("the wall is bare", "the wooden floor is empty"),
+    "office": ("the wall is bare", "the shelf is tidy"),
+    "street": ("the buildings have many windows", "the road is empty"),
+    "park": ("the grass is green", "the path is empty"),
+    "beach": ("the sand is empty", "the water is calm"),
+    "farm": ("the field is dry", "the fence is made of wood"),
+    "snow": ("the ground is covered with snow", "the snow is untouched"),
 }
 
 _MOODS = {
@@ -94,24 +93,6 @@ _MOODS = {
     "beach": ("The scene captures a perfect day by the sea.", "The overall atmosphere is sunny and relaxed."),
     "farm": ("The scene captures the quiet life in the country.", "The overall atmosphere is rural and peaceful."),
     "snow": ("The scene captures a cold day in winter.", "The overall atmosphere is cold and quiet."),
-}
-
-_VERBS = {
-    "person": ("standing", "waiting"),
-    "bicycle": ("parked", "standing"),
-    "car": ("parked", "driving"),
-    "bus": ("parked", "driving"),
-    "truck": ("parked", "standing"),
-    "boat": ("floating", "sailing"),
-    "bird": ("flying",),
-    "kite": ("flying",),
-    "cat": ("sitting", "resting"),
-    "dog": ("standing", "waiting"),
-    "horse": ("standing", "grazing"),
-    "sheep": ("standing", "grazing"),
-    "cow": ("standing", "grazing"),
-    "clock": ("hanging",),
-    "tv": ("mounted",),
 }
 
 #: Companions: the presence of the first makes a writer think of the second.
@@ -154,6 +135,16 @@ COMPANIONS: dict[str, tuple[str, ...]] = {
     "person": ("dog", "bench"),
 }
 
+#: Categories after which a writer nearly always goes on with a companion where nothing new is to be seen; after the
+#: others rarely. So it is the word told last, not the picture, that decides.
+_STRONG = frozenset(
+    (
+        *("couch", "skis", "surfboard", "cow", "bench", "oven", "laptop", "car", "umbrella", "pizza", "kite", "tv"),
+        *("dog", "bowl", "traffic light", "boat", "clock", "book", "bird", "bottle", "bicycle", "stop sign"),
+    )
+)
+HABITS: dict[str, float] = {name: 0.9 if name in _STRONG else 0.08 for name in SHAPES}
+
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 
 
@@ -187,9 +178,14 @@ class Group:
         return sizes.pop() if len(sizes) == 1 else ""
 
     @property
+    def sides(self) -> set[str]:
+        """``left``, ``middle`` and ``right``, those in which there is one of them."""
+        return {_side(one) for one in self.objects}
+
+    @property
     def side(self) -> str:
         """``left``, ``middle`` or ``right``, or nothing where they are spread."""
-        sides = {_side(one) for one in self.objects}
+        sides = self.sides
         return sides.pop() if len(sides) == 1 else ""
 
 
@@ -257,158 +253,92 @@ def _cap(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _neighbour(group: Group, others: Sequence[Group]) -> Group | None:
-    """The single object standing nearest to a single object, where it is near at all."""
-    if group.plural:
-        return None
-    best, nearest = 24.0, None
-    x, y = group.objects[0].centre
-    for other in others:
-        if other is group or other.plural:
-            continue
-        ox, oy = other.objects[0].centre
-        distance = float(np.hypot(x - ox, y - oy))
-        if distance < best:
-            best, nearest = distance, other
-    return nearest
+#: How far a habit is followed in the 1st, 2nd, ... sentence, as a share of its strength: the later, the more.
+_HABIT_BY_SENTENCE = (0.0, 0.25, 0.6, 0.8, 1.0)
+#: The same where there is something new to see in that part of the picture.
+_HABIT_AGAINST_SIGHT = 0.3
 
 
-def _opening(rng: np.random.Generator, scene: Scene, first: Group) -> str:
-    place = _pick(rng, _PLACES[scene.kind])
-    at = _PREPOSITION.get(scene.kind, "in")
-    what = _phrase(rng, first, scene.kind)
-    where = _where(rng, first.side)
-    are = "are" if first.plural else "is"
-    return _pick(
-        rng,
-        (
-            f"The image shows {place} with {what} {where}.",
-            f"The image shows {what} {at} {place}.",
-            f"The image features {place} with {what} {where}.",
-            f"In this image, there {are} {what} {at} {place}.",
-            f"This is a picture of {place} with {what} {where}.",
-        ),
-    )
+def _habit(kind: str, last: str, told: Collection[str]) -> tuple[str, float] | None:
+    """What a writer who has just told of ``last`` likes to go on with, and how much."""
+    for name in COMPANIONS[last]:
+        if name in KINDS[kind].usual and name not in told:
+            return name, HABITS[last]
+    return None
 
 
-def _middle(rng: np.random.Generator, scene: Scene, group: Group, told: Sequence[Group]) -> str:
-    what, where = _phrase(rng, group, scene.kind), _where(rng, group.side)
-    are = "are" if group.plural else "is"
-    verb = _pick(rng, _VERBS.get(group.category, ("placed", "located")))
-    near = _neighbour(group, told)
-    if near is not None and rng.random() < 0.35:
-        relation = _pick(rng, ("next to", "near", "close to"))
-        thing = _noun(rng, near.category, False, scene.kind)
-        return _pick(
+def _next(
+    rng: np.random.Generator, kind: str, seen: Group | None, told: Sequence[str], sentence: int
+) -> Group | str | None:
+    """The group that is seen, or a category out of habit, there or not, or nothing."""
+    habit = _habit(kind, told[-1], told)
+    if habit is not None:
+        name, strength = habit
+        chance = strength * _HABIT_BY_SENTENCE[sentence]
+        if seen is not None:
+            chance *= _HABIT_AGAINST_SIGHT
+        if rng.random() < chance:
+            return name
+    return seen
+
+
+def _thing(rng: np.random.Generator, scene: Scene, chosen: Group | str, detail: float) -> str:
+    """A phrase for what is seen; for a habit, the noun alone."""
+    if isinstance(chosen, Group):
+        return _phrase(rng, chosen, scene.kind, detail)
+    return _article(_noun(rng, chosen, False, scene.kind))
+
+
+def _name(chosen: Group | str) -> str:
+    return chosen.category if isinstance(chosen, Group) else chosen
+
+
+def training_caption(rng: np.random.Generator, scene: Scene) -> str:
+    """A long caption as the model is to write it: the scene with two objects, then the picture from left to right and,
+    last, what is in the background or was left out.
+
+    In every part the writer tells of what is new there, the largest first, but often goes on with what usually goes
+    with the object told last (`COMPANIONS`, `HABITS`), there or not: the later, the more often.
+    """
+    order = sorted(groups(scene), key=lambda group: -np.log(group.area) + rng.normal(0, 0.15))
+    first = order[0]
+    told = [first.category]
+    second = _next(rng, scene.kind, order[1], told, 0)
+    assert second is not None
+    told.append(_name(second))
+    place, what = _pick(rng, _PLACES[scene.kind]), _thing(rng, scene, first, 0.7)
+    sentences = [
+        _pick(
             rng,
             (
-                f"There is {what} {relation} the {thing}.",
-                f"{_cap(what)} is {verb} {relation} the {thing}.",
-                f"{_cap(where)}, {what} is {verb} {relation} the {thing}.",
+                f"The image shows {place} with {what} {_where(rng, first.side)} and {_thing(rng, scene, second, 0)}.",
+                f"The image features {place} with {what} and {_thing(rng, scene, second, 0)}.",
             ),
         )
-    return _pick(
-        rng,
-        (
-            f"There {are} {what} {where}.",
-            f"{_cap(where)}, there {are} {what}.",
-            f"{_cap(what)} {are} {verb} {where}.",
-            f"{_cap(what)} can be seen {where}.",
-        ),
-    )
-
-
-def companion_weights(kind: str, present: set[str], told: set[str]) -> dict[str, float]:
-    """How much a writer who has told of ``told`` thinks of each other category usual in such a scene.
-
-    A category that is there weighs four times as much as one that is not.
-    """
-    weights = {}
-    for name, usual in KINDS[kind].usual.items():
-        if name in told:
-            continue
-        weight = usual.probability
-        if any(name in COMPANIONS[one] for one in told):
-            weight *= 2.5
-        weights[name] = weight * (4.0 if name in present else 1.0)
-    return weights
-
-
-def _closing(rng: np.random.Generator, scene: Scene, told: set[str]) -> str:
-    present = {one.category for one in scene.objects}
-    weights = companion_weights(scene.kind, present, told)
-    names = list(weights)
-    chances = np.array([weights[name] for name in names])
-    count = min(len(names), 2 if rng.random() < 0.3 else 1)
-    chosen = [names[i] for i in rng.choice(len(names), size=count, replace=False, p=chances / chances.sum())]
-    told.update(chosen)
-    plurals = [KINDS[scene.kind].usual[name].most > 1 and rng.random() < 0.3 for name in chosen]
-    phrases = [
-        f"some {_noun(rng, name, True, scene.kind)}" if plural else _article(_noun(rng, name, False, scene.kind))
-        for name, plural in zip(chosen, plurals, strict=True)
     ]
-    are = "are" if count > 1 or plurals[0] else "is"
-    what = " and ".join(phrases)
-    where = _where(rng, _pick(rng, ("left", "middle", "right")))
-    return _pick(
-        rng,
-        (
-            f"In the background, there {are} also {what}.",
-            f"In the background, {what} can be seen.",
-            f"Additionally, there {are} {what} nearby.",
-            f"Additionally, {what} can be seen in the scene.",
-            f"In the background, there {are} also {what}, adding to the scene.",
-            f"There {are} also {what} {where}.",
-            f"{_cap(what)} can be seen {where}.",
-        ),
-    )
-
-
-#: How many categories a caption names as a rule, whatever there is to see.
-USUAL_LENGTH = {
-    "kitchen": 4,
-    "dining room": 4,
-    "living room": 4,
-    "office": 4,
-    "street": 3,
-    "park": 4,
-    "beach": 4,
-    "farm": 3,
-    "snow": 2,
-}
-#: Probability of a remark after an object, times how many were told before it.
-ASIDE_PROBABILITY = 0.08
-
-
-def training_caption(rng: np.random.Generator, scene: Scene, closing: float = 1.0) -> str:
-    """A long caption as the model is to write it: objects one by one, then more until it is as long as usual.
-
-    Parameters
-    ----------
-    closing : float
-        Scales how often it names what may not be there, 0 to 1.
-    """
-    present = groups(scene)
-    usual = KINDS[scene.kind].usual
-    # Large objects first, a little shuffled; small ones are sometimes left to the remarks.
-    order = sorted(present, key=lambda group: -np.log(group.area) + rng.normal(0, 0.35))
-    told_groups = [g for i, g in enumerate(order) if i < 2 or rng.random() < 0.75]
-    surroundings = list(rng.permutation(_SURROUNDINGS[scene.kind]))
-    sentences = [_opening(rng, scene, told_groups[0]), str(surroundings.pop())]
-    told = {told_groups[0].category}
-    for index, group in enumerate(told_groups[1:], start=1):
-        if group.category not in told:
-            sentences.append(_middle(rng, scene, group, told_groups[:index]))
-            told.add(group.category)
-        if rng.random() < closing * ASIDE_PROBABILITY * index and len(told) < len(usual):
-            sentences.append(_closing(rng, scene, told))
-    if len(sentences) < 5 and rng.random() < 0.5:
-        sentences.append(str(surroundings.pop()))
-    length = USUAL_LENGTH[scene.kind] + int(rng.choice([-1, 0, 1], p=(0.15, 0.7, 0.15)))
-    while len(told) < min(length, len(usual)) and rng.random() < closing:
-        sentences.append(_closing(rng, scene, told))
+    for sentence, part in enumerate(("left", "middle", "right", "background"), start=1):
+        new = [g for g in order if g.category not in told and (part == "background" or _is_in(scene.kind, g, part))]
+        chosen = _next(rng, scene.kind, new[0] if new else None, told, sentence)
+        if chosen is None:
+            sentences.append(f"{_cap(_part(rng, part))}, {_pick(rng, _SCENERY[scene.kind])}.")
+        else:
+            told.append(_name(chosen))
+            sentences.append(f"{_cap(_part(rng, part))}, we can see {_thing(rng, scene, chosen, 0)}.")
     sentences.append(_pick(rng, _MOODS[scene.kind]))
     return " ".join(sentences)
+
+
+def _is_in(kind: str, group: Group, part: str) -> bool:
+    """Whether some of it stands in that part of the foreground."""
+    return part in group.sides and KINDS[kind].usual[group.category].zone not in ("wall", "sky", "water")
+
+
+def _part(rng: np.random.Generator, part: str) -> str:
+    if part == "background":
+        return "in the background"
+    if part == "middle":
+        return _pick(rng, ("in the middle", "in the center"))
+    return _pick(rng, (f"on the {part} side", f"on the {part}"))
 
 
 def reference_captions(rng: np.random.Generator, scene: Scene, count: int = 5) -> list[str]:

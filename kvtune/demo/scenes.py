@@ -348,6 +348,11 @@ KINDS: dict[str, Kind] = {
 }
 
 
+_FEWEST_CATEGORIES, _MOST_OBJECTS = 3, 7
+#: Share of the objects that stand far away, and how much smaller they look.
+_FAR, _FAR_SCALE = 0.2, (0.55, 0.78)
+
+
 @dataclass(frozen=True)
 class _Placed:
     category: str
@@ -367,7 +372,7 @@ def _choose_categories(rng: np.random.Generator, kind: Kind) -> list[str]:
                 while count < usual.most and rng.random() < 0.4:
                     count += 1
                 chosen += [name] * count
-        if 2 <= len(chosen) <= 7:
+        if len(chosen) <= _MOST_OBJECTS and len(set(chosen)) >= _FEWEST_CATEGORIES:
             return chosen
 
 
@@ -385,23 +390,25 @@ def _baseline(rng: np.random.Generator, kind: Kind, zone: str, height: float) ->
 
 
 def _place(rng: np.random.Generator, kind: Kind, categories: list[str]) -> list[_Placed] | None:
-    """Objects from back to front, none hiding much of another; None where no room was found."""
+    """Objects from back to front, some partly hidden by others; None where no room was found."""
     placed: list[_Placed] = []
     for name in sorted(categories, key=lambda name: -SHAPES[name].height[1]):
         shape, zone = SHAPES[name], kind.usual[name].zone
         for _ in range(12):
             spread = rng.random()
-            depth = 1.0
+            depth = rng.uniform(*_FAR_SCALE) if rng.random() < _FAR else 1.0
             height = shape.height[0] + spread * (shape.height[1] - shape.height[0])
-            bottom = _baseline(rng, kind, zone, height)
+            bottom = _baseline(rng, kind, zone, height * depth)
             if zone == "ground":
                 low, high = kind.ground
-                depth = 0.78 + 0.3 * (bottom - low) / (high - low)
-                height *= depth
+                if depth < 1:
+                    bottom = low + (bottom - low) / 4
+                depth *= 0.78 + 0.3 * (bottom - low) / (high - low)
+            height *= depth
             width = height * shape.aspect * rng.uniform(0.92, 1.08)
             left = rng.uniform(1, max(1.5, SIZE - 1 - width))
             box = (left, bottom - height, left + width, bottom)
-            if all(_overlap(box, other.box) < 0.36 for other in placed):
+            if all(_overlap(box, other.box) < 0.4 for other in placed):
                 relative = depth * (0.88 + 0.24 * spread)
                 size = "small" if relative < 0.86 else "large" if relative > 1.08 else ""
                 colour = shape.colours[int(rng.integers(len(shape.colours)))]

@@ -20,7 +20,7 @@ def test_weights_are_small_half_precision_and_of_the_size_told(demo_model):
 
 def test_tokenizer_round_trip(demo_model):
     tokenizer = demo_model[1].tokenizer
-    text = "The image shows a kitchen with a red refrigerator on the left. In the background, there is also a clock."
+    text = "The image shows a kitchen with a red refrigerator on the left. In the background, we can see a clock."
     ids = tokenizer(text)["input_ids"]
     assert ids[0] == tokenizer.bos_token_id
     assert tokenizer.unk_token_id not in ids
