@@ -1,7 +1,7 @@
 """Search spaces: which parameters are searched, over which ranges, and which are held."""
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -99,14 +99,12 @@ class SearchSpace(Document):
     parameters: dict[str, Range] = Field(min_length=1)
     fixed: Parameters = Field(default_factory=dict)
 
-    @cached_property
+    @property
     def alternatives(self) -> "Alternatives":
         """The methods that a setting may have, one of them."""
-        from kvtune.methods import Alternatives
+        return _alternatives((self.method,) if isinstance(self.method, str) else tuple(self.method))
 
-        return Alternatives((self.method,) if isinstance(self.method, str) else tuple(self.method))
-
-    @cached_property
+    @property
     def parts(self) -> "dict[str, SearchSpace]":
         """A space of one method for each alternative, by the methods' own names of parameters; or this one alone."""
         if isinstance(self.method, str):
@@ -281,6 +279,13 @@ class SearchSpace(Document):
                 grid[name] = values
             grids.append(grid)
         return grids
+
+
+@cache
+def _alternatives(methods: tuple[str, ...]) -> "Alternatives":
+    from kvtune.methods import Alternatives
+
+    return Alternatives(methods)
 
 
 def _fitted(space: SearchSpace, n_layers: int) -> SearchSpace:

@@ -147,7 +147,7 @@ def test_a_missing_file() -> None:
 @pytest.mark.parametrize(
     ("parameters", "fixed", "message"),
     [
-        ({"lamda": {"low": 0, "high": 1}}, {}, "no parameter 'lamda'"),
+        ({"lamda": {"low": 0, "high": 1}}, {}, "unknown parameter 'lamda', did you mean 'lambda_ref'"),
         ({"queue_length": {"low": 2, "high": 9}}, {}, "needs the parameter 'lambda_ref'"),
         ({"lambda_ref": {"low": 0, "high": 1.5}}, {}, "lambda_ref must be a number from 0 to 1"),
         ({"lambda_ref": {"low": -0.5, "high": 1}}, {}, "lambda_ref must be a number from 0 to 1"),

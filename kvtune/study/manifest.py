@@ -226,17 +226,22 @@ def check_trials(ledger: Ledger, manifest: Manifest) -> None:
     for trial in [ledger.baseline, *ledger.trials]:
         name = "the baseline" if trial.number is None else f"trial {trial.number}"
         try:
-            searched = {} if trial.number is None else manifest.fingerprint.space.searched(trial.params)
+            if trial.number is not None:
+                _check_setting(trial.params, manifest.fingerprint.space)
         except RequestError as error:
             raise RequestError(f"{ledger.path}: {name}: {error}") from None
-        for parameter in searched:
-            value = trial.params.get(parameter)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise RequestError(f"{ledger.path}: {name} needs a number for {quoted(parameter)}, not {quoted(value)}")
         if trial.metrics is not None and trial.metrics["images"] > images:
             raise RequestError(
                 f"{ledger.path}: {name} has {trial.metrics['images']} images, and the study has {images}"
             )
+
+
+def _check_setting(setting: dict[str, Any], space: SearchSpace) -> None:
+    for parameter in space.searched(setting):
+        value = setting.get(parameter)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RequestError(f"there must be a number for {quoted(parameter)}, not {quoted(value)}")
+    space.method_of(setting)
 
 
 _OPTIONS = {

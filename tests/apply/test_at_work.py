@@ -14,6 +14,7 @@ from kvtune.apply import at_work
 from kvtune.apply.at_work import Job, caption_into_file
 from kvtune.apply.image_list import list_images
 from kvtune.apply.made_with import about
+from kvtune.captioning.request import Work
 from kvtune.chair import read_captions_file
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import locked_file
@@ -44,7 +45,7 @@ class Writer:
                     finish_reason="eos",
                     tag=request.tag,
                 )
-            on_work(SimpleNamespace(prompts=len(self.asked), tokens=3 * len(self.asked), in_flight=0))
+            on_work(Work(prompts=len(self.asked), tokens=3 * len(self.asked), in_flight=0))
 
     def prompts_of(self, requests):
         if any("refused" in str(request.image_id) for request in requests):

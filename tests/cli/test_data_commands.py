@@ -200,7 +200,7 @@ def test_download_with_held_out_images_beside_a_subset(server, tmp_path):
 
 def test_download_refused(server, tmp_path):
     ask = ("data", "download", "--to", tmp_path / "to", "--base-url", server.url)
-    assert "subset opera50 is neither" in refused(kvtune(*ask, "--subset", "opera50"))
+    assert "there is no subset 'opera50', did you mean 'opera500'" in refused(kvtune(*ask, "--subset", "opera50"))
     assert "unknown COCO split 'val2015'" in refused(kvtune(*ask, "--source", "val2015"))
     assert "is no web address" in refused(kvtune("data", "download", "--to", tmp_path / "to", "--base-url", "mirror"))
     assert not (tmp_path / "to").exists()

@@ -271,7 +271,11 @@ def test_clvs_is_refused_without_a_projection_to_the_vocabulary():
         ("pai+", {}, "unknown method ''"),
         ("pia", {}, "unknown method 'pia', did you mean 'pai'[?] there is ad_hh"),
         ("pai", {"visual_gain": 1.2}, "pai: unknown parameter 'visual_gain'; there is alpha, start_layer, end_layer"),
-        ("pai+vaf", {"start_layer": 1}, "pai[+]vaf: unknown parameter 'start_layer', did you mean 'pai.start_layer'"),
+        (
+            "pai+vaf",
+            {"start_layer": 1},
+            "pai[+]vaf: unknown parameter 'start_layer', did you mean '(pai|vaf)",
+        ),
         ("ad_hh", {}, "ad_hh needs the parameter 'heads'"),
         ("ad_hh", {"heads": []}, "heads must be a list"),
         ("ad_hh", {"heads": [[1]]}, "heads must be pairs"),

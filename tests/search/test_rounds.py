@@ -193,17 +193,17 @@ def test_the_grid_is_tried_whole_and_nothing_twice(published: bool, size: int) -
 @settings(max_examples=40)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4), st.integers(0, 1000))
 def test_grid_points_are_every_combination_once(sizes: list[int], seed: int) -> None:
-    names = [f"p{index}" for index in range(len(sizes))]
-    ranges = {name: Range(low=1, high=size) for name, size in zip(names, sizes, strict=True)}
-    space = SearchSpace(method="any", parameters=ranges)
+    names = list(SPACE.parameters)[: len(sizes)]
+    ranges = {name: Range(low=1, high=size, step=1) for name, size in zip(names, sizes, strict=True)}
+    space = SearchSpace(method="kvsmooth", parameters=ranges)
     points = [tuple(point.values()) for point in grid_points(space, seed)]
     assert len(points) == len(set(points)) == math.prod(sizes)
     assert all(list(point) == names for point in grid_points(space, seed))
 
 
 def test_a_huge_grid_is_not_built() -> None:
-    ranges = {f"p{index}": Range(low=1, high=10**4) for index in range(5)}
-    points = grid_points(SearchSpace(method="any", parameters=ranges), 0)
+    ranges = {name: Range(low=1, high=10**4, step=1) for name in SPACE.parameters}
+    points = grid_points(SearchSpace(method="kvsmooth", parameters=ranges), 0)
     assert len({tuple(next(points).values()) for _ in range(100)}) == 100
 
 

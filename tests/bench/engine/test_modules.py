@@ -61,8 +61,7 @@ def test_a_run_without_given_lanes_has_six_turns_of_what_is_planned(monkeypatch)
     from kvtune.bench.engine import long
     from kvtune.captioning import captioner
 
-    for module in (captioner, long):
-        monkeypatch.setattr(module, "MOST_ROWS", 16)
+    monkeypatch.setattr(long, "MOST_ROWS", 16)
     monkeypatch.setattr(captioner, "_LOOK_AHEAD", 8)
     monkeypatch.setattr("kvtune.captioning.memory.MOST_ROWS", 8)
     kept = []

@@ -74,11 +74,8 @@ def test_every_caption_comes_once_whatever_happens_to_workers(files, images, acc
             backend.rates.append(10.0)
             return
         alive = [worker for worker in backend.workers if not worker.is_dead]
-        worker = alive[which % len(alive)]
-        if kind == "kill":
-            worker.is_dead = True
-        else:
-            worker.hangs = True
+        for worker in alive[which % max(1, len(alive)) :][:1]:
+            worker.is_dead, worker.hangs = kind == "kill", kind == "hang"
 
     time.due = sorted(
         ((at, lambda kind=kind, which=which: accident(kind, which)) for kind, at, which in accidents),
