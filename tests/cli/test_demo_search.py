@@ -55,7 +55,7 @@ def command(coco: Path, studies: Path) -> list[str]:
     data = ["--coco", str(coco), "--studies-dir", str(studies), "--max-new-tokens", "96"]
     space = coco.parent / "space.yaml"
     space.write_text(SPACE)
-    how = ["--sampler", "random", "--seed", "4", "--space", str(space), "--race-confidence", "0.9"]
+    how = ["--sampler", "random", "--seed", "8", "--space", str(space), "--race-confidence", "0.9"]
     return [sys.executable, "-m", "kvtune.cli.main", "search", "--model", "demo", *counts, *data, *how, "--json"]
 
 
