@@ -200,7 +200,7 @@ def test_a_trial_of_another_method_is_refused(study: tuple[StudyFolder, Manifest
             lambda t: replace(t, params=t.params | {CHOICE: "vaf"}),
             wrong,
         ),
-        (lambda t: replace(t, params={CHOICE: "pai"}), "trial 0 needs a number for 'pai.alpha'"),
+        (lambda t: replace(t, params={CHOICE: "pai"}), "trial 0: there must be a number for 'pai.alpha'"),
     ]
     for change, said in changes:
         ledger.change(lambda trial, change=change: change(trial) if trial.number == 0 else trial)  # type: ignore[misc]
