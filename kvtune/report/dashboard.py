@@ -44,10 +44,23 @@ def serve(storage: str, host: str, port: int) -> None:
     RequestError
         If nothing can listen at ``host`` and ``port``.
     """
+    from concurrent.futures import Future
+    from threading import Thread
+
     from optuna_dashboard import run_server
 
+    served: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            served.set_result(run_server(storage, host=host, port=port))
+        except BaseException as error:
+            served.set_exception(error)
+
+    # A signal that comes while a request is answered would be taken for an error of that request, and be lost.
+    Thread(target=run, daemon=True).start()
     try:
-        run_server(storage, host=host, port=port)
+        served.result()
     except OSError as error:
         raise RequestError(
             f"cannot listen at {host}:{port}: {error.strerror or error}; choose another --port"
