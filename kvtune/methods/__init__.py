@@ -9,12 +9,13 @@ from kvtune.methods.method import Method, Published, method_names
 from kvtune.methods.middle_layers import MiddleLayers
 from kvtune.methods.pai import PAI
 from kvtune.methods.sparc import SPARC
-from kvtune.methods.stack import JOIN, Stack, get_method
+from kvtune.methods.stack import ALL, JOIN, Stack, get_method, listed_methods
 from kvtune.methods.vaf import VAF
 from kvtune.methods.var import VAR
 
 __all__ = [
     "ADHH",
+    "ALL",
     "CHOICE",
     "CLVS",
     "DSCR",
@@ -31,5 +32,6 @@ __all__ = [
     "Published",
     "Stack",
     "get_method",
+    "listed_methods",
     "method_names",
 ]

@@ -10,13 +10,16 @@ from typing import Any, ClassVar, Self
 
 from kvtune.errors import RequestError
 from kvtune.methods.decoder import Decoder
-from kvtune.methods.method import Method, registered
+from kvtune.methods.method import Method, method_names, registered
 from kvtune.methods.parameters import Parameter
 from kvtune.methods.row_state import RowState
 from kvtune.text import not_there
 
 JOIN = "+"
 """Between the methods' names in that of a stack."""
+
+ALL = "all"
+"""What stands for every method that there is in a list of methods."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,3 +134,19 @@ def get_method(name: str) -> type[Method]:
     names: Sequence[str] = name.split(JOIN)
     kinds = tuple(registered(one) for one in names)
     return kinds[0] if len(kinds) == 1 else stack_of(kinds)
+
+
+def listed_methods(text: str) -> list[str]:
+    """The names in ``A,B+C,...``, or for :data:`ALL` those of all methods.
+
+    Raises
+    ------
+    RequestError
+        If there is no such method.
+    """
+    if text == ALL:
+        return method_names()
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        get_method(name)
+    return names

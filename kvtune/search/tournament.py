@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kvtune.analysis.contest import Contest, contest
 from kvtune.analysis.validate import validating
 from kvtune.errors import RequestError
+from kvtune.methods import ALL, listed_methods
 from kvtune.search.session import Options, check_options, searching
 from kvtune.search.view import OneOfMany
 from kvtune.spaces import SearchSpace, space_for
@@ -21,9 +22,6 @@ from kvtune.study.study_folder import StudyFolder, default_name
 
 if TYPE_CHECKING:
     from kvtune.models.model_facts import AnyModel
-
-ALL = "all"
-"""What ``--methods`` takes for every method that there is."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +139,7 @@ def tournament(
 
 
 def _names(methods: str) -> list[str]:
-    from kvtune.methods import get_method, method_names
-
-    if methods == ALL:
-        return method_names()
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    for name in names:
-        get_method(name)
+    names = listed_methods(methods)
     if len(names) < 2:
         raise RequestError("--methods takes two or more names with commas between, or all")
     if len(set(names)) < len(names):

@@ -14,10 +14,7 @@ from kvtune.bench.engine.workload import Workload
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.captioner import plan_for
 from kvtune.errors import RequestError
-from kvtune.methods import Method, get_method, method_names
-
-ALL = "all"
-"""What ``--method`` takes for every method that there is."""
+from kvtune.methods import ALL, Method, get_method, listed_methods
 
 _ROWS_ON_A_CPU = 64
 
@@ -30,11 +27,7 @@ def method_list(methods: str) -> list[str]:
     RequestError
         If there is no such method, or one is named twice.
     """
-    if methods == ALL:
-        return method_names()
-    names = [name.strip() for name in methods.split(",") if name.strip()]
-    for name in names:
-        get_method(name)
+    names = listed_methods(methods)
     if not names or len(set(names)) < len(names):
         raise RequestError("--method takes names of methods with commas between, each once, or all")
     return names

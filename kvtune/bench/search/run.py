@@ -103,7 +103,7 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
 
 def _arm(name: str) -> Arm:
     if name not in ARMS:
-        raise RequestError(f"{not_there('arm', name, ARMS)}")
+        raise RequestError(not_there("arm", name, ARMS))
     return ARMS[name]
 
 

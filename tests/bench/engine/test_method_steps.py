@@ -45,7 +45,7 @@ def test_methods_and_stacks_are_timed_in_turn_and_told_after_each():
 
 
 def test_of_all_methods_those_that_cannot_serve_the_model_are_left_out(monkeypatch):
-    monkeypatch.setattr("kvtune.bench.engine.methods.method_names", lambda: ["dscr", "vaf"])
+    monkeypatch.setattr("kvtune.methods.stack.method_names", lambda: ["dscr", "vaf"])
     monkeypatch.setattr("kvtune.models.VisionLanguageModel.has_places", False)
     result = bench("all")
     assert [one["method"] for one in result["methods"]] == ["vaf"]
