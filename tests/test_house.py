@@ -1,4 +1,4 @@
-"""The house: imports run down only, no two files need each other, and a file's name says which it is."""
+"""The house: imports run down only, no two files need each other, a file's name says which it is; so do the tests."""
 
 import ast
 import sys
@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent / "kvtune"
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "kvtune"
 
 FLOORS = (
     ("errors", "files", "schema", "text", "console", "host_memory"),
@@ -121,4 +122,29 @@ def test_no_file_name_stands_for_two_things() -> None:
         for module, path in MODULES.items()
         if path.name != "__init__.py" and module.split(".")[1] not in ("cli", "report", "bench")
     )
+    assert {name for name, times in counted.items() if times > 1} == set()
+
+
+def test_no_test_imports_from_another() -> None:
+    """What tests share is in tests/support and in each folder's conftest."""
+    names = {path.stem for path in TESTS.rglob("test_*.py")}
+    imports = {
+        f"{path.relative_to(TESTS)} -> {module}"
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for module in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+        if not names.isdisjoint(module.split("."))
+    }
+    assert imports == set()
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports tests and what they share by their names alone, and would take one for the other."""
+    counted = Counter(path.name for path in TESTS.rglob("*.py") if path.name != "conftest.py")
     assert {name for name, times in counted.items() if times > 1} == set()

@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from test_families import STEPS, generate, pictures
+from family_runs import STEPS, generate, pictures
+from visual_places import check_places
 
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.errors import RequestError
@@ -155,44 +154,6 @@ HAVE_PLACES = ["llava-1.5", "llava-next", "qwen2.5-vl", "qwen3-vl"]
 @pytest.mark.parametrize("name", HAVE_PLACES)
 def test_a_token_is_where_a_change_of_the_picture_changes_it(loaded, name, size):
     check_places(loaded(name), size)
-
-
-def towers_without_attention(vlm):
-    """Lists of layers by which a visual token sees other parts of the picture than its own."""
-    for module in vlm.hf_model.modules():
-        for name, parts in module.named_children():
-            is_tower = name in ("layers", "layer", "blocks") and module is not vlm.decoder
-            if isinstance(parts, torch.nn.ModuleList) and is_tower:
-                yield from parts
-
-
-def check_places(vlm, size):
-    """A token whose place lies well within a painted square changes; one that lies well outside does not."""
-    with pytest.MonkeyPatch.context() as patch:
-        for layer in towers_without_attention(vlm):
-            patch.setattr(layer, "forward", lambda hidden, *arguments, **keywords: hidden, raising=False)
-        random = np.random.default_rng(1)
-        picture = Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-        (before,) = vlm.family.decoder_inputs(vlm, [picture])
-        places = before.visual.places
-        assert places.dtype == torch.float32
-        known = places.isfinite().all(1)
-        assert (places[known] >= 0).all() and (places[known] <= 1).all() and known.any()
-        seen = vlm.family.seen(vlm, picture)
-        left, top = (picture.width - seen.width) // 2, (picture.height - seen.height) // 2
-        inside = outside = 0
-        for x, y in ((0.3, 0.3), (0.6, 0.35), (0.5, 0.8)):
-            painted = picture.copy()
-            sides = ((left, seen.width, x - 0.2), (top, seen.height, y - 0.2), (left, seen.width, x + 0.2),
-                     (top, seen.height, y + 0.2))  # fmt: skip
-            painted.paste((0, 255, 0), tuple(round(start + length * share) for start, length, share in sides))
-            (after,) = vlm.family.decoder_inputs(vlm, [painted])
-            changed = (before.embeddings - after.embeddings)[before.visual.mask].abs().amax(1) > 1e-9
-            far = (places - torch.tensor([x, y])).abs().amax(1)
-            assert changed[known & (far < 0.1)].all() and not changed[known & (far > 0.56)].any()
-            assert not changed[~known].any()
-            inside, outside = inside + int((far < 0.1).sum()), outside + int((far > 0.56).sum())
-        assert inside and outside
 
 
 def test_q_former_tokens_have_no_places(loaded):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import LAYERS, SAVERS
+from family_runs import METHODS, STEPS, generate, pictures
 from graph_like import like_a_gpu
 from naive_kvsmooth import naive_decode
 from PIL import Image
@@ -20,27 +21,6 @@ from kvtune.models.decoder_inputs import put_together
 FAMILIES = list(SAVERS)
 GROUPED = {name: {"kv_heads": 2} for name in FAMILIES if "qwen" not in name}
 GROUPED |= {name: {} for name in FAMILIES if "qwen" in name}
-SIZES = [(50, 30), (30, 90), (40, 40)]
-STEPS = 16
-METHODS = [
-    KVSmooth(0.9, 5, 0.2, 1, 3),
-    KVSmooth(0.5, 3, 0.5, 0, 3),
-    KVSmooth(0.6, 4, 0.4, 0, 2, target="k"),
-    KVSmooth(0.7, 4, 0.4, 1, 3, target="attention_output"),
-    KVSmooth(0.6, 15, 0.2, 0, 3, adaptive=False),
-]
-
-
-def pictures(seed=0):
-    random = np.random.default_rng(seed)
-    return [Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in SIZES]
-
-
-def generate(vlm, inputs, **settings):
-    settings = {"max_new_tokens": STEPS, "eos_token_id": None, **settings}
-    with torch.no_grad():
-        output = vlm.hf_model.generate(**inputs, **settings)
-    return output[:, inputs["input_ids"].shape[1] :].tolist()
 
 
 def first_position(vlm, inputs):
@@ -144,7 +124,7 @@ def test_captions_equal_generate(loaded, name, replayed, monkeypatch):
     made = like_a_gpu(monkeypatch) if replayed else []
     vlm = loaded(name)
     captioner = Captioner(vlm, max_new_tokens=STEPS)
-    wanted = [(index, method) for index in range(len(SIZES)) for method in (None, *METHODS[:2])]
+    wanted = [(index, method) for index in range(len(pictures())) for method in (None, *METHODS[:2])]
     requests = [CaptionRequest(index, pictures()[index], method, (index, method)) for index, method in wanted]
     captions = {caption.tag: caption for caption in captioner.run(requests)}
     for index, method in wanted:

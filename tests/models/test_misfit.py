@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 from checkpoints import save_llava, save_qwen3_vl
+from family_runs import pictures
 from newer_checkpoints import NEWER
-from test_families import pictures
 
 from kvtune.cli.main import main
 from kvtune.errors import RequestError

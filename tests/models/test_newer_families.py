@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from family_runs import METHODS, STEPS, generate, pictures
 from graph_like import like_a_gpu
 from newer_checkpoints import IM_TEMPLATE, NEWER
 from PIL import Image
-from test_decoder_inputs import check_places
-from test_families import METHODS, STEPS, generate, pictures
+from visual_places import check_places
 
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.model_check import check_model

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from published_configs import PUBLISHED
 from small_architectures import SMALL
 from small_vlms import random_images
-from test_published_sizes import PUBLISHED
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest

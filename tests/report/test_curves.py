@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from synthetic_studies import cut_curve, random_study, scores, study, trial
+from synthetic_studies import cut_curve, random_study, scores, study, sweep, trial
 
-from kvtune.analysis.sensitivity import FORMAT, Sensitivity, Sweep, SweepPoint
+from kvtune.analysis.sensitivity import FORMAT, Sensitivity
 from kvtune.report.figures import COLUMN_WIDTH
 from kvtune.report.figures.precision_recall import precision_recall_figure
 from kvtune.report.figures.sensitivity import sensitivity_figure
@@ -48,19 +48,6 @@ def test_sparse_studies_can_be_drawn(summary):
     figure = precision_recall_figure(summary, None)
     figure.draw_without_rendering()
     assert [t.get_text() for t in figure.axes[0].texts] == ["no trial is judged yet"] or summary.trials
-
-
-def sweep(parameter, values, held):
-    points = [
-        SweepPoint(
-            value=value,
-            trial=None,
-            metrics=scores(50.0 - index, 70.0 + index),
-            intervals={"chair_s": (45.0 - index, 55.0 - index), "f1": (68.0, 75.0)},
-        )
-        for index, value in enumerate(values)
-    ]
-    return Sweep(parameter=parameter, held=held, points=points)
 
 
 def test_each_parameter_has_a_row_of_chair_s_and_f1_on_common_scales():

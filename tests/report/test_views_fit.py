@@ -5,8 +5,7 @@ import re
 
 import pytest
 from rich.console import Console
-from synthetic_studies import random_study, scores, study, trial, validation
-from test_curves import sweep
+from synthetic_studies import random_study, scores, study, sweep, trial, validation
 
 from kvtune.analysis.overview import Overview
 from kvtune.analysis.sensitivity import FORMAT, Sensitivity

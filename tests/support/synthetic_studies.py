@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from kvtune.analysis.held_out import FORMAT
 from kvtune.analysis.result import Difference, Result, Validated, Validation
+from kvtune.analysis.sensitivity import Sweep, SweepPoint
 from kvtune.analysis.summary import CutBaseline, State, StudySummary, TrialSummary
 from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.presets import SubsetInfo
@@ -140,3 +141,16 @@ def _result(found: TrialSummary) -> Result:
         {} if found.number is None else dict.fromkeys(OBJECTIVES, Difference(-4.0, (-6.0, -2.0), 0.001, 0.002))
     )
     return Result(metrics=found.scores, intervals=found.intervals, differences=differences)
+
+
+def sweep(parameter, values, held):
+    points = [
+        SweepPoint(
+            value=value,
+            trial=None,
+            metrics=scores(50.0 - index, 70.0 + index),
+            intervals={"chair_s": (45.0 - index, 55.0 - index), "f1": (68.0, 75.0)},
+        )
+        for index, value in enumerate(values)
+    ]
+    return Sweep(parameter=parameter, held=held, points=points)
