@@ -2,12 +2,14 @@
 
 import atexit
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import kvtune
 from kvtune.cli import bench, data, models, studies
@@ -91,6 +93,14 @@ for _name, _group in {"data": data.app, "models": models.app, "studies": studies
     app.add_typer(_group, name=_name)
 
 
+@functools.cache
+def root() -> TyperGroup:
+    """All commands, with what each takes, made once in a process."""
+    made = typer.main.get_command(app)
+    assert isinstance(made, TyperGroup)
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``kvtune``; every expected failure becomes one line on stderr and an exit code of 1 or 2.
 
@@ -125,10 +135,8 @@ def program() -> None:
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         with terminable():
-            return (
-                app(args=list(arguments) if arguments is not None else None, prog_name="kvtune", standalone_mode=False)
-                or 0
-            )
+            words = list(arguments) if arguments is not None else None
+            return root()(args=words, prog_name="kvtune", standalone_mode=False) or 0
     except KvtuneError as error:
         return report_error(error)
     except KeyboardInterrupt:

@@ -6,9 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-import typer
 
-from kvtune.cli.main import app, main
+from kvtune.cli.main import main, root
 from kvtune.demo import demo_model_path
 from kvtune.demo.coco import FIRST_ID, write_coco
 from kvtune.study.caption_log import read_captions
@@ -270,7 +269,7 @@ def test_the_command_to_go_on_with_is_the_one_that_was_given(world, module, word
 
 def test_the_walk_knows_every_command(world: World) -> None:
     """Those that listen, go to the network or are asked for in other words are refused above."""
-    commands = typer.main.get_command(app).commands
+    commands = root().commands
     there = {(name, sub) for name, each in commands.items() for sub in getattr(each, "commands", {})}
     there |= {(name,) for name, each in commands.items() if not getattr(each, "commands", {})}
     walked = [make(world) for make in COMMANDS.values()] + [make(world, "odd") for make in REFUSED.values()]

@@ -8,11 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
-from kvtune.cli.main import app, main
+from kvtune.cli.main import main, root
 
-ROOT = typer.main.get_command(app)
+ROOT = root()
 COMMANDS = {
     path: command
     for name, found in ROOT.commands.items()

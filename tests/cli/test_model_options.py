@@ -1,9 +1,8 @@
 """--revision, --load-in-4bit, --device and the like on every command that loads a model."""
 
 import pytest
-import typer
 
-from kvtune.cli.main import app, main
+from kvtune.cli.main import main, root
 from kvtune.coco import CocoFolder
 from kvtune.demo import demo_coco
 from kvtune.models import options
@@ -56,7 +55,7 @@ def test_random_weights_take_none_of_them(capsys):
 
 @pytest.mark.parametrize("name", ["search", "validate", "sensitivity", "reproduce", "caption", "bench engine"])
 def test_every_command_that_captions_says_where_and_how(name):
-    command = typer.main.get_command(app)
+    command = root()
     for word in name.split():
         command = command.commands[word]
     options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}

@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-import typer
 from study_folders import write_study
 from synthetic_studies import random_study
 
-from kvtune.cli.main import app, main
+from kvtune.cli.main import main, root
 from kvtune.demo import demo_model_path
 from kvtune.study.caption_log import read_captions
 
@@ -37,7 +36,7 @@ def shell(script: str, cwd: Path) -> tuple[int, str, str]:
     return ran.returncode, ran.stdout, ran.stderr
 
 
-ROOT = typer.main.get_command(app)
+ROOT = root()
 COMMANDS = [
     words
     for name, command in ROOT.commands.items()

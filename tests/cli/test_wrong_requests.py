@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import inspect
 import io
 import os
@@ -14,14 +15,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import typer
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from scored_studies import scored_study
 from small_coco import write_coco
 
 from kvtune.chair import save_ground_truth
-from kvtune.cli.main import app, main
+from kvtune.cli.main import main, root
 
 EXAMPLES = int(os.environ.get("KVTUNE_WRONG_REQUESTS", "300"))
 
@@ -121,9 +121,8 @@ class Option:
 
 
 def options() -> Iterator[Option]:
-    root = typer.main.get_command(app)
     for command in BASE:
-        found: Any = root
+        found: Any = root()
         for word in command.split():
             found = found.commands[word]
         hints = typing.get_type_hints(inspect.unwrap(found.callback), include_extras=True)
@@ -136,6 +135,7 @@ def options() -> Iterator[Option]:
             yield Option(command, parameter.name, spelling, kind, declared.min, declared.max, kind is bool)
 
 
+@functools.cache
 def wrong_values(option: Option) -> st.SearchStrategy[str]:
     """Values that the option has to refuse."""
     kinds: list[st.SearchStrategy[str]] = []
@@ -242,11 +242,9 @@ def test_what_is_asked_for_beside_it_is_right(world: Path) -> None:
 
 
 def test_every_command_is_tried() -> None:
-    root = typer.main.get_command(app)
+    commands = root().commands
     there = {
-        name
-        for name, each in root.commands.items()
-        if not getattr(each, "commands", {}) or name in ("models", "studies")
+        name for name, each in commands.items() if not getattr(each, "commands", {}) or name in ("models", "studies")
     }
-    there |= {f"{name} {sub}" for name, each in root.commands.items() for sub in getattr(each, "commands", {})}
+    there |= {f"{name} {sub}" for name, each in commands.items() for sub in getattr(each, "commands", {})}
     assert there == BASE.keys()

@@ -7,12 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import typer
 from fake_search import fake_images
 from scored_studies import HOLDOUT, fake_engine, scored_study
 from small_coco import write_coco
 
-from kvtune.cli.main import app, main
+from kvtune.cli.main import main, root
 from kvtune.report.data.document import study_document, trial_document
 
 REFERENCE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text("utf-8").replace("`", "``")
@@ -57,9 +56,7 @@ def test_every_file_of_a_study_is_in_the_reference(tmp_path, monkeypatch, capsys
 
 def test_every_json_output_is_in_the_reference():
     printing = [
-        words
-        for words, command in commands(typer.main.get_command(app))
-        if any("--json" in parameter.opts for parameter in command.params)
+        words for words, command in commands(root()) if any("--json" in parameter.opts for parameter in command.params)
     ]
     assert ("pareto",) in printing and ("data", "subset") in printing
     missing = [" ".join(words) for words in printing if f"``kvtune {' '.join(words)}``" not in REFERENCE]
