@@ -1,7 +1,10 @@
 """Studies of the fake captioner that are scored by the real scorer, so that their numbers can be resampled."""
 
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +21,24 @@ from kvtune.study.study_folder import StudyFolder
 HOLDOUT = [5003, 5001, 5002, *range(5010, 5040)]
 
 
-def scored_study(path: Path, images: int = 40, trials: int = 8, captioner: Any = None, **options: Any) -> StudyFolder:
-    """A searched study, its ground truth with it; no torch."""
+def scored_study(path: Path, images: int = 40, trials: int = 8, **options: Any) -> StudyFolder:
+    """A searched study, its ground truth with it; no torch. The same study is searched once and copied."""
+    try:
+        searched = _searched(path.name, images, trials, **options)
+    except TypeError:  # a captioner or a space, which say not whether they are equal
+        return _search(path, images, trials, **options)
+    return StudyFolder(shutil.copytree(searched, path))
+
+
+@cache
+def _searched(name: str, images: int, trials: int, **options: Any) -> Path:
+    return _search(Path(tempfile.mkdtemp(dir=_SEARCHED.name)) / name, images, trials, **options).path
+
+
+_SEARCHED = tempfile.TemporaryDirectory()
+
+
+def _search(path: Path, images: int, trials: int, captioner: Any = None, **options: Any) -> StudyFolder:
     ground_truth = {image_id: truth(image_id) for image_id in [*(i for i, _ in fake_images(images)), *HOLDOUT]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "kvtune.captioning", SimpleNamespace(CaptionRequest=FakeRequest))
