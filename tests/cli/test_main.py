@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from kvtune.cli.main import main, root
+from kvtune.cli.main import app, main
 
-ROOT = root()
+ROOT = typer.main.get_command(app)
 COMMANDS = {
     path: command
     for name, found in ROOT.commands.items()
@@ -20,7 +21,7 @@ COMMANDS = {
         **{(name, sub): each for sub, each in getattr(found, "commands", {}).items()},
     }.items()
 }
-"""Every command by its words."""
+"""Every command by its words; made here, for a context without the program above it changes what a command says."""
 
 
 def kvtune(*arguments, **settings):
