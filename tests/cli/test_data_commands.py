@@ -1,4 +1,4 @@
-"""``kvtune data`` as its users run it: real processes, real COCO, bad input in one line."""
+"""``kvtune data`` as its users run it: real COCO, bad input in one line, and processes that are stopped."""
 
 import io
 import json
@@ -11,20 +11,10 @@ import zipfile
 
 import pytest
 from bad_server import running_server
+from commands import kvtune
 from small_coco import write_coco
 
 from kvtune.coco import CocoFolder, Subset, holdout_beside, tune_and_holdout
-
-
-def kvtune(*arguments, cwd=None, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "kvtune.cli.main", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=cwd,
-        env=os.environ | environment,
-    )
 
 
 def refused(run, code=2):

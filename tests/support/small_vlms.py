@@ -54,12 +54,22 @@ def random_images(count, seed=0):
 
 def reference_tokens(vlm, image, method, max_new_tokens):
     """What ``with method(model): model.generate(...)`` writes, up to the end-of-text token."""
-    inputs = vlm.prepare([image])
+    (found,) = references_together(vlm, [image], method, max_new_tokens)
+    return found
+
+
+def references_together(vlm, images, method, max_new_tokens):
+    """The same of several images, as a batch padded on the left."""
+    inputs = vlm.prepare(images)
     with method(vlm.hf_model) if method else contextlib.nullcontext(), torch.no_grad():
         output = vlm.hf_model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    tokens = output[0, inputs["input_ids"].shape[1] :].tolist() if "input_ids" in inputs else output[0].tolist()
+    written = output[:, inputs["input_ids"].shape[1] :] if "input_ids" in inputs else output
+    return [_to_the_end(tokens, vlm.eos_token_ids) for tokens in written.tolist()]
+
+
+def _to_the_end(tokens, ends):
     for index, token in enumerate(tokens):
-        if token in vlm.eos_token_ids:
+        if token in ends:
             return tuple(tokens[:index]), "eos"
     return tuple(tokens), "length"
 
@@ -70,7 +80,7 @@ class References:
     Parameters
     ----------
     most
-        The limit up to which they are written, once for each image and method.
+        The limit up to which they are written, once for each method and all images.
     """
 
     def __init__(self, vlm, images, most):
@@ -79,7 +89,7 @@ class References:
 
     def __call__(self, image, method, limit):
         assert limit <= self._most
-        if (image, method) not in self._known:
-            self._known[image, method] = reference_tokens(self._vlm, self._images[image], method, self._most)
-        tokens, reason = self._known[image, method]
+        if method not in self._known:
+            self._known[method] = references_together(self._vlm, self._images, method, self._most)
+        tokens, reason = self._known[method][image]
         return (tokens, reason) if len(tokens) < limit else (tokens[:limit], "length")
