@@ -1,5 +1,6 @@
 """``kvtune bench engine`` from the command line: what is shown at the end, and when it does not get there."""
 
+import functools
 import json
 import signal
 
@@ -11,7 +12,15 @@ from kvtune.cli.main import main
 from kvtune.models import random_weights
 from kvtune.models.random_weights import ARCHITECTURES, Architecture
 
+MEASURED = functools.cache(engine_bench.measure_device)
 FLAGS = ["--device", "cpu", "--images", "2", "--repeats", "1"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Steps timed once, where it shows no more to do it five times, and a device measured once."""
+    monkeypatch.setattr(engine_bench, "time_steps", functools.partial(engine_bench.time_steps, pairs=1))
+    monkeypatch.setattr(engine_bench, "measure_device", MEASURED)
 
 
 def run(arguments):

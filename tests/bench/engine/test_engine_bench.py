@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from small_models import small_llava
 from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
+from kvtune.bench.engine import run
 from kvtune.bench.engine.arms import Arm, best_batch, ratios, ratios_range
 from kvtune.bench.engine.fitting import fitting
 from kvtune.bench.engine.operations import operations, vision_operations
@@ -23,7 +25,15 @@ from kvtune.captioning.grid import Grid
 from kvtune.errors import RequestError
 from kvtune.report.terminal.engine_bench import engine_lines
 
+MEASURED = functools.cache(run.measure_device)
 METHODS = [KVSmooth(0.1 * n, 5, 0.3, 0, 3) for n in range(1, 5)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Steps timed once in a whole bench, where it shows no more to do it five times, and a device measured once."""
+    monkeypatch.setattr(run, "time_steps", functools.partial(time_steps, pairs=1))
+    monkeypatch.setattr(run, "measure_device", MEASURED)
 
 
 def test_arms_count_captions_and_useful_tokens():
@@ -148,8 +158,6 @@ def test_batch_sizes_that_do_not_fit_are_passed_over(monkeypatch):
 
 def test_an_arm_that_does_not_fit_takes_a_smaller_batch_and_says_so(monkeypatch):
     """The best batch size, found on short captions, has no room for long ones."""
-    from kvtune.bench.engine import run
-
     monkeypatch.setattr(run, "best_batch", lambda work, sizes: 8)
     generate_up_to(2, monkeypatch)
     seen = []
@@ -200,8 +208,6 @@ def test_an_arm_that_cannot_run_is_named_and_the_others_go_on(monkeypatch):
 
 @pytest.mark.parametrize("what", ["time_steps", "memory", "noise", "best_batch"])
 def test_a_check_that_cannot_run_costs_itself_alone(monkeypatch, what):
-    from kvtune.bench.engine import run
-
     monkeypatch.setattr(run, what, out_of_memory)
     result = small_bench(repeats=1)
     name = {"time_steps": "steps", "best_batch": "best batch"}.get(what, what)
