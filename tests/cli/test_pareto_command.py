@@ -11,6 +11,7 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
+from commands import kvtune
 from PIL import Image
 from study_folders import write_study
 from synthetic_studies import random_study, study, trial
@@ -33,7 +34,7 @@ def studies(tmp_path_factory):
     return folder
 
 
-def kvtune(*arguments, cwd, **environment):
+def process(*arguments, cwd, **environment):
     variables = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
     return subprocess.run(
         [*KVTUNE, *map(str, arguments)],
@@ -61,7 +62,7 @@ def refused(capsys, *arguments):
 
 
 def test_pareto_shows_the_latest_study_and_writes_its_report(studies):
-    ran = kvtune("pareto", "--studies-dir", studies, cwd=studies, COLUMNS="80")
+    ran = process("pareto", "--studies-dir", studies, cwd=studies, COLUMNS="80")
     assert ran.returncode == 0, ran.stderr
     assert "llava15-kvsmooth" in ran.stdout and "★" in ran.stdout and "CHAIR_S" in ran.stdout
     assert "\x1b" not in ran.stdout + ran.stderr and max(map(len, ran.stdout.split("\n"))) <= 80
