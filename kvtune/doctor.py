@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 from kvtune.host_memory import host_memory
 
-_DEMO_MEMORY = 2 * 2**30
+DEMO_MEMORY = 2 * 2**30
 
 State = Literal["ok", "info", "warning", "failed"]
 
@@ -52,18 +52,18 @@ def examine(coco: Path | None = None, studies: Path = Path("studies")) -> Iterat
     studies
         Folder that searches write to.
     """
-    yield _python()
-    yield from _packages()
-    yield from _extras()
-    yield from _torch()
-    yield _memory()
-    yield _writable("studies", studies, "--studies-dir")
-    yield _writable("cache", Path.home() / ".cache" / "kvtune", "$HOME")
-    yield _coco(coco)
-    yield from _models()
+    yield check_python()
+    yield from check_packages()
+    yield from check_extras()
+    yield from check_torch()
+    yield check_memory()
+    yield check_writable("studies", studies, "--studies-dir")
+    yield check_writable("cache", Path.home() / ".cache" / "kvtune", "$HOME")
+    yield check_coco(coco)
+    yield from check_models()
 
 
-def _python() -> Check:
+def check_python() -> Check:
     wanted = importlib.metadata.metadata("kvtune")["Requires-Python"]
     found = f"{platform.python_version()} ({sys.executable})"
     if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
@@ -71,7 +71,7 @@ def _python() -> Check:
     return Check("Python", "failed", f"{found}, needed is {wanted}", f"make an environment with Python {wanted}")
 
 
-def _packages() -> Iterator[Check]:
+def check_packages() -> Iterator[Check]:
     for requirement in _requirements(extra=None):
         problem = _problem(requirement)
         if problem:
@@ -80,7 +80,7 @@ def _packages() -> Iterator[Check]:
             yield Check(requirement.name, "ok", importlib.metadata.version(requirement.name))
 
 
-def _extras() -> Iterator[Check]:
+def check_extras() -> Iterator[Check]:
     for extra in importlib.metadata.metadata("kvtune").get_all("Provides-Extra") or []:
         missing = [requirement.name for requirement in _requirements(extra) if _problem(requirement)]
         name = f"extra {extra}"
@@ -118,7 +118,7 @@ def _plain(requirement: Requirement) -> str:
     return f"{requirement.name}{requirement.specifier}"
 
 
-def _torch() -> Iterator[Check]:
+def check_torch() -> Iterator[Check]:
     try:
         import torch
     except Exception as error:  # a broken installation fails in many ways: missing libraries, wrong architecture
@@ -149,19 +149,19 @@ def _torch() -> Iterator[Check]:
         yield Check("device", "ok", f"{cores}, no NVIDIA GPU: enough for the demo, slow for real models")
 
 
-def _memory() -> Check:
+def check_memory() -> Check:
     try:
         memory = host_memory()
     except (OSError, ValueError):
         return Check("memory", "info", "this system does not say how much is free")
     found = f"{_gib(memory.free)} of {_gib(memory.total)} free"
-    if memory.free < _DEMO_MEMORY:
-        cure = f"close other programs: a search on the demo needs about {_gib(_DEMO_MEMORY)}"
+    if memory.free < DEMO_MEMORY:
+        cure = f"close other programs: a search on the demo needs about {_gib(DEMO_MEMORY)}"
         return Check("memory", "warning", found, cure)
     return Check("memory", "ok", found)
 
 
-def _writable(name: str, folder: Path, option: str) -> Check:
+def check_writable(name: str, folder: Path, option: str) -> Check:
     """Whether a file can be written to a folder, or to where the folder would be made; makes no folder."""
     place = folder = folder.absolute()
     try:
@@ -177,7 +177,7 @@ def _writable(name: str, folder: Path, option: str) -> Check:
     return Check(f"folder {name}", "ok", f"{folder}, {_gib(free)} free")
 
 
-def _coco(path: Path | None) -> Check:
+def check_coco(path: Path | None) -> Check:
     from kvtune.coco import OPERA500, CocoFolder, Subset, find_coco
     from kvtune.coco.layout import KINDS, annotation_name, download_command, find_any_image, has_annotations
     from kvtune.errors import RequestError
@@ -206,7 +206,7 @@ def _coco(path: Path | None) -> Check:
     return Check("COCO", "ok", found)
 
 
-def _models() -> Iterator[Check]:
+def check_models() -> Iterator[Check]:
     try:
         from kvtune.models.availability import presences
         from kvtune.models.hub import models_folder

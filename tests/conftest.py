@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 from family_table import family_table
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; a test's models are small
 gc.disable()  # until all modules are imported
+
+settings.register_profile("kvtune", deadline=None)  # no test is failed by the clock
+settings.load_profile("kvtune")
 
 
 def pytest_configure() -> None:

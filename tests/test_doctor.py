@@ -92,7 +92,7 @@ def test_package_versions(metadata):
         ["torch>=2.7,<2.14", "optuna>=5,<6", "typer>=0.20", "tomli>=2; python_version < '3.0'"],
         {"torch": "2.13.0+cu130", "optuna": "4.6.0"},
     )
-    torch, optuna, typer = doctor._packages()
+    torch, optuna, typer = doctor.check_packages()
     assert (torch.state, torch.found, torch.cure) == ("ok", "2.13.0+cu130", "")
     assert (optuna.state, optuna.cure) == ("failed", "pip install 'optuna<6,>=5'")
     assert optuna.found == "4.6.0, needed is <6,>=5"
@@ -105,7 +105,7 @@ def test_extras(metadata):
         {"rich": "15", "pytest": "9.0"},
         extras=("test", "tables"),
     )
-    test, tables = doctor._extras()
+    test, tables = doctor.check_extras()
     assert (test.name, test.state) == ("extra test", "ok")
     assert (tables.state, tables.found, tables.cure) == (
         "info",
@@ -116,39 +116,39 @@ def test_extras(metadata):
 
 def test_python_version(metadata):
     metadata([], {}, python=">=3.11")
-    assert doctor._python().state == "ok"
+    assert doctor.check_python().state == "ok"
     metadata([], {}, python=">=4.2")
-    check = doctor._python()
+    check = doctor.check_python()
     assert (check.state, check.cure) == ("failed", "make an environment with Python >=4.2")
 
 
 def test_coco(tmp_path):
-    missing = doctor._coco(tmp_path / "no")
+    missing = doctor.check_coco(tmp_path / "no")
     assert missing.state == "warning"
     assert f"kvtune data download --to {tmp_path}/no" in missing.cure
     (tmp_path / "empty").mkdir()
-    assert "no COCO annotations" in doctor._coco(tmp_path / "empty").found
+    assert "no COCO annotations" in doctor.check_coco(tmp_path / "empty").found
 
     some = write_coco(tmp_path / "some", "val2014", range(1, 5))
-    check = doctor._coco(some)
+    check = doctor.check_coco(some)
     assert (check.state, check.cure) == ("info", f"kvtune data download --to {some} --subset opera500")
     assert check.found == f"{some}: annotations of val2014; 0 of 500 images of opera500"
     path = some / "annotations" / "instances_val2014.json"
     path.write_text(path.read_text()[:-20])
-    check = doctor._coco(some)
+    check = doctor.check_coco(some)
     assert (check.state, check.found) == ("warning", f"{some}: missing or cut off: instances_val2014.json")
     assert check.cure == f"kvtune data download --to {some} --source val2014"
 
     whole = write_coco(tmp_path / "whole", "val2014", Subset.load("opera500").image_ids)
-    assert doctor._coco(whole).state == "ok"
+    assert doctor.check_coco(whole).state == "ok"
 
 
 def test_writable(tmp_path):
-    check = doctor._writable("studies", tmp_path / "a" / "b", "--studies-dir")
+    check = doctor.check_writable("studies", tmp_path / "a" / "b", "--studies-dir")
     assert check.state == "ok"
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    check = doctor._writable("studies", tmp_path / "file", "--studies-dir")
+    check = doctor.check_writable("studies", tmp_path / "file", "--studies-dir")
     assert check.state == "failed"
     assert "--studies-dir" in check.cure
 
@@ -156,7 +156,7 @@ def test_writable(tmp_path):
 def test_models(tmp_path, monkeypatch):
     monkeypatch.setenv("KVTUNE_MODELS", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    demo, models = doctor._models()
+    demo, models = doctor.check_models()
     assert (demo.name, demo.state) == ("model demo", "ok")
     assert (models.state, models.cure) == ("warning", "see kvtune models for the command that gets each")
     assert models.found == f"none but the demo, neither in {tmp_path} nor in the Hub cache"
@@ -166,7 +166,7 @@ def test_models(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
     (tmp_path / "minigpt4" / "model.safetensors").write_bytes(b"weights")
-    _, llava, models = doctor._models()
+    _, llava, models = doctor.check_models()
     assert (llava.name, llava.state) == ("model llava-1.5", "warning")
     assert llava.found == f"{tmp_path}/llava-1.5: 1 of 1 weight files are missing: model.safetensors"
     assert llava.cure.startswith("hf download llava-hf/llava-1.5-7b-hf")
@@ -177,10 +177,10 @@ def test_gpu_that_torch_does_not_see(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert [check.state for check in doctor._torch()] == ["ok"]
+    assert [check.state for check in doctor.check_torch()] == ["ok"]
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    (check,) = doctor._torch()
+    (check,) = doctor.check_torch()
     assert check.state == "warning"
     assert "sees no GPU" in check.found
     assert "pytorch.org" in check.cure
@@ -196,7 +196,7 @@ def test_gpu_that_does_not_compute(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Old GPU")
     monkeypatch.setattr(torch, "ones", fail)
-    (check,) = doctor._torch()
+    (check,) = doctor.check_torch()
     assert check.state == "warning"
     assert (
         check.found == "Old GPU does not compute: CUDA error: no kernel image is available for execution on the device"
@@ -204,6 +204,6 @@ def test_gpu_that_does_not_compute(monkeypatch):
 
 
 def test_little_memory(monkeypatch):
-    monkeypatch.setattr(doctor, "_DEMO_MEMORY", 2**60)
-    check = doctor._memory()
+    monkeypatch.setattr(doctor, "DEMO_MEMORY", 2**60)
+    check = doctor.check_memory()
     assert check.state == "info" or (check.state == "warning" and "close other programs" in check.cure)

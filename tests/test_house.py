@@ -142,3 +142,28 @@ def test_no_two_test_files_have_one_name() -> None:
     """pytest imports tests and what they share by their names alone, and would take one for the other."""
     counted = Counter(path.name for path in TESTS.rglob("*.py") if path.name != "conftest.py")
     assert {name for name, times in counted.items() if times > 1} == set()
+
+
+REACHES = 44
+"""Where tests take hold of a private name of kvtune: kernels, a captured step's parts, places to break something at."""
+
+
+def test_tests_reach_into_fewer_private_names() -> None:
+    """What a test needs is better public; this number may only fall."""
+    private = set()
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                private.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                private.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                private.update([node.attr] if getattr(node.value, "id", "") == "self" else [])
+    reach = re.compile(r"(?<!self)\.(_[A-Za-z]\w*)|import .*?\b(_[A-Za-z]\w*)|[\"'](_[A-Za-z]\w*)[\"']")
+    reached = [
+        f"{path.relative_to(TESTS)}: {name}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for names in reach.findall(path.read_text("utf-8"))
+        if (name := "".join(names)) in private and name.startswith("_")
+    ]
+    assert len(reached) <= REACHES, "\n".join(reached)

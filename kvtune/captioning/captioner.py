@@ -30,7 +30,7 @@ from kvtune.models.decoder_inputs import Prompt
 from kvtune.models.misfit import is_out_of_memory
 from kvtune.models.options import Lanes, parse_lanes
 
-_LOOK_AHEAD = 512
+LOOK_AHEAD = 512
 """Requests that wait for a lane, enough for those of one image to find each other; more where the grid is larger, so
 that it can be filled with half of what each image has."""
 
@@ -124,7 +124,7 @@ class Captioner(Asking):
         """
         self._withdrawn = set()
         source = iter(requests)
-        look_ahead = max(_LOOK_AHEAD, 2 * most_rows(self.lanes))
+        look_ahead = max(LOOK_AHEAD, 2 * most_rows(self.lanes))
         pulled, exhausted = _pulled(source, look_ahead)
         first = [(self._key(request), request) for request in pulled]
         if not first:

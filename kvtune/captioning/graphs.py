@@ -57,7 +57,7 @@ class StepGraphs:
             with (
                 torch.cuda.stream(torch.cuda.current_stream(self._device)),
                 torch.cuda.graph(
-                    graph, pool=self._pool, stream=_capture_stream(self._device), capture_error_mode="thread_local"
+                    graph, pool=self._pool, stream=capture_stream(self._device), capture_error_mode="thread_local"
                 ),
             ):
                 step()
@@ -72,7 +72,7 @@ class StepGraphs:
 
 
 @functools.cache
-def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
     """A stream of ``device`` to capture on: torch's own is of the device on which the process captured first.
 
     One for all grids, since libraries keep a workspace for every stream that they have seen.

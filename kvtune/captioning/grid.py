@@ -26,7 +26,7 @@ from kvtune.methods.lerp import lerp_
 from kvtune.methods.row_methods import looking_at_layers
 from kvtune.methods.seen import Seen
 
-_SPAN_BYTES = 2**19
+SPAN_BYTES = 2**19
 """Keys and values that a CPU reads in the time that reading them in two products rather than one costs, roughly."""
 
 
@@ -168,7 +168,7 @@ class Grid(GridCache):
         Tensor
             [rows], the tokens that come next; the next step overwrites them.
         """
-        spans = self._spans(running)
+        spans = self.spans_of(running)
         longest = max(span.slots for span in spans)
         if longest > self.suffix_keys.shape[3]:
             self.suffix_keys = grown(self.suffix_keys, 2 * longest)
@@ -181,7 +181,7 @@ class Grid(GridCache):
             to_come[running] = self.forced.to_come(running)
         self._decode(GridStep(self, spans, running, self._to_device(to_come)))
         self.forced.advance(running)
-        self._host_slots[running] += 1
+        self.host_slots[running] += 1
         return self._tokens
 
     def _decode(self, step: GridStep) -> None:
@@ -202,13 +202,13 @@ class Grid(GridCache):
         self._positions += 1
         self.slots += 1
 
-    def _spans(self, running: np.ndarray) -> list[Span]:
+    def spans_of(self, running: np.ndarray) -> list[Span]:
         """Which suffix slots to read: of each group as many as its longest running row needs.
 
         Neighbours are read together, the shorter as far as the longer, where that costs less than one more product.
         """
         needed = np.zeros((self.groups, self.lanes), dtype=int)
-        needed.flat[running] = self._host_slots[running] + 1
+        needed.flat[running] = self.host_slots[running] + 1
         longest = needed.max(axis=1)
         slot_bytes = bytes_per_position(self.vlm) // self.n_layers
         spans: list[Span] = []
@@ -219,7 +219,7 @@ class Grid(GridCache):
                 together = Span(before.first, last, max(before.slots, slots))
                 # A group of which nobody is running may be read as far as its neighbours are, or not at all.
                 more = together.size - before.size - self.lanes * slots
-                if slots == 0 or more * slot_bytes < _SPAN_BYTES:
+                if slots == 0 or more * slot_bytes < SPAN_BYTES:
                     spans[-1] = together
                     continue
             spans.append(Span(first, last, max(1, slots)))

@@ -70,7 +70,7 @@ class GridCache(KnownPrompts):
         """Prompt tokens that each row reads as prefix: but for the last, or those that it runs itself."""
         self.slots = torch.ones(self.rows, dtype=torch.long, device=device)
         """The suffix slot that each row's next token takes."""
-        self._host_slots = np.ones(self.rows, dtype=int)
+        self.host_slots = np.ones(self.rows, dtype=int)
         self._tokens = torch.zeros_like(self.slots)
         self._positions = torch.zeros_like(self.slots)
         self.forced = ForcedTokens(self.rows)
@@ -109,7 +109,7 @@ class GridCache(KnownPrompts):
         for row, prompt, ids in zip(rows, prompts, forced, strict=True):
             self.forced.start(row, ids)
             self.read[row] = prompt.length - max(1, len(ids))
-            self._host_slots[row] = 0 if ids else 1
+            self.host_slots[row] = 0 if ids else 1
         index, group = self._to_device(host_rows), self._to_device(np.array(images))
         last = self._to_device(np.array([prompt.length - 1 for prompt in prompts]))
         for prefix, suffix, before in (
@@ -121,7 +121,7 @@ class GridCache(KnownPrompts):
         self._tokens[index] = self._to_device(np.array([prompt.first_token for prompt in prompts]))
         begins = [prompt.next_position - len(ids) for prompt, ids in zip(prompts, forced, strict=True)]
         self._positions[index] = self._to_device(np.array(begins))
-        self.slots[index] = self._to_device(self._host_slots[host_rows])
+        self.slots[index] = self._to_device(self.host_slots[host_rows])
         self.methods.start(rows, methods, [prompt.facts for prompt in prompts])
         self._hide_missing_positions()
         return [None if ids else prompt.first_token for prompt, ids in zip(prompts, forced, strict=True)]
@@ -142,7 +142,7 @@ class GridCache(KnownPrompts):
             setattr(other, name, getattr(self, name)[:, index])
         for name in ("slots", "_tokens", "_positions"):
             setattr(other, name, getattr(self, name)[index])
-        for name in ("_host_slots", "read"):
+        for name in ("host_slots", "read"):
             setattr(other, name, getattr(self, name)[host_rows])
         other._prompts = {group: self._prompts[one] for group, one in enumerate(host_group.tolist())}
         other.forced.move(host_rows)

@@ -15,14 +15,14 @@ from kvtune.models.options import Lanes
 PREFILL_BATCH = 8
 """Images whose prompts are run together at most."""
 
-_PREFILL_TOKENS = 5120
+PREFILL_TOKENS = 5120
 """Prompt tokens that are run together at most, unless one prompt alone has more; beyond some thousands, a batch takes
 memory from the cache and brings no speed."""
 
 MOST_ROWS = 1024
 """Rows above which a step takes as much longer as it has more rows, and larger grids bring nothing."""
 
-_PLANNED_SLOTS = 128
+PLANNED_SLOTS = 128
 """Positions of a caption that the plan allows for; CHAIR captions run to some 100 tokens, a rare longer one makes the
 cache grow, which costs a copy."""
 
@@ -136,12 +136,12 @@ def predict(
 ) -> GridPlan:
     """What a grid of ``groups`` images by ``lanes`` captions takes."""
     config, position, rows = vlm.decoder.config, bytes_per_position(vlm), groups * lanes
-    slots = -(-min(max_new_tokens + 1, _PLANNED_SLOTS) // _SLOTS_STEP) * _SLOTS_STEP
+    slots = -(-min(max_new_tokens + 1, PLANNED_SLOTS) // _SLOTS_STEP) * _SLOTS_STEP
     # Beside its suffix a row has the keys and values of this step and of the step before.
     suffixes = rows * (slots + 2) * position
     outputs = vlm.n_layers * groups * config.num_attention_heads * vlm.head_dim * vlm.dtype.itemsize
     growth = 0
-    if max_new_tokens >= _PLANNED_SLOTS:
+    if max_new_tokens >= PLANNED_SLOTS:
         # Keys have grown to twice the slots, and values are copied into as many.
         growth = rows * (2 * (slots + 1) * position - slots * position // 2)
     return GridPlan(
@@ -161,7 +161,7 @@ def predict(
 
 def prompts_together(prompt_tokens: int) -> int:
     """Prompts of so many tokens, or fewer, that are run as one batch."""
-    return max(1, min(PREFILL_BATCH, _PREFILL_TOKENS // prompt_tokens))
+    return max(1, min(PREFILL_BATCH, PREFILL_TOKENS // prompt_tokens))
 
 
 def weight_bytes(vlm: VisionLanguageModel) -> int:

@@ -124,7 +124,7 @@ def check_model(
     (seen,) = vlm.family.decoder_inputs(vlm, images[:1], prompt)
     dtype = vlm.dtype_name
     start = time.perf_counter()
-    written, _ = _generated(vlm, images[0], None, prompt, max_new_tokens)
+    written, _ = generated(vlm, images[0], None, prompt, max_new_tokens)
     seconds = time.perf_counter() - start
     on_gpu = vlm.device.type == "cuda"
     config = vlm.decoder.config
@@ -178,7 +178,7 @@ def usable_methods(
             method = get_method(name).middle_for((vlm.name, vlm.family.name), vlm.n_layers)
             method.check_model(decoder_of(vlm))
             next(Captioner(vlm, prompt, 1).run([CaptionRequest(0, image, method)]))
-            _generated(vlm, image, method, prompt, 1)
+            generated(vlm, image, method, prompt, 1)
             methods.append(method)
         except RequestError as error:
             refused[name] = str(error)
@@ -199,7 +199,7 @@ def prove(
     by_engine = {one.tag: one.token_ids for one in Captioner(vlm, prompt, max_new_tokens).run(requests)}
     proofs = []
     for number, method in wanted:
-        tokens, gaps = _generated(vlm, images[number], method, prompt, max_new_tokens)
+        tokens, gaps = generated(vlm, images[number], method, prompt, max_new_tokens)
         engine = list(by_engine[number, method])
         longest = max(len(tokens), len(engine))
         differ = [at for at in range(longest) if tokens[at : at + 1] != engine[at : at + 1]]
@@ -267,7 +267,7 @@ def write_places(path: Path, vlm: VisionLanguageModel, image: Image.Image, promp
         raise RequestError(f"{path} cannot be written as a picture: {error}; give a name such as tokens.png") from error
 
 
-def _generated(
+def generated(
     vlm: VisionLanguageModel, image: Image.Image, method: Method | None, prompt: str | None, max_new_tokens: int
 ) -> tuple[list[int], list[float]]:
     """What ``generate()`` writes up to the end of text, and how far apart the two highest logits were at each token."""

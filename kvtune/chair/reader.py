@@ -18,7 +18,7 @@ from kvtune.chair.vocabulary import Vocabulary, load_vocabulary
 _OTHER = "."
 _UNKNOWN = "!"
 _FIRST_SYMBOL = 0xE000  # Unicode's private use area
-_MOST_CHUNKS = 200_000
+MOST_CHUNKS = 200_000
 
 # A word with the punctuation that usually touches one, or a bullet. Chunks beside such a chunk change none of its
 # tokens, but for what its period means.
@@ -120,7 +120,7 @@ class _Chunks(dict[str, str]):
         self._tokens_of = tokens_of
 
     def __missing__(self, chunk: str) -> str:
-        if len(self) >= _MOST_CHUNKS:
+        if len(self) >= MOST_CHUNKS:
             self.clear()
         tokens = self._tokens_of(chunk)
         self[chunk] = code = _UNKNOWN if tokens is None else _encode_tokens(self._symbols, tokens)

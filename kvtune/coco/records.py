@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-_CHUNK = 1 << 20
-_LARGEST = 1 << 26
+CHUNK = 1 << 20
+LARGEST = 1 << 26
 """Characters of one record; a polygon of ten thousand points has 200,000."""
 
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -90,9 +90,9 @@ class _Reader:
                 if self._ended:
                     cut = error.msg.startswith("Unterminated string") or error.pos >= len(self._text.rstrip())
                     raise JSONFormError("cut off" if cut else error.msg) from None
-            if len(self._text) - self._at > _LARGEST:
+            if len(self._text) - self._at > LARGEST:
                 raise JSONFormError("a record that is no JSON, or too long")
-            self._read(max(_CHUNK, len(self._text) - self._at))
+            self._read(max(CHUNK, len(self._text) - self._at))
 
     def _next(self) -> str:
         """The character that is next behind white space; none at the end."""
@@ -101,7 +101,7 @@ class _Reader:
             self._at = found.end() if found else self._at
             if self._at < len(self._text) or self._ended:
                 return self._text[self._at : self._at + 1]
-            self._read(_CHUNK)
+            self._read(CHUNK)
 
     def _read(self, characters: int) -> None:
         more = self._file.read(characters)

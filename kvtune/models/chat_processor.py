@@ -22,7 +22,7 @@ def chat_processor(folder: Path, config: Any) -> Any:
     RequestError
         If the checkpoint has none that takes images, or no chat template.
     """
-    published = _processor_class(folder, config)
+    published = processor_class(folder, config)
     try:
         parts = published.get_attributes() if published is not None else []
     except ImportError as error:  # of a class that stands in for one whose packages are not there
@@ -61,7 +61,7 @@ def chat_template(processor: Any) -> Any:
     return template.get("default") if isinstance(template, dict) else template
 
 
-def _processor_class(folder: Path, config: Any) -> Any:
+def processor_class(folder: Path, config: Any) -> Any:
     import transformers
     from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 

@@ -230,7 +230,7 @@ def _load(
     model_class = family.model_class()
     config = model_class.config_class.from_pretrained(folder)
     wanted = resolve_dtype(dtype, target, config, family.evaluation_dtype)
-    _check_memory(source, target, family, config, wanted, quantization)
+    check_memory(source, target, family, config, wanted, quantization)
     processor = family.load_processor(folder, config)
     settings: dict[str, Any] = {"dtype": wanted}
     if quantization is not None:
@@ -245,7 +245,7 @@ def _load(
     # Straight to the GPU where accelerate is installed, else through the computer's own memory.
     if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
         settings["device_map"] = {"": target}
-    hf_model = _load_weights(family, model_class, folder, source, settings)
+    hf_model = load_weights(family, model_class, folder, source, settings)
     return hf_model if "device_map" in settings else hf_model.to(target), processor
 
 
@@ -255,7 +255,7 @@ def _not_quantized(model_class: Any, config: Any) -> list[str]:
         return list(beside_decoder(model_class(config)))
 
 
-def _check_memory(
+def check_memory(
     source: str, target: torch.device, family: Family, config: Any, dtype: torch.dtype, quantization: str | None
 ) -> None:
     if target.type != "cuda":
@@ -275,7 +275,7 @@ def _smaller(quantization: str | None) -> str:
     return f"{smaller[quantization]}, free the GPU, or choose another with --device"
 
 
-def _load_weights(family: Family, model_class: Any, folder: Path, source: str, settings: dict[str, Any]) -> Any:
+def load_weights(family: Family, model_class: Any, folder: Path, source: str, settings: dict[str, Any]) -> Any:
     """The model with every one of its weights from the checkpoint, none left as initialised."""
     hf_model, info = model_class.from_pretrained(
         folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **settings

@@ -358,7 +358,7 @@ def _manifest(
         model=vlm.name,
         family=vlm.family.name,
         layers=vlm.n_layers,
-        published=_published(fingerprint.space, vlm) if begun is None else begun.published,
+        published=published_settings(fingerprint.space, vlm) if begun is None else begun.published,
         tune=data.tune,
         holdout=data.holdout,
         coco=str(data.folder.root.absolute()),
@@ -387,7 +387,7 @@ def _looks(fingerprint: Fingerprint, data: Data) -> list[int]:
     return list(Race.of(len(data.tune.image_ids), fingerprint.race_confidence).looks)
 
 
-def _published(space: SearchSpace, vlm: "AnyModel") -> list[Published]:
+def published_settings(space: SearchSpace, vlm: "AnyModel") -> list[Published]:
     """The settings published for this very model, one of each alternative at most, to be the first trials where they
     are points of the space."""
     found = []

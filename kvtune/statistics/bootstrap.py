@@ -26,7 +26,7 @@ SEED = 0
 """Of every bootstrap: the same data gives the same intervals."""
 
 
-_MOST_DRAWS = 10**7
+MOST_DRAWS = 10**7
 """At a time: 160 MB."""
 
 
@@ -41,7 +41,7 @@ def resampling_weights(images: int, resamples: int = RESAMPLES, seed: int = SEED
 def _weights(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """The rows of :func:`resampling_weights`, as many at a time as memory should hold."""
     generator = np.random.default_rng(seed)
-    most = max(1, _MOST_DRAWS // images)
+    most = max(1, MOST_DRAWS // images)
     for first in range(0, resamples, most):
         rows = min(most, resamples - first)
         draws = generator.integers(0, images, size=(rows, images))

@@ -116,7 +116,7 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
         manifest = load_manifest(folder)
         if storage is not None:
             check_storage(storage, folder.name, manifest.id)
-        ground_truth = _from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
+        ground_truth = truth_from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
         scoring = Scoring(ground_truth)
         with closing(LedgerWriter(folder.ledger)) as ledger:
             check_trials(ledger, manifest)
@@ -127,7 +127,7 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
     return changed
 
 
-def _from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
+def truth_from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
     folder = CocoFolder(coco)
     ids = [*manifest.tune.image_ids, *manifest.holdout.image_ids]
     return coco_truth(folder, ids)

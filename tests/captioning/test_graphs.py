@@ -29,7 +29,7 @@ class Played:
             "graph": self.graph,
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
-        monkeypatch.setattr(graphs_module, "_capture_stream", lambda device: ("side", device))
+        monkeypatch.setattr(graphs_module, "capture_stream", lambda device: ("side", device))
 
     def replay(self):
         self.replays += 1

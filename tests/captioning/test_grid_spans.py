@@ -25,19 +25,19 @@ MODEL = small_vlm(small_llava(0, kv_heads=2), eos=())
 )
 def test_every_running_row_is_read_to_its_end_and_not_much_more(slots, product):
     """``slots``: how much each lane of each group has written, None where nobody runs; ``product``: what one costs."""
-    with mock.patch.object(grid_module, "_SPAN_BYTES", product):
+    with mock.patch.object(grid_module, "SPAN_BYTES", product):
         check_spans(slots, product)
 
 
 def check_spans(slots, product):
     grid = Grid(MODEL, len(slots), 3)
     running = np.array([row for row in range(grid.rows) if slots[row // 3][row % 3] is not None])
-    grid._host_slots[running] = [slots[row // 3][row % 3] for row in running]
-    spans = grid._spans(running)
+    grid.host_slots[running] = [slots[row // 3][row % 3] for row in running]
+    spans = grid.spans_of(running)
     assert [span.first for span in spans] == [0, *(span.last for span in spans[:-1])]
     assert spans[-1].last == grid.rows
     for span in spans:
-        longest = max((grid._host_slots[row] + 1 for row in running if span.first <= row < span.last), default=1)
+        longest = max((grid.host_slots[row] + 1 for row in running if span.first <= row < span.last), default=1)
         assert span.slots == longest
     assert len(spans) <= 1 + sum(any(lane is not None for lane in group) for group in slots)
     if product == 10**9:
@@ -54,8 +54,8 @@ def check_spans(slots, product):
 
 def test_groups_of_which_nobody_runs_split_nothing():
     grid = Grid(MODEL, 9, 1)
-    grid._host_slots[:] = 50
-    assert len(grid._spans(np.array([0, 2, 5, 8]))) == 1
+    grid.host_slots[:] = 50
+    assert len(grid.spans_of(np.array([0, 2, 5, 8]))) == 1
 
 
 def test_the_last_captions_of_a_run_stand_in_the_order_of_their_lengths(monkeypatch):
@@ -64,7 +64,7 @@ def test_the_last_captions_of_a_run_stand_in_the_order_of_their_lengths(monkeypa
     original = Grid.packed
 
     def packed(grid, rows, lanes):
-        longest = [max(grid._host_slots[row] for row in group) for group in rows]
+        longest = [max(grid.host_slots[row] for row in group) for group in rows]
         assert (np.diff(longest) >= 0).all()
         differing.append(len(set(longest)))
         return original(grid, rows, lanes)

@@ -143,7 +143,7 @@ def test_prediction_is_within_a_tenth_of_what_the_allocator_saw(monkeypatch, set
 
 
 def test_growth_is_what_a_long_caption_takes_on_top(monkeypatch):
-    monkeypatch.setattr(memory, "_PLANNED_SLOTS", 32)
+    monkeypatch.setattr(memory, "PLANNED_SLOTS", 32)
     model, side = big_enough()
     picture = Image.fromarray(np.zeros((side, side, 3), dtype=np.uint8))
     requests = [CaptionRequest(n, picture, None, n) for n in range(12)]
@@ -180,7 +180,7 @@ def test_the_plan_is_said(vlm, caplog):
 
 
 def test_long_prompts_are_run_in_smaller_batches(vlm, monkeypatch):
-    monkeypatch.setattr(memory, "_PREFILL_TOKENS", 60)
+    monkeypatch.setattr(memory, "PREFILL_TOKENS", 60)
     seen = []
     hook = vlm.decoder.register_forward_pre_hook(
         lambda module, arguments, keywords: seen.append(tuple(keywords["inputs_embeds"].shape[:2])), with_kwargs=True

@@ -76,7 +76,7 @@ def test_a_method_that_cannot_serve_the_model_is_told_with_its_reason(monkeypatc
     def no(*arguments):
         raise RequestError("not on this picture")
 
-    monkeypatch.setattr(model_check, "_generated", no)
+    monkeypatch.setattr(model_check, "generated", no)
     usable, refused = usable_methods(vlm, IMAGES[0])
     assert not usable and refused["kvsmooth"] == "not on this picture"
 

@@ -135,7 +135,7 @@ def test_case_and_earlier_captions_change_nothing(caption):
 
 
 def test_the_table_of_chunks_does_not_grow_without_bound(monkeypatch):
-    monkeypatch.setattr("kvtune.chair.reader._MOST_CHUNKS", 10)
+    monkeypatch.setattr("kvtune.chair.reader.MOST_CHUNKS", 10)
     reader = CaptionReader()
     for number in range(50):
         assert reader.read(f"dog{number} and a dog").mentions == ["dog"]

@@ -36,7 +36,7 @@ def path(tmp_path_factory):
 def test_as_json(path, document, indent, chunk):
     path.write_text(json.dumps(document, indent=indent))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_CHUNK", chunk)
+        patch.setattr(records, "CHUNK", chunk)
         assert list(read_records(path)) == as_records(document)
 
 
@@ -88,7 +88,7 @@ def test_undecodable_bytes_and_byte_order_marks(path):
 
 
 def test_an_endless_record_is_not_kept(path, monkeypatch):
-    monkeypatch.setattr(records, "_LARGEST", 1000)
+    monkeypatch.setattr(records, "LARGEST", 1000)
     path.write_text('{"a": ["' + "x" * 10_000_000)
     with pytest.raises(ValueError, match="too long"):
         list(read_records(path))

@@ -187,7 +187,7 @@ def test_running_out_of_memory_while_loading_is_one_line(monkeypatch, folder):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
-    monkeypatch.setattr(loading, "_load_weights", full)
+    monkeypatch.setattr(loading, "load_weights", full)
     with pytest.raises(RequestError, match="does not fit into cpu's memory; add --load-in-4bit"):
         load_model(folder, device="cpu")
 

@@ -75,12 +75,12 @@ def test_the_published_sizes_map_onto_the_model_whole(monkeypatch, tmp_path):
 
     found = {}
     for tensors, rename in (
-        (minigpt4_files.eva_tensors(empty), convert._eva_name),
-        (minigpt4_files.qformer_tensors(empty), convert._qformer_name),
-        (minigpt4_files.linear(empty, "llama_proj", 768, 4096), convert._projection_name),
+        (minigpt4_files.eva_tensors(empty), convert.eva_name),
+        (minigpt4_files.qformer_tensors(empty), convert.qformer_name),
+        (minigpt4_files.linear(empty, "llama_proj", 768, 4096), convert.projection_name),
     ):
-        monkeypatch.setattr(convert, "_tensors", lambda path, tensors=tensors: iter(tensors.items()))
-        found |= convert._renamed(tmp_path, rename, needed)
+        monkeypatch.setattr(convert, "stored_tensors", lambda path, tensors=tensors: iter(tensors.items()))
+        found |= convert.renamed_tensors(tmp_path, rename, needed)
     language = {name for name in needed if name.startswith(("language_model.", "lm_head."))}
     assert len(language) == 9 * 32 + 3
     assert found.keys() == needed.keys() - language

@@ -61,10 +61,10 @@ def test_a_gpu_too_small_says_what_is_needed(monkeypatch):
     with pytest.raises(
         RequestError, match=r"about 14 GiB .* in float16, and cuda:0 has 7 of its 11 GiB free; add --load"
     ):
-        loading._check_memory(*check, None)
+        loading.check_memory(*check, None)
     with pytest.raises(RequestError, match=r"about 8 GiB .* in float16, 8bit, .*take --load-in-4bit instead"):
-        loading._check_memory(*check, "8bit")
-    loading._check_memory(*check, "4bit")
+        loading.check_memory(*check, "8bit")
+    loading.check_memory(*check, "4bit")
 
 
 def test_a_gpu_too_small_is_refused_before_weights_are_read(monkeypatch, checkpoint, capsys):
@@ -73,7 +73,7 @@ def test_a_gpu_too_small_is_refused_before_weights_are_read(monkeypatch, checkpo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**29, 2**33))
-    monkeypatch.setattr(loading, "_load_weights", lambda *arguments: pytest.fail("weights were read"))
+    monkeypatch.setattr(loading, "load_weights", lambda *arguments: pytest.fail("weights were read"))
     with pytest.raises(SystemExit) as ended:
         main(["models", "check", str(folder)])
     said = capsys.readouterr().err.strip()

@@ -66,7 +66,7 @@ def test_thumbnails_are_beside_their_images():
 
 
 def test_what_exceeds_the_room_is_left_out_from_the_end_and_said(monkeypatch):
-    monkeypatch.setattr(pack, "_MOST_TEXT", 20)
+    monkeypatch.setattr(pack, "MOST_TEXT", 20)
     packed = pack_captions([(None, {1: "a" * 10}), (3, {1: "b" * 10}), (4, {1: "c" * 10})], {1: []}, words("x"))
     assert set(unpacked(packed)["captions"]) == {"baseline", "3"}
     assert packed.note == "1 of 3 sets of captions are left out to keep the page small"

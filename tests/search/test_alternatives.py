@@ -20,7 +20,7 @@ from kvtune.presets import load_preset
 from kvtune.search.enqueue import parse_point
 from kvtune.search.rounds import Plan
 from kvtune.search.samplers import check_sampler, grid_points
-from kvtune.search.session import _published
+from kvtune.search.session import published_settings
 from kvtune.search.warm_start import other_front, start_from
 from kvtune.spaces import SearchSpace, load_space, space_for
 from kvtune.study.manifest import Manifest, check_trials, load_manifest, load_trials
@@ -223,7 +223,7 @@ def test_a_setting_is_enqueued_by_its_method() -> None:
 def test_the_first_trials_are_what_is_published_of_each() -> None:
     llava = SimpleNamespace(name="llava-1.5", published_preset="llava-1.5", n_layers=32)
     space = space_for("kvsmooth,pai,sparc", ["llava-1.5"], 32).fitted(32)
-    found = _published(space, llava)  # type: ignore[arg-type]
+    found = published_settings(space, llava)  # type: ignore[arg-type]
     assert [each.parameters[CHOICE] for each in found] == ["kvsmooth", "pai", "sparc"]
     assert all(space.point(each.parameters) for each in found if each.enqueued) and found[1].enqueued
     assert found[1].parameters["pai.alpha"] == 0.2 and found[1].source == "README of LALBJ/PAI"

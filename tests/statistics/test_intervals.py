@@ -204,7 +204,7 @@ def test_counts_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 def test_resamples_do_not_depend_on_how_many_are_drawn_at_a_time(monkeypatch):
     whole = resampling_weights(37, 50, seed=3)
     for most in (1, 37 * 7, 1000):
-        monkeypatch.setattr("kvtune.statistics.bootstrap._MOST_DRAWS", most)
+        monkeypatch.setattr("kvtune.statistics.bootstrap.MOST_DRAWS", most)
         assert np.array_equal(resampling_weights(37, 50, seed=3), whole)
 
 

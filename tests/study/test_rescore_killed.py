@@ -43,7 +43,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFolder, str
     rescore_study(folder)
     whole = Path(shutil.copytree(folder.path, tmp_path_factory.mktemp("new") / "study"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_from_coco", other_truth)
+        patch.setattr(module, "truth_from_coco", other_truth)
         rescore_study(StudyFolder(whole), Path("coco"))
     return folder, state(folder), state(StudyFolder(whole))
 
@@ -70,7 +70,7 @@ def study(
     tmp_path: Path, recorded: tuple[StudyFolder, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> tuple[StudyFolder, str, str]:
     """A copy of the study to be scored again, its old state and what is to be its new one."""
-    monkeypatch.setattr(module, "_from_coco", other_truth)
+    monkeypatch.setattr(module, "truth_from_coco", other_truth)
     folder, old, new = recorded
     copy = StudyFolder(Path(shutil.copytree(folder.path, tmp_path / "study")))
     assert state(copy) == old != new
@@ -118,7 +118,7 @@ def test_killed_by_the_clock(study: tuple[StudyFolder, str, str]) -> None:
         assert seen[-1] in (old, new)
         if seen[-1] == new:  # and back
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(module, "_from_coco", lambda coco, manifest: truth)
+                patch.setattr(module, "truth_from_coco", lambda coco, manifest: truth)
                 again(folder)
             assert state(folder) == old
     print(f"{kills} kills within {1.2 * lasts:.2f} s: {seen.count(old)} old, {seen.count(new)} new")

@@ -247,10 +247,10 @@ def packages_for_videos_stood_in_for() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processing_smolvlm, "num2words", str)
         if importlib.util.find_spec("torchvision") is None:
-            found = chat_processor._processor_class
+            found = chat_processor.processor_class
             patch.setattr(
                 chat_processor,
-                "_processor_class",
+                "processor_class",
                 lambda folder, config: PixtralProcessor if config.model_type == "mistral3" else found(folder, config),
             )
         yield

@@ -89,12 +89,12 @@ def convert_minigpt4(
     tensors: dict[str, Tensor] = {}
     for path, rename in (
         (vicuna, _vicuna_name),
-        (eva, _eva_name),
-        (qformer, _qformer_name),
-        (checkpoint, _projection_name),
+        (eva, eva_name),
+        (qformer, qformer_name),
+        (checkpoint, projection_name),
     ):
         on_step(f"mapping {path.name}")
-        tensors |= _renamed(path, rename, needed)
+        tensors |= renamed_tensors(path, rename, needed)
     if missing := sorted(needed.keys() - tensors.keys()):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise RequestError(f"{_file_of(missing[0])} lacks what becomes {missing[0]}{more}; is it the right file?")
@@ -146,11 +146,13 @@ def _need_sentencepiece(folder: Path) -> None:
         )
 
 
-def _renamed(path: Path, rename: Callable[[str], str | None], needed: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def renamed_tensors(
+    path: Path, rename: Callable[[str], str | None], needed: dict[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
     """A file's tensors under the model's names; those that ``rename`` turns into None are known not to be needed."""
     found: dict[str, Tensor] = {}
     biases: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in _tensors(path):
+    for name, tensor in stored_tensors(path):
         target = rename(name)
         if target is None:
             continue
@@ -173,7 +175,7 @@ def _renamed(path: Path, rename: Callable[[str], str | None], needed: dict[str, 
     return {target: tensor.contiguous() for target, tensor in found.items()}
 
 
-def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+def stored_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of a weight file, or of all weight files of a folder, read from the disk as they are used."""
     files = weight_files(path) if path.is_dir() else [path]
     for file in files:
@@ -209,7 +211,7 @@ _EVA_NAMES = (
 )
 
 
-def _eva_name(name: str) -> str | None:
+def eva_name(name: str) -> str | None:
     """LAVIS leaves out the last block, and what EVA-CLIP has after it."""
     if re.match(rf"blocks\.{VISION.num_hidden_layers}\.|(norm|fc_norm|head|lm_head)\.|mask_token$", name):
         return None
@@ -219,7 +221,7 @@ def _eva_name(name: str) -> str | None:
     return name
 
 
-def _qformer_name(name: str) -> str | None:
+def qformer_name(name: str) -> str | None:
     """The text side of the Q-Former and the projection to Flan-T5 are not used; the tower comes from ``eva``."""
     if re.match(
         r"(t5_proj|t5_model|visual_encoder|Qformer\.cls)\."
@@ -234,7 +236,7 @@ def _qformer_name(name: str) -> str | None:
     return re.sub(r"\.(attention|crossattention)\.self\.", r".\1.attention.", name)
 
 
-def _projection_name(name: str) -> str:
+def projection_name(name: str) -> str:
     return re.sub(r"^llama_proj\.", "language_projection.", name)
 
 

@@ -62,7 +62,7 @@ def test_a_run_without_given_lanes_has_six_turns_of_what_is_planned(monkeypatch)
     from kvtune.captioning import captioner
 
     monkeypatch.setattr(long, "MOST_ROWS", 16)
-    monkeypatch.setattr(captioner, "_LOOK_AHEAD", 8)
+    monkeypatch.setattr(captioner, "LOOK_AHEAD", 8)
     monkeypatch.setattr("kvtune.captioning.memory.MOST_ROWS", 8)
     kept = []
     long_among_short(small_work("auto", 8), METHOD, 2, kept.append, small_image)
