@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvtune.apply.image_list import readable_images
 from kvtune.apply.made_with import FORMAT, MadeWith, Skipped, about, load_made_with, save_made_with
-from kvtune.apply.with_preset import NO_PRESET, Choice, WithPreset, open_with_preset
+from kvtune.apply.with_preset import NO_PRESET, Choice, WithPreset, open_with_preset, readable_images_for
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import check_writable, is_locked, locked_file
 from kvtune.models.options import ModelOptions
@@ -116,7 +115,7 @@ def caption_into_file(
     held = tokens_of(job.out)
     missing = [image for image in job.images if image[0] not in held]
     here = len(job.images) - len(missing)
-    readable, broken = readable_images(missing, job.skip_broken, on_checked)
+    readable, broken = readable_images_for(job.model, missing, job.skip_broken, on_checked)
     for path, why in broken.items():
         note(f"skipped {path}: {why}")
     if not readable:

@@ -1,11 +1,15 @@
 """A model with a preset: the one place where a command's model, preset and question become a captioner and a method."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from kvtune.apply.image_list import readable_images
+from kvtune.errors import RequestError, together
 from kvtune.models.options import ModelOptions
 from kvtune.presets import Preset, load_preset
+from kvtune.study.streams import NamedImage
 
 if TYPE_CHECKING:
     from kvtune.captioning.open import AnyCaptioner
@@ -41,6 +45,24 @@ def choose_preset(named: str | Path | Preset | None) -> Choice:
     if named is None or isinstance(named, Preset):
         return named
     return NO_PRESET if named == NO_PRESET else load_preset(named)
+
+
+def readable_images_for(
+    model: ModelOptions,
+    images: Sequence[NamedImage],
+    skip_broken: bool,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[NamedImage], dict[Path, str]]:
+    """The images that can be read, and of the others why not; a refusal says what is wrong with the model too.
+
+    Parameters and errors are those of :func:`kvtune.apply.image_list.readable_images`.
+    """
+    try:
+        return readable_images(images, skip_broken, on_progress)
+    except RequestError as error:
+        from kvtune.models.availability import check_known
+
+        raise together(error, lambda: check_known(model.name)) from None
 
 
 def open_with_preset(

@@ -241,9 +241,11 @@ class Decoding(ABC):
         """Note one more token of each of ``rows``; captions that it ends leave the grid."""
         if (tokens == NO_TOKEN).any():
             request = self.requests[int(rows[tokens == NO_TOKEN][0])]
+            kind = self.vlm.dtype_name
+            damaged = "its weights are damaged, copy or download them again"
+            too_large = f"its numbers are too large for {kind}, try --dtype float32; or " if "float16" in kind else ""
             raise KvtuneError(
-                f"the model's logits for image {request.image_id} are NaN or infinite: its weights are damaged, or its "
-                f"numbers too large for {self.vlm.dtype_name}; look with kvtune models check, or take --dtype float32"
+                f"the model's logits for image {request.image_id} are NaN or infinite: {too_large}{damaged}"
             )
         self._written[rows, self._lengths[rows]] = tokens
         self._lengths[rows] += 1

@@ -106,8 +106,8 @@ def caption(
     kvtune caption photos --model llava-1.5 --preset preset.json --out captions.jsonl --skip-broken
     """
     from kvtune.apply.at_work import Job
-    from kvtune.apply.image_list import list_images, readable_images
-    from kvtune.apply.with_preset import choose_preset, open_with_preset
+    from kvtune.apply.image_list import list_images
+    from kvtune.apply.with_preset import choose_preset, open_with_preset, readable_images_for
     from kvtune.models.options import model_options
 
     named = list_images(images)
@@ -131,7 +131,7 @@ def caption(
             raise RequestError(f"{given} is for captions that are shown, and --out for those in a file; leave one out")
         _write_captions(Job(named, to, options, choice, prompt, max_new_tokens, skip_broken), json)
         return
-    readable, broken = readable_images(named, skip_broken)  # before anything heavy is loaded
+    readable, broken = readable_images_for(options, named, skip_broken)  # before anything heavy is loaded
     files = [path for _, path in readable]
     from kvtune.captioning import Captioner
     from kvtune.captioning.side_by_side import caption_pairs, trace_pairs

@@ -74,10 +74,13 @@ def busy(what: str) -> Iterator[None]:
 
 def _plain_captions(what: str) -> Callable[["Pace"], None]:
     first = last = None
+    ended = False
 
     def show(pace: "Pace") -> None:
-        nonlocal first, last
+        nonlocal first, last, ended
         now = time.monotonic()
+        if ended and pace.there == pace.total:
+            return
         ended = pace.there == pace.total
         if first is not None and now - last < _SECONDS_BETWEEN_LINES and not ended:
             return

@@ -225,6 +225,8 @@ def _extract(archive: Path, kind: Kind, name: str, root: Path) -> None:
                 raise _BadArchiveError("its list of files is too long")
             with zipfile.ZipFile(archive) as opened:
                 member = opened.getinfo(f"annotations/{name}")
+                if member.flag_bits & 1:
+                    raise _BadArchiveError(f"{name} is encrypted")
                 if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                     raise _BadArchiveError(f"{name} has compression {member.compress_type}, which is unknown")
                 if member.file_size > min(MOST_ANNOTATIONS, MOST_RATIO * member.compress_size):

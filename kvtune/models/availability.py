@@ -64,6 +64,17 @@ def at_hand(name: str) -> AtHand:
     return AtHand(called, found, source)
 
 
+def check_known(name: str) -> None:
+    """Refuse a model that cannot be had, as far as this machine knows: an unknown name, a folder that is no checkpoint.
+
+    A model on the Hub is taken to be there.
+    """
+    from kvtune.models.loading import locate
+
+    if Path(locate(name)[1]).is_dir():
+        at_hand(name)
+
+
 State = Literal["here", "incomplete", "missing"]
 
 

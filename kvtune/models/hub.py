@@ -83,16 +83,15 @@ def missing_weights(folder: Path) -> str | None:
         return f"{len(missing)} of {len(files)} weight files are missing: {', '.join(missing[:3])}" + (
             ", ..." if len(missing) > 3 else ""
         )
-    pointers = [file.name for file in files if _is_pointer(file)]
+    pointers = [file.name for file in files if is_pointer(file)]
     if pointers:
         return f"{pointers[0]} is a Git LFS pointer, not weights; run git lfs pull in that folder"
     return None
 
 
-def _is_pointer(file: Path) -> bool:
-    if file.stat().st_size > 1024:
-        return False
-    return file.read_bytes().startswith(b"version https://git-lfs")
+def is_pointer(file: Path) -> bool:
+    """Whether a file is what Git LFS leaves in the place of a large one that it has not fetched."""
+    return file.stat().st_size <= 1024 and file.read_bytes().startswith(b"version https://git-lfs")
 
 
 def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:

@@ -22,7 +22,7 @@ from kvtune.files import check_path
 from kvtune.hf import beside_decoder
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
-from kvtune.models.misfit import check_tokenizer_class, impossible_size, in_a_line, is_out_of_memory
+from kvtune.models.misfit import check_small_files, impossible_size, in_a_line, is_out_of_memory
 from kvtune.models.options import check_dtype, quantization_of
 from kvtune.models.published import MODELS, hub_id_name, published_model
 from kvtune.models.registry import family_of, get_family
@@ -74,9 +74,9 @@ def load_model(
         fetch_weights(source, folder)
     if (missing := missing_weights(folder)) is not None:
         raise RequestError(f"{source}: {missing}; copy or download it again")
-    check_tokenizer_class(folder)
+    check_small_files(folder)
     try:
-        with _quiet(), in_a_line(f"cannot load {source} as {family.title}"):
+        with _quiet(), in_a_line(f"cannot load {source} as {family.title}", folder=folder):
             hf_model, processor = _load(family, folder, source, target, dtype, quantization)
         vlm = VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
         make_ready(vlm)
@@ -307,6 +307,10 @@ def _decode_greedily(hf_model: Any, tokenizer: Any, source: str) -> None:
     """
     stored = hf_model.generation_config
     eos = stored.eos_token_id if stored.eos_token_id is not None else tokenizer.eos_token_id
+    if tokenizer.eos_token_id is None and tokenizer.pad_token_id is None:
+        raise RequestError(
+            f"the tokenizer of {source} names no end of text; copy or download its tokenizer_config.json again"
+        )
     pad = stored.pad_token_id if stored.pad_token_id is not None else tokenizer.pad_token_id
     ends = [] if eos is None else eos if isinstance(eos, list) else [eos]
     vocabulary = hf_model.get_output_embeddings().weight.shape[0]

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.models.hub import is_pointer
 from kvtune.text import one_line, quoted
 
 _MOST = {"num_hidden_layers": 1000, "depth": 1000, "vocab_size": 10_000_000}
 _MOST |= dict.fromkeys(("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"), 1_000_000)
 """Above these, a number in a configuration is an error; a model of 100,000 layers would be built for minutes."""
+
+_SMALL_FILES = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json", "generation_config.json")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
 
 def impossible_size(stored: Any, place: str = "") -> str | None:
@@ -31,18 +36,49 @@ def impossible_size(stored: Any, place: str = "") -> str | None:
     return None
 
 
-def check_tokenizer_class(folder: Path) -> None:
-    """Refuse a tokenizer_config.json whose class is no name, on which transformers fails without saying where."""
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return
+def check_small_files(folder: Path) -> None:
+    """Refuse small files of a checkpoint that transformers passes over in silence, or fails on without naming them."""
+    for name in _SMALL_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{path} is no JSON: {first_line(error)}; copy or download it again") from error
+        if not isinstance(stored, dict):
+            raise RequestError(f"{path} is no JSON object; copy or download it again")
+        kind = stored.get("tokenizer_class")
+        if kind is not None and not isinstance(kind, str):
+            raise RequestError(f"{path} names {quoted(kind)} as its tokenizer_class; copy or download it again")
+
+
+def damaged_file(folder: Path) -> str | None:
+    """Which file of a checkpoint that does not load is missing or damaged, and the cure; None if none is seen to be."""
+    tokenizer = folder / "tokenizer.json"
+    if not any((folder / name).is_file() for name in _TOKENIZERS) and not any(folder.glob("*.tiktoken")):
+        return "it has no tokenizer (tokenizer.json or tokenizer.model); copy or download it again"
+    if tokenizer.is_file() and is_pointer(tokenizer):
+        return "its tokenizer.json is a Git LFS pointer; run git lfs pull in that folder"
+    damaged = [tokenizer] if tokenizer.is_file() and not _is_tokenizer(tokenizer) else []
+    damaged += [path for path in sorted(folder.glob("*.safetensors")) if not _are_weights(path)]
+    return f"its {damaged[0].name} is damaged; copy or download it again" if damaged else None
+
+
+def _is_tokenizer(path: Path) -> bool:
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path} is no JSON: {first_line(error)}; copy or download it again") from error
-    kind = stored.get("tokenizer_class") if isinstance(stored, dict) else stored
-    if kind is not None and not isinstance(kind, str):
-        raise RequestError(f"{path} names {quoted(kind)} as its tokenizer_class; copy or download it again")
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(stored, dict) and {"model", "added_tokens"} <= stored.keys()
+
+
+def _are_weights(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as weights:
+            return bool(weights.keys())
+    except (OSError, SafetensorError):
+        return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -53,14 +89,18 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def in_a_line(what: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Make of any error in the block, but for some and a lack of memory, a RequestError that begins with ``what``."""
+def in_a_line(what: str, but: tuple[type[Exception], ...] = (), folder: Path | None = None) -> Iterator[None]:
+    """Make of any error in the block, but for some and a lack of memory, a RequestError that begins with ``what``.
+
+    It goes on with the damaged file of ``folder``, where that is given and has one, else with what the error says.
+    """
     try:
         yield
     except Exception as error:
         if isinstance(error, (KvtuneError, MemoryError, *but)) or is_out_of_memory(error):
             raise
-        raise RequestError(f"{what}: {first_line(error)}") from error
+        damage = damaged_file(folder) if folder else None
+        raise RequestError(f"{what}: {damage or first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

@@ -110,7 +110,8 @@ def _works_without_method(captioner: CaptionWriter, image: NamedImage) -> Captio
 
 
 def _stopped(error: Exception) -> KvtuneError:
-    return KvtuneError(f"captioning stopped: {_reason(error)}; no caption is lost, the same command goes on from here")
+    again = "once that is mended, the same command goes on from here"
+    return KvtuneError(f"captioning stopped: {_reason(error)}; no caption is lost, and {again}")
 
 
 def _reason(error: Exception) -> str:

@@ -272,7 +272,7 @@ def test_logits_that_are_no_numbers_end_the_run(paged, number, monkeypatch):
     hook = head.register_forward_hook(breaks)
     captions = []
     try:
-        with pytest.raises(KvtuneError, match=r"logits for image 4\d are NaN or infinite.*float64"):
+        with pytest.raises(KvtuneError, match=r"logits for image 4\d are NaN or infinite: its weights are damaged"):
             for caption in Captioner(model, max_new_tokens=30, lanes=3).run(
                 CaptionRequest(40 + n, IMAGES[n], METHODS[1], n, 4 if n == 1 else None) for n in range(3)
             ):

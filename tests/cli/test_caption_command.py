@@ -76,6 +76,8 @@ def test_marks_are_signs_where_there_is_no_colour(coco):
     ("arguments", "said"),
     [
         (["missing.jpg", "--model", "demo"], "missing.jpg"),
+        (["missing.jpg", "--model", "deno"], "leaves them out; and unknown model 'deno', did you mean 'demo'?"),
+        (["missing.jpg", "--model", ".", "--out", "c.jsonl", "-q"], "holds no config.json"),
         (["picture.txt", "--model", "demo"], "list picture.txt names no image that is there"),
         (["nameless.png", "--model", "demo", "--out", "."], "is a folder; name a file in it"),
         (["nameless.png", "--model", "demo", "--out", "truth.json"], "truth.json is there already"),

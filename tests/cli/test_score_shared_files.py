@@ -1,6 +1,8 @@
-"""``kvtune score`` on files that it once answered badly: the right values of each."""
+"""``kvtune score`` and ``models check`` on files that they once answered badly: the right values of each."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,14 @@ def score(faults, capsys):
         return document, {note["kind"]: note for note in document["notes"]}
 
     return score
+
+
+def test_every_row_is_tried(faults):
+    """A file that is new there needs its right value here, or in the tests of models."""
+    rows = [line.split("|")[1] for line in (faults / "README.md").read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`([\w./]+)`", row)}
+    tried = Path(__file__).read_text()
+    assert len(named) > 25 and {name for name in named if f'"{name}' not in tried} == set()
 
 
 def test_end_marks(score):
@@ -124,6 +134,20 @@ def test_half_a_truth(score, faults, folder, missing):
     if folder.endswith("caps"):
         document, notes = score("coco4.jsonl", "--coco", faults / folder, "--instances-only")
         assert document["recall"] == pytest.approx(14.29, abs=0.01) and list(notes) == ["instances-only"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        ("models/full", "the processor and the weights of full do not fit each other: Image features and image tokens"),
+        ("models/notok", "/models/notok as LLaVA-1.5: it has no tokenizer (tokenizer.json or tokenizer.model); copy"),
+    ],
+)
+def test_models_that_do_not_fit(faults, capsys, folder, line):
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "check", str(faults / folder), "--device", "cpu"])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out, printed.err.count("\n")) == (2, "", 1) and line in printed.err
 
 
 def test_opera_rule_for_64_tokens(score, shared_data, tmp_path):

@@ -506,7 +506,7 @@ def test_a_study_in_use(search: Any, tmp_path: Path) -> None:
 def test_a_failure_midway_is_one_line_and_exit_code_1(search: Any, quick_model: SimpleNamespace) -> None:
     quick_model.fail = RuntimeError("CUDA error: device lost\nmore\nlines")
     line = refused(search("--trials", 2), code=1)
-    assert "CUDA error: device lost; no caption is lost, the same command goes on" in line
+    assert "CUDA error: device lost; no caption is lost, and once that is mended, the same command goes on" in line
     quick_model.fail = None
     assert search("--trials", 2)[0] == 0
 

@@ -225,7 +225,7 @@ def bad_archives(whole: bytes) -> dict[str, tuple[bytes, str]]:
     end = whole.rindex(b"PK\5\6")
     return {
         "bomb": (bomb(name, b" " * 50_000_000), "would have 48 MiB"),
-        "encrypted": (patched(whole, 6, 1), "encrypted"),
+        "encrypted": (patched(whole, 6, 1), "instances_val2014.json is encrypted"),
         "unknown compression": (patched(whole, 8, 99), "compression 99"),
         "lzma": (bomb(name, text * 100, compression=zipfile.ZIP_LZMA), "compression 14"),
         "no JSON": (bomb(name, b"{} and more" * 10, compression=zipfile.ZIP_STORED), "not valid JSON"),

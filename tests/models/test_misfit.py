@@ -39,8 +39,16 @@ def change(file, **changes):
     return apply
 
 
+def write(file, text):
+    return lambda folder: (folder / file).write_text(text)
+
+
 def template(text):
-    return lambda folder: (folder / "chat_template.jinja").write_text(text)
+    return write("chat_template.jinja", text)
+
+
+def without(file):
+    return lambda folder: (folder / file).unlink()
 
 
 def index(weight_map):
@@ -68,7 +76,25 @@ FAULTS = [
     ("llava", change("tokenizer_config.json", tokenizer_class=5), "names 5 as its tokenizer_class"),
     ("gemma", change("tokenizer_config.json", tokenizer_class=["x"]), "names .'x'. as its tokenizer_class"),
     ("gemma", change("tokenizer_config.json", tokenizer_class="BertTokenizer"), "processor of .* cannot be used"),
-    ("llava", lambda folder: (folder / "tokenizer_config.json").write_text("{"), "tokenizer_config.json is no JSON"),
+    ("llava", write("tokenizer_config.json", "{"), "tokenizer_config.json is no JSON"),
+    ("llava", write("processor_config.json", "{"), "processor_config.json is no JSON"),
+    ("llava", write("generation_config.json", "{"), "generation_config.json is no JSON"),
+    ("gemma", write("generation_config.json", "[2]"), "generation_config.json is no JSON object"),
+    (
+        "llava",
+        without("tokenizer.json"),
+        r"cannot load .*: it has no tokenizer \(tokenizer.json or tokenizer.model\); copy",
+    ),
+    ("gemma", without("tokenizer.json"), "it has no tokenizer"),
+    ("llava", write("tokenizer.json", '{"model"'), "its tokenizer.json is damaged; copy or download it again"),
+    ("llava", write("tokenizer.json", "{}"), "its tokenizer.json is damaged"),
+    (
+        "llava",
+        write("tokenizer.json", "version https://git-lfs"),
+        "its tokenizer.json is a Git LFS pointer; run git",
+    ),
+    ("llava", write("model.safetensors", ""), "its model.safetensors is damaged"),
+    ("llava", without("tokenizer_config.json"), "names no end of text; .*tokenizer_config.json"),
     ("llava", index({"a": 5}), "index.json is damaged: .*5 is no file's name"),
     ("llava", index({"a": None}), "index.json is damaged"),
     ("llava", index({"a": ["x"]}), "index.json is damaged"),
@@ -76,9 +102,21 @@ FAULTS = [
     ("llava", index({"a": "/etc/passwd"}), "index.json is damaged"),
     ("qwen", change("generation_config.json", eos_token_id=10**7), "texts end with 10000000, which is none of its"),
     ("qwen", change("generation_config.json", eos_token_id="x"), "texts end with 'x', which is none of its"),
-    ("gemma", template("{% if %}"), "the chat template of .* cannot be used: Expected an expression"),
-    ("gemma", template("{{ nothing.at.all }}"), "the chat template of .* cannot be used: 'nothing' is undefined"),
-    ("gemma", template("{{ messages[0].content[1].text }}"), "the chat template of .* puts no image into the prompt"),
+    (
+        "gemma",
+        template("{% if %}"),
+        "the chat template of .* cannot be used: Expected an expression",
+    ),
+    (
+        "gemma",
+        template("{{ nothing.at.all }}"),
+        "the chat template of .* cannot be used: 'nothing' is undefined",
+    ),
+    (
+        "gemma",
+        template("{{ messages[0].content[1].text }}"),
+        "the chat template of .* puts no image into the prompt",
+    ),
     ("llava", change("processor_config.json", patch_size="x"), "the processor of .* cannot be used"),
 ]
 NO_MATCH = "Image features and image tokens do not match"

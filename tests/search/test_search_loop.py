@@ -228,7 +228,7 @@ def test_when_nothing_works_nobody_is_blamed(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     run_search(folder, manifest, 4)
     broken = Failing(everything=True)
-    with pytest.raises(KvtuneError, match="RuntimeError: CUDA error: out of memory; no caption is lost, the same comm"):
+    with pytest.raises(KvtuneError, match="RuntimeError: CUDA error: out of memory; no caption is lost, and once th"):
         run_search(folder, load_manifest(folder), 8, broken)
     assert [trial.state for trial in summarize(folder).trials[4:]] == ["running"] * 4
     run_search(folder, load_manifest(folder), 8)
