@@ -28,7 +28,15 @@ _IS_URL = re.compile(r"[A-Za-z0-9-]*=?[A-Za-z][A-Za-z0-9+.-]*://")
 _LONGEST = 80
 """Characters of a value that a message quotes."""
 
-ENDS_OF_REASONING = ("</think>", "</thinking>", "</thought>", "</reasoning>", "</analysis>", "◁/think▷")
+ENDS_OF_REASONING = (
+    "</think>",
+    "</thinking>",
+    "</thought>",
+    "</reasoning>",
+    "</analysis>",
+    "◁/think▷",
+    "<|end_of_thought|>",
+)
 """Marks with which models end what they write before an answer."""
 
 

@@ -9,8 +9,15 @@ from dataclasses import dataclass
 
 # Special tokens of tokenizers and chat templates, as decoding without skip_special_tokens leaves them.
 _SPECIAL = (
-    r"</(?:s|answer|caption|response|output|description)>|<\|[^\W\d][\w-]{0,40}\|>|<｜[\w▁]{1,40}｜>"
-    r"|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn|end_of_utterance)>|\[(?:BOS|EOS|PAD|UNK)\]"
+    r"</(?:s|answer|caption|response|output|description)>|<｜[\w▁]{1,40}｜>"
+    r"|<\|(?!(?:begin|end)_of_thought)[^\W\d][\w-]{0,40}\|>"
+    r"|<(?:bos|eos|pad|start_of_turn|end_of_turn|end_of_utterance)>|\[(?:BOS|EOS|PAD)\]"
+)
+# Those that stand for an unknown character, or around a part of a caption, which goes on after them.
+_WITHIN = re.compile(
+    r"<unk>|\[UNK\]|<\|(?:(?:object_ref|box|quad)_(?:start|end)|/?(?:ref|det|box|quad|grounding)|(?:begin|end)_of_box"
+    r"|begin_of_solution)\|>",
+    re.IGNORECASE,
 )
 _OPENING = r"<(?:s|answer|caption|response|output|description)>"
 # Vicuna's first template ends a turn with ###; a heading of Markdown has words after it.
@@ -57,8 +64,10 @@ def cut_end_marks(text: str) -> str:
     """A caption without special tokens: what stands between those that begin it and the first that ends it.
 
     Of text that begins as a chat template does, with the question, the first answer. Text without special tokens is
-    returned as it is.
+    returned as it is. Tokens within a caption, which do not end it, become a space.
     """
+    if _WITHIN.search(text):
+        text = _WITHIN.sub(" ", text).strip()
     if _LEADING.match(text):
         text = _LEADING.sub("", _ANSWER.sub("", text, count=1), count=1)
     mark = _MARK.search(text)

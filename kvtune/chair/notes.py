@@ -63,7 +63,9 @@ _MENTIONS, _EACH = 20, 8
 _POINT = 1.0
 
 _REASONING_TAG = re.compile(
-    r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|◁/?think▷", re.IGNORECASE
+    r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|◁/?think▷"
+    r"|<\|(?:begin|end)_of_thought\|>",
+    re.IGNORECASE,
 )
 _REASONING_LINE = re.compile(
     r"^[\W_]{0,6}(?:reasoning|thoughts?|thinking|chain of thought|let me think|let's think)\b[^\n.]{0,20}?[:.,]",

@@ -11,7 +11,7 @@ from kvtune.text import ENDS_OF_REASONING
 WITHOUT_THINKING = {"enable_thinking": False, "thinking": False}
 """Variables by which chat templates are asked for an answer without reasoning; a template ignores what it has not."""
 
-_BEGINNINGS = tuple(end.replace("/", "") for end in ENDS_OF_REASONING)
+_BEGINNINGS = tuple(end.replace("/", "").replace("end_of", "begin_of") for end in ENDS_OF_REASONING)
 
 log = logging.getLogger(__name__)
 

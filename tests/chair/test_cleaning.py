@@ -45,6 +45,27 @@ def test_text_without_marks_is_never_changed(text):
     assert Cleaning()(text) == text
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("A cat <unk> sits.</s>", "A cat sits."),
+        ("A cat.[UNK] A dog.", "A cat. A dog."),
+        (
+            "<|object_ref_start|>A cat<|object_ref_end|><|box_start|>(1,2)<|box_end|> sits.<|im_end|>",
+            "A cat (1,2) sits.",
+        ),
+        (
+            "<think>a dog?</think><answer><|begin_of_box|>A cat.<|end_of_box|></answer>",
+            "<think>a dog?</think><answer> A cat.",
+        ),
+        ("<|begin_of_thought|>a dog?<|end_of_thought|> A cat.<|eot_id|>", None),
+    ],
+)
+def test_tokens_that_mark_a_part_do_not_end_a_caption(written, kept):
+    kept = kept or written.removesuffix("<|eot_id|>")
+    assert " ".join(cut_end_marks(written).split()) == kept
+
+
 def test_the_classic_reading_loses_the_word_before_a_mark():
     assert READER.read("A man next to a truck.<|im_end|>").mentions == ["person"]
     assert READER.read(Cleaning()("A man next to a truck.<|im_end|>")).mentions == ["person", "truck"]
