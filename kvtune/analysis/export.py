@@ -6,7 +6,7 @@ from typing import Any, Literal
 from kvtune.analysis.claims import evidence
 from kvtune.analysis.held_out import holds_for, load_validation, on_held_out
 from kvtune.analysis.result import Validation
-from kvtune.analysis.selection import KEEP_F1, Selection, select
+from kvtune.analysis.selection import KEEP_F1, RULES, Selection, select, unknown_rule
 from kvtune.analysis.sensitivity import load_sensitivity
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
@@ -70,7 +70,9 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
     if on == "holdout":
         selection = _select_on_held_out(folder, manifest, ledger, summary, validation, rule)
     elif rule.startswith(SENSITIVITY):
-        selection = _select_sensitivity(folder, manifest, summary, rule)
+        selection = _select_sensitivity(folder, manifest, ledger, summary, rule)
+    elif rule not in RULES and not rule.startswith("trial:"):
+        raise unknown_rule(rule, [*RULES, f"{SENSITIVITY}NAME=VALUE"])
     else:
         selection = select(summary, rule)
     number = selection.trial.number
@@ -103,11 +105,18 @@ def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
     return preset, selection
 
 
-def _select_sensitivity(folder: StudyFolder, manifest: Manifest, summary: StudySummary, rule: str) -> Selection:
+def _select_sensitivity(
+    folder: StudyFolder, manifest: Manifest, ledger: Ledger, summary: StudySummary, rule: str
+) -> Selection:
     """A setting that ``kvtune sensitivity`` judged: ``sensitivity:NAME=VALUE``."""
     found = load_sensitivity(folder)
     if found is None or found.study_id != manifest.id:
         raise RequestError(f"nothing of {folder.name} was varied; run kvtune sensitivity {folder.name} first")
+    if found.scoring != ledger.baseline.scoring:
+        raise RequestError(
+            f"kvtune sensitivity scored by another scorer or against another ground truth than {folder.name} has now; "
+            f"run it again, no caption is written twice: kvtune sensitivity {folder.name}"
+        )
     name, _, value = rule.removeprefix(SENSITIVITY).partition("=")
     points = next((sweep.points for sweep in found.sweeps if sweep.parameter == name), [])
     point = next((point for point in points if value in (str(point.value), f"{point.value:g}")), None)

@@ -1,7 +1,7 @@
 """Choosing one point of a study: the rules of ``kvtune export --select``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from kvtune.analysis.summary import StudySummary, TrialSummary
@@ -43,6 +43,14 @@ class Selection:
     name: str | None = None
 
 
+def unknown_rule(rule: str, there: Iterable[str]) -> RequestError:
+    """The error that ``--select`` takes no such rule, but those that are ``there``."""
+    names = list(there)
+    return RequestError(
+        f"--select knows no {quoted(rule)}{did_you_mean(rule, names) or ';'} write one of {', '.join(names)}"
+    )
+
+
 def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
     """Choose a complete trial by a rule of :data:`RULES`; one that is below a floor of the study is not chosen.
 
@@ -59,9 +67,7 @@ def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
     if rule.startswith("trial:"):
         return Selection(_by_number(summary, rule), rule)
     if rule not in RULES:
-        raise RequestError(
-            f"--select knows no {quoted(rule)}{did_you_mean(rule, RULES) or ';'} write one of {', '.join(RULES)}"
-        )
+        raise unknown_rule(rule, RULES)
     complete = [trial for trial in summary.trials if trial.state == "complete"]
     if not complete:
         raise KvtuneError(f"study {summary.study} has no complete trial to choose from yet; {more(summary)}")

@@ -57,6 +57,12 @@ def test_the_default_rule_is_named_in_the_preset(folder: StudyFolder) -> None:
     assert preset.selection.rule == selection.rule == "lowest CHAIR_S whose F1 is at least the baseline's"
 
 
+def test_every_rule_is_offered(folder: StudyFolder) -> None:
+    line = r"no 'sensitivty', did you mean 'sensitivity:NAME=VALUE'\? write one of keep-f1, .*, sensitivity:NAME=VALUE$"
+    with pytest.raises(RequestError, match=line):
+        export(folder, "sensitivty")
+
+
 def test_a_trial_by_number(folder: StudyFolder) -> None:
     preset, _ = export(folder, "trial:0")
     assert preset.selection is not None and preset.selection.rule == "trial:0"

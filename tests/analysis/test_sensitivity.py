@@ -10,6 +10,7 @@ from fake_search import LAYERS, PUBLISHED, caption_text, fake_images
 from scored_studies import fake_engine, scored_study
 from small_coco import write_coco
 
+import kvtune.study.rescore as rescoring
 from kvtune.analysis.export import export
 from kvtune.analysis.importance import importance
 from kvtune.analysis.sensitivity import sensitivity, sweep_values
@@ -105,6 +106,22 @@ def test_a_setting_that_dominates_the_front_is_marked_and_can_be_exported(
     assert export(folder, "sensitivity:lambda_ref=0.7")[1].trial.number == 0
     with pytest.raises(RequestError, match=r"did not try 'lambda_ref=7'; lambda_ref was 0, 0\.25, 0\.5, "):
         export(folder, "sensitivity:lambda_ref=7")
+
+
+def test_a_setting_is_not_exported_with_scores_of_another_truth(
+    folder: StudyFolder, engine: SimpleNamespace, coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its scores would stand beside a baseline's that are no others than rescore's."""
+    sensitivity(folder, coco, "trial:0", ["lambda_ref"], 2)
+    asked = len(engine.asked)
+    monkeypatch.setattr(rescoring, "_from_coco", lambda coco, manifest: {image_id: {"dog"} for image_id in IMAGES})
+    rescoring.rescore_study(folder, coco)
+    with pytest.raises(RequestError, match="against another ground truth than mine has now; run it again, no caption"):
+        export(folder, "sensitivity:lambda_ref=0")
+    found = sensitivity(folder, coco, "trial:0", ["lambda_ref"], 2)
+    preset, _ = export(folder, "sensitivity:lambda_ref=0")
+    assert preset.metrics is not None and preset.metrics.tune["f1"] == found.sweeps[0].points[0].metrics.f1
+    assert len(engine.asked) == asked
 
 
 def test_values_of_a_sweep(folder: StudyFolder) -> None:
