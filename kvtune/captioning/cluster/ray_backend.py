@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 OBJECT_STORE = 256 * 2**20
 """Bytes of the object store where kvtune starts Ray itself; requests and captions are small."""
 
+CONNECT_SECONDS = 10.0
+"""In which a cluster must answer."""
+
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -141,13 +144,12 @@ class RayBackend:
             except Exception as error:  # Ray has no kind of its own for it
                 raise KvtuneError(f"Ray did not start on this machine: {_first_line(error)}") from error
             return
+        _check_somebody_listens(cluster)
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # else it is tried for seven minutes
         try:
             ray.init(address=cluster, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise RequestError(
-                f"no Ray cluster answers at {quoted(cluster)} ({_first_line(error)}); start one with "
-                "ray start --head, or give --cluster HOST:PORT"
-            ) from error
+            raise RequestError(_no_cluster(cluster, _first_line(error))) from error
 
     def places(self) -> int:
         if self._devices:
@@ -204,6 +206,28 @@ class RayBackend:
     def close(self) -> None:
         for handle in list(self._handles):
             self.kill(handle)
+
+
+def _check_somebody_listens(cluster: str) -> None:
+    """Refuse an address where nothing listens, which Ray itself would try for minutes."""
+    if cluster == "auto":
+        cluster = os.environ.get("RAY_ADDRESS") or cluster
+    if cluster == "auto":
+        return
+    host, _, port = cluster.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise RequestError(f"--cluster must be auto or HOST:PORT, as in 10.0.0.1:6379, not {quoted(cluster)}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise RequestError(_no_cluster(cluster, getattr(error, "strerror", None) or str(error))) from error
+
+
+def _no_cluster(cluster: str, why: str) -> str:
+    return (
+        f"no Ray cluster answers at {quoted(cluster)} ({why}); start one with ray start --head, or give "
+        "--cluster HOST:PORT"
+    )
 
 
 def _keep_stdout_for_results() -> None:

@@ -1,0 +1,40 @@
+"""An address at which no Ray cluster is, told in a line and at once."""
+
+import socket
+
+import pytest
+
+pytest.importorskip("ray", reason="pip install 'kvtune[cluster]'")
+
+from kvtune.captioning import open_captioner
+from kvtune.errors import RequestError
+from kvtune.models.options import EngineOptions, ModelOptions
+
+
+def refused(address):
+    with pytest.raises(RequestError) as told:
+        open_captioner(ModelOptions("demo", engine=EngineOptions("cpu", workers=1, cluster=address)))
+    assert "\n" not in str(told.value)
+    return str(told.value)
+
+
+def test_nobody_listens_there(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    why = f"no Ray cluster answers at '127.0.0.1:{port}' (Connection refused); start one with ray start --head"
+    assert refused(f"127.0.0.1:{port}").startswith(why)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    assert refused("auto").startswith(why)
+
+
+def test_there_is_no_such_machine(monkeypatch):
+    def nobody(address, timeout):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", nobody)
+    assert "no Ray cluster answers at 'nowhere:6379' (Name or service not known)" in refused("nowhere:6379")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "ray://10.0.0.1:10001", ":6379", "10.0.0.1:", "http://a:1"])
+def test_it_is_no_address(address):
+    assert "--cluster must be auto or HOST:PORT, as in 10.0.0.1:6379, not" in refused(address)
