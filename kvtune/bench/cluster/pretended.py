@@ -49,6 +49,8 @@ class PretendedWorker:
     tokens: int = 0
     is_dead: bool = False
     hangs: bool = False
+    ready: Ready | None = None
+    """What it says once it has loaded the model; None for a model that nobody has."""
 
     def due(self) -> float:
         """When the next caption is; infinite for never."""
@@ -59,7 +61,7 @@ class PretendedWorker:
         if method == "machine":
             return self.machine
         if method == "open":
-            return Ready(pretended_model(), self.rows)
+            return self.ready or Ready(pretended_model(), self.rows, "")
         if method == "begin":
             self.queue.clear()
             (self.run,) = arguments
@@ -124,6 +126,7 @@ class PretendedBackend:
         self.rates, self.rows, self.write = list(rates), rows, write
         self.clock, self.sleep = clock, sleep
         self.machine = Machine("here", "pretended", {})
+        self.ready: Ready | None = None
         self.workers: list[PretendedWorker] = []
         self.cpu_seconds = 0.0
         """Processor time that pretending takes: where there are workers, the driver does not have it."""
@@ -132,7 +135,8 @@ class PretendedBackend:
         return len(self.rates)
 
     def launch(self, place: int) -> PretendedWorker:
-        worker = PretendedWorker(self.write, self.machine, self.rates[min(place, len(self.rates) - 1)], self.rows)
+        rate = self.rates[min(place, len(self.rates) - 1)]
+        worker = PretendedWorker(self.write, self.machine, rate, self.rows, ready=self.ready)
         self.workers.append(worker)
         return worker
 

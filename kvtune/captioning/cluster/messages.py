@@ -67,10 +67,13 @@ class Ready:
     ----------
     rows
         Captions that it can write at once, as far as is known.
+    weights
+        A digest of the model's weights.
     """
 
     model: ModelFacts
     rows: int
+    weights: str
 
 
 @dataclass

@@ -101,7 +101,8 @@ class WorkerPool:
     """Keeps as many workers at work as there are places.
 
     A worker says where it runs before it loads the model. One with other versions than the driver's, or on another
-    kind of device than most, is not let in unless ``mixed``: in half precision its captions would differ.
+    kind of device than most, is not let in unless ``mixed``: in half precision its captions would differ. One with
+    other weights than the first that was ready never is.
 
     Parameters
     ----------
@@ -131,6 +132,8 @@ class WorkerPool:
         self._versions, self._mixed = versions, mixed
         self._device: str | None = None
         """The kind of device that workers are to have."""
+        self._first: Ready | None = None
+        """The worker that was ready first, whose weights the others are to have."""
         self._workers: dict[int, _Worker] = {}
         self._promises: dict[Any, tuple[str, _Worker]] = {}
         self._deaths: dict[int, int] = {}
@@ -262,6 +265,9 @@ class WorkerPool:
             return
         if about == "open":
             assert worker.machine is not None
+            if (why := self._other_weights(worker.machine, told)) is not None:
+                self._give_up(worker, RequestError(why))
+                return
             worker.is_ready = True
             self.roster.join(worker.number, worker.machine, told)
             self._promise("report", worker, REPORT_SECONDS)
@@ -290,6 +296,19 @@ class WorkerPool:
                 f"{machine.node} has {machine.device}, and the others have {self._device}: in half precision captions "
                 "would differ; leave it out, or give --mixed-workers"
             )
+        return None
+
+    def _other_weights(self, machine: Machine, ready: Ready) -> str | None:
+        """Why what a worker writes would be another model's."""
+        self._first = first = self._first or ready
+        same = f"put the same weights of {first.model.name} there"
+        for what in ("revision", "dtype_name"):
+            theirs, others = getattr(ready.model, what), getattr(first.model, what)
+            if theirs != others:
+                name = what.removesuffix("_name")
+                return f"{machine.node} has the model in {name} {theirs}, and the others in {name} {others}; {same}"
+        if ready.weights != first.weights:
+            return f"{machine.node} has other weights than the others; {same}"
         return None
 
     def _died(self, worker: _Worker, reason: str) -> Iterable[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 import socket
@@ -26,6 +27,9 @@ from kvtune.models.loading import resolve_device
 from kvtune.models.model_facts import ModelFacts
 
 log = logging.getLogger(__name__)
+
+DIGESTED = 64
+"""Values of a parameter that its digest is of."""
 
 
 class Worker:
@@ -57,7 +61,8 @@ class Worker:
     def ready(self) -> Ready:
         """What the driver is to know first."""
         rows = MOST_ROWS if self._captioner.lanes == "auto" else self._captioner.lanes
-        return Ready(ModelFacts.of(self._captioner.vlm, str(self._captioner.vlm.device)), rows)
+        vlm = self._captioner.vlm
+        return Ready(ModelFacts.of(vlm, str(vlm.device)), rows, weights_digest(vlm.hf_model))
 
     def check(self, method: Method) -> None:
         """Raise RequestError if a method cannot serve the model."""
@@ -218,6 +223,16 @@ def package_versions() -> dict[str, str]:
     """Versions of the packages that captions depend on."""
     packages = {"kvtune": kvtune, "torch": torch, "transformers": transformers}
     return {name: str(package.__version__) for name, package in packages.items()}
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256, in hexadecimal, of some values of every parameter: the same wherever the same weights are."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().reshape(-1)
+        some = values[:: max(1, len(values) // DIGESTED)][:DIGESTED].cpu().contiguous().view(torch.uint8)
+        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _that_travels(error: Exception) -> Exception:

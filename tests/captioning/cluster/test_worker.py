@@ -4,12 +4,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.cluster.messages import Batch, Settings
-from kvtune.captioning.cluster.worker import Worker
+from kvtune.captioning.cluster.worker import Worker, weights_digest
 from kvtune.errors import RequestError
 
 IMAGES = random_images(5)
@@ -90,3 +91,16 @@ def test_what_goes_wrong_is_reported_and_the_worker_goes_on(worker, tmp_path):
         worker.begin(run)
     worker.take(Batch(SETTINGS, numbered(IMAGES[:1], 5)))
     assert [number for number, *_ in fetched(worker, 1)[0]] == [5]
+
+
+def test_the_digest_of_weights_is_that_of_the_same_weights_alone():
+    model = small_vlm().hf_model
+    digest = weights_digest(model)
+    assert weights_digest(small_vlm().hf_model) == digest
+    parameter = list(model.parameters())[-1]
+    with torch.no_grad():
+        parameter.add_(1e-3)
+    assert weights_digest(model) != digest
+    with torch.no_grad():
+        parameter.sub_(1e-3)
+    assert weights_digest(model.to(torch.bfloat16)) != digest
