@@ -13,6 +13,7 @@ from kvtune.errors import KvtuneError
 from kvtune.study.caption_log import count_captions
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder, modified, study_folders
+from kvtune.study.workers import read_workers
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Overview:
         Captions on disk, those of trials in work included.
     device
         On what a search last ran.
+    workers, workers_in_words
+        Who writes, or last wrote, captions, and what is to be said of them; None where that is one device.
     updated
         When a search, or a rescoring, last began or judged the baseline; ISO 8601.
     """
@@ -49,10 +52,12 @@ class Overview:
     hypervolume: float | None = None
     baseline: dict[str, float | None] | None = None
     device: str | None = None
+    workers: list[dict[str, Any]] | None = None
+    workers_in_words: list[str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The overview as ``kvtune studies --json`` prints it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "workers_in_words"}
 
 
 def overviews(studies: Path) -> list[Overview]:
@@ -64,7 +69,7 @@ def _overview(folder: StudyFolder) -> Overview:
     changed = datetime.fromtimestamp(modified(folder), UTC).isoformat(timespec="seconds")
     try:
         summary = summarize(folder, statistics=False)
-        device = load_manifest(folder).device
+        device, workers = load_manifest(folder).device, read_workers(folder.workers)
         captions = sum(count_captions(path) for path in folder.captions.glob("*.jsonl"))
     except (KvtuneError, OSError) as error:
         return Overview(folder.name, str(folder.path), changed, problem=str(error))
@@ -83,4 +88,6 @@ def _overview(folder: StudyFolder) -> Overview:
         hypervolume=summary.hypervolume,
         baseline=None if baseline is None else {name: baseline.rate(name) for name in OBJECTIVES},
         device=device,
+        workers=None if workers is None else workers.workers,
+        workers_in_words=None if workers is None else workers.in_words,
     )

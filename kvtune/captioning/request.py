@@ -29,7 +29,7 @@ class Work:
     rows
         Captions that are written at once, where a call tells of more than a batch of prompts or a step; else None.
     by
-        Who does it, in words, where that is more than one device.
+        Who does it, in lines of words, the first about all of them, where that is more than one device.
     cost
         What the steps cost, by what each read and computed; see :class:`kvtune.captioning.course.StepCost`.
     room

@@ -29,6 +29,7 @@ from kvtune.study.streams import Captioning, CaptionWriter, alone
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import Image
 from kvtune.study.trials import LedgerWriter, Trial
+from kvtune.study.workers import WorkersFile
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, end a search: something is wrong with more than the settings."""
@@ -93,6 +94,7 @@ class Search:
         self._ledger = LedgerWriter(folder.ledger)
         self._optuna = optuna_copy(folder, manifest, storage)
         self._optuna_is_behind = False
+        self._workers = WorkersFile(folder.workers, captioner)
 
     def run(self, trials: int) -> None:
         """Search until the study holds ``trials`` finished trials, the grid has no more points or the time is up.
@@ -115,6 +117,7 @@ class Search:
             self._expect_lengths()
             with self._view.showing(self._manifest, self._ledger, to_come, self._pace):
                 ended = (yield from self._restore(lost)) and (yield from self._search(trials))
+            self._workers.keep(at_once=True)
             if self._optuna_is_behind:
                 self._tell_optuna(lambda: None)
             if self._optuna_is_behind:
@@ -257,8 +260,12 @@ class Search:
         stopped: Set[int | None] = frozenset(),
     ) -> Captioning[dict[int | None, str]]:
         return caption_images(
-            self._captioner, images, methods, logs, written, stopped, self._waves, self._pace, self._view.worked
+            self._captioner, images, methods, logs, written, stopped, self._waves, self._pace, self._worked
         )
+
+    def _worked(self) -> None:
+        self._view.worked()
+        self._workers.keep()
 
     def _expect_lengths(self) -> None:
         """Captions to come are about as long as those of the baseline, if it is there."""

@@ -63,7 +63,7 @@ class Pace:
     tokens
         Tokens that this run has written.
     by
-        Who writes, in words; empty where one device does.
+        Who writes, in lines of words, the first about all of them; empty where one device does.
     """
 
     def __init__(self, usual: float = USUAL_TOKENS, clock: Callable[[], float] = time.monotonic) -> None:
@@ -219,7 +219,7 @@ class Pace:
             known.append(f"{self.tokens_a_second:,.0f} tokens a second")
         if (left := self.seconds_left()) is not None and self.tokens_a_second:
             known.append(f"{timedelta(seconds=round(left))} to go")
-        known.append(self.by)
+        known.append(self.by.partition("\n")[0])
         return ", ".join(filter(None, known))
 
     @property

@@ -76,6 +76,11 @@ class StudyFolder:
         return self.report / "validation.json"
 
     @property
+    def workers(self) -> Path:
+        """Who writes, or last wrote, captions, where workers do; see :mod:`kvtune.study.workers`."""
+        return self.path / "workers.json"
+
+    @property
     def presets(self) -> Path:
         """The folder where ``kvtune export`` writes when no other is named."""
         return self.path / "presets"

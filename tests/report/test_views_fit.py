@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -34,7 +35,16 @@ def test_studies(width):
     )  # fmt: skip
     begun = Overview("begun", "x", "2026-11-20T14:12:00+00:00", None, "demo", "kvsmooth", 100, {}, 0, 0, None, None)
     broken = Overview("broken", "x", "2026-11-20T14:12:00+00:00", problem="the key 'id' is missing")
-    text = shown(overviews_view, width, [long, begun, broken])
+    lines = [
+        "7 workers (7 x NVIDIA H100 80GB HBM3), 1 lost, 246 captions a second",
+        "gpu-node-17: 7 x NVIDIA H100 80GB HBM3, 35 35 35 36 35 35 35 each",
+        "gpu-node-18: lost: The actor died unexpectedly before finishing this task.",
+    ]
+    at_work = replace(begun, study="many", in_use=True, workers=[], workers_in_words=lines)
+    stopped = replace(at_work, study="stopped", in_use=False)
+    text = shown(overviews_view, width, [long, begun, broken, at_work, stopped])
+    told = " ".join(text.split())
+    assert f"many, at work: {' '.join(lines)} stopped, last written by: {lines[0]}" in told
     for words in ("480 complete", "9 raced", "8 in work", "11.0", "none yet", "broken: the key 'id' is missing"):
         assert words in text
     assert "unreadable" in text and ("2026-11-21 14:12" in text) == (width >= 80)

@@ -69,6 +69,11 @@ class DataParallelCaptioner(Asking):
         """Longest caption in tokens."""
         return self.settings.max_new_tokens
 
+    @property
+    def workers(self) -> dict[str, list[Any]]:
+        """Who writes, and who did: ``in_words``, and ``workers`` one by one."""
+        return {"in_words": self.pool.roster.lines(), "workers": self.pool.roster.entries()}
+
     def changed(self, **settings: Any) -> DataParallelCaptioner:
         """A captioner on the same workers with another prompt, max_new_tokens, lanes, cuda_graphs or keep_images."""
         return DataParallelCaptioner(self.pool, **asdict(self.settings) | settings, watch=self.watch)
@@ -193,7 +198,7 @@ class _Run:
             assert isinstance(hung, int)
             for event in self.pool.end(hung, f"it hangs, no work was seen for {self.watch.allowed(hung):.0f} s"):
                 self._happened(event)
-        self.work = replace(self.work, by=str(self.pool.roster))
+        self.work = replace(self.work, by="\n".join(self.pool.roster.lines()))
 
     def _join(self, worker: int, rows: int) -> None:
         self.pool.tell(worker, "begin", self.number)

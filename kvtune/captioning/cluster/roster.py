@@ -9,6 +9,9 @@ from typing import Any
 from kvtune.captioning.cluster.messages import Machine, Ready
 from kvtune.captioning.request import Work
 
+MOST_LINES = 8
+"""Of machines and lost workers that are told of."""
+
 
 @dataclass
 class Entry:
@@ -110,12 +113,30 @@ class Roster:
             known.append(f"{lost} lost")
         speed = sum(self._entries[worker].captions_a_second for worker in self._ready)
         if speed:
-            known.append(f"{speed:,.0f} captions a second" if speed >= 10 else f"{speed:.1f} captions a second")
+            known.append(f"{_rate(speed)} captions a second")
         return ", ".join(known)
+
+    def lines(self) -> list[str]:
+        """All of them in a line, then each machine with its cards and their captions a second, then who was lost."""
+        machines: dict[tuple[str, str], list[Entry]] = {}
+        for worker in sorted(self._ready):
+            entry = self._entries[worker]
+            machines.setdefault((entry.node, entry.device), []).append(entry)
+        found = [
+            f"{node}: {len(entries)} x {device}, {' '.join(_rate(entry.captions_a_second) for entry in entries)} each"
+            for (node, device), entries in sorted(machines.items())
+        ]
+        found += [f"{entry.node}: lost: {entry.lost}" for entry in self._entries.values() if entry.lost is not None]
+        more = [f"and {len(found) - MOST_LINES} lines more"] if len(found) > MOST_LINES else []
+        return [str(self), *found[:MOST_LINES], *more]
 
     def entries(self) -> list[dict[str, Any]]:
         """Every worker there was, for JSON."""
         return [
-            asdict(entry) | {"captions_a_second": round(entry.captions_a_second, 2)}
+            asdict(entry) | {"seconds": round(entry.seconds, 1), "captions_a_second": round(entry.captions_a_second, 2)}
             for _, entry in sorted(self._entries.items())
         ]
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"

@@ -49,7 +49,7 @@ class LiveView(View):
         self._manifest, self._ledger = manifest, ledger
         self._images = len(manifest.tune.image_ids)
         self._in_work: dict[int | None, int] = {}
-        self._bar = PaceBar("captions", pace)
+        self._bar, self._pace = PaceBar("captions", pace), pace
         self._bar.total = captions
         self._results: RenderableType = ""
         self._judged()
@@ -90,7 +90,7 @@ class LiveView(View):
             parts.append(f"and {len(members) - FRONT_ROWS} more on the front")
         if len(others) > LATEST_ROWS:
             parts.append(f"and {len(others) - LATEST_ROWS} trials before")
-        height = self._console.height - self._lines(parts) - _LEGEND - 4
+        height = self._console.height - self._lines(parts) - _LEGEND - 4 - len(self._pace.by.splitlines())
         picture = Text()
         if summary.front and height >= _SMALLEST_PICTURE:
             picture = scatter(

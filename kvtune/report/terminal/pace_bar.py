@@ -54,7 +54,7 @@ class PaceBar:
             Text(f"elapsed {elapsed} to go {to_go}"),
         )
         tokens = Text(f"  {self.pace.tokens:,} tokens, {self.pace.tokens_a_second:,.0f} a second")
-        workers = [Text(f"  {visible(self.pace.by)}")] if self.pace.by else []
+        workers = [Text(f"  {visible(line)}") for line in self.pace.by.splitlines()]
         return Group(Constrain(line, _WIDEST), tokens, *workers)
 
 

@@ -18,7 +18,15 @@ def overviews_view(found: Sequence[Overview], console: Console) -> RenderableTyp
     """Return a row a study with how far it is; model and date are left out where there is no room for them."""
     layouts = [_table(found, model, updated) for model, updated in ((True, True), (False, True), (False, False))]
     problems = [Text(visible(f"{each.study}: {each.problem}")) for each in found if each.problem is not None]
-    return Group(fitting(layouts, console), *problems)
+    return Group(fitting(layouts, console), *problems, *(line for each in found for line in _workers(each)))
+
+
+def _workers(one: Overview) -> list[Text]:
+    """Who writes a study's captions, or last did."""
+    if one.workers_in_words is None:
+        return []
+    head = f"{one.study}, {'at work' if one.in_use else 'last written by'}:"
+    return [Text(visible(line)) for line in (head, *(f"  {line}" for line in one.workers_in_words))]
 
 
 def _table(found: Sequence[Overview], model: bool, updated: bool) -> Table:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtune.bench.cluster.pretended import PretendedBackend
+from kvtune.bench.cluster.pretended import PretendedBackend, pretended_model
 from kvtune.captioning.cluster.data_parallel import DataParallelCaptioner
 from kvtune.captioning.cluster.hang_watch import HangWatch
-from kvtune.captioning.cluster.messages import Machine
+from kvtune.captioning.cluster.messages import Machine, Ready
 from kvtune.captioning.cluster.pool import DEATHS_IN_A_ROW, WorkerDiedError, WorkerPool
 from kvtune.captioning.request import CaptionRequest
 from kvtune.errors import KvtuneError, RequestError
@@ -31,13 +31,15 @@ class Time:
             self.due.pop(0)[1]()
 
 
-def opened(rates=(10.0, 10.0), rows=4, **options):
+def opened(rates=(10.0, 10.0), rows=4, versions=None, ready=None, **options):
     time = Time()
 
     def write(request):
         return f"image {request.image_id} {request.tag}", 9
 
     backend = PretendedBackend(rates, write, rows, time, time.sleep)
+    backend.machine = replace(backend.machine, versions=versions or {})
+    backend.ready = ready
     notes = []
     pool = WorkerPool(backend, backend.machine.versions, on_note=notes.append, clock=time, **options)
     pool.start()
@@ -186,3 +188,65 @@ def test_workers_of_other_versions_or_devices_are_left_out_by_name(files):
     odd.update({place: replace(backend.machine, versions={"torch": "2.12"}) for place in range(4)})
     with pytest.raises(RequestError, match=r"a has torch 2.12.*install the same, or give --mixed-workers"):
         WorkerPool(backend, {"torch": "2.13"}, on_note=notes.append, clock=time).start()
+
+
+def late(backend, time, change):
+    """Let a worker join in mid-run, changed."""
+    plain = backend.launch
+
+    def launch(place):
+        worker = plain(place)
+        change(worker)
+        return worker
+
+    backend.launch = launch
+    time.due = [(2.0, lambda: backend.rates.append(10.0))]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"revision": "bbb"}, "there has the model in revision bbb, and the others in revision aaa; put the same"),
+        ({"dtype_name": "float16"}, "there has the model in dtype float16, and the others in dtype float32; put the"),
+        ({}, "there has other weights than the others; put the same weights of demo there"),
+    ],
+)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_late_worker_with_other_weights_is_refused_even_if_workers_may_be_mixed(files, change, why, mixed):
+    model = replace(pretended_model(), revision="aaa")
+    captioner, backend, time, notes = opened(mixed=mixed, ready=Ready(model, 4, "some"))
+    machine = replace(backend.machine, node="there")
+    other = Ready(replace(model, **change), 4, "some" if change else "other")
+    late(backend, time, lambda worker: vars(worker).update(machine=machine, ready=other))
+    assert len(list(captioner.run(requests_of(files)))) == 120
+    assert [note for note in notes if why in note] == notes
+    assert len(backend.workers) == 3 and backend.workers[2].is_dead and not backend.workers[2].captions
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize("what", [{"versions": {"torch": "2.12"}}, {"device": "A100"}])
+def test_a_late_worker_of_other_versions_or_device_is_let_in_only_if_workers_may_be_mixed(files, what, mixed):
+    captioner, backend, time, notes = opened(versions={"torch": "2.13"}, mixed=mixed)
+    machine = replace(backend.machine, node="there", **what)
+    late(backend, time, lambda worker: vars(worker).update(machine=machine))
+    assert len(list(captioner.run(requests_of(files)))) == 120
+    assert [("a worker is left out: there has" in note) for note in notes] == ([] if mixed else [True])
+    assert bool(backend.workers[2].captions) == mixed
+
+
+def test_who_works_and_who_was_lost_is_told_a_machine_a_line(files):
+    captioner, backend, time, _ = opened(rates=(20.0, 10.0, 10.0), mixed=True)
+    backend.machine = replace(backend.machine, node="second", device="A100")
+    time.due = [(2.0, lambda: setattr(backend.workers[1], "is_dead", True))]
+    told = []
+    list(captioner.run(requests_of(files), told.append))
+    all_of_them, *each = told[-1].by.splitlines()
+    assert all_of_them.startswith("3 workers (2 x pretended, 1 x A100), 1 lost, ")
+    first, second, lost = (line.split(", ") for line in each)
+    assert first[0] == "here: 2 x pretended" and len(first[1].split()) == 3
+    assert second[0] == "second: 1 x A100" and second[1].endswith(" each")
+    assert lost == ["here: lost: it was killed"]
+    assert len(captioner.workers["in_words"]) == 4
+    entries = captioner.workers["workers"]
+    assert [entry["lost"] for entry in entries] == [None, "it was killed", None, None]
+    assert sum(entry["captions"] for entry in entries) == 120
