@@ -121,7 +121,7 @@ class RayBackend:
     """
 
     def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int, devices: Sequence[str]) -> None:
-        self._options, self._prompt, self._max_new_tokens = options, prompt, max_new_tokens
+        self.options, self._prompt, self._max_new_tokens = options, prompt, max_new_tokens
         self._devices = list(devices)
         self._handles: list[Any] = []
         if not ray.is_initialized():
@@ -136,7 +136,7 @@ class RayBackend:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         _keep_stdout_for_results()
-        cluster = self._options.engine.cluster
+        cluster = self.options.engine.cluster
         if cluster is None:
             common |= {"num_cpus": len(self._devices), "num_gpus": 0, "include_dashboard": False}
             try:
@@ -154,19 +154,19 @@ class RayBackend:
     def places(self) -> int:
         if self._devices:
             return len(self._devices)
-        engine = self._options.engine
+        engine = self.options.engine
         return engine.workers if engine.workers is not None else int(ray.cluster_resources().get("GPU", 0))
 
     def launch(self, place: int) -> Any:
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
-        engine, here = self._options.engine, None
+        engine, here = self.options.engine, None
         if self._devices:
             options["num_cpus"] = 0
             engine = replace(engine, device=self._devices[place])
             here = Here(max(1, torch.get_num_threads() // len(self._devices)), os.environ.get(_VISIBLE))
         elif engine.device != "cpu":
             engine, options["num_gpus"] = replace(engine, device="cuda"), 1
-        one = replace(self._options, engine=replace(engine, workers=None, cluster=None))
+        one = replace(self.options, engine=replace(engine, workers=None, cluster=None))
         handle = _Actor.options(**options).remote(one, self._prompt, self._max_new_tokens, here)
         self._handles.append(handle)
         return handle

@@ -2,6 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +110,42 @@ def test_a_worker_that_is_killed_and_one_that_hangs_lose_nothing(captioner):
         if count == 20:
             os.kill(second, signal.SIGSTOP)
     assert captions.keys() == {(request.image_id, request.tag) for request in begun}
+
+
+def test_a_node_that_joins_late_gets_work(cluster, captioner):
+    captioner = captioner.changed(max_new_tokens=40)
+    engine = EngineOptions("cpu", workers=3, cluster=cluster.address)
+    captioner.pool.backend.options = replace(captioner.pool.backend.options, engine=engine)
+    node = cluster.add_node(**NODE)
+    before = set(captioner.pool.roster.ready)
+    until = time.monotonic() + 120
+    while not set(captioner.pool.roster.ready) - before and time.monotonic() < until:
+        assert len(list(captioner.run(requests(20)))) == 40
+    (new,) = set(captioner.pool.roster.ready) - before
+    list(captioner.run(requests(30)))
+    assert captioner.pool.roster.entries()[new]["captions"] > 0
+    cluster.remove_node(node)
+    assert len(list(captioner.run(requests(20)))) == 40, "and one that goes takes nothing with it"
+
+
+def test_a_driver_that_is_killed_goes_on_from_its_captions(cluster, captioner, alone, tmp_path):
+    code = (
+        "import sys, ray; from pathlib import Path; sys.path.insert(0, sys.argv[3])\n"
+        "import test_ray as t; from dataclasses import replace\n"
+        "from kvtune.models.options import EngineOptions, ModelOptions\n"
+        "engine = EngineOptions('cpu', workers=1, cluster=sys.argv[1])\n"
+        "t.search(replace(t.options(Path(sys.argv[2])), model=ModelOptions('demo', engine=engine)), t.View())\n"
+    )
+    captioner.close()
+    arguments = [sys.executable, "-c", code, cluster.address, str(tmp_path), str(Path(__file__).parent)]
+    process = subprocess.Popen(arguments)
+    baseline = tmp_path / "s" / "captions" / "baseline.jsonl"
+    while process.poll() is None and not (baseline.exists() and baseline.read_bytes().count(b"\n") > 5):
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    before = read_captions(baseline)
+    assert len(before) > 5
+    search(options(tmp_path), View())
+    assert found(tmp_path) == alone
+    assert before.items() <= read_captions(baseline).items()
