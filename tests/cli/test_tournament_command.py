@@ -16,6 +16,8 @@ from kvtune.errors import RequestError
 from kvtune.models.options import ModelOptions
 from kvtune.search import tournament as tournament_module
 
+pytestmark = pytest.mark.usefixtures("without_optuna")
+
 
 @pytest.fixture(autouse=True)
 def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:

@@ -11,6 +11,8 @@ from kvtune.search.budget import cost, parse_duration
 from kvtune.search.view import View
 from kvtune.study.study_folder import StudyFolder
 
+pytestmark = pytest.mark.usefixtures("without_optuna")
+
 
 @pytest.mark.parametrize(
     ("text", "seconds"),

@@ -175,6 +175,7 @@ READERS: dict[str, Callable[[StudyFolder], list[str]]] = {
 }
 
 
+@pytest.mark.usefixtures("without_optuna")
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("reader", READERS)
 def test_who_reads_the_study_is_told(tmp_path: Path, damage: str, reader: str, capsys: Any) -> None:
@@ -189,6 +190,7 @@ def test_who_reads_the_study_is_told(tmp_path: Path, damage: str, reader: str, c
     assert ("kvtune rescore" in said) == (damage == "changed")
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_the_note_has_the_share(tmp_path: Path) -> None:
     folder = scored_study(tmp_path / "s", images=10, trials=4)
     torn(folder.trial_captions(2))

@@ -17,6 +17,8 @@ from kvtune.study.lock import locked
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
 
+pytestmark = pytest.mark.usefixtures("without_optuna")
+
 TRIALS, IMAGES, KILLS = 8, 60, 50
 RACE = 0.9
 

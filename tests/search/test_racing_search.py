@@ -121,6 +121,7 @@ def test_raced_trials_are_finished_but_not_on_the_front(raced: StudyFolder) -> N
     assert summary.race_confidence == 0.95
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_no_caption_of_a_raced_trial_is_asked_for_any_more(tmp_path: Path, raced: StudyFolder) -> None:
     folder, in_flight = begun(tmp_path / "s"), 8
     captioner = run_search(folder, load_manifest(folder), TRIALS, luckless(in_flight))
@@ -207,6 +208,7 @@ def test_killed_at_random_steps(tmp_path: Path, straight: tuple[Any, ...]) -> No
     assert found(folder) == straight
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_a_trial_that_fails_alone_leaves_the_race_as_it_is(tmp_path: Path, raced: StudyFolder) -> None:
     class Failing(FakeCaptioner):
         def finish(self, batch: list[Any]) -> Iterator[Any]:
@@ -251,6 +253,7 @@ def test_a_lost_database_is_built_again_with_constraints(tmp_path: Path, raced: 
     assert found(folder) == before
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_too_few_images_for_a_look_are_not_raced(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s", 15, race=0.95)
     assert manifest.race is None

@@ -37,6 +37,7 @@ def without_name(summary: StudySummary) -> tuple[Any, ...]:
     return summary.trials, summary.front, summary.hypervolume
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_a_search_holds_what_was_asked_for(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     captioner = run_search(folder, manifest, 10)
@@ -61,6 +62,7 @@ def test_a_search_holds_what_was_asked_for(tmp_path: Path) -> None:
     assert len(captioner.asked) == len(set(captioner.asked)) == 11 * 10
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_the_baseline_comes_first_and_a_round_shares_its_images(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     asked = run_search(folder, manifest, 10).asked
@@ -100,6 +102,7 @@ def test_stopping_and_extending_leave_no_trace(tmp_path: Path, sampler: str) -> 
     assert found(pieces) == found(straight)
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_the_size_of_batches_changes_nothing(tmp_path: Path) -> None:
     one, manifest = new_study(tmp_path / "a" / "s", sampler="tpe")
     run_search(one, manifest, 12, FakeCaptioner(in_flight=1))
@@ -118,12 +121,14 @@ def test_a_finished_search_asks_for_nothing(tmp_path: Path) -> None:
     assert found(folder) == before
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_without_a_published_preset(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s", published=False)
     run_search(folder, manifest, 3)
     assert not any(trial.published for trial in summarize(folder).trials)
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_a_grid_ends_when_it_is_tried_whole(tmp_path: Path) -> None:
     space = SearchSpace.model_validate(
         {
@@ -237,6 +242,7 @@ def test_when_nothing_works_nobody_is_blamed(tmp_path: Path) -> None:
     assert found(folder) == found(straight)
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_a_baseline_that_fails_ends_the_search(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     with pytest.raises(KvtuneError, match="captioning stopped: RuntimeError"):
@@ -244,6 +250,7 @@ def test_a_baseline_that_fails_ends_the_search(tmp_path: Path) -> None:
     assert summarize(folder).trials == []
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_an_unreadable_image_midway_is_no_trials_fault(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     error = RequestError("image 3.jpg cannot be read")
@@ -253,6 +260,7 @@ def test_an_unreadable_image_midway_is_no_trials_fault(tmp_path: Path) -> None:
     assert all(trial.state == "running" for trial in summarize(folder).trials)
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_endless_failure_is_stopped(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     with pytest.raises(KvtuneError, match="trials 5 to 7 failed one after the other, the last with RuntimeError"):
@@ -286,6 +294,7 @@ def test_a_new_scorer_scores_everything_again(tmp_path: Path) -> None:
     assert load_manifest(folder).reference_point == load_manifest(whole).reference_point
 
 
+@pytest.mark.usefixtures("without_optuna")
 def test_captions_of_other_images_are_refused(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s")
     folder.captions.mkdir(parents=True)

@@ -11,6 +11,8 @@ from kvtune.cli.main import main
 from kvtune.study.lock import locked
 from kvtune.study.study_folder import StudyFolder
 
+pytestmark = pytest.mark.usefixtures("without_optuna")
+
 
 class Stopped(FakeCaptioner):
     def finish(self, batch: list[Any]) -> Any:

@@ -14,6 +14,8 @@ from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
 
+pytestmark = pytest.mark.usefixtures("without_optuna")
+
 
 class Notes(View):
     def __init__(self) -> None:

@@ -12,6 +12,8 @@ from kvtune.analysis.summarize import summarize
 from kvtune.search import view
 from kvtune.search.view import PlainView, View
 
+pytestmark = pytest.mark.usefixtures("without_optuna")
+
 
 def console(width: int = 120) -> Console:
     return Console(file=io.StringIO(), width=width, color_system=None)

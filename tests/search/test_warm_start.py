@@ -15,6 +15,8 @@ from kvtune.spaces import SearchSpace, default_space
 from kvtune.study.manifest import Start, StartPoint, load_manifest
 from kvtune.study.study_folder import StudyFolder
 
+pytestmark = pytest.mark.usefixtures("without_optuna")
+
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:

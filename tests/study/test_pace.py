@@ -16,6 +16,8 @@ from kvtune.study.pace import Pace
 from kvtune.study.streams import Number, alone
 from kvtune.study.trials import Ledger
 
+pytestmark = pytest.mark.usefixtures("without_optuna")
+
 Seen = list[tuple[float, float | None]]
 """(the time, the seconds left by the estimate)."""
 

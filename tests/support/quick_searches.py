@@ -34,3 +34,11 @@ def quick_requests() -> Iterator[None]:
         captioning = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=checked_alone)
         patch.setitem(sys.modules, "kvtune.captioning", captioning)
         yield
+
+
+@pytest.fixture
+def without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep no copy of a study for Optuna, which takes most of the time of a search whose captions are made up."""
+    copy = SimpleNamespace(is_local=True, **dict.fromkeys(("follow", "add", "finish", "describe"), lambda told: None))
+    copy.close = lambda: None
+    monkeypatch.setattr("kvtune.search.loop.optuna_copy", lambda folder, manifest, storage: copy)
