@@ -22,7 +22,7 @@ from kvtune.files import new_folder
 FIRST_ID = 900_001
 SCENES = 1_200
 #: Changes whenever the same seed would give other scenes or captions, so that a cached set is not mistaken for it.
-VERSION = 2
+VERSION = 3
 
 _SPLIT = "val2014"
 _LICENSE = {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}

@@ -1,6 +1,7 @@
 """Scenes of the demo: which objects go together, where they stand, and the 64x64 picture of them.
 
-Everything about a scene follows from ``(seed, image_id)``: its kind, its objects and its noise.
+Everything about a scene follows from ``(seed, image_id)`` and from how hard it is to see: its kind, its objects and
+its noise.
 """
 
 from __future__ import annotations
@@ -349,8 +350,35 @@ KINDS: dict[str, Kind] = {
 
 
 _FEWEST_CATEGORIES, _MOST_OBJECTS = 3, 7
-#: Share of the objects that stand far away, and how much smaller they look.
-_FAR, _FAR_SCALE = 0.2, (0.55, 0.78)
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How hard a scene is to see.
+
+    Attributes
+    ----------
+    far
+        Share of the objects that stand far away.
+    far_scale
+        How much smaller these look, from and to.
+    fewest_pixels
+        Visible ones that every object has at least.
+    added
+        Probabilities of 0, 1, 2, ... categories besides the chosen ones, of those usual in such a scene.
+    """
+
+    far: float
+    far_scale: tuple[float, float]
+    fewest_pixels: int
+    added: tuple[float, ...]
+
+
+#: The scenes that the model was trained on ...
+TRAINED = Difficulty(0.2, (0.55, 0.78), 12, (1.0,))
+#: ... and those that it is asked about: fuller, and with things so far away that they are overlooked or mistaken, as
+#: the small objects of COCO are.
+SHOWN = Difficulty(0.22, (0.12, 0.22), 3, (0.4, 0.5, 0.1))
 
 
 @dataclass(frozen=True)
@@ -363,7 +391,16 @@ class _Placed:
     box: tuple[float, float, float, float]
 
 
-def _choose_categories(rng: np.random.Generator, kind: Kind) -> list[str]:
+def _choose_categories(rng: np.random.Generator, kind: Kind, added: tuple[float, ...]) -> list[str]:
+    chosen = _usual_categories(rng, kind)
+    if len(added) > 1:
+        others = [name for name in kind.usual if name not in chosen]
+        rng.shuffle(others)
+        chosen += others[: int(rng.choice(len(added), p=added))]
+    return chosen
+
+
+def _usual_categories(rng: np.random.Generator, kind: Kind) -> list[str]:
     while True:
         chosen: list[str] = []
         for name, usual in kind.usual.items():
@@ -389,14 +426,14 @@ def _baseline(rng: np.random.Generator, kind: Kind, zone: str, height: float) ->
     return rng.uniform(*kind.ground)
 
 
-def _place(rng: np.random.Generator, kind: Kind, categories: list[str]) -> list[_Placed] | None:
+def _place(rng: np.random.Generator, kind: Kind, categories: list[str], difficulty: Difficulty) -> list[_Placed] | None:
     """Objects from back to front, some partly hidden by others; None where no room was found."""
     placed: list[_Placed] = []
     for name in sorted(categories, key=lambda name: -SHAPES[name].height[1]):
         shape, zone = SHAPES[name], kind.usual[name].zone
         for _ in range(12):
             spread = rng.random()
-            depth = rng.uniform(*_FAR_SCALE) if rng.random() < _FAR else 1.0
+            depth = rng.uniform(*difficulty.far_scale) if rng.random() < difficulty.far else 1.0
             height = shape.height[0] + spread * (shape.height[1] - shape.height[0])
             bottom = _baseline(rng, kind, zone, height * depth)
             if zone == "ground":
@@ -429,7 +466,7 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return width * height / smaller
 
 
-def render(seed: int, image_id: int) -> Scene:
+def render(seed: int, image_id: int, difficulty: Difficulty = SHOWN) -> Scene:
     """Render one scene.
 
     Parameters
@@ -438,20 +475,24 @@ def render(seed: int, image_id: int) -> Scene:
         Seed of the whole set, >= 0.
     image_id : int
         The image in it, >= 0.
+    difficulty : Difficulty
+        `SHOWN`, or `TRAINED` for training.
     """
     rng = np.random.default_rng([seed, image_id])
     name = list(KINDS)[int(rng.integers(len(KINDS)))]
     kind = KINDS[name]
     while True:
-        categories = _choose_categories(rng, kind)
+        categories = _choose_categories(rng, kind, difficulty.added)
         for _ in range(8):  # several tries for one choice, so that crowded scenes and big objects stay as frequent
-            placed = _place(rng, kind, categories)
-            scene = _draw(rng, image_id, name, kind, placed) if placed is not None else None
+            placed = _place(rng, kind, categories, difficulty)
+            scene = _draw(rng, image_id, name, kind, placed, difficulty.fewest_pixels) if placed is not None else None
             if scene is not None:
                 return scene
 
 
-def _draw(rng: np.random.Generator, image_id: int, name: str, kind: Kind, placed: list[_Placed]) -> Scene | None:
+def _draw(
+    rng: np.random.Generator, image_id: int, name: str, kind: Kind, placed: list[_Placed], fewest_pixels: int
+) -> Scene | None:
     """The picture of the placed objects, or None where one of them is mostly hidden."""
     side = SIZE * _SUPERSAMPLING
     picture, silhouettes = Image.new("RGB", (side, side)), Image.new("L", (side, side))
@@ -467,7 +508,7 @@ def _draw(rng: np.random.Generator, image_id: int, name: str, kind: Kind, placed
     for index, one in enumerate(placed):
         rows, columns = np.nonzero(instances == index + 1)
         whole = (one.box[2] - one.box[0]) * (one.box[3] - one.box[1])
-        if len(rows) < max(12, 0.25 * whole):
+        if len(rows) < max(fewest_pixels, 0.25 * whole):
             return None
         visible = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
         objects.append(SceneObject(one.category, one.colour, one.size, visible, len(rows)))

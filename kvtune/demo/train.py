@@ -29,7 +29,7 @@ from torch import nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from kvtune.demo.descriptions import training_caption
-from kvtune.demo.scenes import CATEGORIES, KINDS, SIZE, render
+from kvtune.demo.scenes import CATEGORIES, KINDS, SIZE, TRAINED, render
 from kvtune.demo.shapes import PALETTE
 from kvtune.demo.small_llava import PATCH, PROMPTS, TEMPLATE, build_model, build_processor, build_tokenizer
 
@@ -50,7 +50,7 @@ class Data:
 
 
 def _one_scene(image_id: int, seed: int, count: int) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
-    scene = render(seed, image_id)
+    scene = render(seed, image_id, TRAINED)
     rng = np.random.default_rng([seed, image_id, 1])
     patches = np.zeros((_SIDE, _SIDE, _LABELS), dtype=bool)
     for index, one in enumerate(scene.objects):

@@ -4,7 +4,7 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from kvtune.demo import train
-from kvtune.demo.scenes import CATEGORIES, SIZE, render
+from kvtune.demo.scenes import CATEGORIES, SIZE, TRAINED, render
 from kvtune.demo.small_llava import PATCH, PROMPT, TEMPLATE, build_model
 
 
@@ -21,7 +21,7 @@ def prompt_ids(data_and_tokenizer):
 
 def test_patch_labels_are_what_the_patches_show(data_and_tokenizer):
     data, _ = data_and_tokenizer
-    scene = render(0, 1)
+    scene = render(0, 1, TRAINED)
     assert np.array_equal(data.pixels[0].numpy(), scene.pixels)
     for y in range(SIZE // PATCH):
         for x in range(SIZE // PATCH):
