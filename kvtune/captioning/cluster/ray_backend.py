@@ -134,7 +134,7 @@ class RayBackend:
 
     def _connect(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         _keep_stdout_for_results()
         cluster = self.options.engine.cluster
         if cluster is None:
