@@ -25,6 +25,9 @@ from kvtune.study.subsets import DEMO
 if TYPE_CHECKING:
     from kvtune.captioning.open import AnyCaptioner
 
+_TOKENS_A_WORD = 1.15
+"""Of captions, whose punctuation counts as words."""
+
 _WORKS = 8
 """Images that are tried to see whether the model takes any."""
 
@@ -164,7 +167,7 @@ class _Run:
         self._job, self._work, self._images, self._log, self._note = job, work, images, log, note
 
     def __call__(self, on_progress: OnProgress) -> None:
-        pace = Pace()
+        pace = Pace(_usual_tokens(self._work))
         held = self._log.tokens
         pace.found([held[name] for name, _ in self._job.images if name in held])
         while True:
@@ -206,6 +209,13 @@ class _Run:
                 works = self._log.tokens or any(_refusal(captioner, other) is None for other in others)
                 return (image[1], why) if works else None
         return None
+
+
+def _usual_tokens(work: WithPreset) -> float:
+    """Tokens of a caption to come, by those of the study that the preset is from, if it is from one."""
+    preset = work.preset
+    words = preset.metrics.tune.get("mean_words") if preset is not None and preset.metrics is not None else None
+    return _TOKENS_A_WORD * words if words else work.captioner.vlm.family.usual_tokens
 
 
 def _refusal(captioner: "AnyCaptioner", image: NamedImage) -> str | None:

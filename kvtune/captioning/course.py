@@ -33,11 +33,14 @@ class StepCost:
         Of reading an image's prompt.
     position
         Of reading one token of a caption.
+    prompt
+        Of running one token of a prompt, the image's own way to it included; not part of a step.
     """
 
     step: float
     image: float
     position: float
+    prompt: float = 1.5
 
     def of(self, rows: float, images: float, positions: float) -> float:
         """A step of so many captions, idle ones that are computed all the same included, prompts and tokens read."""

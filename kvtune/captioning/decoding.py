@@ -6,12 +6,13 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kvtune.captioning.course import StepCost
 from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.greedy import NO_TOKEN
 from kvtune.captioning.host_copy import HostCopy, Unread
@@ -97,10 +98,13 @@ class Decoding(ABC):
         What is done is added here.
     on_prompts
         Called after each batch of prompts.
+    price
+        What a step costs here.
     """
 
     grid: AnyGrid
     scheduler: AnyScheduler
+    price: ClassVar[StepCost]
 
     def __init__(
         self, vlm: VisionLanguageModel, prompts_of: PromptsOf, max_new_tokens: int, rows: int, late: int
@@ -172,9 +176,10 @@ class Decoding(ABC):
         """The decoder's layers as they are to run."""
         return nullcontext()
 
-    def _ran_prompts(self, count: int) -> None:
-        """So many prompts were run."""
-        self.work.prompts += count
+    def _ran_prompts(self, lengths: Sequence[int]) -> None:
+        """Prompts of so many tokens were run."""
+        self.work.prompts += len(lengths)
+        self.work.prompts_cost += self.price.prompt * sum(lengths)
         self.on_prompts()
 
     def _make_room(self) -> None:  # noqa: B027 - a grid may have room for every step

@@ -19,6 +19,8 @@ from kvtune.models import VisionLanguageModel
 class GroupDecoding(Decoding):
     """See :class:`kvtune.captioning.decoding.Decoding`."""
 
+    price = CPU
+
     def __init__(
         self,
         vlm: VisionLanguageModel,
@@ -67,7 +69,7 @@ class GroupDecoding(Decoding):
     def _cost(self, rows: np.ndarray) -> float:
         longest = np.zeros(self.grid.groups, dtype=int)
         np.maximum.at(longest, rows // self.grid.lanes, self._lengths[rows] + 1)
-        return CPU.of(self.grid.rows, int(np.count_nonzero(longest)), int(longest.sum()) * self.grid.lanes)
+        return self.price.of(self.grid.rows, int(np.count_nonzero(longest)), int(longest.sum()) * self.grid.lanes)
 
     def _load(
         self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]
@@ -80,9 +82,10 @@ class GroupDecoding(Decoding):
         for begin in range(0, len(images), PREFILL_BATCH):
             batch = images[begin : begin + PREFILL_BATCH]
             requests = [request_of[copies[0]] for copies in batch]
-            prefixes = self._prefixes(requests, self.prompts_of(requests))
+            prompts = self.prompts_of(requests)
+            prefixes = self._prefixes(requests, prompts)
             for copies, prefix in zip(batch, prefixes, strict=True):
                 for group in copies:
                     self.grid.load(group, prefix)
-            self._ran_prompts(len(batch))
+            self._ran_prompts([prompt.length for prompt in prompts])
         return starts

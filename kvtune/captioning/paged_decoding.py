@@ -28,6 +28,8 @@ NO_ROOM = "out of device memory with a single caption on the grid; free memory o
 class PagedDecoding(Decoding):
     """See :class:`kvtune.captioning.decoding.Decoding`."""
 
+    price = GPU
+
     def __init__(
         self,
         vlm: VisionLanguageModel,
@@ -71,7 +73,7 @@ class PagedDecoding(Decoding):
         return self.grid.width(running, moved=True) <= (1 - IDLE) * self.grid.width(running)
 
     def _cost(self, rows: np.ndarray) -> float:
-        return GPU.of(self.grid.width(rows), self.scheduler.images, int(self._lengths[rows].sum()))
+        return self.price.of(self.grid.width(rows), self.scheduler.images, int(self._lengths[rows].sum()))
 
     def _load(
         self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]
@@ -99,7 +101,7 @@ class PagedDecoding(Decoding):
                 requests = [request_of[image] for image in batch]
                 for image, prefix in zip(batch, self._prefixes(requests, prompts), strict=True):
                     self.grid.load(image, prefix)
-                self._ran_prompts(len(batch))
+                self._ran_prompts([prompt.length for prompt in prompts])
         fitting = [placement for placement in starts if placement.image not in refused]
         begun = fitting[: self.grid.pages.free]
         rows = {placement.row for placement in begun}

@@ -32,6 +32,8 @@ class Work:
         Who does it, in lines of words, the first about all of them, where that is more than one device.
     cost
         What the steps cost, by what each read and computed; see :class:`kvtune.captioning.course.StepCost`.
+    prompts_cost
+        What the prompts cost, in the same measure.
     room
         Captions that there is room for at once.
     by_image
@@ -46,6 +48,7 @@ class Work:
     cost: float = 0.0
     room: int = 0
     by_image: bool = False
+    prompts_cost: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

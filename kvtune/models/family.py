@@ -38,6 +38,8 @@ class Family(ABC):
     model_types: ClassVar[tuple[str, ...]]
     """``model_type`` in the configuration of checkpoints of this family."""
     default_prompt: ClassVar[str] = OPERA_PROMPT
+    usual_tokens: ClassVar[float] = 95.0
+    """Tokens of a caption, where none is known yet."""
     evaluation_dtype: ClassVar[torch.dtype | None] = None
     """What ``--dtype auto`` is on a GPU where the stored weights say otherwise than the evaluations run them."""
     silent_tokens: ClassVar[frozenset[int]] = frozenset()

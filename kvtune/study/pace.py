@@ -18,13 +18,22 @@ USUAL_TOKENS = 95.0
 """Tokens of a caption before one is known."""
 
 _WEIGHT = 4
-"""Captions that what was known before counts for beside those of this run."""
+"""Captions that what was known before counts for beside those of this run, ..."""
+
+_DOUBT = 0.02
+"""... and this share of those in flight, whose lengths are less different from each other than chance would have."""
+
+_SHAPE = 8.0
+"""Of the Weibull distribution that lengths of captions are taken to have: they spread by some 15 % of their mean."""
+
+_MEAN = math.gamma(1 + 1 / _SHAPE)
+"""The mean of that distribution, as a share of its scale."""
+
+_TURNS = 2
+"""So many times as many captions as are in flight must have ended before those alone say how long captions are."""
 
 _LEAST_REST = 0.12
 """Tokens that a caption in flight still gets at least, as a share of the usual number."""
-
-_TURNS = 2
-"""So many times as many captions as are in flight must have ended before those say how long captions are."""
 
 _STRETCH = 20.0
 """Seconds whose work says how quick it goes at least, ..."""
@@ -40,6 +49,7 @@ class Work(Protocol):
     tokens: int
     in_flight: int
     cost: float
+    prompts_cost: float
     room: int
     by_image: bool
     rows: int | None
@@ -69,7 +79,7 @@ class Pace:
     def __init__(self, usual: float = USUAL_TOKENS, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._usual, self._weight, self._rows = usual, float(_WEIGHT), 0
-        self._ended_of_stage, self._tokens_of_stage = 0, 0
+        self._ended_of_stage, self._tokens_of_stage, self._powers_of_stage = 0, 0, 0.0
         self.there, self.tokens = 0, 0
         self.by = ""
         self._later, self._later_each, self._later_images = 0.0, 1, 1
@@ -78,7 +88,7 @@ class Pace:
         self._written = 0
         self._before: tuple[int, int, float] = (0, 0, 0.0)
         self._in_flight = 0
-        self._seconds_of_prompts, self._prompts = 0.0, 0
+        self._seconds_of_prompts, self._prompts, self._cost_of_prompts = 0.0, 0, 0.0
         self._seconds, self._cost, self._recent_tokens = 0.0, 0.0, 0.0
         self._engine: tuple[int, bool] | None = None
         self._courses: dict[tuple[int, bool, int, int], Course] = {}
@@ -117,7 +127,7 @@ class Pace:
         self._prompts_to_come = self._images
         self._in_flight = self._rows = self._written = 0
         self._usual, self._weight = self.tokens_each, self._weight + self._ended_of_stage
-        self._ended_of_stage = self._tokens_of_stage = 0
+        self._ended_of_stage, self._tokens_of_stage, self._powers_of_stage = 0, 0, 0.0
         self._before, self._last = (0, 0, 0.0), self._clock()
 
     def work(self, work: Work) -> None:
@@ -136,6 +146,7 @@ class Pace:
         if prompts and work.rows is None:  # of many devices, prompts are part of what a token takes
             self._seconds_of_prompts += seconds
             self._prompts += prompts
+            self._cost_of_prompts = work.prompts_cost
             return
         fade = math.exp(-seconds / max(_STRETCH, _SHARE * (now - self._begun)))
         self._rows = tokens if work.rows is None else work.rows
@@ -149,6 +160,7 @@ class Pace:
         self._stage = max(0.0, self._stage - 1)
         self._ended_of_stage += 1
         self._tokens_of_stage += tokens
+        self._powers_of_stage += float(tokens) ** _SHAPE
 
     def join(self, captions: int) -> None:
         """So many captions more are to be written in the stage."""
@@ -168,14 +180,29 @@ class Pace:
         return (each + self._rows * (self._age + self._rest)) / (self._ended_of_stage + self._weight + self._rows)
 
     @property
+    def _likely(self) -> float:
+        """Tokens of a caption, if nothing is known of those in flight but that they have got so far.
+
+        The most likely mean of a Weibull distribution of a given shape, from captions that have ended and others that
+        go on; what was known before counts as captions that have ended.
+        """
+        weight = self._weight + _DOUBT * self._rows
+        powers = self._powers_of_stage + self._rows * self._age**_SHAPE + weight * (self._usual / _MEAN) ** _SHAPE
+        return float(_MEAN * (powers / (self._ended_of_stage + weight)) ** (1 / _SHAPE))
+
+    @property
     def _age(self) -> float:
         """Tokens of a caption in flight."""
         return self._in_flight / self._rows if self._rows else 0.0
 
     @property
     def _rest(self) -> float:
-        """Tokens that it will still get; a caption that is longer than most is not at its end for that."""
-        usual = self._usual
+        """Tokens that it will still get; a caption that is longer than most is not at its end for that.
+
+        That captions are longer than was known before is not believed of those that have not ended: they may all end
+        at once.
+        """
+        usual = min(self._usual, self._likely)
         if self._ended_of_stage > _TURNS * self._rows:
             usual = self._tokens_of_stage / self._ended_of_stage
         return max(usual - self._age, _LEAST_REST * usual)
@@ -189,7 +216,11 @@ class Pace:
         """Seconds until all is done; None as long as nothing is known."""
         if not self._stage and not self._later:
             return 0.0 if self.there else None
-        if not self._cost:
+        if self._cost:
+            a_second = self._cost / self._seconds
+        elif self._cost_of_prompts:  # before the first step
+            a_second = self._cost_of_prompts / self._seconds_of_prompts
+        else:
             return None
         each = self.tokens_each
         running = min(self._rows, self._stage)
@@ -199,7 +230,7 @@ class Pace:
         prompts = min(self._prompts_to_come, self._stage) + self._later / self._later_each
         each_prompt = self._seconds_of_prompts / self._prompts if self._prompts else 0.0
         passed = self._clock() - self._last
-        return max(0.0, cost * self._seconds / self._cost + prompts * each_prompt - passed)
+        return max(0.0, cost / a_second + prompts * each_prompt - passed)
 
     def _price(self, images: int, each: int, share: float) -> float:
         """What a token of a stage costs on the grid that runs, once this share of them is written."""

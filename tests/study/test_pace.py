@@ -122,6 +122,14 @@ def test_captions_that_end_together() -> None:
     assert worst(seen, whole, 0.15, 0.6) < 0.3
 
 
+@pytest.mark.parametrize(("usual", "most"), [(67, 0.35), (95, 0.5)])
+def test_one_caption_an_image(usual: float, most: float) -> None:
+    """More images than rows, whose prompts are half of the work: known from the first ones on, before any step."""
+    machine = Machine(0.0083, 8.3e-5, 8.3e-5, 7e-7, prompt=0.012, rows=256, by_image=True, mean=67, spread=0.2)
+    seen, whole = estimates(machine, [1], 500, usual)
+    assert worst(seen, whole, 0.02, 0.8) < most
+
+
 def test_a_machine_that_becomes_busy() -> None:
     """The estimate follows what is seen of late."""
     machine = Machine(load=lambda now: 3.0 if now > 20 else 1.0)

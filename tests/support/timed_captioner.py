@@ -151,6 +151,7 @@ class TimedCaptioner:
                 together = min(PROMPTS_TOGETHER, len(loads) - begin)
                 self._pass(together * machine.prompt)
                 work.prompts += together
+                work.prompts_cost += together * machine.prompt / machine.row
                 on_work(work)
             for placement in starts:
                 self.asked.append((placement.request.tag, placement.request.image_id))

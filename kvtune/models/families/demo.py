@@ -11,6 +11,7 @@ class Demo(Llava):
 
     name = "demo"
     model_types: ClassVar[tuple[str, ...]] = ()
+    usual_tokens = 67.0
     template = "USER: <image>\n{prompt} ASSISTANT:"
 
     def template_for(self, vlm: VisionLanguageModel) -> str:
