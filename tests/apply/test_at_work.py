@@ -28,7 +28,13 @@ class Writer:
 
     def __init__(self, prompt: str, max_new_tokens: int) -> None:
         self.question, self.max_new_tokens = prompt, max_new_tokens
-        self.vlm = SimpleNamespace(name="small", model_id="/models/small", revision=None, dtype_name="float32")
+        self.vlm = SimpleNamespace(
+            name="small",
+            model_id="/models/small",
+            revision=None,
+            dtype_name="float32",
+            family=SimpleNamespace(usual_tokens=95.0),
+        )
         self.asked: list = []
 
     def run(self, requests, on_work=lambda work: None):
@@ -96,6 +102,17 @@ def test_every_image_once_and_then_nothing_more(tmp_path, images, opened):
     again = caption_into_file(Job(images, out, OPTIONS))
     assert out.read_bytes() == before and (again.captions, again.written) == (12, 0) and len(opened) == 1
     assert [path.name for path in sorted(out.parent.iterdir())] == ["captions.jsonl", "captions.jsonl.about.json"]
+
+
+def test_a_preset_of_a_study_says_how_long_captions_are(tmp_path, images, monkeypatch):
+    preset = SimpleNamespace(name="mine", method_name="kvsmooth", metrics=SimpleNamespace(tune={"mean_words": 40.0}))
+    work = SimpleNamespace(captioner=Writer("What is this?", 512), preset=preset, method=None)
+    monkeypatch.setattr(at_work, "open_with_preset", lambda *asked, **settings: work)
+    seen = []
+    job = Job(images, tmp_path / "captions.jsonl", OPTIONS)
+    caption_into_file(job, on_progress=lambda pace: seen.append(pace.tokens_each))
+    assert 3 < min(seen) < max(seen) < 1.3 * 40  # on the way from what was expected to what comes
+    assert max(seen) > 0.5 * 40
 
 
 def test_more_images_are_added_to_those_that_are_there(tmp_path, images, opened):
