@@ -173,11 +173,12 @@ def usable_methods(
     Some see that only when they write a token about ``image``.
     """
     methods, refused = [], {}
+    captioner = Captioner(vlm, prompt, 1)
     for name in method_names():
         try:
             method = get_method(name).middle_for((vlm.name, vlm.family.name), vlm.n_layers)
             method.check_model(decoder_of(vlm))
-            next(Captioner(vlm, prompt, 1).run([CaptionRequest(0, image, method)]))
+            next(captioner.run([CaptionRequest(0, image, method)]))
             generated(vlm, image, method, prompt, 1)
             methods.append(method)
         except RequestError as error:
