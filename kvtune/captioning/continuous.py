@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Hashable
+from itertools import islice
 from typing import Generic, TypeVar
 
 from kvtune.captioning.page_demand import PageDemand
@@ -13,6 +14,9 @@ from kvtune.captioning.waiting import Waiting
 
 R = TypeVar("R")
 
+AHEAD = 0.03
+"""Share of the pages that prompts may hold which are run ahead of need, for the sake of being run together."""
+
 
 class ContinuousScheduler(Generic[R]):
     """Gives free rows to waiting requests, those of the image that has waited longest first.
@@ -20,6 +24,9 @@ class ContinuousScheduler(Generic[R]):
     A request starts if there are pages for what all captions, it included, are expected to want at once from now on
     (:class:`PageDemand`). Should they want more, the youngest give way (:meth:`put_back`). Images of which nobody is on
     the grid and nobody waits stay there until their pages are wanted.
+
+    Where an image must come onto the grid, those that are due next come with it, so that their prompts are run
+    together.
 
     Parameters
     ----------
@@ -31,10 +38,13 @@ class ContinuousScheduler(Generic[R]):
         What captions are expected to want.
     prompt_pages
         What a prompt is expected to take; to be corrected when a longer one is seen.
+    together
+        Prompts that are run together at most.
     """
 
-    def __init__(self, rows: int, pages: Pages, demand: PageDemand, prompt_pages: int) -> None:
+    def __init__(self, rows: int, pages: Pages, demand: PageDemand, prompt_pages: int, together: int = 1) -> None:
         self.rows, self.pages, self.demand, self.prompt_pages = rows, pages, demand, prompt_pages
+        self.together = together
         self._waiting: Waiting[R] = Waiting()
         self._running: dict[int, Placement[R]] = {}
         self._free = list(range(rows))
@@ -81,9 +91,11 @@ class ContinuousScheduler(Generic[R]):
         Returns
         -------
         tuple
-            The images that come onto the grid, by number, with their keys; and the requests that start.
+            The images that come onto the grid, by number, with their keys, those for which nobody starts yet last; and
+            the requests that start.
         """
         loads: dict[int, Hashable] = {}
+        ahead: dict[int, Hashable] = {}
         starts: list[Placement[R]] = []
         free = self.pages.free
         captions = self.demand.of([len(self.pages.of(("row", row))) for row in self._running])
@@ -93,7 +105,8 @@ class ContinuousScheduler(Generic[R]):
         for key in list(self._waiting):
             while key in self._waiting and self._free:
                 with_it = captions + new
-                prompt = 0 if key in self._images else self.prompt_pages
+                due = self._due(key)
+                prompt = len(due) * self.prompt_pages
                 while (lacking := max(prompt + with_it.max() - left, prompt + 1 - free)) > 0:
                     evicted = self.evict(key)
                     if not evicted:
@@ -102,15 +115,28 @@ class ContinuousScheduler(Generic[R]):
                 # A grid on which nothing runs takes one request whatever is expected of it.
                 if lacking > 0 and self._running:
                     break
+                if lacking > 0:
+                    due, prompt = due[:1], len(due[:1]) * self.prompt_pages
                 if key in self._images:
                     image = self._images.pop(key)
+                    if image in ahead:
+                        loads[image] = ahead.pop(image)
                 else:
-                    while len(self._images) == self.rows:
+                    if len(self._images) == self.rows:
                         evicted = self.evict(key)
+                        if not evicted:
+                            break
                         free, left = free + evicted, left + evicted
-                    image = next(number for number in range(self.rows) if number not in self._rows_of)
-                    self._rows_of[image] = 0
+                    image = self._new_image()
                     loads[image] = key
+                    for other in due[1:]:
+                        if len(self._images) + 1 == self.rows:
+                            evicted = self.evict(key)
+                            if not evicted:
+                                break
+                            free, left = free + evicted, left + evicted
+                        self._images[other] = number = self._new_image()
+                        ahead[number] = other
                 self._images[key] = image  # as the last one used
                 placement = Placement(image, heapq.heappop(self._free), self._waiting.take(key))
                 self._running[placement.row] = placement
@@ -121,7 +147,26 @@ class ContinuousScheduler(Generic[R]):
             if key in self._waiting:
                 break
         self._has_room = bool(starts)
-        return loads, starts
+        return loads | ahead, starts
+
+    def next_of(self, key: Hashable) -> R:
+        """The request that starts next, of those that wait with ``key``."""
+        return self._waiting.first(key)
+
+    def _due(self, key: Hashable) -> list[Hashable]:
+        """The image that must come onto the grid for ``key``, and those that come with it; none if it is there."""
+        if key in self._images:
+            return []
+        most = 1 + int(AHEAD * self.pages.count / self.prompt_pages)
+        wanted = sum(self._rows_of[image] > 0 or one in self._waiting for one, image in self._images.items())
+        most = min(self.together, most, max(1, self.rows - wanted))
+        others = (other for other in self._waiting if other != key and other not in self._images)
+        return [key, *islice(others, most - 1)]
+
+    def _new_image(self) -> int:
+        image = next(number for number in range(self.rows) if number not in self._rows_of)
+        self._rows_of[image] = 0
+        return image
 
     def finish(self, row: int) -> None:
         """The request in ``row`` is done; the row is free, and its pages are given back by the grid."""
@@ -169,9 +214,13 @@ class ContinuousScheduler(Generic[R]):
     def evict(self, kept: Hashable = None) -> int:
         """Take an image of which nothing runs off the grid, one for which nobody waits first; the pages of its prompt.
 
-        ``kept`` stays.
+        ``kept`` stays, and so do images whose prompts have not been run yet.
         """
-        idle = [key for key, image in self._images.items() if self._rows_of[image] == 0 and key != kept]
+        idle = [
+            key
+            for key, image in self._images.items()
+            if self._rows_of[image] == 0 and key != kept and self.pages.of(("image", image))
+        ]
         if not idle:
             return 0
         key = next((key for key in idle if key not in self._waiting), idle[-1])

@@ -12,7 +12,7 @@ from kvtune.captioning.continuous import ContinuousScheduler
 from kvtune.captioning.course import GPU
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf, on_device
 from kvtune.captioning.fused import FusedLayers
-from kvtune.captioning.memory import PREFILL_BATCH
+from kvtune.captioning.memory import PREFILL_BATCH, prompts_together
 from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import USUAL_TOKENS, PagedPlan
@@ -46,7 +46,11 @@ class PagedDecoding(Decoding):
         most = plan.text_pages
         self._demand = PageDemand(most, min(most, pages_for(USUAL_TOKENS + 1)))
         self.scheduler: ContinuousScheduler[CaptionRequest] = ContinuousScheduler(
-            plan.rows, self.grid.pages, self._demand, pages_for(plan.prompt_tokens)
+            plan.rows,
+            self.grid.pages,
+            self._demand,
+            pages_for(plan.prompt_tokens),
+            prompts_together(plan.prompt_tokens),
         )
         self._fused = fused
 
@@ -81,6 +85,9 @@ class PagedDecoding(Decoding):
         request_of: dict[int, CaptionRequest] = {}
         for placement in starts:
             request_of.setdefault(placement.image, placement.request)
+        needed = request_of.keys()
+        ahead = {image: self.scheduler.next_of(key) for image, key in loads.items() if image not in needed}
+        request_of = {**request_of, **ahead}
         images = list(loads)
         refused: set[int] = set()
         promised = sum(placement.image not in loads for placement in starts)
@@ -89,8 +96,11 @@ class PagedDecoding(Decoding):
             prompts = self.prompts_of([request_of[image] for image in batch])
             fits = {}
             for image, prompt in zip(batch, prompts, strict=True):
-                fits[image] = self._reserve(image, prompt.length, promised + 1)
-                promised += fits[image]
+                if image in ahead:
+                    fits[image] = self._reserve_ahead(image, prompt.length, len(starts))
+                else:
+                    fits[image] = self._reserve(image, prompt.length, promised + 1)
+                    promised += fits[image]
             self.scheduler.prompt_pages = max(
                 self.scheduler.prompt_pages, *(pages_for(prompt.length) for prompt in prompts)
             )
@@ -123,6 +133,10 @@ class PagedDecoding(Decoding):
             if not self.scheduler.evict():
                 return False
         return self.grid.reserve(image, length)
+
+    def _reserve_ahead(self, image: int, length: int, wanted: int) -> bool:
+        """Take a prompt's pages if so many are left then, and nothing else must give way."""
+        return pages_for(length) + wanted <= self.grid.pages.free and self.grid.reserve(image, length)
 
     def _make_room(self) -> None:
         while self.requests:

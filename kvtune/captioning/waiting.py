@@ -36,6 +36,10 @@ class Waiting(Generic[R]):
         self._queues = {key: self._queues.pop(key, deque()), **self._queues}
         self._queues[key].appendleft(request)
 
+    def first(self, key: Hashable) -> R:
+        """The first of a key for which somebody waits, which stays."""
+        return self._queues[key][0]
+
     def take(self, key: Hashable) -> R:
         """The first of a key for which somebody waits."""
         request = self._queues[key].popleft()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kvtune.captioning import continuous
 from kvtune.captioning.continuous import ContinuousScheduler
 from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.pages import PAGE, Pages, pages_for
@@ -22,10 +23,10 @@ EVENTS = st.lists(
 class Played:
     """A scheduler with the grid's part in it: prompts and captions take pages and give them back."""
 
-    def __init__(self, rows, pages, prompt_pages, caption_pages):
+    def __init__(self, rows, pages, prompt_pages, caption_pages, together=1):
         self.pages = Pages(pages)
         self.prompt_pages = prompt_pages
-        self.scheduler = ContinuousScheduler(rows, self.pages, PageDemand(60, caption_pages), prompt_pages)
+        self.scheduler = ContinuousScheduler(rows, self.pages, PageDemand(60, caption_pages), prompt_pages, together)
         self.key_of, self.on_grid = {}, {}
         self.ended, self.withdrawn = set(), set()
 
@@ -91,9 +92,18 @@ class Played:
     pages=st.integers(5, 40),
     prompt_pages=st.integers(1, 4),
     caption_pages=st.integers(1, 3),
+    together=st.integers(1, 4),
+    share=st.sampled_from([0.03, 0.3, 1.0]),
 )
-def test_every_request_runs_beside_its_own_image_and_none_is_lost(events, rows, pages, prompt_pages, caption_pages):
-    played = Played(rows, pages, prompt_pages, caption_pages)
+def test_every_request_runs_beside_its_own_image_and_none_is_lost(
+    events, rows, pages, prompt_pages, caption_pages, together, share
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(continuous, "AHEAD", share)
+        play(Played(rows, pages, prompt_pages, caption_pages, together), events)
+
+
+def play(played, events):
     for number, (event, value) in enumerate(events):
         played.do(number, event, value)
         played.place()
@@ -120,14 +130,16 @@ def test_rows_and_pages_are_used_as_far_as_they_go():
     assert played.scheduler.running[-1].row == 0
 
 
-def simulated(rows, pages, prompt_pages, per_image, lengths, steps, usual=3):
+def simulated(rows, pages, prompt_pages, per_image, lengths, steps, usual=3, together=1):
     """Captions of known lengths decoded as the engine does; useful rows a step, and pages held, of all there are.
 
-    Also the tokens that captions lost which gave way, over all that were written.
+    Also the tokens that captions lost which gave way, over all that were written; the most rows of a step; and prompts
+    that are run together, on average over the second half of the steps.
     """
     pool = Pages(pages)
     demand = PageDemand(17, usual)
-    scheduler = ContinuousScheduler(rows, pool, demand, prompt_pages)
+    scheduler = ContinuousScheduler(rows, pool, demand, prompt_pages, together)
+    batches = []
     waiting = iter(enumerate(lengths))
     written, useful, held, lost, most = {}, 0, 0, 0, 0
     for step in range(steps):
@@ -137,6 +149,7 @@ def simulated(rows, pages, prompt_pages, per_image, lengths, steps, usual=3):
             loads, starts = scheduler.place()
             for image in loads:
                 pool.take(("image", image), prompt_pages)
+            batches += [len(loads)] if loads and step >= steps // 2 else []
             for start in starts:
                 pool.take(("row", start.row), 1)
                 written[start.row] = 1
@@ -164,7 +177,7 @@ def simulated(rows, pages, prompt_pages, per_image, lengths, steps, usual=3):
                 pool.give_back(("row", row))
                 scheduler.finish(row)
                 del written[row]
-    return useful / steps, held / (steps - steps // 2) / pages, lost / useful, most
+    return useful / steps, held / (steps - steps // 2) / pages, lost / useful, most, np.mean(batches)
 
 
 @pytest.mark.slow
@@ -172,10 +185,14 @@ def test_memory_is_full_and_hardly_anything_is_lost():
     """A 7B's prompts and captions on 80 GB: 3,300 pages, prompts of 20, 16 trials in flight, 0.3 % at the limit."""
     random = np.random.default_rng(0)
     lengths = np.where(random.random(20_000) < 0.003, 512, random.integers(60, 161, 20_000)).tolist()
-    rows, share, lost, most = simulated(1024, 3300, 20, 16, lengths, 1200)
+    rows, share, lost, most, alone = simulated(1024, 3300, 20, 16, lengths, 1200)
     assert rows > 700 and most <= 1024
     assert share > 0.93
     assert lost < 0.03
+    # Prompts that are run together cost a few rows.
+    several, share, lost, _, together = simulated(1024, 3300, 20, 16, lengths, 1200, together=8)
+    assert several > 0.97 * rows and share > 0.93 and lost < 0.03
+    assert alone < 1.5 and together > 3
 
 
 @pytest.mark.slow
@@ -186,6 +203,38 @@ def test_long_captions_cost_what_is_in_them():
     some = np.where(random.random(20_000) < 0.003, 512, short)
     without, with_them = (simulated(1024, 3300, 20, 16, lengths.tolist(), 1200)[0] for lengths in (short, some))
     assert with_them > 0.95 * without  # rows at work in a step
+
+
+def test_images_that_are_due_next_come_with_the_one_that_must():
+    played = Played(rows=2, pages=100, prompt_pages=1, caption_pages=1, together=8)
+    for number in range(6):
+        played.key_of[number] = number // 2
+        played.scheduler.add(number // 2, number)
+    loads, starts = played.scheduler.place()
+    assert list(loads.values()) == [0, 1]  # as many as there are rows for
+    assert [start.request for start in starts] == [0, 1] and played.scheduler.next_of(1) == 2
+    for image in loads:
+        played.pages.take(("image", image), 1)
+    played.scheduler.finish(0)
+    loads, starts = played.scheduler.place()
+    assert not loads and [(start.request, start.image) for start in starts] == [(2, 1)]
+
+
+def test_images_that_come_ahead_leave_first():
+    played = Played(rows=4, pages=100, prompt_pages=1, caption_pages=1, together=3)
+    for number, image in enumerate("aaa"):
+        played.key_of[number] = image
+        played.scheduler.add(image, number)
+    played.place()
+    for number, image in enumerate("bcd", 3):
+        played.scheduler.add(image, number)
+    loads, starts = played.scheduler.place()
+    assert list(loads.values()) == ["b", "c", "d"] and [start.request for start in starts] == [3]
+    assert played.scheduler.evict() == 0  # they have no pages yet
+    for image in loads:
+        played.pages.take(("image", image), 1)
+    assert played.scheduler.evict() == 1
+    assert [len(played.pages.of(("image", image))) for image in loads] == [1, 1, 0]
 
 
 def test_what_is_known_of_captions_grows_with_them():

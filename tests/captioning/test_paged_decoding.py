@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paged_without_model import Script, a_plan, request, scripted
 
+from kvtune.captioning import continuous
 from kvtune.captioning.pages import pages_for
 from kvtune.errors import KvtuneError
 
@@ -60,7 +61,9 @@ def test_every_caption_is_whole_whatever_the_memory(data):
     rows = data.draw(st.integers(1, 12), "rows")
     arrivals = data.draw(st.lists(st.integers(0, 4), max_size=20), "arrivals")
     withdrawals = data.draw(st.dictionaries(st.integers(0, 60), st.integers(0, len(pairs) - 1), max_size=3), "gone")
+    ahead = data.draw(st.sampled_from([0.03, 0.3, 1.0]), "share of the pages for prompts ahead of need")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(continuous, "AHEAD", ahead)
         decoding = scripted(patch, a_plan(rows, pages, thought, limit), prompts.__getitem__, limit)
         captions, _ = run(decoding, scripts, withdrawals=withdrawals, arrivals=arrivals)
     for script in scripts:
