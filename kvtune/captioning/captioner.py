@@ -218,6 +218,7 @@ class Captioner(Asking):
             decoding = PagedDecoding(
                 self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, self.cuda_graphs, grid
             )
+            decoding.expect = self._expect
         else:
             decoding = GroupDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan)
         decoding.depth_of = self._depths.of
@@ -244,6 +245,11 @@ class Captioner(Asking):
         for prompt in prompts:
             check_window(self.vlm, prompt.length, self.max_new_tokens)
         return prompts
+
+    def _expect(self, requests: Sequence[CaptionRequest]) -> None:
+        """The images of ``requests`` will be wanted next."""
+        images = [request.image for request in requests]
+        self._prompts.expect([self._keys.content(image) for image in images], images)
 
 
 def plan_for(

@@ -153,6 +153,11 @@ class ContinuousScheduler(Generic[R]):
         """The request that starts next, of those that wait with ``key``."""
         return self._waiting.first(key)
 
+    def next_due(self) -> dict[Hashable, R]:
+        """The images that are expected to come onto the grid next, and a request about each."""
+        key = next((key for key in self._waiting if key not in self._images), None)
+        return {} if key is None else {one: self._waiting.first(one) for one in self._due(key)}
+
     def _due(self, key: Hashable) -> list[Hashable]:
         """The image that must come onto the grid for ``key``, and those that come with it; none if it is there."""
         if key in self._images:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -53,6 +54,9 @@ class PagedDecoding(Decoding):
             prompts_together(plan.prompt_tokens),
         )
         self._fused = fused
+        self.expect: Callable[[Sequence[CaptionRequest]], None] = lambda requests: None
+        """Told whose images are expected next."""
+        self._expected: list[Hashable] = []
 
     def shrink(self, done: list[Caption]) -> None:
         if not self._worth_moving():
@@ -88,12 +92,11 @@ class PagedDecoding(Decoding):
         needed = request_of.keys()
         ahead = {image: self.scheduler.next_of(key) for image, key in loads.items() if image not in needed}
         request_of = {**request_of, **ahead}
-        images = list(loads)
         refused: set[int] = set()
         promised = sum(placement.image not in loads for placement in starts)
-        for begin in range(0, len(images), PREFILL_BATCH):
-            batch = images[begin : begin + PREFILL_BATCH]
+        for batch, after in pairwise([*self._batches(loads), []]):
             prompts = self.prompts_of([request_of[image] for image in batch])
+            self._expect({loads[image]: request_of[image] for image in after} or self.scheduler.next_due())
             fits = {}
             for image, prompt in zip(batch, prompts, strict=True):
                 if image in ahead:
@@ -123,6 +126,19 @@ class PagedDecoding(Decoding):
         if not begun and not self.requests:
             raise KvtuneError(NO_ROOM)
         return begun
+
+    def _batches(self, loads: dict[int, Hashable]) -> list[list[int]]:
+        """Images whose prompts are run together; those that were expected are one batch."""
+        images = list(loads)
+        first = len(self._expected)
+        if [loads[image] for image in images[:first]] != self._expected:
+            first = 0
+        begins = range(first, len(images), PREFILL_BATCH)
+        return [images[:first]] * (first > 0) + [images[begin : begin + PREFILL_BATCH] for begin in begins]
+
+    def _expect(self, requests: dict[Hashable, CaptionRequest]) -> None:
+        self._expected = list(requests)
+        self.expect(list(requests.values()))
 
     def _layers(self) -> AbstractContextManager[object]:
         return self._fused.applied()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.memory import free_host_memory
+from kvtune.captioning.prepared_ahead import PreparedAhead
 from kvtune.errors import RequestError
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
@@ -50,6 +51,7 @@ class Prompts:
         self.embedded = self.kept_bytes = 0
         self._limit = int(_SHARE * free_host_memory()) if limit is None else limit
         self._kept: dict[str, Prompt] = {}
+        self._ahead = PreparedAhead(vlm, prompt)
 
     @torch.inference_mode()
     def of(self, contents: Sequence[str], images: Sequence[Image.Image | Path]) -> list[Prompt]:
@@ -68,10 +70,15 @@ class Prompts:
         missing = {content: n for n, content in enumerate(contents) if content not in self._kept}
         new: dict[str, Prompt] = {}
         if missing:
-            new = dict(zip(missing, self._embed([open_image(images[n]) for n in missing.values()]), strict=True))
+            new = dict(zip(missing, self._embed(list(missing), [images[n] for n in missing.values()]), strict=True))
         for content, prompt in new.items():
             self._keep(content, prompt)
         return [new[content] if content in new else self._kept[content].to(self.vlm.device) for content in contents]
+
+    def expect(self, contents: Sequence[str], images: Sequence[Image.Image | Path]) -> None:
+        """Open and resize in the background what will be wanted next, as one batch, but for what is kept."""
+        missing = {content: n for n, content in enumerate(contents) if content not in self._kept}
+        self._ahead.expect(list(missing), [images[n] for n in missing.values()])
 
     def _keep(self, content: str, prompt: Prompt) -> None:
         if self.kept_bytes + prompt.nbytes <= self._limit:
@@ -80,10 +87,14 @@ class Prompts:
         elif self._limit:
             log.debug("no host memory to keep more than %d prompts", len(self._kept))
 
-    def _embed(self, images: Sequence[Image.Image]) -> list[Prompt]:
+    def _embed(self, contents: Sequence[str], images: Sequence[Image.Image | Path]) -> list[Prompt]:
         """Run everything that comes before the decoder, for images as one batch."""
         self.embedded += len(images)
-        return self.vlm.family.decoder_inputs(self.vlm, images, self.prompt)
+        prepared = self._ahead.take(contents)
+        if prepared is not None:
+            opened, inputs = prepared
+            return self.vlm.family.decoder_inputs(self.vlm, opened, self.prompt, inputs)
+        return self.vlm.family.decoder_inputs(self.vlm, [open_image(image) for image in images], self.prompt)
 
 
 def check_window(vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: int) -> None:

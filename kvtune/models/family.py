@@ -86,7 +86,11 @@ class Family(ABC):
         return image
 
     def decoder_inputs(
-        self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str | None = None
+        self,
+        vlm: VisionLanguageModel,
+        images: Sequence[Image.Image],
+        prompt: str | None = None,
+        inputs: dict[str, Tensor] | None = None,
     ) -> list[Prompt]:
         """What the text decoder takes for each of some images, as ``generate()`` hands it over.
 
@@ -94,13 +98,15 @@ class Family(ABC):
         ----------
         images, prompt
             As for :meth:`VisionLanguageModel.prepare`.
+        inputs
+            What that gives, where it is there already.
 
         Raises
         ------
         RequestError
             If an image cannot be taken, or the model hands its decoder something that is not known here.
         """
-        inputs = vlm.prepare(images, prompt)
+        inputs = vlm.prepare(images, prompt) if inputs is None else inputs
         with vlm.fitting(), recorded_decoder(vlm.hf_model) as calls:
             vlm.hf_model.generate(**inputs, max_new_tokens=2, eos_token_id=None, use_cache=True)
         places = self.places(vlm, inputs, images)

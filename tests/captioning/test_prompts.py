@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from graph_like import like_a_gpu
 from small_models import small_llava
 from small_vlms import random_images, reference_tokens, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, prompts
+from kvtune.captioning import Captioner, CaptionRequest, continuous, prompts
+from kvtune.captioning.memory import PREFILL_BATCH
+from kvtune.captioning.prepared_ahead import PreparedAhead
 from kvtune.captioning.prompts import Prompts
+from kvtune.errors import RequestError
 
 IMAGES = random_images(5)
 METHOD = KVSmooth(0.5, 3, 0.5, 0, 3)
@@ -100,3 +104,59 @@ def test_a_prompt_is_what_the_model_gives_its_decoder():
     assert alone.next_position == alone.length
     assert alone.visual.mask.tolist() == (inputs["input_ids"][0] == 5).tolist()
     assert (alone.visual.first, alone.visual.end) == (1, 17)
+
+
+def same(prompts, others):
+    return all(
+        torch.equal(one, other)
+        for prompt, another in zip(prompts, others, strict=True)
+        for one, other in zip(prompt.tensors, another.tensors, strict=True)
+    )
+
+
+def test_what_was_prepared_ahead_is_what_is_prepared_when_it_is_wanted(seen, tmp_path):
+    files = [tmp_path / f"{n}.png" for n in range(5)]
+    for file, image in zip(files, IMAGES, strict=True):
+        image.save(file)
+    contents, ahead, plain = list("01234"), Prompts(MODEL), Prompts(MODEL)
+    ahead.expect(contents[:3], files[:3])
+    assert same(ahead.of(contents[:3], files[:3]), plain.of(contents[:3], IMAGES[:3]))
+    ahead.expect(contents[2:], files[2:])  # one is kept
+    assert same(ahead.of(contents[2:], files[2:]), plain.of(contents[2:], IMAGES[2:]))
+    assert seen["prepared"] == [3, 3, 2, 2]
+
+
+def test_other_images_than_were_expected(tmp_path):
+    contents, ahead = list("01234"), Prompts(MODEL)
+    ahead.expect(["x", "y"], [tmp_path / "missing.png", IMAGES[0]])
+    assert same(ahead.of(contents, IMAGES), Prompts(MODEL).of(contents, IMAGES))
+    with pytest.raises(RequestError, match=r"missing\.png"):
+        ahead.of(["x", "y"], [tmp_path / "missing.png", IMAGES[0]])
+    ahead.expect(["x"], [tmp_path / "missing.png"])
+    with pytest.raises(RequestError, match=r"missing\.png"):
+        ahead.of(["x"], [tmp_path / "missing.png"])
+
+
+def test_on_a_gpu_prompts_are_run_together_and_prepared_ahead(monkeypatch):
+    """Images by the dozen, two captions of each, eight rows: what comes onto the grid was expected, and not alone."""
+    like_a_gpu(monkeypatch)
+    monkeypatch.setattr(continuous, "AHEAD", 1.0)  # of the few pages that these images want
+    batches, ahead = [], []
+    take = PreparedAhead.take
+
+    def taken(own, contents):
+        batches.append(len(contents))
+        found = take(own, contents)
+        ahead.append(found is not None)
+        return found
+
+    monkeypatch.setattr(PreparedAhead, "take", taken)
+    images = random_images(24)
+    wanted = [CaptionRequest(n, image, one, (n, one)) for n, image in enumerate(images) for one in (None, METHOD)]
+    captions = {one.tag: one for one in Captioner(MODEL, max_new_tokens=9, lanes=8, keep_images=False).run(wanted)}
+    for (n, method), caption in captions.items():
+        assert caption.token_ids == reference_tokens(MODEL, images[n], method, 9)[0]
+    assert len(captions) == len(wanted)
+    steady = slice(PREFILL_BATCH + 1, None)  # the plan looks at some images alone, and then the grid is filled
+    assert sum(batches[steady]) / len(batches[steady]) > 1.5
+    assert ahead[steady] and all(ahead[steady])
