@@ -130,9 +130,10 @@ class Captioner(Asking):
         if not first:
             return
         self.say_question()
-        plan = self.plan = self._plan(first)
-        self.steps = 0
-        log.info("decoding %s", plan)
+        before, plan = self.plan, self._plan(first)
+        self.plan, self.steps = plan, 0
+        if plan != before:
+            log.info("decoding %s", plan)
         withdrawn = 0
         work = Work(room=most_rows(self.lanes), by_image=not uses_pages(self.vlm))
         if plan.rows + plan.lanes <= min(work.room, len(first)):  # memory holds no more
