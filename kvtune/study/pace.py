@@ -248,7 +248,7 @@ class Pace:
         known = []
         if self.tokens_a_second:
             known.append(f"{self.tokens_a_second:,.0f} tokens a second")
-        if (left := self.seconds_left()) is not None and self.tokens_a_second:
+        if (left := self.seconds_left()) is not None and (left or self.tokens_a_second):
             known.append(f"{timedelta(seconds=round(left))} to go")
         known.append(self.by.partition("\n")[0])
         return ", ".join(filter(None, known))

@@ -130,6 +130,17 @@ def test_one_caption_an_image(usual: float, most: float) -> None:
     assert worst(seen, whole, 0.02, 0.8) < most
 
 
+def test_the_first_prompts_say_how_long_it_will_take() -> None:
+    clock = Clock(0.0)
+    pace = Pace(50, clock)
+    pace.begin(100, 1)
+    clock.now += 2
+    pace.work(Work(prompts=10, prompts_cost=1000.0, room=100, by_image=True))
+    left = pace.seconds_left()
+    assert left is not None and left > 90 * 0.2  # the other prompts, and the captions
+    assert pace.words().endswith("to go")
+
+
 def test_a_machine_that_becomes_busy() -> None:
     """The estimate follows what is seen of late."""
     machine = Machine(load=lambda now: 3.0 if now > 20 else 1.0)
