@@ -59,7 +59,7 @@ def test_nobody_to_tell(study: Path, to: str) -> None:
     assert shell(f"KVTUNE studies {to}", study.parent.parent) == (1, "", "")
 
 
-@pytest.mark.parametrize("to", ["2>&-", "2>/dev/full", "2>&- <&-"])
+@pytest.mark.parametrize("to", [pytest.param("2>&-", marks=pytest.mark.slow), "2>/dev/full", "2>&- <&-"])
 def test_what_is_said_on_the_side_may_be_lost(study: Path, to: str) -> None:
     code, out, err = shell(f"KVTUNE pareto --out pictures {to}", study.parent.parent)
     assert (code, err) == (0, "") and "chosen" in out
@@ -67,7 +67,7 @@ def test_what_is_said_on_the_side_may_be_lost(study: Path, to: str) -> None:
     assert shell(f"KVTUNE pareto no-such-study {to}", study.parent.parent) == (2, "", "")
 
 
-@pytest.mark.parametrize("to", [">/dev/full", ">&-", "| true; END"])
+@pytest.mark.parametrize("to", [pytest.param(">/dev/full", marks=pytest.mark.slow), ">&-", "| true; END"])
 def test_files_are_written_all_the_same(study: Path, to: str) -> None:
     """And none of them holds what was meant for stdout."""
     code, out, _ = shell(f"KVTUNE pareto --html --out files {to}", study.parent.parent)
