@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 _LEGEND_WIDTH = 44
 """Characters of a line of the legend that fit below a column's picture."""
 
+_SHARED = "#555555"
+"""Colour of what is of no study alone."""
+
 
 def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Figure":
     """Draw the front of each study in a colour of its own, its baseline as a square and its chosen point as a star.
 
-    These two have their 95 % intervals as error bars.
+    These two have their 95 % intervals as error bars. Baselines of one model on the same images coincide, and are one
+    grey square.
 
     Parameters
     ----------
@@ -36,6 +40,7 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
     """
     with style():
         figure, axes = column_figure()
+        baselines: dict[tuple[float | None, float | None], list[tuple[TrialSummary, str]]] = {}
         for index, (summary, chosen) in enumerate(studies):
             colour = PALETTE[index % len(PALETTE)]
             dashes = ("-", "--", ":")[index // len(PALETTE) % 3]
@@ -45,20 +50,28 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
             members = [trial for trial in summary.trials if trial.number in summary.front and trial.number != chosen]
             _dots(axes, members, "o", colour, 3)
             _dots(axes, [trial for trial in summary.trials if trial.number == chosen], "*", colour, 9)
-            # Baselines of one model on the same images coincide: squares of growing size show each of them.
-            baseline = [summary.baseline] if summary.baseline else []
-            _dots(axes, baseline, "s", colour, 5 + 1.5 * index, hollow=True)
-            for trial in [*baseline, *(trial for trial in summary.trials if trial.number == chosen)]:
-                if trial.scores is not None:
-                    error_bars(axes, trial.scores, trial.intervals, "chair_s", "f1", colour)
+            _bars(axes, [trial for trial in summary.trials if trial.number == chosen], colour)
+            if summary.baseline:
+                point = (summary.baseline.rate("chair_s"), summary.baseline.rate("f1"))
+                baselines.setdefault(point, []).append((summary.baseline, colour))
             axes.plot([], [], dashes, color=colour, label=textwrap.fill(drawn_text(summary.study), _LEGEND_WIDTH))
-        axes.plot([], [], "s", color="#555555", markersize=6, markerfacecolor="none", label="baseline")
-        axes.plot([], [], "*", color="#555555", markersize=9, markeredgewidth=0, label="chosen")
+        for shared in baselines.values():
+            baseline, colour = shared[0] if len(shared) == 1 else (shared[0][0], _SHARED)
+            _dots(axes, [baseline], "s", colour, 6, hollow=True)
+            _bars(axes, [baseline], colour)
+        axes.plot([], [], "s", color=_SHARED, markersize=6, markerfacecolor="none", label="baseline")
+        axes.plot([], [], "*", color=_SHARED, markersize=9, markeredgewidth=0, label="chosen")
         axes.set_xlabel(axis_label("chair_s"))
         axes.set_ylabel(axis_label("f1"))
         give_room(axes)
         legend_below(figure, axes)
         return figure
+
+
+def _bars(axes: Any, trials: Sequence[TrialSummary], colour: str) -> None:
+    for trial in trials:
+        if trial.scores is not None:
+            error_bars(axes, trial.scores, trial.intervals, "chair_s", "f1", colour)
 
 
 def _dots(
