@@ -75,14 +75,21 @@ class Deadline:
         def end(number: int, frame: FrameType | None) -> None:
             raise TimeIsUp
 
+        def put_off() -> None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
         before = signal.signal(signal.SIGALRM, end)
         # Again and again: what is raised in a destructor or a callback is lost.
         signal.setitimer(signal.ITIMER_REAL, max(1e-6, self.left), 1.0)
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            # It may come while it is put off; left armed, it would come again in whatever runs then.
+            try:
+                put_off()
+            finally:
+                put_off()
 
 
 _FIRST = 8

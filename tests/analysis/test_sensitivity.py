@@ -114,7 +114,7 @@ def test_a_setting_is_not_exported_with_scores_of_another_truth(
     """Its scores would stand beside a baseline's that are no others than rescore's."""
     sensitivity(folder, coco, "trial:0", ["lambda_ref"], 2)
     asked = len(engine.asked)
-    monkeypatch.setattr(rescoring, "_from_coco", lambda coco, manifest: {image_id: {"dog"} for image_id in IMAGES})
+    monkeypatch.setattr(rescoring, "truth_from_coco", lambda coco, manifest: {image_id: {"dog"} for image_id in IMAGES})
     rescoring.rescore_study(folder, coco)
     with pytest.raises(RequestError, match="against another ground truth than mine has now; run it again, no caption"):
         export(folder, "sensitivity:lambda_ref=0")

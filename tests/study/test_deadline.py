@@ -91,3 +91,23 @@ def test_no_wave_is_so_large_that_it_may_end_too_late() -> None:
         clock.now += 10
         waves.ended(captions)
     assert waves.size() == 640  # 80 s, four fifths of which are 64 s; 100 took 10
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_one_that_comes_while_it_is_put_off_leaves_no_alarm(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, real, late = signal.getsignal(signal.SIGALRM), signal.setitimer, [True]
+
+    def setitimer(which: int, seconds: float, interval: float = 0.0) -> object:
+        comes = seconds == 0 and late and late.pop()
+        if comes and moment == "before":
+            signal.raise_signal(signal.SIGALRM)
+        result = real(which, seconds, interval)
+        if comes and moment == "after":
+            signal.raise_signal(signal.SIGALRM)
+        return result
+
+    monkeypatch.setattr(signal, "setitimer", setitimer)
+    with pytest.raises(TimeIsUp), Deadline(60).enforced():
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is before
