@@ -88,7 +88,9 @@ class Pace:
         self._written = 0
         self._before: tuple[int, int, float] = (0, 0, 0.0)
         self._in_flight = 0
+        self._first_prompts: float | None = None
         self._seconds_of_prompts, self._prompts, self._cost_of_prompts = 0.0, 0, 0.0
+        self._steps = 0
         self._seconds, self._cost, self._recent_tokens = 0.0, 0.0, 0.0
         self._engine: tuple[int, bool] | None = None
         self._courses: dict[tuple[int, bool, int, int], Course] = {}
@@ -144,10 +146,16 @@ class Pace:
         self._written += tokens
         self._prompts_to_come = max(0.0, self._prompts_to_come - prompts)
         if prompts and work.rows is None:  # of many devices, prompts are part of what a token takes
-            self._seconds_of_prompts += seconds
-            self._prompts += prompts
-            self._cost_of_prompts = work.prompts_cost
+            if self._first_prompts is None:  # of these and of the first step, a part is for what is done but once
+                self._first_prompts = work.prompts_cost
+            else:
+                self._seconds_of_prompts += seconds
+                self._prompts += prompts
+                self._cost_of_prompts = work.prompts_cost - self._first_prompts
             return
+        if self._steps == 1:
+            self._seconds = self._cost = self._recent_tokens = 0.0
+        self._steps += 1
         fade = math.exp(-seconds / max(_STRETCH, _SHARE * (now - self._begun)))
         self._rows = tokens if work.rows is None else work.rows
         self._seconds = fade * self._seconds + seconds

@@ -131,14 +131,25 @@ def test_one_caption_an_image(usual: float, most: float) -> None:
 
 
 def test_the_first_prompts_say_how_long_it_will_take() -> None:
+    """But not the very first, nor the very first step: what is done but once is part of what they take."""
     clock = Clock(0.0)
     pace = Pace(50, clock)
     pace.begin(100, 1)
-    clock.now += 2
+    clock.now += 20
     pace.work(Work(prompts=10, prompts_cost=1000.0, room=100, by_image=True))
+    assert pace.seconds_left() is None
+    clock.now += 2
+    pace.work(Work(prompts=20, prompts_cost=2000.0, room=100, by_image=True))
     left = pace.seconds_left()
-    assert left is not None and left > 90 * 0.2  # the other prompts, and the captions
+    assert left is not None and 80 * 0.2 < left < 80  # the other prompts, and the captions
     assert pace.words().endswith("to go")
+    clock.now += 20
+    pace.work(Work(prompts=20, prompts_cost=2000.0, tokens=20, in_flight=20, cost=100.0, room=100, by_image=True))
+    after_one = pace.seconds_left()
+    clock.now += 0.1
+    pace.work(Work(prompts=20, prompts_cost=2000.0, tokens=40, in_flight=40, cost=200.0, room=100, by_image=True))
+    after_two = pace.seconds_left()
+    assert after_one is not None and after_two is not None and after_two < after_one / 10
 
 
 def test_a_machine_that_becomes_busy() -> None:
