@@ -47,7 +47,7 @@ class StepCost:
         return self.step + rows + self.image * images + self.position * positions
 
 
-CPU = StepCost(100, 1.0, 1 / 95, 1.9)
+CPU = StepCost(100, 1.0, 1 / 95, 1.35)
 """As the demo was measured."""
 
 GPU = StepCost(280, 6.0, 1 / 50)
