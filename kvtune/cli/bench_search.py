@@ -26,7 +26,7 @@ def search(
 ) -> None:
     """Compare samplers by the captions they spend until they have found a recorded grid's front.
 
-    Outcomes of a grid of about 2,000 settings of the demo are recorded, and searches replayed on them. Each arm is a
+    Outcomes of a grid of 540 settings of the demo are recorded, and searches replayed on them. Each arm is a
     sampler, trials in a round and, with -race, racing: random, optuna-tpe (Optuna's own settings), tpe, nsga2 or gp
     (slow) as kvtune sets them.
 

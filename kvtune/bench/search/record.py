@@ -7,8 +7,8 @@ Scenes are rendered, captioned with every setting and scored one after the other
 there in the end; then they are packed into ``grid.npz``. A table that is there already is gone on with as well. The
 tables that ``kvtune bench search`` reads unless told otherwise are made by ::
 
-    python -m kvtune.bench.search.record --set grid --out kvtune/bench/search/grid.npz       # 627,600 captions
-    python -m kvtune.bench.search.record --set pool --out kvtune/bench/search/pool.npz       # 155,000 captions
+    python -m kvtune.bench.search.record --set grid --out kvtune/bench/search/grid.npz       # 121,800 captions
+    python -m kvtune.bench.search.record --set pool --out kvtune/bench/search/pool.npz       # 42,000 captions
 
 The scenes' ids are far from those that the demo model was trained on and its weights were chosen on (both in
 ``kvtune/demo/README.md``), and from those of the demo's data set.

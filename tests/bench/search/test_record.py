@@ -145,7 +145,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     recorder.main()
     assert "1 of 1 scenes" in capsys.readouterr().out
     table = load_table(tmp_path / "pool.npz")
-    assert table.outcomes.shape == (1, 31, len(KEPT)) and list(table.truth) == [920_001]
+    assert table.outcomes.shape == (1, 21, len(KEPT)) and list(table.truth) == [920_001]
     monkeypatch.setattr(sys, "argv", [*command, "0"])
     with pytest.raises(SystemExit) as refused:
         recorder.main()
