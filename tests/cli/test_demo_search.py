@@ -30,12 +30,12 @@ pytestmark = [
 TRIALS = 5
 
 SPACE = """
-method: kvsmooth
+method: sparc
 parameters:
-  start_layer: {low: 1, high: 7, step: 6}
-  end_layer: {low: 8, high: 16, step: 8}
-  lambda_ref: {low: 0.9, high: 0.95, step: 0.05}
-fixed: {queue_length: 34, clip_width: 0.4, target: kv, adaptive: true}
+  alpha: {low: 1.15, high: 1.5, step: 0.35}
+  beta: {low: 0.1, high: 0.6, step: 0.5}
+  tau: {low: 3, high: 4, step: 0.5}
+fixed: {layer: 7}
 """
 """A space of good and bad settings, so that few trials of few images have some that are raced out."""
 
@@ -55,8 +55,21 @@ def command(coco: Path, studies: Path) -> list[str]:
     data = ["--coco", str(coco), "--studies-dir", str(studies), "--max-new-tokens", "96"]
     space = coco.parent / "space.yaml"
     space.write_text(SPACE)
-    how = ["--sampler", "random", "--seed", "8", "--space", str(space), "--race-confidence", "0.9"]
-    return [sys.executable, "-m", "kvtune.cli.main", "search", "--model", "demo", *counts, *data, *how, "--json"]
+    how = ["--sampler", "random", "--seed", "0", "--space", str(space), "--race-confidence", "0.9"]
+    return [
+        sys.executable,
+        "-m",
+        "kvtune.cli.main",
+        "search",
+        "--model",
+        "demo",
+        "--method",
+        "sparc",
+        *counts,
+        *data,
+        *how,
+        "--json",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +77,13 @@ def undisturbed(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFo
     studies = tmp_path_factory.mktemp("undisturbed")
     ran = subprocess.run(command(coco, studies), capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["study"] == "demo-kvsmooth"
-    return StudyFolder(studies / "demo-kvsmooth")
+    assert json.loads(ran.stdout)["study"] == "demo-sparc"
+    return StudyFolder(studies / "demo-sparc")
 
 
 def found(folder: StudyFolder) -> tuple[Any, ...]:
     summary = summarize(folder)
-    study = optuna.load_study(study_name="demo-kvsmooth", storage=f"sqlite:///{folder.database}")
+    study = optuna.load_study(study_name="demo-sparc", storage=f"sqlite:///{folder.database}")
     trials = [(trial.number, trial.params, *(trial.point or ()), trial.state) for trial in summary.trials]
     manifest, ledger = load_manifest(folder), Ledger(folder.ledger)
     captions = [
@@ -87,7 +100,7 @@ def test_a_trial_is_raced_out(undisturbed: StudyFolder) -> None:
 
 
 def test_killed_and_continued_with_other_lanes(coco: Path, undisturbed: StudyFolder, tmp_path: Path) -> None:
-    folder = StudyFolder(tmp_path / "demo-kvsmooth")
+    folder = StudyFolder(tmp_path / "demo-sparc")
     process = subprocess.Popen(
         [*command(coco, tmp_path), "--lanes", "31"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
