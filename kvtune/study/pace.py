@@ -153,11 +153,13 @@ class Pace:
                 self._prompts += prompts
                 self._cost_of_prompts = work.prompts_cost - self._first_prompts
             return
-        if self._steps == 1:
-            self._seconds = self._cost = self._recent_tokens = 0.0
         self._steps += 1
+        if self._steps == 2:
+            self._seconds = self._cost = self._recent_tokens = 0.0
         fade = math.exp(-seconds / max(_STRETCH, _SHARE * (now - self._begun)))
         self._rows = tokens if work.rows is None else work.rows
+        if self._steps == 1 and self._cost_of_prompts:
+            return
         self._seconds = fade * self._seconds + seconds
         self._recent_tokens = fade * self._recent_tokens + tokens
         self._cost = fade * self._cost + (cost if work.room else tokens)

@@ -146,10 +146,11 @@ def test_the_first_prompts_say_how_long_it_will_take() -> None:
     clock.now += 20
     pace.work(Work(prompts=20, prompts_cost=2000.0, tokens=20, in_flight=20, cost=100.0, room=100, by_image=True))
     after_one = pace.seconds_left()
+    assert after_one is not None and after_one < 80
     clock.now += 0.1
     pace.work(Work(prompts=20, prompts_cost=2000.0, tokens=40, in_flight=40, cost=200.0, room=100, by_image=True))
     after_two = pace.seconds_left()
-    assert after_one is not None and after_two is not None and after_two < after_one / 10
+    assert after_two is not None and after_two < 40
 
 
 def test_a_machine_that_becomes_busy() -> None:
