@@ -102,16 +102,21 @@ class ContinuousScheduler(Generic[R]):
         # Pages that prompts do not hold.
         left = free + sum(len(self.pages.of(("row", row))) for row in self._running)
         new = self.demand.of([1])
+
+        def make_room(kept: Hashable) -> bool:
+            nonlocal free, left
+            evicted = self.evict(kept)
+            free, left = free + evicted, left + evicted
+            return evicted > 0
+
         for key in list(self._waiting):
             while key in self._waiting and self._free:
                 with_it = captions + new
                 due = self._due(key)
                 prompt = len(due) * self.prompt_pages
                 while (lacking := max(prompt + with_it.max() - left, prompt + 1 - free)) > 0:
-                    evicted = self.evict(key)
-                    if not evicted:
+                    if not make_room(key):
                         break
-                    free, left = free + evicted, left + evicted
                 # A grid on which nothing runs takes one request whatever is expected of it.
                 if lacking > 0 and self._running:
                     break
@@ -122,19 +127,13 @@ class ContinuousScheduler(Generic[R]):
                     if image in ahead:
                         loads[image] = ahead.pop(image)
                 else:
-                    if len(self._images) == self.rows:
-                        evicted = self.evict(key)
-                        if not evicted:
-                            break
-                        free, left = free + evicted, left + evicted
+                    if len(self._images) == self.rows and not make_room(key):
+                        break
                     image = self._new_image()
                     loads[image] = key
                     for other in due[1:]:
-                        if len(self._images) + 1 == self.rows:
-                            evicted = self.evict(key)
-                            if not evicted:
-                                break
-                            free, left = free + evicted, left + evicted
+                        if len(self._images) + 1 == self.rows and not make_room(key):
+                            break
                         self._images[other] = number = self._new_image()
                         ahead[number] = other
                 self._images[key] = image  # as the last one used
