@@ -393,7 +393,7 @@ class _Placed:
 
 def _choose_categories(rng: np.random.Generator, kind: Kind, added: tuple[float, ...]) -> list[str]:
     chosen = _usual_categories(rng, kind)
-    if len(added) > 1:
+    if len(added) > 1:  # else nothing is drawn, and scenes of training stay what they were
         others = [name for name in kind.usual if name not in chosen]
         rng.shuffle(others)
         chosen += others[: int(rng.choice(len(added), p=added))]
