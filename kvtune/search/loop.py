@@ -1,7 +1,8 @@
 """The search itself: the baseline, then rounds of trials until enough are finished."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +34,9 @@ from kvtune.study.workers import WorkersFile
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, end a search: something is wrong with more than the settings."""
+
+OPTUNA_SECONDS = 5.0
+"""Between two times that the Optuna storage is brought level with the trials."""
 
 _RACED_SHARE = 0.85
 """Share of the images that trials in a race see on average, before any of this study has been in one: a quarter of them
@@ -85,7 +89,8 @@ class Search:
         self._images = [(image_id, files[image_id]) for image_id in self._order]
         self._race = manifest.race
         self._waves = Waves(deadline or Deadline())
-        self._pace = Pace(clock=self._waves.deadline.clock)
+        self._clock = self._waves.deadline.clock
+        self._pace = Pace(clock=self._clock)
         self._counted: dict[int, NDArray[np.int64]] = {}
         self._ids = [image_id for image_id, _ in images]
         self._scoring = scoring
@@ -94,6 +99,7 @@ class Search:
         self._ledger = LedgerWriter(folder.ledger)
         self._optuna = optuna_copy(folder, manifest, storage)
         self._optuna_is_behind = False
+        self._optuna_was_level = math.inf
         self._workers = WorkersFile(folder.workers, captioner)
 
     def run(self, trials: int) -> None:
@@ -115,11 +121,15 @@ class Search:
             self._meter = _Meter(to_come, len(self._order), self._race is not None, self._pace)
             self._wanted = trials
             self._expect_lengths()
-            with self._view.showing(self._manifest, self._ledger, to_come, self._pace):
-                ended = (yield from self._restore(lost)) and (yield from self._search(trials))
+            try:
+                with self._view.showing(self._manifest, self._ledger, to_come, self._pace):
+                    ended = (yield from self._restore(lost)) and (yield from self._search(trials))
+            except BaseException:
+                with suppress(KvtuneError):
+                    self._tell_optuna(at_once=True)
+                raise
             self._workers.keep(at_once=True)
-            if self._optuna_is_behind:
-                self._tell_optuna(lambda: None)
+            self._tell_optuna(at_once=True)
             if self._optuna_is_behind:
                 self._view.note("the Optuna storage is behind; the same command brings it up to date")
             if ended:
@@ -143,6 +153,7 @@ class Search:
                 break
             if not (yield from self._judge(running)):
                 return False
+            self._tell_optuna()
             self._guard_against_failure()
         return True
 
@@ -185,6 +196,7 @@ class Search:
                     return False
         self._same_scores_throughout()
         self._optuna.follow(self._ledger)
+        self._optuna_was_level = self._clock()
         for number in lost:
             self._view.ended(self._ledger[number])
         return True
@@ -208,7 +220,6 @@ class Search:
         stop = min((start // plan.size + 1) * plan.size, start + trials - self._ledger.finished)
         asked = plan.trials(self._ledger.trials, start, stop)
         self._ledger.ask(asked)
-        self._tell_optuna(lambda: self._optuna.add(asked))
         return asked
 
     def _judge(self, trials: Sequence[Trial]) -> Captioning[bool]:
@@ -266,6 +277,8 @@ class Search:
     def _worked(self) -> None:
         self._view.worked()
         self._workers.keep()
+        if not self._optuna_is_behind:
+            self._tell_optuna()
 
     def _expect_lengths(self) -> None:
         """Captions to come are about as long as those of the baseline, if it is there."""
@@ -288,33 +301,34 @@ class Search:
     def _settle(self, number: int | None, heat: Heat, failures: Mapping[int | None, str]) -> Trial:
         """Score a trial and write down what came of it."""
         if number is None:
-            ended = self._ledger.complete(None, *self._scores(None, self._ids))
-            self._tell_optuna(lambda: self._optuna.describe(ended))
-            return ended
+            return self._ledger.complete(None, *self._scores(None, self._ids))
         if number in heat.out:
             out = heat.out[number]
-            ended = self._ledger.race_out(number, *self._scores(number, self._order[: out.images]), by=out.by)
-        elif number in failures:
-            ended = self._ledger.fail(number, failures[number])
-        else:
-            ended = self._ledger.complete(number, *self._scores(number, self._ids))
-        self._tell_optuna(lambda: self._optuna.finish(ended))
-        return ended
+            return self._ledger.race_out(number, *self._scores(number, self._order[: out.images]), by=out.by)
+        if number in failures:
+            return self._ledger.fail(number, failures[number])
+        return self._ledger.complete(number, *self._scores(number, self._ids))
 
-    def _tell_optuna(self, tell: Callable[[], None]) -> None:
-        """Bring the Optuna storage level; one elsewhere whose server is away is left behind until it is back."""
+    def _tell_optuna(self, at_once: bool = False) -> None:
+        """Bring the Optuna storage level, unless that was done a moment ago, or it is not open yet.
+
+        One elsewhere whose server is away is left behind until it is back.
+        """
+        if self._clock() - self._optuna_was_level < (0 if at_once else OPTUNA_SECONDS):
+            return
+        was_behind, self._optuna_is_behind = self._optuna_is_behind, True  # also if Ctrl-C comes amid it
         try:
-            if self._optuna_is_behind:
+            if was_behind:
                 self._optuna.follow(self._ledger)
             else:
-                tell()
+                self._optuna.update(self._ledger)
             self._optuna_is_behind = False
         except KvtuneError as error:
             if self._optuna.is_local:
                 raise
-            if not self._optuna_is_behind:
+            if not was_behind:
                 self._view.note(f"{error}; the search goes on without it")
-            self._optuna_is_behind = True
+        self._optuna_was_level = self._clock()
 
     def _scores(self, number: int | None, image_ids: Sequence[int]) -> tuple[dict[str, Any], str, str]:
         """Scores, what scored them, and the digest of the captions."""

@@ -1,7 +1,11 @@
 """The study as Optuna's own tools read it.
 
-The ledger is what a search works from; the Optuna storage follows it, so that ``optuna.load_study``, optuna-dashboard
-and every plot of Optuna's show the study, running trials included. It can be built again at any time.
+The ledger is what a search works from; the Optuna storage follows it, some seconds later, so that
+``optuna.load_study``, optuna-dashboard and every plot of Optuna's show the study, running trials included. It can be
+built again at any time.
+
+Optuna writes a trial that is given whole in half the time that one takes which is told of twice, when it is asked and
+when it has ended, because its storages keep each attribute by a query and a transaction of its own.
 """
 
 import contextlib
@@ -69,6 +73,8 @@ class OptunaCopy:
         self._constraints = Constraints()
         self._storage: RDBStorage | None = None
         self._study: optuna.Study | None = None
+        self._states: list[TrialState] = []
+        """Of the trials in the storage, by number."""
 
     def follow(self, ledger: Ledger) -> None:
         """Open the storage and bring it level with the ledger; where it says something else, build it again.
@@ -98,15 +104,22 @@ class OptunaCopy:
                     f"study {self._folder.name}: the Optuna storage has {len(stored)} trials, but kvtune asked "
                     f"{len(ledger.trials)}; kvtune rescore {self._folder.name} builds it again without the others"
                 )
-            pairs = list(zip(ledger.trials, stored, strict=False))
-            if any(not self._agree(trial, found) for trial, found in pairs):
+            if not all(map(self._agree, ledger.trials, stored)):
                 self.rebuild(ledger)
                 return
-            for trial, found in pairs:
-                if trial.state != "running" and found.state == TrialState.RUNNING:
-                    self._finish(trial)
-            self.add(ledger.trials[len(stored) :])
-            self.describe(ledger.baseline)
+            self._states = [found.state for found in stored]
+            self._level(ledger)
+
+    def update(self, ledger: Ledger) -> None:
+        """Write what is new since the storage was level with the ledger, which only grew.
+
+        Raises
+        ------
+        KvtuneError
+            If it cannot be written; then :meth:`follow` brings it level.
+        """
+        with self._failing():
+            self._level(ledger)
 
     def rebuild(self, ledger: Ledger) -> None:
         """Build the storage anew from the ledger; ``study.db`` beside the old file, which it then replaces.
@@ -116,7 +129,6 @@ class OptunaCopy:
         KvtuneError
             If it cannot be written.
         """
-        self._constraints = self._constraints_of(ledger.baseline)
         with self._failing():
             self.close()
             if self._url is not None:
@@ -138,31 +150,11 @@ class OptunaCopy:
         KvtuneError
             If it cannot be written.
         """
-        self._constraints = self._constraints_of(ledger.baseline)
         with self._failing():
             _remove_database(path)
             self._open(sqlite_url(path))
             self._fill(ledger)
             self.close()
-
-    def add(self, trials: list[Trial]) -> None:
-        """Add trials, each in one transaction with all its parameters."""
-        with self._failing():
-            for trial in trials:
-                self._opened.add_trial(frozen_trial(trial, self._space, self._constraints))
-
-    def finish(self, trial: Trial) -> None:
-        """Tell Optuna what came of a running trial."""
-        with self._failing():
-            self._finish(trial)
-
-    def describe(self, baseline: Trial) -> None:
-        """Show the baseline's scores beside the study; floors that are relative to it are known from now on."""
-        self._constraints = self._constraints_of(baseline)
-        with self._failing():
-            attributes = self._opened.user_attrs
-            if baseline.metrics is not None and attributes.get("baseline") != baseline.metrics:
-                self._opened.set_user_attr("baseline", baseline.metrics)
 
     @property
     def is_local(self) -> bool:
@@ -219,8 +211,21 @@ class OptunaCopy:
                 self._study.set_user_attr(key, value)
 
     def _fill(self, ledger: Ledger) -> None:
-        self.add(ledger.trials)
-        self.describe(ledger.baseline)
+        self._states = []
+        self._level(ledger)
+
+    def _level(self, ledger: Ledger) -> None:
+        self._constraints = self._constraints_of(ledger.baseline)
+        scores = ledger.baseline.metrics
+        if scores is not None and self._opened.user_attrs.get("baseline") != scores:
+            self._opened.set_user_attr("baseline", scores)
+        for number, trial in enumerate(ledger.trials):
+            if number == len(self._states):
+                self._opened.add_trial(frozen_trial(trial, self._space, self._constraints))
+                self._states.append(STATES[trial.state])
+            elif self._states[number] == TrialState.RUNNING and trial.state != "running":
+                self._finish(trial)
+                self._states[number] = STATES[trial.state]
 
     def _finish(self, trial: Trial) -> None:
         if self._storage is None or trial.number is None:

@@ -192,6 +192,7 @@ def test_a_search_in_pieces_races_each_trial_as_in_one(tmp_path: Path, straight:
     assert found(folder) == straight
 
 
+@pytest.mark.usefixtures("optuna_in_step")
 def test_killed_at_random_steps(tmp_path: Path, straight: tuple[Any, ...]) -> None:
     folder, draw, kills = begun(tmp_path / "s", "tpe"), random.Random(3), 0
 

@@ -20,6 +20,8 @@ from kvtune.study.lock import locked
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
 
+pytestmark = pytest.mark.usefixtures("optuna_in_step")
+
 TRIALS = 6
 IMAGES = 6
 

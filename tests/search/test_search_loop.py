@@ -191,6 +191,25 @@ def test_a_running_trial_is_seen_as_such(tmp_path: Path) -> None:
     assert [trial.number for trial in loaded(folder).trials] == list(range(6))
 
 
+@pytest.mark.usefixtures("optuna_in_step")
+def test_ctrl_c_amid_telling_optuna_adds_no_trial_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add, left = optuna.Study.add_trial, 2
+
+    def interrupted(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        nonlocal left
+        add(study, trial)
+        if (left := left - 1) == 0:
+            raise KeyboardInterrupt
+
+    folder, manifest = new_study(tmp_path / "s")
+    monkeypatch.setattr("kvtune.study.optuna_copy.optuna.Study.add_trial", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_search(folder, manifest, 6)
+    assert [trial.state for trial in loaded(folder).trials] == [TrialState.RUNNING] * 4
+    run_search(folder, load_manifest(folder), 6)
+    assert [trial.number for trial in loaded(folder).trials] == list(range(6))
+
+
 class Failing(FakeCaptioner):
     """Fails on every batch that has one of these tags, or any method at all, or anything."""
 

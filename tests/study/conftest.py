@@ -1,5 +1,5 @@
 """Searches here have a fake captioner."""
 
-from quick_searches import no_waiting_for_the_disk, quick_requests, without_optuna
+from quick_searches import no_waiting_for_the_disk, optuna_in_step, quick_requests, without_optuna
 
-__all__ = ["no_waiting_for_the_disk", "quick_requests", "without_optuna"]
+__all__ = ["no_waiting_for_the_disk", "optuna_in_step", "quick_requests", "without_optuna"]

@@ -71,13 +71,37 @@ def test_the_old_database_stays_until_the_new_one_is_whole(
 ) -> None:
     before = stored(folder)
     copy = optuna_copy(folder, load_manifest(folder), None)
-    monkeypatch.setattr(
-        copy, "describe", lambda baseline: (_ for _ in ()).throw(OSError(28, "No space left on device"))
-    )
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kvtune.study.optuna_copy.user_attributes", full)
     with pytest.raises(KvtuneError, match=r"study.db failed: .*No space left.*no caption is lost"):
         copy.rebuild(Ledger(folder.ledger))
     copy.close()
     assert stored(folder) == before
+
+
+def test_it_follows_a_growing_ledger(folder: StudyFolder, tmp_path: Path) -> None:
+    """Trials that it was told of while they ran, those that it was not, and those that it finds after a kill."""
+    growing = StudyFolder(tmp_path / "growing" / "study")
+    growing.captions.mkdir(parents=True)
+    events = folder.ledger.read_text().splitlines(keepends=True)
+    copy = optuna_copy(growing, load_manifest(folder), None)
+    for upto in (0, 3, 6, 8, 9, 11, len(events)):
+        growing.ledger.write_text("".join(events[:upto]))
+        ledger = Ledger(growing.ledger)
+        if upto in (0, 8):
+            copy.close()  # as a killed process does
+            copy = optuna_copy(growing, load_manifest(folder), None)
+            copy.follow(ledger)
+        else:
+            copy.update(ledger)
+        assert [(number, state.is_finished()) for number, state, *_ in stored(growing)] == [
+            (trial.number, trial.state != "running") for trial in ledger.trials
+        ]
+    copy.close()
+    assert stored(growing) == stored(folder)
 
 
 def test_a_storage_elsewhere(tmp_path: Path) -> None:

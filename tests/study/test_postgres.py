@@ -128,6 +128,7 @@ class Notes(View):
             self.said.append(text)
 
 
+@pytest.mark.usefixtures("optuna_in_step")
 @pytest.mark.parametrize("back", [False, True], ids=["away", "back"])
 def test_a_server_that_leaves_stops_nothing(server: Server, database: str, tmp_path: Path, back: bool) -> None:
     alone, manifest = new_study(tmp_path / "alone", images=4)

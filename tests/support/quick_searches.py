@@ -3,12 +3,14 @@
 import os
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
 from fake_search import FakeRequest
 
+import kvtune
 from kvtune.models.opening import check_options
 from kvtune.models.options import ModelOptions
 
@@ -31,7 +33,9 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 def quick_requests() -> Iterator[None]:
     """Searches with a fake captioner need no engine, whose import takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        captioning = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=checked_alone)
+        captioning: Any = ModuleType("kvtune.captioning")
+        captioning.CaptionRequest, captioning.open_captioner = FakeRequest, checked_alone
+        captioning.__path__ = [str(Path(kvtune.__file__).parent / "captioning")]  # its modules are found without it
         patch.setitem(sys.modules, "kvtune.captioning", captioning)
         yield
 
@@ -39,6 +43,12 @@ def quick_requests() -> Iterator[None]:
 @pytest.fixture
 def without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep no copy of a study for Optuna, which takes most of the time of a search whose captions are made up."""
-    copy = SimpleNamespace(is_local=True, **dict.fromkeys(("follow", "add", "finish", "describe"), lambda told: None))
+    copy = SimpleNamespace(is_local=True, **dict.fromkeys(("follow", "update"), lambda told: None))
     copy.close = lambda: None
     monkeypatch.setattr("kvtune.search.loop.optuna_copy", lambda folder, manifest, storage: copy)
+
+
+@pytest.fixture
+def optuna_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the copy for Optuna follow at every chance, not every few seconds."""
+    monkeypatch.setattr("kvtune.search.loop.OPTUNA_SECONDS", 0)
