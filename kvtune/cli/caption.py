@@ -175,7 +175,8 @@ def caption(
         captions = [("baseline", pair.baseline.text)]
         if pair.treated is not None:
             captions.append((f"preset {name}", pair.treated.text))
-        out().print(captions_view(out(), str(pair.image), captions, truth.get(pair.image), finder))
+        out().print(str(pair.image), style="bold", soft_wrap=True)
+        out().print(captions_view(out(), captions, truth.get(pair.image), finder))
     for path in written:
         err().print(f"wrote {path}", soft_wrap=True)
 

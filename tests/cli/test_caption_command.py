@@ -65,11 +65,14 @@ def test_both_captions_and_what_is_in_the_picture(kvtune_here, coco):
 @pytest.mark.slow
 def test_marks_are_signs_where_there_is_no_colour(coco):
     (image_id,) = coco.image_ids("val2014")[:1]
-    result = kvtune(coco.image_path(image_id), "--model", "demo", "--coco", coco.root, columns="60")
+    image = coco.image_path(image_id)
+    result = kvtune(image, "--model", "demo", "--coco", coco.root, columns="60")
     assert result.returncode == 0, result.stderr
     assert "✓" in result.stdout
     assert "\x1b" not in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 60
+    path, *captions = result.stdout.splitlines()
+    assert path == str(image) and len(path) > 60  # whole, to be copied
+    assert max(map(len, captions)) <= 60
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,6 @@ def marked(caption: str, truth: Collection[str] | None, finder: MentionFinder) -
 
 def captions_view(
     console: Console,
-    title: str,
     captions: Sequence[tuple[str, str]],
     truth: Collection[str] | None,
     finder: MentionFinder,
@@ -55,7 +54,7 @@ def captions_view(
     truth
         The categories in the picture, None if unknown.
     """
-    parts: list[RenderableType] = [Text(visible(title), style="bold")]
+    parts: list[RenderableType] = []
     if truth is not None:
         parts.append(
             Text(visible("in the picture: " + (", ".join(sorted(truth)) or "none of the 80 categories")), style="dim")
