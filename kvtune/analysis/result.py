@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from kvtune.chair import Scores
 from kvtune.presets import SubsetInfo
@@ -64,7 +64,8 @@ class Validated(Document):
     ``number`` is null for the baseline and for a published preset that is no trial; ``roles`` are ``baseline``,
     ``published``, ``front``; ``tune`` is null for what was never judged on tune images. ``shrinkage`` is, by metric,
     the difference to the baseline on held-out images minus that on tune images: what choosing on the tune images had
-    added to the difference by luck, give or take the sampling of both.
+    added to the difference by luck, give or take the sampling of both. ``same_captions`` are the trials of the front
+    that stand for this one's point, for they wrote the same captions on the tune images, and were not captioned again.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Validated(Document):
     tune: Result | None
     holdout: Result
     shrinkage: dict[str, float]
+    same_captions: list[int] = Field(default_factory=list)
 
 
 class Validation(Document):

@@ -1,7 +1,7 @@
 """``kvtune validate``: front, baseline and published preset on images that took no part in the search."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class _Candidate:
     name: str
     roles: list[Any]
     params: dict[str, Any]
+    same_captions: list[int] = field(default_factory=list)
 
 
 def validate(
@@ -82,7 +83,7 @@ def validating(
         summary = summary_of(folder.name, manifest, ledger)
         if summary.baseline is None or not summary.front:
             raise KvtuneError(f"study {folder.name} has no front to validate yet; {more(summary)}")
-        candidates = _candidates(manifest, summary)
+        candidates = _candidates(manifest, summary, ledger)
         image_ids, space = manifest.holdout.image_ids, manifest.fingerprint.space
         settings = {
             number: Setting(
@@ -102,8 +103,12 @@ def validating(
     return result
 
 
-def _candidates(manifest: Manifest, summary: StudySummary) -> dict[Number, _Candidate]:
-    """Baseline, published preset and front by number, in this order."""
+def _candidates(manifest: Manifest, summary: StudySummary, ledger: Ledger) -> dict[Number, _Candidate]:
+    """Baseline, published preset and front by number, in this order.
+
+    Of trials on the front whose captions of the tune images are the same, as those of a method that changes nothing,
+    the first stands for all.
+    """
     found: dict[Number, _Candidate] = {None: _Candidate("baseline", ["baseline"], {})}
     alternatives = manifest.fingerprint.space.alternatives
     for index, one in enumerate(one for one in manifest.published if not one.enqueued):
@@ -111,10 +116,14 @@ def _candidates(manifest: Manifest, summary: StudySummary) -> dict[Number, _Cand
         found[PUBLISHED - index] = _Candidate(name, ["published"], one.parameters)
     by_number = {trial.number: trial for trial in summary.trials}
     published = [trial.number for trial in summary.trials if trial.published and trial.state == "complete"]
-    for number in [*published, *summary.front]:
+    wrote = {number: ledger[number].captions or f"unknown, of trial {number}" for number in sorted(summary.front)}
+    first = {digest: number for number, digest in reversed(wrote.items())}
+    for number in [*published, *(number for number in summary.front if number in first.values())]:
         if number is not None and number not in found:
             roles = ["published"] * (number in published) + ["front"] * (number in summary.front)
             found[number] = _Candidate(f"trial-{number:04d}", roles, by_number[number].params)
+    for number in sorted(set(summary.front) - found.keys()):
+        found[first[wrote[number]]].same_captions.append(number)
     return found
 
 
@@ -157,6 +166,7 @@ def _validation(
                     for name, found in holdout.differences.items()
                     if name in tune.differences
                 },
+                same_captions=candidate.same_captions,
             )
         )
     return Validation(

@@ -1,13 +1,14 @@
 """``kvtune validate``: what was found, on images that took no part; and what presets say of it."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_search import caption_text, fake_images
+from fake_search import FakeCaptioner, caption_text, fake_images
 from scored_studies import HOLDOUT, fake_engine, scored_study
 from small_coco import write_coco
 
@@ -97,6 +98,40 @@ def test_a_caption_is_paid_for_once(folder: StudyFolder, engine: SimpleNamespace
     assert seen[0][0] >= 41 and seen[-1][0] == seen[-1][1] == len(engine.asked)
     assert validate(folder, Path("/no such coco")) == found
     assert len(engine.opened) == 2, "no model is needed where nothing is missing"
+
+
+class OneVoice(FakeCaptioner):
+    """Writes the same with every method but none, as a method does that never acts."""
+
+    def finish(self, batch: list[Any]) -> Iterator[Any]:
+        for request in batch:
+            request = replace(request, method=None)
+            yield from super().finish([request])
+
+
+def test_settings_that_wrote_the_same_captions_are_validated_once(
+    tmp_path: Path, engine: SimpleNamespace, coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = scored_study(tmp_path / "studies" / "mine", trials=8, captioner=OneVoice())
+    assert summarize(folder).front == list(range(8))
+    found = validate(folder, coco)
+    assert [(each.number, each.same_captions) for each in found.settings] == [(None, []), (0, list(range(1, 8)))]
+    assert len(engine.asked) == 2 * len(HOLDOUT)
+    assert export(folder)[1].trial.number == 0, "the choice is the one that was validated"
+    with pytest.raises(SystemExit):
+        main(["validate", "mine", "--studies-dir", str(tmp_path / "studies"), "--coco", str(coco)])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Trial 0 stands for 1, 2, 3, 4, 5, 6, 7 too, which wrote the same captions on the tune images" in said
+
+
+def test_captions_of_which_no_digest_is_known_are_taken_for_their_own(
+    tmp_path: Path, engine: SimpleNamespace, coco: Path
+) -> None:
+    folder = scored_study(tmp_path / "studies" / "mine", trials=4, captioner=OneVoice())
+    lines = [json.loads(line) for line in folder.ledger.read_text().splitlines()]
+    older = [json.dumps({key: value for key, value in line.items() if key != "captions"}) for line in lines]
+    folder.ledger.write_text("".join(line + "\n" for line in older))
+    assert [each.number for each in validate(folder, coco).settings] == [None, 0, 1, 2, 3]
 
 
 def test_held_out_results_choose_nothing(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:

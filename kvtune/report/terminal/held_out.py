@@ -38,9 +38,8 @@ def validation_view(found: Validation, console: Console) -> RenderableType:
         "bootstrap for F1, Holm-adjusted over all settings. Shrinkage: difference on held-out minus difference on tune "
         "images."
     )
-    return Group(
-        Text(visible(head), style="bold"), Text(), fitting(layouts, console), Text(), listed([note, *sentences(found)])
-    )
+    notes = [note, *sentences(found), *_same_captions(found)]
+    return Group(Text(visible(head), style="bold"), Text(), fitting(layouts, console), Text(), listed(notes))
 
 
 def sentences(found: Validation) -> list[str]:
@@ -50,6 +49,16 @@ def sentences(found: Validation) -> list[str]:
         + "; ".join(claim(metric, each.holdout.differences[metric]) for metric in OBJECTIVES)
         for each in found.settings
         if each.holdout.differences
+    ]
+
+
+def _same_captions(found: Validation) -> list[str]:
+    """Which settings stand for others, too."""
+    return [
+        f"Trial {each.number} stands for {', '.join(map(str, each.same_captions))} too, which wrote the same captions "
+        "on the tune images"
+        for each in found.settings
+        if each.same_captions
     ]
 
 
