@@ -85,8 +85,8 @@ class GridCache(KnownPrompts):
         """Put another image into ``group``; its lanes must be free."""
         self.prefix_keys = grown(self.prefix_keys, prefix.length)
         self.prefix_values = grown(self.prefix_values, prefix.length)
-        self.prefix_keys[:, group, :, : prefix.length] = prefix.keys
-        self.prefix_values[:, group, :, : prefix.length] = prefix.values
+        self.prefix_keys[:, group, :, : prefix.length] = prefix.keys[0]
+        self.prefix_values[:, group, :, : prefix.length] = prefix.values[0]
         self._prompts[group] = prefix.end
         self.classes = torch.nn.functional.pad(self.classes, (0, max(0, prefix.length - self.classes.shape[2])))
         self.classes[:, group] = False

@@ -164,15 +164,17 @@ def prompts_together(prompt_tokens: int) -> int:
     return max(1, min(PREFILL_BATCH, PREFILL_TOKENS // prompt_tokens))
 
 
-def weight_bytes(vlm: VisionLanguageModel) -> int:
-    """Bytes of a model's weights."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in vlm.hf_model.parameters())
+def weight_bytes(vlm: VisionLanguageModel, device: torch.device | None = None) -> int:
+    """Bytes of a model's weights, those on one device if it is given."""
+    weights = [weight for weight in vlm.hf_model.parameters() if device is None or weight.device == device]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
-def bytes_per_position(vlm: VisionLanguageModel) -> int:
-    """Bytes that one token's keys and values take in all layers."""
+def bytes_per_position(vlm: VisionLanguageModel, layers: int | None = None) -> int:
+    """Bytes that one token's keys and values take in so many layers; in all if it is not said."""
     config = vlm.decoder.config
-    return 2 * vlm.n_layers * config.num_key_value_heads * vlm.head_dim * vlm.dtype.itemsize
+    layers = vlm.n_layers if layers is None else layers
+    return 2 * layers * config.num_key_value_heads * vlm.head_dim * vlm.dtype.itemsize
 
 
 def free_memory(device: torch.device) -> int:
@@ -200,9 +202,12 @@ def step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int:
     return max(attention, 3 * config.intermediate_size * size, config.vocab_size * size) + 3 * hidden * size
 
 
-def prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int) -> int:
-    """Bytes that a batch of prompts takes in the decoder: keys, values and the widest layer, or one prompt's copy."""
-    config, size, position = vlm.decoder.config, vlm.dtype.itemsize, bytes_per_position(vlm)
+def prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int, layers: int | None = None) -> int:
+    """Bytes that a batch of prompts takes in the decoder: keys, values and the widest layer, or one prompt's copy.
+
+    Keys and values are those of so many layers; of all if it is not said.
+    """
+    config, size, position = vlm.decoder.config, vlm.dtype.itemsize, bytes_per_position(vlm, layers)
     tokens = images * prompt_tokens
     layer = tokens * (3 * config.intermediate_size + 7 * config.hidden_size) * size + tokens * prompt_tokens
     return tokens * position + max(layer, prompt_tokens * position)

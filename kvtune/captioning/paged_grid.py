@@ -7,35 +7,40 @@ it runs itself, so that the position before any generated token is always the on
 
 The host knows at every step how long each caption is and where its pages are; it sends all of that ahead of the step in
 one copy, and a step has a fixed shape whatever it says.
+
+Where a model is spread over several cards, a page lies on all of them, each with the keys and values of its layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kvtune.captioning.card_pages import CardPages
+from kvtune.captioning.decoding import on_device
 from kvtune.captioning.forced import NO_TOKEN, ForcedTokens
 from kvtune.captioning.graphs import step_graphs
 from kvtune.captioning.greedy import choose
-from kvtune.captioning.kernels import kernels_for
-from kvtune.captioning.paged_attention import LANES, Layout
+from kvtune.captioning.paged_attention import LANES
 from kvtune.captioning.paged_plan import PagedPlan
-from kvtune.captioning.paged_step import ActingTiles, PagedStep
+from kvtune.captioning.paged_step import ActingTiles, SpreadStep
 from kvtune.captioning.pages import PAGE, Pages, pages_for
-from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prefix import KnownPrompts, Prefix
 from kvtune.captioning.step import KeysOnly
 from kvtune.hf import CACHE
 from kvtune.methods import Method
-from kvtune.methods.row_methods import RowMethods, captured_with, looking_at_layers
+from kvtune.methods.row_methods import captured_with, looking_at_layers
 from kvtune.methods.row_state import RowState
-from kvtune.methods.seen import position_classes
-from kvtune.methods.sending import pinned, to_device
+from kvtune.methods.sending import to_device
 from kvtune.models import VisionLanguageModel
+
+OnCard = tuple[Sequence[RowState[Any]], Sequence[ActingTiles]]
+"""What methods of a step's rows remember on one card, and those of them that change scores or weights."""
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 """Rows of a step where few are left; above, multiples of :data:`_WIDTH`."""
@@ -44,17 +49,13 @@ _WIDTH = 128
 """Rows of a step come in multiples of so many, in which matrix products are fastest, and of which few graphs are."""
 
 
-_ALIGNED = 4
-"""Numbers of 4 bytes in whose multiples the parts of a layout begin; elsewhere Triton would build kernels anew."""
-
-
 class PagedGrid(KnownPrompts):
     """Tensors of ``plan.rows`` captions and ``plan.pages`` pages, and the decode step.
 
     Attributes
     ----------
-    keys, values
-        [layers, pages + 1, kv_heads, PAGE, head_dim]; page 0 is nobody's.
+    cards
+        What is on each card; the first has the tokens too.
     pages
         Who holds which of them: ``("row", n)`` and ``("image", n)``.
     """
@@ -62,16 +63,14 @@ class PagedGrid(KnownPrompts):
     def __init__(self, vlm: VisionLanguageModel, plan: PagedPlan, cuda_graphs: bool = True) -> None:
         super().__init__()
         self.vlm, self.plan, self.rows, self.images = vlm, plan, plan.rows, plan.rows
-        config, device = vlm.decoder.config, vlm.device
-        self.n_layers = vlm.n_layers
+        device = vlm.device
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()
-        kv_heads = config.num_key_value_heads
-        shape = (self.n_layers, plan.pages + 1, kv_heads, PAGE, vlm.head_dim)
-        self.keys, self.values = (torch.zeros(shape, dtype=vlm.dtype, device=device) for _ in range(2))
         self.pages = Pages(plan.pages)
-        share = config.num_attention_heads // kv_heads
-        self.kernels = kernels_for(device, vlm.dtype, kv_heads, share, vlm.head_dim)
+        self.cards = []
+        for card in vlm.cards:
+            with on_device(card.device):
+                self.cards.append(CardPages(vlm, plan, card))
 
         self.newest = np.full(self.rows, -1, dtype=np.int32)
         """Position of each row's newest token in its text; -1 for a row that stands idle."""
@@ -79,14 +78,10 @@ class PagedGrid(KnownPrompts):
         self._read = np.zeros(self.rows, dtype=np.int32)
         """Prompt tokens that each row reads in its image's pages."""
         self._table = np.zeros((self.rows, plan.text_pages), dtype=np.int32)
-        self._prompt_table = torch.zeros(self.images, 1, dtype=torch.int32, device=device)
-        self._classes = torch.zeros(3, self.images, PAGE, dtype=torch.bool, device=device)
         self._tokens = torch.zeros(self.rows, dtype=torch.long, device=device)
         self._positions = torch.zeros_like(self._tokens)
-        self._layout = torch.zeros(self._layout_size(self.rows, 2 * self.rows), dtype=torch.int32, device=device)
         self.forced = ForcedTokens(self.rows)
-        self.methods = RowMethods(self.rows + 1, decoder_of(vlm), device)
-        self._graphs = step_graphs(device) if cuda_graphs else None
+        self._graphs = step_graphs(device) if cuda_graphs and len(self.cards) == 1 else None
 
     def clear(self) -> None:
         """Be as a new grid for another run, but for the graphs that are captured."""
@@ -94,7 +89,8 @@ class PagedGrid(KnownPrompts):
         self.newest[:] = -1
         self._table[:] = 0
         self._prompts.clear()
-        self.methods.clear()
+        for card in self.cards:
+            card.methods.clear()
 
     def reserve(self, image: int, length: int) -> bool:
         """Take the pages of a prompt of ``length`` tokens; False if there are not enough."""
@@ -106,17 +102,8 @@ class PagedGrid(KnownPrompts):
     def load(self, image: int, prefix: Prefix) -> None:
         """Write a prompt's keys and values into the pages that are reserved for it."""
         own = self.pages.of(("image", image))
-        missing = len(own) - self._prompt_table.shape[1]
-        if missing > 0:
-            self._prompt_table = torch.nn.functional.pad(self._prompt_table, (0, missing))
-            self._classes = torch.nn.functional.pad(self._classes, (0, missing * PAGE))
-        pages = to_device(np.array(own), self.vlm.device)
-        self._prompt_table[image, : len(own)] = pages
-        classes = position_classes(prefix.end.facts.visual)
-        self._classes[:, image] = torch.nn.functional.pad(classes, (0, self._classes.shape[2] - prefix.length))
-        for cache, new in ((self.keys, prefix.keys), (self.values, prefix.values)):
-            filled = torch.nn.functional.pad(new, (0, 0, 0, len(own) * PAGE - prefix.length))
-            cache[:, pages] = filled.unflatten(2, (len(own), PAGE)).transpose(1, 2)
+        for card, keys, values in zip(self.cards, prefix.keys, prefix.values, strict=True):
+            card.load(image, own, keys, values, prefix.end.facts.visual)
         self._prompts[image] = prefix.end
 
     def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int | None]:
@@ -140,23 +127,23 @@ class PagedGrid(KnownPrompts):
         self._table[rows, 0] = own
         last = [divmod(prompt.length - 1, PAGE) for prompt in prompts]
         from_pages = [self.pages.of(("image", image))[page] for image, (page, _) in zip(images, last, strict=True)]
-        index, to_page, from_page, place, tokens, positions = to_device(
-            np.array(
-                [
-                    rows,
-                    own,
-                    from_pages,
-                    [place for _, place in last],
-                    [prompt.first_token for prompt in prompts],
-                    [prompt.next_position - len(ids) for prompt, ids in zip(prompts, forced, strict=True)],
-                ]
-            ),
-            self.vlm.device,
+        numbers = np.array(
+            [
+                rows,
+                own,
+                from_pages,
+                [place for _, place in last],
+                [prompt.first_token for prompt in prompts],
+                [prompt.next_position - len(ids) for prompt, ids in zip(prompts, forced, strict=True)],
+            ]
         )
-        for cache in (self.keys, self.values):
-            cache[:, to_page, :, 0] = cache[:, from_page, :, place].transpose(0, 1)
-        self._tokens[index], self._positions[index] = tokens, positions
-        self.methods.start(rows, methods, [prompt.facts for prompt in prompts])
+        for card in self.cards:
+            there = to_device(numbers, card.device)
+            card.begin(*there[1:4])
+            if card is self.cards[0]:
+                index, tokens, positions = there[0], *there[4:]
+                self._tokens[index], self._positions[index] = tokens, positions
+            card.methods.start(rows, methods, [prompt.facts for prompt in prompts])
         return [None if ids else prompt.first_token for prompt, ids in zip(prompts, forced, strict=True)]
 
     def release(self, row: int) -> None:
@@ -180,7 +167,8 @@ class PagedGrid(KnownPrompts):
             tensor = getattr(self, name)
             tensor.copy_(tensor[index])
         with_nobody = np.append(order, self.rows)
-        self.methods.move(with_nobody, to_device(with_nobody, self.vlm.device))
+        for card in self.cards:
+            card.methods.move(with_nobody, to_device(with_nobody, card.device))
         self.forced.move(order)
         for name in ("newest", "_image_of", "_read", "_table"):
             setattr(self, name, getattr(self, name)[order])
@@ -197,15 +185,16 @@ class PagedGrid(KnownPrompts):
         Tensor
             [rows of the step], the tokens that come next; the next step overwrites them.
         """
-        width, states = self.width(running), self.methods.of(running)
-        tiles, acting = self._send_layout(running, width)
+        width = self.width(running)
+        tiles, on_cards = self._send_layout(running, width)
         if self._graphs is None:
-            self._decode(width, tiles, states, acting)
+            self._decode(width, tiles, on_cards)
         else:
-            tensors = [(tensor.data_ptr(), tensor.shape) for tensor in (self._prompt_table, self._classes)]
+            ((card,), ((states, acting),)) = self.cards, on_cards
+            tensors = [(tensor.data_ptr(), tensor.shape) for tensor in (card.prompt_table, card.classes)]
             acts = [(*map(type, one.states), one.first, one.last) for one in acting]
             shape = (width, tiles, *tensors, *acts, *captured_with(states))
-            self._graphs.run(shape, lambda: self._decode(width, tiles, states, acting))
+            self._graphs.run(shape, lambda: self._decode(width, tiles, on_cards))
         self.newest[running] += 1
         self.forced.advance(running)
         return self._tokens[:width]
@@ -215,20 +204,23 @@ class PagedGrid(KnownPrompts):
 
         With ``moved``, if they stood side by side.
         """
-        if any(state.changes_output for state in self.methods.of(running)):
+        if any(state.changes_output for state in self.cards[0].methods.of(running)):
             return self.rows
         needed = len(running) if moved else int(running.max()) + 1
         wide = next((width for width in _WIDTHS if width >= needed), -(-needed // _WIDTH) * _WIDTH)
         return min(wide, self.rows)
 
-    def _decode(self, width: int, tiles: int, states: Sequence[RowState[Any]], acting: Sequence[ActingTiles]) -> None:
+    def _decode(self, width: int, tiles: int, on_cards: Sequence[OnCard]) -> None:
         """The step on the device: no shape, and nothing that Python decides, depends on what the tensors hold."""
-        layout, forced, to_come = self._on_device(width, tiles)
-        to_come = torch.nn.functional.pad(to_come, (0, self.rows + 1 - width), value=-1)
-        step = PagedStep(layout, self.keys, self.values, self.kernels, states, acting, self._classes, to_come)
+        parts = [card.step(width, tiles, *own) for card, own in zip(self.cards, on_cards, strict=True)]
+        first, forced = parts[0]
+        on_several = [(card.device, part) for card, (part, _) in zip(self.cards, parts, strict=True)]
+        step = first if len(parts) == 1 else SpreadStep(on_several)
         tokens, positions = self._tokens[:width], self._positions[:width]
         fed = torch.where(forced == NO_TOKEN, tokens, forced).clamp(min=0)
-        with looking_at_layers(self.methods.decoder, states):
+        with ExitStack() as looking:
+            for card, (states, _) in zip(self.cards, on_cards, strict=True):
+                looking.enter_context(looking_at_layers(card.methods.decoder, states))
             hidden = self.vlm.decoder(
                 inputs_embeds=self._embed(fed)[:, None],
                 position_ids=positions[:, None],
@@ -237,33 +229,32 @@ class PagedGrid(KnownPrompts):
                 kvtune_grid=step,
             ).last_hidden_state
         tokens.copy_(choose(self._head(hidden[:, 0])))
-        for state in states:
-            if state.layers:
-                state.end_step(step)
+        step.end()
         positions += 1
 
-    def _send_layout(self, running: np.ndarray, width: int) -> tuple[int, list[ActingTiles]]:
-        """Tell the device where the rows of this step are.
+    def _send_layout(self, running: np.ndarray, width: int) -> tuple[int, list[OnCard]]:
+        """Tell the cards where the rows of this step are.
 
         Returns
         -------
         tuple
-            The number of tiles that they stand in, and which of those have methods that change scores or weights.
+            The number of tiles that they stand in; and for each card the states of their methods, and the tiles of
+            those that change scores or weights.
         """
+        by_card = [card.methods.on_attention(running) for card in self.cards]
+        groups = [rows for _, rows in by_card[0]]
         rest = running
-        groups = self.methods.on_attention(running)
-        for _, rows in groups:
+        for rows in groups:
             rest = np.setdiff1d(rest, rows)
         lanes_of_rows = np.zeros(width, dtype=np.int32)
-        acting: list[ActingTiles] = []
+        ends: list[int] = []
         members, images, lengths = [], [], []
         tiles = 0
-        for states, rows in [([], rest), *groups] if len(rest) else groups:
+        for rows in [rest, *groups] if len(rest) else groups:
             part, part_images, part_lengths, lanes = self._tiles_of(rows)
             lanes_of_rows[rows] = lanes + tiles * LANES
-            if states:
-                acting.append(ActingTiles(states, tiles, tiles + len(part)))
             tiles += len(part)
+            ends.append(tiles)
             members.append(part)
             images.append(part_images)
             lengths.append(part_lengths)
@@ -283,9 +274,15 @@ class PagedGrid(KnownPrompts):
             table.ravel(),
             *(np.concatenate(of_tiles).ravel() for of_tiles in (images, lengths, members)),
         )
-        sent = np.concatenate([np.pad(part, (0, -len(part) % _ALIGNED)) for part in parts])
-        self._layout[: len(sent)].copy_(pinned(sent, self.vlm.device), non_blocking=True)
-        return tiles, acting
+        for card in self.cards:
+            card.send_layout(parts)
+        begins = [0, *ends][-len(groups) - 1 : -1]
+        on_cards: list[OnCard] = []
+        for card, own in zip(self.cards, by_card, strict=True):
+            spans = zip(own, begins, ends[len(ends) - len(groups) :], strict=True)
+            acting = [ActingTiles(states, begin, end) for (states, _), begin, end in spans]
+            on_cards.append((card.methods.of(running), acting))
+        return tiles, on_cards
 
     def _tiles_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Tiles for rows, each of one image and one length that is read of its prompt: their members, [tiles, lanes],
@@ -306,27 +303,3 @@ class PagedGrid(KnownPrompts):
         images[:used] = np.repeat(self._image_of[rows[order]][first], per_kind)
         lengths[:used] = np.repeat(self._read[rows[order]][first], per_kind)
         return members.reshape(tiles, LANES), images, lengths, lanes
-
-    def _on_device(self, width: int, tiles: int) -> tuple[Layout, Tensor, Tensor]:
-        """The views of what :meth:`_send_layout` sent: where rows are, what they are fed, and what is to come after."""
-        sizes = self._layout_sizes(width, tiles)
-        padded = self._layout[: self._layout_size(width, tiles)].split([size + -size % _ALIGNED for size in sizes])
-        newest, lanes_of_rows, forced, to_come, table, images, lengths, members = (
-            part[:size] for part, size in zip(padded, sizes, strict=True)
-        )
-        layout = Layout(
-            newest,
-            table.view(width, -1),
-            members.view(tiles, LANES),
-            images,
-            lengths,
-            lanes_of_rows,
-            self._prompt_table,
-        )
-        return layout, forced, to_come
-
-    def _layout_size(self, width: int, tiles: int) -> int:
-        return sum(size + -size % _ALIGNED for size in self._layout_sizes(width, tiles))
-
-    def _layout_sizes(self, width: int, tiles: int) -> list[int]:
-        return [*[width] * 4, width * self._table.shape[1], tiles, tiles, tiles * LANES]

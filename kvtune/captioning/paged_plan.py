@@ -20,6 +20,7 @@ from kvtune.captioning.memory import (
 from kvtune.captioning.paged_attention import LANES
 from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.models import VisionLanguageModel
+from kvtune.models.spread import Card
 
 USUAL_TOKENS = 95
 """Tokens of a caption that rows are planned for until captions have ended; CHAIR captions run to some 100."""
@@ -33,7 +34,7 @@ _ENOUGH = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class PagedPlan:
-    """A paged grid and what it takes.
+    """A paged grid and what it takes; where a model is on several cards, of the card that has the least room for it.
 
     Attributes
     ----------
@@ -57,6 +58,8 @@ class PagedPlan:
         Bytes that a decode step, or the prefill of a batch of images, takes for a moment beside those.
     row_state
         Bytes that methods remember of a row.
+    cards
+        Cards that the model is on.
     """
 
     rows: int
@@ -70,6 +73,7 @@ class PagedPlan:
     step: int
     prefill: int
     row_state: int = 0
+    cards: int = 1
 
     @property
     def peak(self) -> int:
@@ -92,8 +96,9 @@ class PagedPlan:
         return dataclasses.asdict(self) | {"peak": self.peak}
 
     def __str__(self) -> str:
+        where = f", on the fullest of {self.cards} cards" if self.cards > 1 else ""
         return (
-            f"{self.rows} captions at once: at most {megabytes(self.peak)} (weights {megabytes(self.weights)}, "
+            f"{self.rows} captions at once{where}: at most {megabytes(self.peak)} (weights {megabytes(self.weights)}, "
             f"KV cache {megabytes(self.cache)}, activations {megabytes(max(self.step, self.prefill))})"
         )
 
@@ -112,7 +117,7 @@ def plan_pages(
     """The paged grid for a stream in which ``requests`` are about ``images``.
 
     As many rows as there are pages for, at captions of the usual length; no more pages than the stream can fill, and no
-    more than fit into the free memory.
+    more than fit into the free memory, which of several cards the one says that has the least for its layers.
 
     Parameters
     ----------
@@ -127,23 +132,26 @@ def plan_pages(
     row_state
         Bytes that methods remember of a row; a grid that was planned for less will not do.
     """
-    page_bytes = PAGE * bytes_per_position(vlm)
     prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + own_tokens)
     usual = min(longest, pages_for(USUAL_TOKENS + 1))
     of_image = max(1, min(LANES, requests // images))
-    usable = int(USABLE.get(vlm.device.type, USABLE["cpu"]) * (free_memory(vlm.device) + (kept.cache if kept else 0)))
-    prefill = prefill_bytes(vlm, min(images, prompts_together(prompt_tokens)), prompt_tokens)
+    together = min(images, prompts_together(prompt_tokens))
+    cards = [_CardRoom.of(vlm, card, together, prompt_tokens, kept) for card in vlm.cards]
+    step = step_bytes(vlm, prompt_tokens, max_new_tokens)
     rows = min(requests, MOST_ROWS if lanes == "auto" else lanes)
+
+    def room(card: _CardRoom, rows: int) -> int:
+        """Pages that a card holds beside so many rows."""
+        return (card.usable - rows * row_state - max(rows * step, card.prefill)) // card.page
 
     def pages(rows: int) -> int:
         fillable = rows * longest + min(images, rows) * prompt_pages
-        beside = rows * row_state + max(rows * step_bytes(vlm, prompt_tokens, max_new_tokens), prefill)
-        room = (usable - beside) // page_bytes
-        return max(prompt_pages + longest, min(fillable, room))
+        return max(prompt_pages + longest, min(fillable, *(room(card, rows) for card in cards)))
 
     if lanes == "auto":
         while rows > 1 and rows * (usual + prompt_pages / of_image) > pages(rows):
             rows = (rows - 1) // _ROWS_STEP * _ROWS_STEP if rows > _ROWS_STEP else rows - 1
+    fullest = min(cards, key=lambda card: room(card, rows))
     if (
         kept is not None
         and kept.rows >= rows
@@ -151,7 +159,7 @@ def plan_pages(
         and kept.text_pages >= longest
         and kept.row_state >= row_state
     ):
-        return dataclasses.replace(kept, lanes=of_image, prompt_tokens=prompt_tokens, prefill=prefill)
+        return dataclasses.replace(kept, lanes=of_image, prompt_tokens=prompt_tokens, prefill=fullest.prefill)
     return PagedPlan(
         rows,
         of_image,
@@ -159,9 +167,35 @@ def plan_pages(
         prompt_tokens,
         max_new_tokens,
         own_tokens,
-        weights=weight_bytes(vlm),
-        cache=(pages(rows) + 1) * page_bytes,
-        step=rows * step_bytes(vlm, prompt_tokens, max_new_tokens),
-        prefill=prefill,
+        weights=fullest.weights,
+        cache=(pages(rows) + 1) * fullest.page,
+        step=rows * step,
+        prefill=fullest.prefill,
         row_state=row_state,
+        cards=len(cards),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _CardRoom:
+    """What a card has to do with a grid, in bytes: a page, the model's weights, what the grid may take, a prefill."""
+
+    page: int
+    weights: int
+    usable: int
+    prefill: int
+
+    @classmethod
+    def of(
+        cls, vlm: VisionLanguageModel, card: Card, together: int, prompt_tokens: int, kept: PagedPlan | None
+    ) -> _CardRoom:
+        layers = len(card.layers)
+        page = PAGE * bytes_per_position(vlm, layers)
+        # The grid that is there will be gone.
+        free = free_memory(card.device) + ((kept.pages + 1) * page if kept else 0)
+        return cls(
+            page,
+            weight_bytes(vlm, card.device),
+            int(USABLE.get(card.device.type, USABLE["cpu"]) * free),
+            prefill_bytes(vlm, together, prompt_tokens, layers),
+        )

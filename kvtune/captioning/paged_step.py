@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kvtune.captioning.decoding import on_device
 from kvtune.captioning.kernels import Kernels
 from kvtune.captioning.paged_attention import Layout, attend_tiles
 from kvtune.methods.acting import Acting
@@ -26,14 +27,16 @@ class ActingTiles:
 
 
 class PagedStep:
-    """What the layers of one step share; each leaves its new keys and values in the pages.
+    """What the layers of one step share, on one card; each leaves its new keys and values in the pages.
 
     The states of methods have one row more than the grid: that of lanes in which nobody is.
 
     Parameters
     ----------
+    first_layer
+        The first of the layers on this card.
     keys, values
-        The cache, [layers, pages, kv_heads, PAGE, head_dim].
+        The cache of its layers, [layers, pages, kv_heads, PAGE, head_dim].
     states
         What the methods of the rows remember.
     acting
@@ -46,6 +49,7 @@ class PagedStep:
 
     def __init__(
         self,
+        first_layer: int,
         layout: Layout,
         keys: Tensor,
         values: Tensor,
@@ -56,6 +60,7 @@ class PagedStep:
         to_come: Tensor,
     ) -> None:
         self._to_come = to_come
+        self.first_layer, self.states = first_layer, states
         self.generated = to_come < 0
         self._layout, self._keys, self._values, self._kernels = layout, keys, values, kernels
         self._entropies: dict[int, Tensor] = {}
@@ -77,7 +82,7 @@ class PagedStep:
         kv_heads = key.shape[1]
         query = query.reshape(rows, kv_heads, heads // kv_heads, head_dim)
         new = key[:, :, 0], value[:, :, 0]
-        cache = self._keys[layer], self._values[layer]
+        cache = self._keys[layer - self.first_layer], self._values[layer - self.first_layer]
         output, entropy = self._kernels.attend(query, *new, *cache, self._layout, scaling)
         entropy = entropy.mean(-1)
         for tiles, acting in self._acting:
@@ -111,4 +116,50 @@ class PagedStep:
         """See :class:`kvtune.methods.row_state.StepEnd`."""
         rows = len(self._layout.newest)
         factors = on_keys[:, :rows], on_values[:, :rows]
-        self._kernels.smooth(self._keys, self._values, self._layout.table, self._layout.newest, *factors, layers.start)
+        first = layers.start - self.first_layer
+        self._kernels.smooth(self._keys, self._values, self._layout.table, self._layout.newest, *factors, first)
+
+    def follow(self, other: PagedStep) -> None:
+        """Let methods know what they found in the layers of another card.
+
+        See :meth:`kvtune.methods.row_state.RowState.follow`.
+        """
+        before = {type(state): state for state in other.states}
+        for state in self.states:
+            both = [
+                (there.seen, here.seen)
+                for (_, there), (_, here) in zip(other._acting, self._acting, strict=True)
+                if state in here.states
+            ]
+            state.follow(before[type(state)], both)
+
+    def end(self) -> None:
+        """All layers are through."""
+        for state in self.states:
+            if state.layers:
+                state.end_step(self)
+
+
+class SpreadStep:
+    """A step whose layers are on several cards, which come one after the other."""
+
+    def __init__(self, parts: Sequence[tuple[torch.device, PagedStep]]) -> None:
+        self._parts = parts
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        """See :class:`kvtune.captioning.step.Step`."""
+        number = sum(part.first_layer <= layer for _, part in self._parts) - 1
+        device, part = self._parts[number]
+        with on_device(device):
+            if layer == part.first_layer and number > 0:
+                part.follow(self._parts[number - 1][1])
+            return part.attend(layer, query, key, value, scaling)
+
+    def end(self) -> None:
+        """All layers are through."""
+        last = self._parts[-1][1]
+        for device, part in self._parts:
+            with on_device(device):
+                if part is not last:
+                    part.follow(last)
+                part.end()

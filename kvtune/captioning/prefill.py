@@ -49,10 +49,13 @@ def _prefill_together(
         ).last_hidden_state[:, -1]
     _check_layers(vlm, prompts, cache, outputs)
     first_tokens = choose(vlm.hf_model.get_output_embeddings()(hidden)).tolist()
-    last_outputs = torch.stack(outputs)
+    last_outputs = torch.stack([output.to(vlm.device) for output in outputs])
+    cards = [[cache.layers[layer] for layer in card.layers] for card in vlm.cards]
     for row, prompt in enumerate(prompts):
-        keys = torch.stack([layer.keys[row, :, -prompt.length :] for layer in cache.layers])
-        values = torch.stack([layer.values[row, :, -prompt.length :] for layer in cache.layers])
+        keys, values = (
+            tuple(torch.stack([getattr(layer, name)[row, :, -prompt.length :] for layer in layers]) for layers in cards)
+            for name in ("keys", "values")
+        )
         known = PromptFacts(
             prompt.visual.mask,
             prompt.visual.places,
@@ -64,10 +67,10 @@ def _prefill_together(
         yield Prefix(keys, values, end)
 
 
-def decoder_of(vlm: VisionLanguageModel) -> Decoder:
-    """What methods may know of a model."""
+def decoder_of(vlm: VisionLanguageModel, of_card: range | None = None) -> Decoder:
+    """What methods may know of a model, those on one card if its layers are given."""
     heads = vlm.decoder.config.num_attention_heads
-    return Decoder(vlm.n_layers, heads, vlm.decoder, vlm.hf_model.get_output_embeddings(), vlm.has_places)
+    return Decoder(vlm.n_layers, heads, vlm.decoder, vlm.hf_model.get_output_embeddings(), vlm.has_places, of_card)
 
 
 def _check_layers(vlm: VisionLanguageModel, prompts: Sequence[Prompt], cache: Any, outputs: Sequence[Tensor]) -> None:

@@ -80,11 +80,11 @@ class Prefix:
     Attributes
     ----------
     keys, values
-        [layers, kv_heads, prompt tokens, head_dim], without padding.
+        [layers, kv_heads, prompt tokens, head_dim], without padding, of the layers on each card, and there.
     """
 
-    keys: Tensor
-    values: Tensor
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
     end: PromptEnd
 
     @property

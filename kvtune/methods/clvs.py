@@ -97,6 +97,10 @@ class Unified:
     keys: Tensor
     shift: Tensor
 
+    def to(self, device: Any) -> Unified:
+        """The same on ``device``."""
+        return Unified(self.keys.to(device), self.shift.to(device))
+
 
 @dataclasses.dataclass(frozen=True)
 class UnifiedKeys(Fact):
@@ -158,6 +162,8 @@ class CLVSRows(RowState[CLVS]):
     def begin(self, rows: Sequence[int], index: Tensor, prompts: Sequence[PromptFacts]) -> None:
         import torch
 
+        if 0 not in self.decoder.layers_here:  # nobody else looks at these keys
+            return
         found = [prompt.noted[UnifiedKeys()] for prompt in prompts]
         longest = max(len(prompt.visual) for prompt in prompts)
         if self._keys is None:
@@ -216,11 +222,17 @@ class CLVSRows(RowState[CLVS]):
         """See whether the model is sure of the next token."""
         if not self._first_looked_at <= layer < self.decoder.n_layers - 1:
             return
-        logits = self.decoder.head(hidden).float() if hidden.itemsize < 4 else self.decoder.head(hidden)
+        logits = self.decoder.head(hidden.to(self.decoder.head.weight.device))
+        logits = logits.float() if hidden.itemsize < 4 else logits
         likeliest = logits.topk(min(LIKELIEST, logits.shape[-1]), dim=-1, sorted=False).values.log_softmax(-1)
         unsure = (likeliest.exp() * likeliest).sum(-1) / -math.log(LIKELIEST)
         rows = slice(len(hidden))
-        self._ended[rows] |= unsure < self.parameter("threshold")[rows]
+        self._ended[rows] |= unsure.to(hidden.device) < self.parameter("threshold")[rows]
+
+    def follow(self, other: CLVSRows, seen: Sequence[tuple[Seen, Seen]]) -> None:
+        self._ended = other._ended.to(self._ended.device)
+        for there, here in seen:
+            here.take((type(self), "memory"), there)
 
     def captured_with(self) -> Hashable:
         keys = self._keys

@@ -16,6 +16,13 @@ class Decoder:
     head: Any
     has_places: bool = False
     """Whether it is known where in the picture the model's visual tokens are."""
+    of_card: range | None = None
+    """The layers on one card, for a state that is there; None for all of them."""
+
+    @property
+    def layers_here(self) -> range:
+        """The layers that a state is about."""
+        return range(self.n_layers) if self.of_card is None else self.of_card
 
     @property
     def head_dim(self) -> int:

@@ -40,7 +40,7 @@ class Fact(ABC):
         Returns
         -------
         Any
-            In memory of its own.
+            In memory of its own, on the device of ``visual``; with a method ``to(device)``.
         """
 
 
@@ -81,6 +81,12 @@ class PromptFacts:
     places: Tensor | None
     outputs: Tensor
     noted: Mapping[AnyFact, Any] = dataclasses.field(default_factory=dict)
+
+    def to(self, device: Any) -> PromptFacts:
+        """The same on ``device``."""
+        places = None if self.places is None else self.places.to(device)
+        noted = {fact: one.to(device) for fact, one in self.noted.items()}
+        return PromptFacts(self.visual.to(device), places, self.outputs.to(device), noted)
 
 
 @contextmanager

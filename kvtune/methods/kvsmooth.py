@@ -92,7 +92,8 @@ class KVSmoothRows(RowState[KVSmooth]):
         if not self._changes_output:
             return
         outputs = torch.stack([prompt.outputs for prompt in prompts], dim=1)
-        for layer, output in enumerate(outputs):
+        for layer in self.decoder.layers_here:
+            output = outputs[layer]
             if layer not in self._outputs:
                 self._outputs[layer] = output.new_zeros(self.acts.shape[1], *output.shape[1:])
             self._outputs[layer][index] = output

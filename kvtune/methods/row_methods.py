@@ -68,7 +68,8 @@ class RowMethods:
             having = [place for place, row in enumerate(rows) if kind in self._stacks[self._stack_of[row]]]
             if having:
                 own = [rows[place] for place in having]
-                state.begin(own, to_device(np.array(own), self._device), [prompts[place] for place in having])
+                known = [prompts[place].to(self._device) for place in having]
+                state.begin(own, to_device(np.array(own), self._device), known)
 
     def clear(self) -> None:
         """No row has a method."""
@@ -103,8 +104,8 @@ def looking_at_layers(decoder: Decoder, states: Sequence[RowState[Any]]) -> Iter
     """Show the outputs of layers, for the newest token, to methods that look at them, within the block."""
     looking = [state for state in states if state.looks_at_layers]
     with ExitStack() as undo:
-        for number, layer in enumerate(decoder.module.layers if looking else ()):
-            hook = layer.register_forward_hook(
+        for number in decoder.layers_here if looking else ():
+            hook = decoder.module.layers[number].register_forward_hook(
                 lambda _, given, output, number=number: show_layer(looking, number, output)
             )
             undo.callback(hook.remove)

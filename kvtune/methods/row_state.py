@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class RowState(Generic[M]):
     Attributes
     ----------
     layers
-        Those in which any row has ever done anything.
+        Those in which any row has ever done anything; of one card, where layers are on several.
     acts
         [layers, rows] bool: where each row's method acts.
     """
@@ -130,7 +130,9 @@ class RowState(Generic[M]):
         self._numbers[:, index] = given[3:]
         layers = torch.arange(len(self.acts), device=index.device)[:, None]
         self.acts[:, index] = (layers >= start) & (layers < stop)
-        known = [span for span in [self.layers, *spans] if span]
+        here = self.decoder.layers_here
+        known = [range(max(span.start, here.start), min(span.stop, here.stop)) for span in [self.layers, *spans]]
+        known = [span for span in known if span]
         if known:
             self.layers = range(min(span.start for span in known), max(span.stop for span in known))
         return index
@@ -212,6 +214,18 @@ class RowState(Generic[M]):
 
     def end_step(self, step: StepEnd) -> None:
         """The step is over for all rows."""
+
+    def follow(self, other: Self, seen: Sequence[tuple[Seen, Seen]]) -> None:
+        """Know what ``other`` does, the state of the same rows on another card, whose layers came just before.
+
+        For what one layer finds and another goes by. Called where a step goes on to the next card, and at its end,
+        before :meth:`end_step`, on all cards but the last, with what that one has.
+
+        Parameters
+        ----------
+        seen
+            The rows on which both act in this step, as seen there and here.
+        """
 
     def smoothing(self, entropy: Tensor) -> Tensor:
         """How strongly each layer of :attr:`layers` and row is smoothed, for those who look on; NaN where nothing is.

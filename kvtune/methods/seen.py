@@ -83,6 +83,11 @@ class Seen:
         found: T = self._made[key]  # type: ignore[assignment]
         return found
 
+    def take(self, key: Hashable, other: Seen) -> None:
+        """Have what ``other``, the same rows on another card, made for ``key``."""
+        if key in other._made:
+            self._made[key] = other._made[key].to(self.rows.device)  # type: ignore[attr-defined]
+
     def in_layer(self, layer: int, query: Tensor, scaling: float) -> Seen:
         """The same in another layer, with the query there."""
         return dataclasses.replace(self, layer=layer, query=query, scaling=scaling)

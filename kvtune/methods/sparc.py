@@ -116,6 +116,10 @@ class SPARCRows(RowState[SPARC]):
         weights[..., : seen.prompt] *= self.once(seen, "gains", gains)
         return weights
 
+    def follow(self, other: SPARCRows, seen: Sequence[tuple[Seen, Seen]]) -> None:
+        self._next_gain = other._next_gain.to(self._next_gain.device)
+        self._gain = self._gain.to(self._next_gain.dtype)
+
     def end_step(self, step: StepEnd) -> None:
         self._gain.copy_(self._next_gain)
 

@@ -119,7 +119,8 @@ class SinkSizes(Fact):
     def of_row(self, decoder: Decoder, noted: list[Tensor], row: int, begin: int, visual: Tensor) -> Tensor:
         import torch
 
-        sizes = torch.stack([one[row, -len(visual) :] for one in noted])  # [layers, tokens, dims, or all of them]
+        # [layers, tokens, dims, or all of them]
+        sizes = torch.stack([one[row, -len(visual) :].to(visual.device) for one in noted])
         if self.dims == "auto" and decoder.module not in _dims_of:
             largest = sizes[FIRST_LAYER:, begin].mean(0).topk(2).indices
             _dims_of[decoder.module] = tuple(sorted(largest.tolist()))

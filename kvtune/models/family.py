@@ -19,6 +19,7 @@ from kvtune.hf import recorded_decoder, text_decoder
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
 from kvtune.models.misfit import first_line, in_a_line
 from kvtune.models.published import MODELS
+from kvtune.models.spread import Card, cards_of
 
 MAX_ASPECT = 1000
 """How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""
@@ -204,7 +205,18 @@ class VisionLanguageModel:
 
     @property
     def device(self) -> torch.device:
+        """Where its inputs go; the first of several."""
         return self.hf_model.device
+
+    @property
+    def cards(self) -> list[Card]:
+        """The devices of the decoder's layers: one, or several if the model is spread over them."""
+        return cards_of(self.decoder)
+
+    @property
+    def device_name(self) -> str:
+        """As ``--device`` names them: ``cuda:0``, or ``cuda:0,cuda:1``."""
+        return ",".join(dict.fromkeys(str(device) for device in (self.device, *(card.device for card in self.cards))))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -243,7 +243,8 @@ def test_cached_keys_and_entropies_equal_the_naive_reference(paged, monkeypatch)
         for layer in range(3):
             if paged:
                 pages = grid.pages.of(("row", row))
-                cached = [torch.cat([cache[layer, page] for page in pages], 1) for cache in (grid.keys, grid.values)]
+                caches = grid.cards[0].keys, grid.cards[0].values
+                cached = [torch.cat([cache[layer, page] for page in pages], 1) for cache in caches]
             else:
                 cached = [grid.suffix_keys[layer, row], grid.suffix_values[layer, row]]
             for own, all_keys in zip(cached, (naive.keys, naive.values), strict=True):

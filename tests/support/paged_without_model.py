@@ -50,7 +50,7 @@ class ScriptedGrid(PagedGrid):
         self.pages = Pages(plan.pages)
         self.newest = np.full(self.rows, -1, dtype=np.int32)
         self.forced = ForcedTokens(self.rows)
-        self.methods = SimpleNamespace(of=lambda running: [])
+        self.cards = [SimpleNamespace(methods=SimpleNamespace(of=lambda running: []))]
         self._image_of = np.zeros(self.rows, dtype=np.int32)
         self._table = np.zeros((self.rows, pages_for(plan.max_new_tokens + 1)), dtype=np.int32)
         self.written: dict[int, Any] = {}
