@@ -55,7 +55,10 @@ def kernels_for(device: torch.device, dtype: torch.dtype, kv_heads: int, share: 
 def try_on_one_row(
     kernels: Kernels, device: torch.device, dtype: torch.dtype, kv_heads: int, share: int, head_dim: int
 ) -> None:
-    """Run kernels on a row with a page of text about a page of prompt."""
+    """Run kernels on a row with a page of text about a page of prompt.
+
+    Steps of a grid take the same builds of Triton kernels, for which steps of 1 in tensors make a difference.
+    """
 
     def numbers(*shape: int, of: int = 0) -> Tensor:
         return torch.full(shape, of, dtype=torch.int32, device=device)
@@ -64,16 +67,16 @@ def try_on_one_row(
     members[0, 0] = 0
     layout = Layout(
         newest=numbers(1, of=1),
-        table=numbers(1, 1, of=1),
+        table=numbers(1, 2, of=1),
         tiles=members,
         tile_images=numbers(1),
         tile_lengths=numbers(1, of=1),
         lanes_of_rows=numbers(1),
-        prompt_table=numbers(1, 1, of=2),
+        prompt_table=numbers(1, 2, of=2),
     )
     query = torch.zeros(1, kv_heads, share, head_dim, dtype=dtype, device=device)
     key, value = (torch.zeros(1, kv_heads, head_dim, dtype=dtype, device=device) for _ in range(2))
     keys, values = (torch.zeros(1, 3, kv_heads, PAGE, head_dim, dtype=dtype, device=device) for _ in range(2))
     kernels.attend(query, key, value, keys[0], values[0], layout, 1.0)
-    factors = torch.full((1, 1), 0.5, device=device)
+    factors = torch.full((1, 2), 0.5, device=device)[:, :1]
     kernels.smooth(keys, values, layout.table, layout.newest, factors, factors, 0)

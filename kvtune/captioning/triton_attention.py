@@ -55,6 +55,7 @@ def attend(
         QUERIES=queries,
         **shape,
         num_warps=warps_for(queries),
+        enable_fp_fusion=True,
     )
     attend_texts[(rows, kv_heads)](
         query,
@@ -70,6 +71,7 @@ def attend(
         scaling,
         QUERIES=queries_of_a_row(share),
         **shape,
+        enable_fp_fusion=True,
     )
     return output, entropy
 

@@ -105,7 +105,7 @@ class Situation:
             numbers(*cache),
             numbers(*cache),
             layout,
-            torch.rand(1, rows, generator=random, device=device),
+            torch.rand(1, rows + 1, generator=random, device=device)[:, :rows],  # as of states, which have one row more
         )
 
     def attend(self, kernels: Kernels) -> tuple[Tensor, Tensor]:
