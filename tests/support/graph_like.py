@@ -54,12 +54,15 @@ class RecordedStep(TorchDispatchMode):
         self._no_reads = NoReads()
 
     def __enter__(self):
+        self._asked = torch.cuda.is_current_stream_capturing
+        torch.cuda.is_current_stream_capturing = lambda: True  # transformers makes masks in another way then
         self._no_reads.__enter__()
         return super().__enter__()
 
     def __exit__(self, *arguments):
         super().__exit__(*arguments)
         self._no_reads.__exit__(*arguments)
+        torch.cuda.is_current_stream_capturing = self._asked
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
