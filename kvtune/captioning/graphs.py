@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable
 
 import torch
 
+from kvtune.models.misfit import is_out_of_memory
+
 log = logging.getLogger(__name__)
 
 _MOST_GRAPHS = 32
@@ -46,12 +48,12 @@ class StepGraphs:
         self._graphs[shape].replay()
 
     def _capture(self, shape: Hashable, step: Callable[[], None]) -> bool:
+        torch.cuda.synchronize(self._device)
         if len(self._graphs) == _MOST_GRAPHS:
             self._graphs.clear()
             # What is left of a pool whose graphs are gone must not be captured into again.
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        torch.cuda.synchronize(self._device)
         try:
             # torch stays on the stream of a capture that fails, and other threads may copy and allocate meanwhile.
             with (
@@ -61,9 +63,11 @@ class StepGraphs:
                 ),
             ):
                 step()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            # A capture that has no memory may fail once more at its end.
+            for one in (error, error.__context__):
+                if one is not None and is_out_of_memory(one):
+                    raise one from None
             log.warning("decoding without CUDA graphs, for this model's step cannot be captured: %s", error)
             self._off = True
             return False

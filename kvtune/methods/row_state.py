@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
@@ -72,6 +73,10 @@ class StepEnd(Protocol):
         """
 
 
+_STATES = itertools.count()
+"""Numbers of the states of this process; an address may be another's when one is gone."""
+
+
 class RowState(Generic[M]):
     """The state of one kind of method for the rows of a batch, as tensors, so that each row has its own parameters.
 
@@ -94,6 +99,7 @@ class RowState(Generic[M]):
     def __init__(self, kind: type[M], n_rows: int, decoder: Decoder, device: Any) -> None:
         import torch
 
+        self._number = next(_STATES)
         self.decoder = decoder
         self.layers = range(0)
         self._most_to_come = MOST_TO_COME[kind.acts_from]
@@ -237,8 +243,11 @@ class RowState(Generic[M]):
         return torch.full_like(entropy, torch.nan)
 
     def captured_with(self) -> Hashable:
-        """What a CUDA graph of the methods above has fixed; when it changes, capture again."""
-        return self.layers, self.changes_output
+        """What a CUDA graph of the methods above has fixed; when it changes, capture again.
+
+        No two states have it in common, for a graph goes on with the tensors of the one that it was captured with.
+        """
+        return self._number, self.layers, self.changes_output
 
     def reorder(self, index: Tensor) -> None:
         """Row ``i`` becomes what row ``index[i]`` was, as beam search does with the cache."""

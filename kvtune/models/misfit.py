@@ -81,11 +81,19 @@ def _are_weights(path: Path) -> bool:
         return False
 
 
+_NO_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",  # of a graph, or of a kernel that is loaded
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What PyTorch says of a lack of memory."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device had no room for a tensor; PyTorch has an exception of its own for that on a GPU alone."""
+    """Whether the device had no room; PyTorch has an exception of its own for that only for tensors on a GPU."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 @contextmanager

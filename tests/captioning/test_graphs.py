@@ -92,14 +92,21 @@ def test_graphs_that_are_too_many_are_dropped_with_their_pool(monkeypatch):
     assert [pool for pool, *_ in played.captures] == [0] * 32 + [1]
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no memory")])
-def test_a_capture_without_memory_is_no_reason_to_give_graphs_up(monkeypatch, error):
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA error: out of memory\nCompile with")]
+)
+def test_a_capture_without_memory_is_no_reason_to_give_graphs_up(monkeypatch, error, ends):
     played = Played()
     played.patch(monkeypatch)
 
     @contextlib.contextmanager
     def graph(*given, **named):
-        yield
+        try:
+            yield
+        finally:
+            if not ends:
+                raise RuntimeError("operation failed due to a previous error during capture")
 
     monkeypatch.setattr(torch.cuda, "graph", graph)
     graphs = StepGraphs(DEVICE)
@@ -108,6 +115,17 @@ def test_a_capture_without_memory_is_no_reason_to_give_graphs_up(monkeypatch, er
     def step():
         raise error
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error), match="memory"):
         graphs.run("shape", step)
     assert not graphs._off
+
+
+def test_no_graph_that_may_still_run_is_dropped(monkeypatch):
+    played, kept = Played(), []
+    played.patch(monkeypatch)
+    graphs = StepGraphs(DEVICE)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: kept.append(len(graphs._graphs)))
+    for shape in range(33):
+        for _ in range(2):
+            graphs.run(shape, lambda: None)
+    assert kept == list(range(33))

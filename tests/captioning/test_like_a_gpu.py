@@ -19,7 +19,7 @@ from kvtune.captioning import Captioner, CaptionRequest, decoding, paged_grid
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import plan_pages
-from kvtune.captioning.prefill import prefill
+from kvtune.captioning.prefill import decoder_of, prefill
 from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.prompts import Prompts
 from kvtune.captioning.step import ATTENTION
@@ -396,3 +396,17 @@ def test_the_shape_of_a_step_changes_with_whatever_a_graph_fixes():
         for _ in range(2):
             grid.step(np.arange(3))
         assert len(set(shapes[before - 1 :])) == 1
+
+
+@pytest.mark.parametrize("method", METHODS[1:14], ids=lambda method: method.name)
+def test_no_graph_is_replayed_for_another_state(method):
+    """A grid goes from run to run with its graphs; what it remembers of methods that change outputs does not."""
+    decoder = decoder_of(ENDLESS)
+    keys = set()
+    for _ in range(3):  # each may lie where the one before did
+        state = type(method).row_state(3, decoder, "cpu")
+        state.set_rows([0], [method])
+        keys.add(state.captured_with())
+        assert state.captured_with() in keys
+        del state
+    assert len(keys) == 3

@@ -117,3 +117,8 @@ def test_what_a_processor_says_when_memory_is_out_is_understood():
         torch.empty(2**45)
     assert is_out_of_memory(caught.value)
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    for words in (
+        "CUDA error: out of memory\nCUDA kernel errors",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
+    ):
+        assert is_out_of_memory(RuntimeError(words))
