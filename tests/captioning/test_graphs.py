@@ -1,6 +1,7 @@
 """When steps are captured and replayed, and what is left behind where one cannot be; CUDA's part is played."""
 
 import contextlib
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -121,10 +122,21 @@ def test_a_capture_without_memory_is_no_reason_to_give_graphs_up(monkeypatch, er
 
 
 def test_no_graph_that_may_still_run_is_dropped(monkeypatch):
+    """A graph is gone with the last that holds it."""
     played, kept = Played(), []
     played.patch(monkeypatch)
+    there = weakref.WeakSet()
+
+    class Graph:
+        def __init__(self):
+            there.add(self)
+
+        def replay(self):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: kept.append(len(there)))
     graphs = StepGraphs(DEVICE)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: kept.append(len(graphs._graphs)))
     for shape in range(33):
         for _ in range(2):
             graphs.run(shape, lambda: None)

@@ -1,6 +1,7 @@
 """What the engine launches on a GPU, bound and built for one by Triton itself and not run."""
 
-import pytest
+from types import SimpleNamespace
+
 import torch
 from engine_requests import METHODS
 from graph_like import like_a_gpu
@@ -10,17 +11,27 @@ from small_vlms import random_images, small_vlm
 from triton_without_gpu import needs_triton
 
 from kvtune.bench.engine.kernels import Shape, Situation
-from kvtune.captioning import Captioner, CaptionRequest, captioner, fused, paged_grid, prefill
-from kvtune.captioning.kernels import Kernels, try_on_one_row
+from kvtune.captioning import Captioner, CaptionRequest, captioner, card_pages, paged_grid, plain_layers
+from kvtune.captioning.fused import FusedLayers
+from kvtune.captioning.kernels import PLAIN, Kernels, try_on_one_row
 
 pytestmark = needs_triton
 CPU = torch.device("cpu")
 
 
+def launched_beside(modules, plain, *names):
+    """Functions that launch kernels and give what plain torch computes."""
+
+    def both(module, name):
+        return lambda *given: (getattr(module, name)(*given), getattr(plain, name)(*given))[1]
+
+    return {name: both(module, name) for module, name in zip(modules, names, strict=True)}
+
+
 def kernels():
     from kvtune.captioning import triton_attention, triton_smoothing
 
-    return Kernels(triton_attention.attend, triton_smoothing.smooth)
+    return Kernels(**launched_beside([triton_attention, triton_smoothing], PLAIN, "attend", "smooth"))
 
 
 def builds(made):
@@ -40,28 +51,28 @@ def test_a_trial_builds_what_steps_launch():
 
 
 def test_each_kernel_is_built_once_for_all_steps(monkeypatch):
-    """Whatever their widths and methods: the engine's own tensors, of which nothing is computed."""
-
-    def tokens(logits):
-        return torch.ones(len(logits), dtype=torch.long)
+    """Whatever their widths and methods, with the engine's own tensors."""
 
     def layers(decoder, device):
         from kvtune.captioning import triton_layers
 
-        return fused.FusedLayers(decoder, device, triton_layers)
+        names = ("rms_norm", "silu_times", "rotate")
+        return FusedLayers(
+            decoder, device, SimpleNamespace(**launched_beside([triton_layers] * 3, plain_layers, *names))
+        )
 
     like_a_gpu(monkeypatch)
     monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
-    monkeypatch.setattr(paged_grid, "kernels_for", lambda *given: kernels())
+    monkeypatch.setattr(card_pages, "kernels_for", lambda *given: kernels())
     monkeypatch.setattr(captioner, "FusedLayers", layers)
-    monkeypatch.setattr(fused._Parts, "_try", lambda *given: True)
-    monkeypatch.setattr(paged_grid, "choose", tokens)
-    monkeypatch.setattr(prefill, "choose", tokens)
     model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.bfloat16), eos=())
     images = random_images(3)
     requests = [CaptionRequest(n, images[n % 3], METHODS[n % 9], n, 3 + 5 * (n % 3)) for n in range(14)]
+    engine = Captioner(model, max_new_tokens=40, lanes=7)
     with launches() as made:
-        assert len(list(Captioner(model, max_new_tokens=40, lanes=7).run(requests))) == 14
+        assert len(list(engine.run(requests[:1]))) == 1
+        made.clear()  # trials, of another head size too
+        assert len(list(engine.run(requests))) == 14
     assert len({grid for _, grid, _ in made}) > 10
-    names = [name for name, _ in builds(made)]
-    assert sorted(names) == ["_rms_norm", "_rotate", "_silu_times", "_smooth", "attend_prompts", "attend_texts"]
+    names = [name.strip("_") for name, _ in builds(made)]
+    assert sorted(names) == ["attend_prompts", "attend_texts", "rms_norm", "rotate", "silu_times", "smooth"]
