@@ -112,6 +112,6 @@ def test_on_a_gpu_and_in_a_graph(dtype, kv_heads, head_dim):
 
     for function in (smooth, triton_smoothing.smooth, in_a_graph):
         check(
-            function, rows=24, layers=5, kv_heads=kv_heads, head_dim=head_dim, dtype=dtype, factors=torch.float64,
+            function, rows=12, layers=4, kv_heads=kv_heads, head_dim=head_dim, dtype=dtype, factors=torch.float64,
             page=32, device="cuda",
         )  # fmt: skip

@@ -11,6 +11,7 @@ from kvtune import KVSmooth
 from kvtune.bench.engine import versions
 from kvtune.bench.engine.long import long_among_short
 from kvtune.bench.engine.profile import StepKernels, capture_seconds, profile
+from kvtune.bench.engine.projections import projections
 from kvtune.bench.engine.subject import bench_method
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning.captioner import Captioner
@@ -128,3 +129,21 @@ def test_versions_as_one_line_of_json(monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["device"] == "CPU" and found["torch"] == torch.__version__ and found["driver"] is None
     assert min(found["matmul_flops"], found["copy_bytes_per_second"], found["free_bytes"]) > 0
+
+
+def test_linear_layers_are_timed_one_by_one_and_as_one(monkeypatch):
+    """Of the same weights and rows, so that both give the same numbers."""
+    products, original = [], torch.nn.functional.linear
+
+    def linear(hidden, weight):
+        products.append((hidden, weight, original(hidden, weight)))
+        return products[-1][2]
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    found = list(projections(torch.device("cpu"), torch.float32, {"q, k, v": (16, (16, 8, 8))}, [5, 7]))
+    assert [(one["projections"], one["rows"]) for one in found] == [("q, k, v", 5), ("q, k, v", 7)]
+    for one in found:
+        assert one["ratio"] == pytest.approx(one["together_ms"] / one["apart_ms"])
+    q, k, v = (output for _, _, output in products[:3])
+    as_one = next(output for _, weight, output in products if len(weight) == 32)
+    torch.testing.assert_close(torch.cat([q, k, v], 1), as_one)
