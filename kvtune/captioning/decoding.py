@@ -45,9 +45,10 @@ class AnyGrid(Protocol):
     rows: int
     forced: ForcedTokens
 
-    def start(
-        self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]
-    ) -> list[int | None]: ...
+    @property
+    def tokens(self) -> Tensor: ...
+
+    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]: ...
 
     def known(self, image: int) -> PromptFacts: ...
 
@@ -124,7 +125,7 @@ class Decoding(ABC):
         self._turns = np.zeros(rows, dtype=int)
         """Captions that each row has begun."""
         self._unread: list[Unread] = []
-        """Steps whose tokens have not been looked at, oldest first."""
+        """Steps, and starts of captions, whose tokens have not been looked at, oldest first."""
 
     def add(self, key: Hashable, request: CaptionRequest) -> None:
         """Let ``request`` wait for a row; requests with equal ``key`` share a prompt."""
@@ -138,7 +139,7 @@ class Decoding(ABC):
         Returns
         -------
         bool
-            Whether a step was taken; none is where every caption ended with its first token.
+            Whether a step was taken; none is where every caption was seen to end with its first token.
         """
         with attention_implementation(self.vlm.hf_model, ATTENTION), on_device(self.vlm.device), self._layers():
             self._begin(done)
@@ -196,7 +197,10 @@ class Decoding(ABC):
         self._drop(row)
 
     def _begin(self, done: list[Caption]) -> None:
-        """Load images and start requests wherever there is room; a caption may be done with its first token."""
+        """Load images and start requests wherever there is room.
+
+        A caption may be done with its first token; where tokens are looked at late, that is seen after the next step.
+        """
         while self.scheduler.has_room:
             loads, starts = self.scheduler.place()
             starts = self._load(loads, starts)
@@ -210,10 +214,13 @@ class Decoding(ABC):
             self._limits[rows] = [min(most, placement.request.max_new_tokens or most) for placement in starts]
             self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
             images = [placement.image for placement in starts]
-            tokens = self.grid.start(rows, images, [placement.request.method for placement in starts])
-            begun = [(row, token) for row, token in zip(rows, tokens, strict=True) if token is not None]
-            if begun:
-                done += self._take(*(np.array(column) for column in zip(*begun, strict=True)))
+            begun = np.array(
+                self.grid.start(rows, images, [placement.request.method for placement in starts]), dtype=int
+            )
+            if len(begun):
+                self._unread.append(Unread(begun, self._turns[begun], HostCopy(self.grid.tokens)))
+                if not self.late:
+                    self._read(done, 0)
 
     def _prefixes(self, requests: Sequence[CaptionRequest], prompts: Sequence[Prompt]) -> Iterator[Prefix]:
         """The prompts of some requests, run, with all that methods want to know of them."""

@@ -177,23 +177,23 @@ class Grid(GridCache):
         held = fed != NO_TOKEN
         to_come = np.full(self.rows, -1)
         if held.any():
-            self._tokens[self._to_device(running[held])] = self._to_device(fed[held])
+            self.tokens[self._to_device(running[held])] = self._to_device(fed[held])
             to_come[running] = self.forced.to_come(running)
         self._decode(GridStep(self, spans, running, self._to_device(to_come)))
         self.forced.advance(running)
         self.host_slots[running] += 1
-        return self._tokens
+        return self.tokens
 
     def _decode(self, step: GridStep) -> None:
         with looking_at_layers(self.methods.decoder, step.states):
             hidden = self.vlm.decoder(
-                inputs_embeds=self._embed(self._tokens.clamp(min=0))[:, None],
+                inputs_embeds=self._embed(self.tokens.clamp(min=0))[:, None],
                 position_ids=self._positions[:, None],
                 **{CACHE: KeysOnly()},
                 use_cache=True,
                 kvtune_grid=step,
             ).last_hidden_state
-        self._tokens.copy_(choose(self._head(hidden[:, 0])))
+        self.tokens.copy_(choose(self._head(hidden[:, 0])))
         for state in step.states:
             if state.layers:
                 state.end_step(step)

@@ -32,7 +32,8 @@ class GridCache(KnownPrompts):
     """Tensors of ``groups`` images by ``lanes`` captions each.
 
     Prefix tensors are [layers, groups, kv_heads, prompt tokens, head_dim], suffix tensors
-    [layers, rows, kv_heads, slots, head_dim]; both grow when a longer prompt or caption comes.
+    [layers, rows, kv_heads, slots, head_dim]; both grow when a longer prompt or caption comes. ``tokens`` are [rows],
+    the newest of each; a step, or a start, overwrites them.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class GridCache(KnownPrompts):
         self.slots = torch.ones(self.rows, dtype=torch.long, device=device)
         """The suffix slot that each row's next token takes."""
         self.host_slots = np.ones(self.rows, dtype=int)
-        self._tokens = torch.zeros_like(self.slots)
+        self.tokens = torch.zeros_like(self.slots)
         self._positions = torch.zeros_like(self.slots)
         self.forced = ForcedTokens(self.rows)
         self.methods = RowMethods(self.rows, decoder_of(vlm), device)
@@ -94,14 +95,14 @@ class GridCache(KnownPrompts):
         self.read[group * self.lanes : (group + 1) * self.lanes] = prefix.length - 1
         self._hide_missing_positions()
 
-    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int | None]:
+    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
         """Begin a caption in each of ``rows``, each about one of the images, its group's, and with its method.
 
         Returns
         -------
         list
-            The first token of each, which the prefill has given; None where the method acts on the prompt, so that the
-            row runs the end of it itself.
+            Those of ``rows`` whose first token the prefill has given; where the method acts on the prompt, the row runs
+            the end of it itself.
         """
         prompts = [self._prompts[image] for image in images]
         forced = [prompt.forced(method) for prompt, method in zip(prompts, methods, strict=True)]
@@ -118,13 +119,13 @@ class GridCache(KnownPrompts):
         ):
             before[:, index] = prefix[:, group, :, last].transpose(0, 1)
             suffix[:, index, :, 0] = before[:, index]
-        self._tokens[index] = self._to_device(np.array([prompt.first_token for prompt in prompts]))
+        self.tokens[index] = torch.stack([prompt.first_token for prompt in prompts])
         begins = [prompt.next_position - len(ids) for prompt, ids in zip(prompts, forced, strict=True)]
         self._positions[index] = self._to_device(np.array(begins))
         self.slots[index] = self._to_device(self.host_slots[host_rows])
         self.methods.start(rows, methods, [prompt.facts for prompt in prompts])
         self._hide_missing_positions()
-        return [None if ids else prompt.first_token for prompt, ids in zip(prompts, forced, strict=True)]
+        return [row for row, ids in zip(rows, forced, strict=True) if not ids]
 
     def packed(self, groups: Sequence[Sequence[int]], lanes: int) -> Self:
         """A grid of these rows alone, those of each group on at most ``lanes`` lanes of one image.
@@ -140,7 +141,7 @@ class GridCache(KnownPrompts):
             setattr(other, name, getattr(self, name)[:, group])
         for name in ("suffix_keys", "suffix_values", "new_keys", "new_values", "last_keys", "last_values"):
             setattr(other, name, getattr(self, name)[:, index])
-        for name in ("slots", "_tokens", "_positions"):
+        for name in ("slots", "tokens", "_positions"):
             setattr(other, name, getattr(self, name)[index])
         for name in ("host_slots", "read"):
             setattr(other, name, getattr(self, name)[host_rows])

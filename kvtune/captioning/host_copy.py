@@ -30,7 +30,7 @@ class HostCopy:
 
 @dataclasses.dataclass(frozen=True)
 class Unread:
-    """The tokens of one step.
+    """The tokens of one step, or those with which captions begin.
 
     Attributes
     ----------

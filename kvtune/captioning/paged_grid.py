@@ -58,6 +58,8 @@ class PagedGrid(KnownPrompts):
         What is on each card; the first has the tokens too.
     pages
         Who holds which of them: ``("row", n)`` and ``("image", n)``.
+    tokens
+        [rows], the newest of each; a step, or a start, overwrites them.
     """
 
     def __init__(self, vlm: VisionLanguageModel, plan: PagedPlan, cuda_graphs: bool = True) -> None:
@@ -78,8 +80,8 @@ class PagedGrid(KnownPrompts):
         self._read = np.zeros(self.rows, dtype=np.int32)
         """Prompt tokens that each row reads in its image's pages."""
         self._table = np.zeros((self.rows, plan.text_pages), dtype=np.int32)
-        self._tokens = torch.zeros(self.rows, dtype=torch.long, device=device)
-        self._positions = torch.zeros_like(self._tokens)
+        self.tokens = torch.zeros(self.rows, dtype=torch.long, device=device)
+        self._positions = torch.zeros_like(self.tokens)
         self.forced = ForcedTokens(self.rows)
         self._graphs = step_graphs(device) if cuda_graphs and len(self.cards) == 1 else None
 
@@ -106,14 +108,14 @@ class PagedGrid(KnownPrompts):
             card.load(image, own, keys, values, prefix.end.facts.visual)
         self._prompts[image] = prefix.end
 
-    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int | None]:
+    def start(self, rows: Sequence[int], images: Sequence[int], methods: Sequence[Method | None]) -> list[int]:
         """Begin a caption in each of ``rows``, each about one of the prompts on the grid and with its method.
 
         Returns
         -------
         list
-            The first token of each, which the prefill has given; None where the method acts on the prompt, so that the
-            row runs the end of it itself.
+            Those of ``rows`` whose first token the prefill has given; where the method acts on the prompt, the row runs
+            the end of it itself.
         """
         prompts = [self._prompts[image] for image in images]
         forced = [prompt.forced(method) for prompt, method in zip(prompts, methods, strict=True)]
@@ -133,7 +135,6 @@ class PagedGrid(KnownPrompts):
                 own,
                 from_pages,
                 [place for _, place in last],
-                [prompt.first_token for prompt in prompts],
                 [prompt.next_position - len(ids) for prompt, ids in zip(prompts, forced, strict=True)],
             ]
         )
@@ -141,10 +142,11 @@ class PagedGrid(KnownPrompts):
             there = to_device(numbers, card.device)
             card.begin(*there[1:4])
             if card is self.cards[0]:
-                index, tokens, positions = there[0], *there[4:]
-                self._tokens[index], self._positions[index] = tokens, positions
+                index, positions = there[0], there[4]
+                self.tokens[index] = torch.stack([prompt.first_token for prompt in prompts])
+                self._positions[index] = positions
             card.methods.start(rows, methods, [prompt.facts for prompt in prompts])
-        return [None if ids else prompt.first_token for prompt, ids in zip(prompts, forced, strict=True)]
+        return [row for row, ids in zip(rows, forced, strict=True) if not ids]
 
     def release(self, row: int) -> None:
         """The caption in ``row`` is done, or given up; its pages are free and it stands idle."""
@@ -163,7 +165,7 @@ class PagedGrid(KnownPrompts):
     def move(self, order: np.ndarray) -> None:
         """Row ``i`` becomes what row ``order[i]`` was; ``order`` is a permutation of all rows."""
         index = to_device(order, self.vlm.device)
-        for name in ("_tokens", "_positions"):
+        for name in ("tokens", "_positions"):
             tensor = getattr(self, name)
             tensor.copy_(tensor[index])
         with_nobody = np.append(order, self.rows)
@@ -197,7 +199,7 @@ class PagedGrid(KnownPrompts):
             self._graphs.run(shape, lambda: self._decode(width, tiles, on_cards))
         self.newest[running] += 1
         self.forced.advance(running)
-        return self._tokens[:width]
+        return self.tokens[:width]
 
     def width(self, running: np.ndarray, moved: bool = False) -> int:
         """Rows of a step in which ``running`` decode: all of them if a method of theirs changes outputs.
@@ -216,7 +218,7 @@ class PagedGrid(KnownPrompts):
         first, forced = parts[0]
         on_several = [(card.device, part) for card, (part, _) in zip(self.cards, parts, strict=True)]
         step = first if len(parts) == 1 else SpreadStep(on_several)
-        tokens, positions = self._tokens[:width], self._positions[:width]
+        tokens, positions = self.tokens[:width], self._positions[:width]
         fed = torch.where(forced == NO_TOKEN, tokens, forced).clamp(min=0)
         with ExitStack() as looking:
             for card, (states, _) in zip(self.cards, on_cards, strict=True):

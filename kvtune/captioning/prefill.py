@@ -48,7 +48,7 @@ def _prefill_together(
             **put_together(prompts), **{CACHE: cache}, use_cache=True, kvtune_last_outputs=outputs
         ).last_hidden_state[:, -1]
     _check_layers(vlm, prompts, cache, outputs)
-    first_tokens = choose(vlm.hf_model.get_output_embeddings()(hidden)).tolist()
+    first_tokens = choose(vlm.hf_model.get_output_embeddings()(hidden)).to(vlm.device)
     last_outputs = torch.stack([output.to(vlm.device) for output in outputs])
     cards = [[cache.layers[layer] for layer in card.layers] for card in vlm.cards]
     for row, prompt in enumerate(prompts):

@@ -21,7 +21,8 @@ class PromptEnd:
     length
         Prompt tokens.
     first_token
-        The first token of a caption of this image, where no method acts on the prompt.
+        The first token of a caption of this image, where no method acts on the prompt; one whole number, on the device,
+        for nobody waits for it.
     next_position
         The rotary position of that token.
     after_image
@@ -33,7 +34,7 @@ class PromptEnd:
     """
 
     length: int
-    first_token: int
+    first_token: Tensor
     next_position: int
     after_image: tuple[int, ...]
     facts: PromptFacts

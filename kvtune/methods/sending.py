@@ -1,4 +1,4 @@
-"""Numbers from the host to a device, without waiting for it."""
+"""From the host to a device, without waiting for it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ def pinned(numbers: np.ndarray, device: torch.device) -> Tensor:
 
     tensor = torch.from_numpy(numbers)
     return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def sent(tensor: Tensor, device: torch.device, copy: bool = False) -> Tensor:
+    """``tensor`` on ``device``; nobody waits for it, except on the way back to the host. ``copy`` as in ``torch``."""
+    goes_out = tensor.device.type == "cpu" and device.type != "cpu"
+    if goes_out and device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=goes_out, copy=copy)
 
 
 def to_device(numbers: np.ndarray, device: torch.device) -> Tensor:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from copy import copy as copy_object
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from kvtune.errors import RequestError
 from kvtune.hf import CACHE_NAMES, rotary_positions
+from kvtune.methods.sending import sent, to_device
 
 _MEANT_FOR_OUTPUT = frozenset(
     {"use_cache", "return_dict", "output_attentions", "output_hidden_states", "logits_to_keep"}
@@ -56,8 +59,10 @@ class VisualTokens:
 
     def to(self, device: torch.device, copy: bool = False) -> VisualTokens:
         """The same on ``device``; with ``copy`` always in memory of its own."""
-        places = None if self.places is None else self.places.to(device, copy=copy)
-        return VisualTokens(self.mask.to(device, copy=copy), places)
+        other = copy_object(self)  # which has been checked; again, it would be waited for
+        object.__setattr__(other, "mask", sent(self.mask, device, copy))
+        object.__setattr__(other, "places", None if self.places is None else sent(self.places, device, copy))
+        return other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +121,13 @@ class Prompt:
     def to(self, device: torch.device, copy: bool = False) -> Prompt:
         """The same on ``device``; with ``copy`` always in memory of its own."""
         return Prompt(
-            self.embeddings.to(device, copy=copy),
-            self.positions.to(device, copy=copy),
+            sent(self.embeddings, device, copy),
+            sent(self.positions, device, copy),
             self.next_position,
             self.visual.to(device, copy=copy),
             self.after_image,
-            None if self.deepstack is None else self.deepstack.to(device, copy=copy),
-            {kind: mask.to(device, copy=copy) for kind, mask in self.attention.items()},
+            None if self.deepstack is None else sent(self.deepstack, device, copy),
+            {kind: sent(mask, device, copy) for kind, mask in self.attention.items()},
         )
 
 
@@ -190,10 +195,10 @@ def put_together(prompts: Sequence[Prompt]) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "inputs_embeds": torch.stack([pad(prompt.embeddings, (0, 0, n, 0)) for prompt, n in each]),
         "position_ids": torch.stack([pad(prompt.positions, (n, 0)) for prompt, n in each], dim=-2),
-        "attention_mask": (
-            torch.arange(longest, device=device) >= torch.tensor(missing, device=device)[:, None]
-        ).long(),
     }
+    if any(missing):  # a mask that hides nothing would be looked at, and waited for
+        begins = to_device(np.array(missing), device)[:, None]
+        arguments["attention_mask"] = (torch.arange(longest, device=device) >= begins).long()
     kinds = {kind for prompt in prompts for kind in prompt.attention}
     if kinds:
         seen = {kind: torch.stack([_padded(prompt, kind, n) for prompt, n in each])[:, None] for kind in kinds}
@@ -253,5 +258,5 @@ def _padded(prompt: Prompt, kind: str, missing: int) -> Tensor:
     if seen is None:
         seen = prompt.embeddings.new_ones(prompt.length, prompt.length, dtype=torch.bool).tril()
     padded = pad(seen, (missing, 0, missing, 0))
-    padded[range(missing), range(missing)] = True
+    padded.diagonal()[:missing] = True
     return padded

@@ -292,7 +292,7 @@ def test_a_step_runs_where_nothing_can_be_read(methods):
         to_meta(grid, set())
         with attention_implementation(grid.vlm.hf_model, ATTENTION):
             grid._decode(4, tiles, on_cards)
-            assert grid._tokens.is_meta
+            assert grid.tokens.is_meta
             state = grid.cards[0].methods.states[KVSmooth]
             end_step = state.end_step
             state.end_step = lambda step: step.entropies(state.layers).max().item() and end_step(step)
@@ -311,7 +311,9 @@ def test_captions_begin_and_go_on_without_waiting_for_the_device():
             Prefix(
                 (prefix.keys[0].to("meta"),),
                 (prefix.values[0].to("meta"),),
-                dataclasses.replace(prefix.end, facts=facts_on_meta(prefix.end.facts)),
+                dataclasses.replace(
+                    prefix.end, facts=facts_on_meta(prefix.end.facts), first_token=prefix.end.first_token.to("meta")
+                ),
             )
             for prefix in prefixes
         ]
@@ -326,6 +328,40 @@ def test_captions_begin_and_go_on_without_waiting_for_the_device():
             grid.release(0)
             grid.move(np.array([5, 4, 3, 2, 1, 0]))
             assert grid.step(np.arange(5)).is_meta
+
+
+def test_kept_prompts_are_run_without_waiting_for_the_device():
+    """A batch of one length, of which kept prompts are brought to the device first."""
+    images = random_images(2)
+    images[1].putpixel((0, 0), images[0].getpixel((0, 0)))  # which says how long the text is
+    with torch.inference_mode():
+        kept = Prompts(ENDLESS, None).of(["a", "b"], images)
+    assert kept[0].length == kept[1].length
+    meta = small_vlm(copy.deepcopy(ENDLESS.hf_model).to("meta"), eos=())
+    with torch.inference_mode(), NoWaits():
+        prefixes = list(prefill(meta, [prompt.to(torch.device("meta")) for prompt in kept]))
+    assert [prefix.length for prefix in prefixes] == [prompt.length for prompt in kept]
+    assert all(prefix.end.first_token.is_meta for prefix in prefixes)
+
+
+def test_a_caption_that_ends_with_its_first_token_is_seen_a_step_late(monkeypatch):
+    """Its first token is the prompt's, which nobody waits for."""
+    like_a_gpu(monkeypatch)
+    read, original = [], PagedGrid.step
+
+    def step(grid, running):
+        read.append(len(captions))
+        return original(grid, running)
+
+    monkeypatch.setattr(PagedGrid, "step", step)
+    captions = []
+    requests = [CaptionRequest(n, IMAGES[n % 3], METHODS[n % 5], n, 1) for n in range(9)]
+    captioner = Captioner(ENDLESS, max_new_tokens=20, lanes=3)
+    for caption in captioner.run(requests):
+        captions.append(caption)
+    assert read == [0, 3, 6] and captioner.steps == 3
+    for caption in captions:
+        assert caption.token_ids == expected_of(caption.tag % 3, caption.tag % 5, 1)
 
 
 WAITS = {

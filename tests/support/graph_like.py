@@ -130,7 +130,7 @@ class NoWaits(TorchFunctionMode):
         there = isinstance(first, torch.Tensor) and first.is_meta
         refused = there and name in READS_IN_PYTHON
         if name in {"tensor", "as_tensor"}:
-            refused = str(kwargs.get("device")) == "meta"
+            refused = str(kwargs.get("device")) == "meta" and first != []  # of nothing, nothing is copied
         elif name in {"to", "copy_"}:
             source = args[1] if name == "copy_" else first
             leaves = there if name == "copy_" else "meta" in map(str, [*args[1:], *kwargs.values()])

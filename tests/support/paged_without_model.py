@@ -56,6 +56,7 @@ class ScriptedGrid(PagedGrid):
         self.written: dict[int, Any] = {}
         self.scripts: dict[int, Script] = {}
         self.steps: list[int] = []
+        self.tokens = torch.zeros(self.rows, dtype=torch.long)
 
     def load(self, image: int, prefix: Any) -> None:
         own = self.pages.of(("image", image))
@@ -70,7 +71,8 @@ class ScriptedGrid(PagedGrid):
             self._table[row, 0] = page = self.pages.take(("row", row), 1)[0]
             self.scripts[row] = script
             self.written[page] = ("row", script.number, 0)
-        return [script.token(0) for script in methods]
+            self.tokens[row] = script.token(0)
+        return rows
 
     def known(self, image):
         return SimpleNamespace(noted={})
@@ -93,7 +95,7 @@ class ScriptedGrid(PagedGrid):
         self.written[self._table[row, place]] = ("row", self.scripts[row].number, place)
 
     def step(self, running):
-        tokens = torch.zeros(self.width(running), dtype=torch.long)
+        tokens = self.tokens[: self.width(running)]
         for row in running.tolist():
             script = self.scripts[row]
             for place in range(self.newest[row] // PAGE + 1):
