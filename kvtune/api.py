@@ -104,6 +104,7 @@ def search(
     workers: int | None = None,
     cluster: str | None = None,
     mixed_workers: bool = False,
+    gpus_per_worker: int = 1,
     timeout: str | None = None,
     progress: bool = False,
     **options: Any,
@@ -159,6 +160,7 @@ def search(
         workers=workers,
         cluster=cluster,
         mixed_workers=mixed_workers,
+        gpus_per_worker=gpus_per_worker,
     )
     asked = Options(model=named, **options)
     deadline = Deadline(None if timeout is None else parse_duration(timeout))
@@ -202,6 +204,7 @@ def caption(
     load_in_8bit: bool = False,
     lanes: str = "auto",
     cuda_graphs: bool = True,
+    gpus_per_worker: int = 1,
 ) -> Iterator[ImageCaption]:
     """Caption any number of images with a preset: ``for each in kvtune.caption(paths, model="llava-1.5"): each.text``.
 
@@ -221,7 +224,7 @@ def caption(
         The preset's when None.
     skip_broken
         Leave out files that cannot be read, with a warning in the log, instead of ending there.
-    device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs
+    device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs, gpus_per_worker
         As the command's options.
 
     Returns
@@ -241,7 +244,17 @@ def caption(
     if isinstance(images, str | Path):
         images = [path for _, path in list_images([Path(images)])]
     choice = choose_preset(preset)
-    options = model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs)
+    options = model_options(
+        model,
+        device,
+        dtype,
+        revision,
+        load_in_4bit,
+        load_in_8bit,
+        lanes,
+        cuda_graphs,
+        gpus_per_worker=gpus_per_worker,
+    )
     return _captions(images, open_with_preset(options, choice, prompt, max_new_tokens, keep_images=False), skip_broken)
 
 

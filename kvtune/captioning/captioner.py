@@ -55,7 +55,8 @@ class Captioner(Asking):
     lanes
         Captions decoded at once; ``auto`` takes what fits into the device's memory.
     cuda_graphs
-        Whether a CUDA device replays decode steps from graphs; the captions are the same.
+        Whether a CUDA device replays decode steps from graphs; the captions are the same. Never done where the model is
+        on several.
     keep_images
         Whether what a vision tower makes of an image is kept in host memory from run to run, as a search needs it.
         Without, files are told apart by their paths, and memory does not grow with the number of images.
@@ -89,6 +90,8 @@ class Captioner(Asking):
         self._decoder = decoder_of(vlm)
         self._depths = Depths(vlm, self._keys.content, keep_images)
         self._prompts = Prompts(vlm, prompt, None if keep_images else 0)
+        if cuda_graphs and uses_pages(vlm) and len(vlm.cards) > 1:
+            log.info("decode steps are launched one by one, without CUDA graphs: the model is on several GPUs")
 
     def changed(self, **settings: Any) -> Captioner:
         """A captioner of the same model with another prompt, max_new_tokens, lanes, cuda_graphs or keep_images."""

@@ -12,6 +12,7 @@ from kvtune.cli.options import (
     CudaGraphs,
     Device,
     Dtype,
+    GpusPerWorker,
     Json,
     Lanes,
     LoadIn4Bit,
@@ -74,6 +75,7 @@ def caption(
     workers: Workers = None,
     cluster: Cluster = None,
     mixed_workers: MixedWorkers = False,
+    gpus_per_worker: GpusPerWorker = 1,
     trace: Annotated[
         Path | None,
         value("DIR", "Folder to write what happened at each token to, as Parquet and pictures.", panel=_TRACE),
@@ -124,6 +126,7 @@ def caption(
         workers=workers,
         cluster=cluster,
         mixed_workers=mixed_workers,
+        gpus_per_worker=gpus_per_worker,
     )
     if to is not None:
         shown = {"--ground-truth": ground_truth, "--coco": coco, "--trace": trace, "--object": objects}
@@ -150,7 +153,7 @@ def caption(
         check_writable(trace / "trace.png")
     elif objects:
         raise RequestError("--object says what --trace looks at; give --trace FOLDER too")
-    if trace is not None and options.engine.has_workers:
+    if trace is not None and (options.engine.has_workers or options.engine.gpus_per_worker > 1):
         raise RequestError("--trace looks into a model on one device; leave workers out, or --trace")
     truth = truth_of_files(files, ground_truth, coco)
     work = open_with_preset(options, choice, prompt, max_new_tokens)

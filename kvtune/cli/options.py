@@ -47,6 +47,9 @@ CudaGraphs = Annotated[
 Workers = Annotated[
     int | None, value("N", "Workers, a device each; on a cluster all its GPUs when left out.", panel=MODEL)
 ]
+GpusPerWorker = Annotated[
+    int, value("N", "GPUs that a model too large for one is divided among.", "--gpus-per-worker", panel=MODEL)
+]
 Cluster = Annotated[str | None, value("ADDRESS", "Ray cluster to write captions on: auto or HOST:PORT.", panel=MODEL)]
 MixedWorkers = Annotated[
     bool, flag("Let workers differ in devices and package versions.", "--mixed-workers", panel=MODEL)

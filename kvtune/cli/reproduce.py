@@ -12,6 +12,7 @@ from kvtune.cli.options import (
     CudaGraphs,
     Device,
     Dtype,
+    GpusPerWorker,
     Json,
     Lanes,
     LoadIn4Bit,
@@ -52,6 +53,7 @@ def reproduce(
     workers: Workers = None,
     cluster: Cluster = None,
     mixed_workers: MixedWorkers = False,
+    gpus_per_worker: GpusPerWorker = 1,
     json: Json = False,
 ) -> None:
     """Caption opera500 as the KVSmooth paper does, and print our numbers beside the reported ones.
@@ -84,6 +86,7 @@ def reproduce(
             workers=workers,
             cluster=cluster,
             mixed_workers=mixed_workers,
+            gpus_per_worker=gpus_per_worker,
         )
         for name in named
     ]

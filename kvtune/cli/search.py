@@ -17,6 +17,7 @@ from kvtune.cli.options import (
     CudaGraphs,
     Device,
     Dtype,
+    GpusPerWorker,
     Json,
     Lanes,
     LoadIn4Bit,
@@ -88,6 +89,7 @@ def search(
     workers: Workers = None,
     cluster: Cluster = None,
     mixed_workers: MixedWorkers = False,
+    gpus_per_worker: GpusPerWorker = 1,
     race_confidence: Annotated[
         float,
         value("P", "Chance at least that a trial which no other dominates is not raced out.", panel=RACING),
@@ -159,6 +161,7 @@ def search(
             workers=workers,
             cluster=cluster,
             mixed_workers=mixed_workers,
+            gpus_per_worker=gpus_per_worker,
         ),
         method=method,
         space=space,

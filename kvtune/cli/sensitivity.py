@@ -8,6 +8,7 @@ from kvtune.cli.options import (
     Cluster,
     CudaGraphs,
     Device,
+    GpusPerWorker,
     Json,
     Lanes,
     MixedWorkers,
@@ -36,6 +37,7 @@ def sensitivity(
     workers: Workers = None,
     cluster: Cluster = None,
     mixed_workers: MixedWorkers = False,
+    gpus_per_worker: GpusPerWorker = 1,
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
@@ -52,7 +54,7 @@ def sensitivity(
     folder = find_study(study, studies_dir)
     try:
         with captions_progress("captions") as on_progress:
-            engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers)
+            engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
             found = run(folder, coco, select, parameter or (), points, engine, on_progress)
     except KeyboardInterrupt:
         raise stopped() from None

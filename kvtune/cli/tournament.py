@@ -16,6 +16,7 @@ from kvtune.cli.options import (
     CudaGraphs,
     Device,
     Dtype,
+    GpusPerWorker,
     Json,
     Lanes,
     LoadIn4Bit,
@@ -74,6 +75,7 @@ def tournament(
     workers: Workers = None,
     cluster: Cluster = None,
     mixed_workers: MixedWorkers = False,
+    gpus_per_worker: GpusPerWorker = 1,
     json: Json = False,
 ) -> None:
     """Search a study for each method on the same images, and see on held-out ones which are better beyond doubt.
@@ -106,6 +108,7 @@ def tournament(
             workers=workers,
             cluster=cluster,
             mixed_workers=mixed_workers,
+            gpus_per_worker=gpus_per_worker,
         ),
         trials=trials,
         studies_dir=studies_dir,

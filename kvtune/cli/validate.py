@@ -6,6 +6,7 @@ from kvtune.cli.options import (
     Cluster,
     CudaGraphs,
     Device,
+    GpusPerWorker,
     Json,
     Lanes,
     MixedWorkers,
@@ -26,6 +27,7 @@ def validate(
     workers: Workers = None,
     cluster: Cluster = None,
     mixed_workers: MixedWorkers = False,
+    gpus_per_worker: GpusPerWorker = 1,
     studies_dir: StudiesDir = STUDIES,
     json: Json = False,
 ) -> None:
@@ -44,9 +46,8 @@ def validate(
     folder = find_study(study, studies_dir)
     try:
         with captions_progress("held-out captions") as on_progress:
-            found = run(
-                folder, coco, EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers), on_progress
-            )
+            engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
+            found = run(folder, coco, engine, on_progress)
     except KeyboardInterrupt:
         raise stopped() from None
     if json:

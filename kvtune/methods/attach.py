@@ -248,6 +248,7 @@ class _Session:
             return None
         batch = BatchMethods(rows, self.decoder, device)
         batch.set(range(rows), methods)
+        self._check_one_device(batch)
         if any(map(acts_on_prompt, methods)):
             batch.see(self._visual(rows, length).to(device))
             prompts = self._facts(batch, methods, new, keywords)
@@ -255,6 +256,17 @@ class _Session:
         else:
             batch.see(torch.zeros(rows, length, dtype=torch.bool, device=device))
         return batch
+
+    def _check_one_device(self, batch: BatchMethods) -> None:
+        """Refuse what works within layers where these are on several devices; smoothing works after them."""
+        within = any(
+            state.changes_attention or state.changes_output or state.looks_at_layers for state in batch.states.values()
+        )
+        if within and len({next(layer.parameters()).device for layer in self.decoder.module.layers}) > 1:
+            raise RequestError(
+                "the method works within layers, and the model's are on several devices: use "
+                "kvtune.captioning.Captioner, or a model on one device"
+            )
 
     def _visual(self, rows: int, length: int) -> Tensor:
         """Which prompt tokens are visual, [rows, length] bool."""

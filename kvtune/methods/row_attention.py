@@ -181,7 +181,8 @@ class Step:
 
     def entropies(self, layers: range) -> Tensor:
         """See :class:`kvtune.methods.row_state.StepEnd`."""
-        device = self._entropies[layers[0]].device
+        assert self.methods is not None
+        device = self.methods.classes.device
         return torch.stack([self._entropies[layer].to(device) for layer in layers])
 
 

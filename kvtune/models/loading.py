@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,11 +26,9 @@ from kvtune.models.misfit import check_small_files, impossible_size, in_a_line, 
 from kvtune.models.options import check_dtype, quantization_of
 from kvtune.models.published import MODELS, hub_id_name, published_model
 from kvtune.models.registry import family_of, get_family
+from kvtune.models.spread import spread
+from kvtune.models.weight_memory import check_memory, smaller, spans_for
 from kvtune.text import quoted
-
-_GIB = 2**30
-_ROOM = 1 * _GIB
-"""GPU memory beside the weights without which not even one caption can be written."""
 
 
 def load_model(
@@ -49,7 +47,8 @@ def load_model(
         A short name (``demo``, ``llava-1.5``), a local folder, or a Hub id. A short name is looked for under
         ``$KVTUNE_MODELS`` first.
     device
-        ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``; several GPUs with commas between have the
+        layers of the decoder divided among them.
     dtype
         ``auto`` (on a GPU what the family's evaluations run, as a rule the checkpoint's; float32 on a CPU), or one of
         :data:`kvtune.models.options.DTYPES`; quantized with ``-4bit`` or ``-8bit`` after it, as
@@ -65,7 +64,7 @@ def load_model(
         If there is no such model, its architecture is not supported, files are missing or do not fit each other, the
         Hub cannot be reached, the device is not there or its memory is too small.
     """
-    target = resolve_device(device)
+    targets = resolve_devices(device)
     dtype, quantization = quantization_of(dtype, load_in_4bit, load_in_8bit)
     family, source, name = locate(str(name))
     folder, commit = description(source, revision)
@@ -77,13 +76,13 @@ def load_model(
     check_small_files(folder)
     try:
         with _quiet(), in_a_line(f"cannot load {source} as {family.title}", folder=folder):
-            hf_model, processor = _load(family, folder, source, target, dtype, quantization)
+            hf_model, processor = _load(family, folder, source, targets, dtype, quantization)
         vlm = VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
         make_ready(vlm)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise RequestError(f"{source} does not fit into {target}'s memory; {_smaller(quantization)}") from error
+        raise RequestError(f"{source} does not fit into {device}'s memory; {smaller(quantization)}") from error
     return vlm
 
 
@@ -120,6 +119,20 @@ def resolve_device(device: str) -> torch.device:
     return target
 
 
+def resolve_devices(device: str) -> list[torch.device]:
+    """The device that is named, or several GPUs with commas between; RequestError if one is not there."""
+    named = device.split(",")
+    targets = [resolve_device(one) for one in named]
+    if len(targets) == 1:
+        return targets
+    if any(target.type != "cuda" or one == "auto" for one, target in zip(named, targets, strict=True)):
+        raise RequestError(f"a model is spread over GPUs, not over {device}; name GPUs, as cuda:0,cuda:1")
+    targets = [torch.device("cuda", target.index or 0) for target in targets]
+    if len(set(targets)) < len(targets):
+        raise RequestError(f"{device} names a device twice; name each once")
+    return targets
+
+
 def resolve_dtype(
     dtype: str, device: torch.device, config: Any, evaluation_dtype: torch.dtype | None = None
 ) -> torch.dtype:
@@ -132,25 +145,6 @@ def resolve_dtype(
     check_dtype(dtype)
     wanted: torch.dtype = getattr(torch, dtype)
     return wanted
-
-
-def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization: str | None) -> int:
-    """Bytes that the weights of a model take, from its configuration alone."""
-    with torch.device("meta"):
-        model = family.model_class()(config)
-    as_it_is = beside_decoder(model)
-    in_float32 = tuple(model._keep_in_fp32_modules_strict or ()) if dtype.itemsize == 2 else ()
-    per_weight = {"4bit": 0.52, "8bit": 1.0}.get(quantization or "", dtype.itemsize)  # 4-bit with its scales
-    total = 0.0
-    for name, parameter in model.named_parameters():
-        is_linear = parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
-        if in_float32 and name.startswith(in_float32):
-            total += 4 * parameter.numel()
-        elif is_linear and not name.startswith(as_it_is):
-            total += per_weight * parameter.numel()
-        else:
-            total += dtype.itemsize * parameter.numel()
-    return int(total)
 
 
 _HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
@@ -224,13 +218,24 @@ def family_of_config(family: Family | None, stored: dict[str, Any], source: str)
 
 
 def _load(
-    family: Family, folder: Path, source: str, target: torch.device, dtype: str, quantization: str | None
+    family: Family,
+    folder: Path,
+    source: str,
+    targets: Sequence[torch.device],
+    dtype: str,
+    quantization: str | None,
 ) -> tuple[Any, Any]:
-    """The model on its device, and its processor."""
-    model_class = family.model_class()
+    """The model on its devices, and its processor."""
+    model_class, target = family.model_class(), targets[0]
     config = model_class.config_class.from_pretrained(folder)
     wanted = resolve_dtype(dtype, target, config, family.evaluation_dtype)
-    check_memory(source, target, family, config, wanted, quantization)
+    device_map, spans = {"": target}, None
+    if len(targets) == 1:
+        check_memory(source, target, family, config, wanted, quantization)
+    else:
+        path, spans = spans_for(source, targets, family, config, wanted, quantization)
+        for device, span in zip(targets, spans, strict=True):
+            device_map |= {f"{path}.{layer}": device for layer in span}
     processor = family.load_processor(folder, config)
     settings: dict[str, Any] = {"dtype": wanted}
     if quantization is not None:
@@ -244,35 +249,31 @@ def _load(
         )
     # Straight to the GPU where accelerate is installed, else through the computer's own memory.
     if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
-        settings["device_map"] = {"": target}
+        settings["device_map"] = device_map
     hf_model = load_weights(family, model_class, folder, source, settings)
-    return hf_model if "device_map" in settings else hf_model.to(target), processor
+    if spans is not None:
+        if "device_map" in settings:
+            _remove_hooks(hf_model)
+        spread(hf_model, targets, spans)
+    elif "device_map" not in settings:
+        hf_model.to(target)
+    return hf_model, processor
+
+
+def _remove_hooks(hf_model: Any) -> None:
+    """Take accelerate's hooks off, which copy every list that a layer is given, and with it what is collected there."""
+    from accelerate.hooks import remove_hook_from_submodules
+
+    remove_hook_from_submodules(hf_model)
+    for module in hf_model.modules():
+        if getattr(vars(module).get("forward"), "__func__", None) is type(module).forward:
+            del module.forward  # left there, as if it were another than the class's
 
 
 def _not_quantized(model_class: Any, config: Any) -> list[str]:
     """Modules that stay in full precision in a 4-bit or 8-bit model: everything but the language model."""
     with torch.device("meta"):
         return list(beside_decoder(model_class(config)))
-
-
-def check_memory(
-    source: str, target: torch.device, family: Family, config: Any, dtype: torch.dtype, quantization: str | None
-) -> None:
-    if target.type != "cuda":
-        return
-    free, total = torch.cuda.mem_get_info(target)
-    needed = memory_needed(family, config, dtype, quantization) + _ROOM
-    if needed > free:
-        kind = str(dtype).removeprefix("torch.") + (f", {quantization}" if quantization else "")
-        raise RequestError(
-            f"{source} needs about {needed / _GIB:.0f} GiB of GPU memory in {kind}, and {target} has "
-            f"{free / _GIB:.0f} of its {total / _GIB:.0f} GiB free; {_smaller(quantization)}"
-        )
-
-
-def _smaller(quantization: str | None) -> str:
-    smaller = {None: "add --load-in-4bit", "8bit": "take --load-in-4bit instead", "4bit": "take a smaller model"}
-    return f"{smaller[quantization]}, free the GPU, or choose another with --device"
 
 
 def load_weights(family: Family, model_class: Any, folder: Path, source: str, settings: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ class ModelFacts:
 
     Attributes
     ----------
-    device
+    device_name
         On what it runs, in words.
     """
 
@@ -27,10 +27,10 @@ class ModelFacts:
     n_layers: int
     default_prompt: str
     published_preset: str | None
-    device: str
+    device_name: str
 
     @classmethod
-    def of(cls, vlm: VisionLanguageModel, device: str) -> ModelFacts:
+    def of(cls, vlm: VisionLanguageModel) -> ModelFacts:
         """What is to be known of a loaded model."""
         return cls(
             vlm.family,
@@ -41,7 +41,7 @@ class ModelFacts:
             vlm.n_layers,
             vlm.default_prompt,
             vlm.published_preset,
-            device,
+            vlm.device_name,
         )
 
 

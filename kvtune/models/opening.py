@@ -20,46 +20,74 @@ def check_options(options: ModelOptions) -> None:
     RequestError
         If an option says nothing that there is, the device is not there, or two options exclude each other.
     """
-    from kvtune.models.loading import resolve_device
-
     if options.random_weights and (options.revision is not None or options.load_in_4bit or options.load_in_8bit):
         raise RequestError("--revision and quantization are for stored weights; leave them or --random-weights out")
-    parse_lanes(options.engine.lanes)
-    if options.engine.has_workers:
-        worker_devices(options.engine)
+    engine = options.engine
+    if options.random_weights and engine.gpus_per_worker > 1:
+        raise RequestError("random weights are built on one GPU; leave --gpus-per-worker out")
+    parse_lanes(engine.lanes)
+    if engine.has_workers:
+        worker_devices(engine)
     else:
-        resolve_device(options.engine.device)
+        own_device(engine)
     check_dtype(quantization_of(options.dtype, options.load_in_4bit, options.load_in_8bit)[0])
 
 
+def own_device(engine: EngineOptions) -> str:
+    """Where this process has the model if it has no workers: a device, or several GPUs with commas between.
+
+    Raises
+    ------
+    RequestError
+        If a device is not there, or the options exclude each other.
+    """
+    from kvtune.models.loading import resolve_device
+
+    if engine.gpus_per_worker != 1:
+        (device,) = _groups_of_gpus(engine)
+        return device
+    resolve_device(engine.device)
+    return engine.device
+
+
 def worker_devices(engine: EngineOptions) -> list[str]:
-    """The device of each worker on this machine; empty for those on a cluster, which has its own.
+    """The device or devices of each worker on this machine; empty on a cluster, which has its own.
 
     Raises
     ------
     RequestError
         If a device is not there, the options exclude each other, or Ray is not installed.
     """
+    devices = _on_cluster(engine) if engine.cluster is not None else _on_this_machine(engine)
+    if find_spec("ray") is None:
+        raise RequestError("several workers need Ray: pip install 'kvtune[cluster]'")
+    return devices
+
+
+def _on_cluster(engine: EngineOptions) -> list[str]:
+    _check_counts(engine)
+    if engine.device not in ("auto", "cuda", "cpu"):
+        raise RequestError("--cluster takes the GPUs that are free there; leave --device out, or give --device cpu")
+    if engine.device == "cpu" and engine.gpus_per_worker > 1:
+        raise RequestError(_NO_GPU.format(engine=engine))
+    if engine.device == "cpu" and engine.workers is None:
+        raise RequestError("--device cpu on a cluster needs --workers N: how many there are to be")
+    return []
+
+
+def _on_this_machine(engine: EngineOptions) -> list[str]:
     import torch
 
     from kvtune.models.loading import resolve_device
 
-    if find_spec("ray") is None:
-        raise RequestError("several workers need Ray: pip install 'kvtune[cluster]'")
+    _check_counts(engine)
+    if engine.gpus_per_worker > 1:
+        return _groups_of_gpus(engine)
     named = engine.device.split(",")
-    if engine.workers is not None and engine.workers < 1:
-        raise RequestError(f"--workers must be at least 1, not {engine.workers}")
-    if engine.cluster is not None:
-        if engine.device not in ("auto", "cuda", "cpu"):
-            raise RequestError("--cluster takes the GPUs that are free there; leave --device out, or give --device cpu")
-        if engine.device == "cpu" and engine.workers is None:
-            raise RequestError("--device cpu on a cluster needs --workers N: how many there are to be")
-        return []
     for device in named:
         resolve_device(device)
     if len(named) > 1:
-        if len(set(named)) < len(named):
-            raise RequestError(f"--device {engine.device} names a device twice; a device has one worker")
+        _check_each_once(engine)
         if engine.workers not in (None, len(named)):
             raise RequestError(f"--device names {len(named)} devices; leave --workers {engine.workers} out")
         return named
@@ -73,12 +101,60 @@ def worker_devices(engine: EngineOptions) -> list[str]:
     return [f"cuda:{index}" for index in range(engine.workers)]
 
 
+_NO_GPU = "--gpus-per-worker {engine.gpus_per_worker}: there is no GPU with --device {engine.device}; leave it out"
+
+
+def _groups_of_gpus(engine: EngineOptions) -> list[str]:
+    """The GPUs of each worker of several, on this machine."""
+    import torch
+
+    from kvtune.models.loading import resolve_device
+
+    _check_counts(engine)
+    each, named = engine.gpus_per_worker, engine.device.split(",")
+    if "cpu" in named or (named == ["auto"] and not torch.cuda.is_available()):
+        raise RequestError(_NO_GPU.format(engine=engine))
+    for device in named:
+        resolve_device(device)
+    if named in (["auto"], ["cuda"]):
+        wanted, there = (engine.workers or 1) * each, torch.cuda.device_count()
+        if wanted > there:
+            times = f"--workers {engine.workers} --gpus-per-worker" if engine.workers else "--gpus-per-worker"
+            raise RequestError(f"{times} {each}: that takes {wanted} GPUs, and there are {there}")
+        named = [f"cuda:{index}" for index in range(wanted)]
+    _check_each_once(engine)
+    if len(named) % each:
+        raise RequestError(
+            f"--device names {len(named)} GPU{'s' * (len(named) > 1)}, which cannot be divided into workers of {each}; "
+            f"name a multiple of {each}, or give another --gpus-per-worker"
+        )
+    if engine.workers not in (None, len(named) // each):
+        raise RequestError(
+            f"--device names {len(named)} GPUs for {len(named) // each} workers of {each}; leave --workers "
+            f"{engine.workers} out"
+        )
+    return [",".join(named[first : first + each]) for first in range(0, len(named), each)]
+
+
+def _check_counts(engine: EngineOptions) -> None:
+    if engine.workers is not None and engine.workers < 1:
+        raise RequestError(f"--workers must be at least 1, not {engine.workers}")
+    if engine.gpus_per_worker < 1:
+        raise RequestError(f"--gpus-per-worker must be at least 1, not {engine.gpus_per_worker}")
+
+
+def _check_each_once(engine: EngineOptions) -> None:
+    named = engine.device.split(",")
+    if len(set(named)) < len(named):
+        raise RequestError(f"--device {engine.device} names a device twice; a device has one worker")
+
+
 def open_model(options: ModelOptions) -> VisionLanguageModel:
     """Load the model, or build it. Raises as :func:`check_options` and :func:`kvtune.models.load_model` do."""
     from kvtune.models.loading import load_model, resolve_device
 
     check_options(options)
-    device = options.engine.device
+    device = own_device(options.engine)
     if not options.random_weights:
         return load_model(
             options.name, device, options.dtype, options.revision, options.load_in_4bit, options.load_in_8bit

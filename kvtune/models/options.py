@@ -33,6 +33,8 @@ class EngineOptions:
         Address of a Ray cluster on which the workers run, or ``auto``; None for this machine.
     mixed_workers
         Whether workers may have other versions of packages, and other kinds of devices, than most.
+    gpus_per_worker
+        GPUs that the layers of each worker's model are divided among; one such worker is this process itself.
     """
 
     device: str = "auto"
@@ -41,11 +43,15 @@ class EngineOptions:
     workers: int | None = None
     cluster: str | None = None
     mixed_workers: bool = False
+    gpus_per_worker: int = 1
 
     @property
     def has_workers(self) -> bool:
         """Whether captions are written by workers, and not by this process."""
-        return self.workers is not None or self.cluster is not None or "," in self.device
+        devices = self.device.count(",") + 1
+        if self.gpus_per_worker > 1:
+            return self.cluster is not None or (self.workers or 1) != 1 or devices > self.gpus_per_worker
+        return self.workers is not None or self.cluster is not None or devices > 1
 
 
 DEFAULT_ENGINE = EngineOptions()
@@ -92,9 +98,10 @@ def model_options(
     workers: int | None = None,
     cluster: str | None = None,
     mixed_workers: bool = False,
+    gpus_per_worker: int = 1,
 ) -> ModelOptions:
     """A model's options from those of a command, one beside the other."""
-    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers)
+    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
     return ModelOptions(name, dtype, revision, load_in_4bit, load_in_8bit, random_weights, engine)
 
 

@@ -22,8 +22,9 @@ from kvtune.errors import RequestError
 from kvtune.models.families.instructblip import InstructBlip
 from kvtune.models.families.llava import Llava
 from kvtune.models.family import Family, VisionLanguageModel
-from kvtune.models.loading import memory_needed, resolve_dtype
+from kvtune.models.loading import resolve_dtype
 from kvtune.models.prompt_ids import prompt_rows
+from kvtune.models.weight_memory import memory_needed
 from kvtune.text import quoted
 
 

@@ -196,7 +196,7 @@ def _begin(plan: Plan, engine: _Engine) -> None:
         tune=tune,
         coco=str(images.folder.root.absolute()),
         versions=versions(),
-        device=str(vlm.device),
+        device=vlm.device_name,
         lanes=plan.model.engine.lanes,
     ).save(plan.folder)
 

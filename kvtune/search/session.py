@@ -363,7 +363,7 @@ def _manifest(
         holdout=data.holdout,
         coco=str(data.folder.root.absolute()),
         versions=versions(),
-        device=str(vlm.device),
+        device=vlm.device_name,
         lanes=options.model.engine.lanes,
         scorer=scoring.version if begun is None else begun.scorer,
         reference_point=None if begun is None else begun.reference_point,

@@ -5,18 +5,25 @@ from itertools import pairwise
 
 import pytest
 import torch
-from engine_requests import METHODS, check, expected, requests_of, vlm
+from engine_requests import IMAGES, METHODS, check, expected, requests_of, vlm
 from graph_like import like_a_gpu
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pretended_cards import ApartError, PretendedCards
-from small_vlms import small_vlm
+from small_vlms import reference_tokens, small_vlm
 
-from kvtune.captioning import Captioner
+from kvtune import KVSmooth
+from kvtune.captioning import Captioner, paged_plan
 from kvtune.captioning.card_pages import CardPages
+from kvtune.captioning.memory import bytes_per_position, prefill_bytes
+from kvtune.captioning.paged_plan import plan_pages
+from kvtune.captioning.pages import PAGE, pages_for
+from kvtune.errors import RequestError
 from kvtune.methods import CLVS, PAI, SPARC
 from kvtune.methods.clvs import CLVSRows
 from kvtune.methods.row_state import RowState
 from kvtune.methods.sparc import SPARCRows
-from kvtune.models.spread import spread
+from kvtune.models.spread import Card, spread
 
 CARDS = [torch.device("cpu", number) for number in range(3)]
 SPANS = {
@@ -82,3 +89,60 @@ def test_a_state_that_does_not_follow_is_seen(monkeypatch, kind):
     captions, _ = captions_of(SPANS["three"], requests)
     tokens = [expected("grouped", 0, request.method, 20)[0] for request in requests]
     assert [caption.token_ids for caption in sorted(captions, key=lambda one: one.tag)] != tokens
+
+
+def test_around_generate_smoothing_works_and_others_are_refused():
+    model = copy.deepcopy(vlm().hf_model)
+    smoothing = [2, 4]  # from layer 0 on, and from one on the second card on
+    written = {method: reference_tokens(vlm(), IMAGES[0], METHODS[method], 20) for method in smoothing}
+    with PretendedCards():
+        spread(model, CARDS[:2], SPANS["most on the second"])
+        several = small_vlm(model)
+        for method in smoothing:
+            assert reference_tokens(several, IMAGES[0], METHODS[method], 20) == written[method]
+        for method in (KVSmooth(0.6, 5, 0.4, 0, 3, target="attention_output"), PAI(0.5, 0, 3), SPARC(1.4, 0.5, 0.1, 1)):
+            with pytest.raises(RequestError, match="the model's are on several devices"):
+                reference_tokens(several, IMAGES[0], method, 4)
+
+
+def test_no_graphs_is_said(caplog):
+    caplog.set_level("INFO")
+    captions_of(SPANS["two"], requests_of([(0, 0)]), max_new_tokens=2)
+    assert [record.message for record in caplog.records if "CUDA graphs" in record.message] == [
+        "decode steps are launched one by one, without CUDA graphs: the model is on several GPUs"
+    ]
+
+
+class PlannedFor:
+    """A small model whose layers are said to be on these cards."""
+
+    def __init__(self, cards):
+        self.cards = cards
+
+    def __getattr__(self, name):
+        return getattr(vlm(), name)
+
+
+@given(
+    spans=st.sampled_from([[range(3)], *SPANS.values()]),
+    free=st.lists(st.integers(2**21, 2**26), min_size=3, max_size=3),
+    state=st.integers(0, 10_000),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_card_with_the_least_room_says_how_many_pages(spans, free, state):
+    with pytest.MonkeyPatch.context() as patch:
+        free_on = dict(zip(CARDS, free, strict=True))
+        patch.setattr(paged_plan, "free_memory", free_on.__getitem__)
+        patch.setattr(paged_plan, "weight_bytes", lambda vlm, device: 1000)
+        cards = [Card(device, span) for device, span in zip(CARDS, spans, strict=False)]
+        plan = plan_pages(PlannedFor(cards), 40, 100, 600, 40, row_state=state)
+    assert plan.cards == len(spans)
+    page = {card.device: PAGE * bytes_per_position(vlm(), len(card.layers)) for card in cards}
+    rooms = {}
+    for card in cards:
+        beside = plan.rows * state + max(plan.step, prefill_bytes(vlm(), 8, 40, len(card.layers)))
+        rooms[card.device] = (int(0.6 * free_on[card.device]) - beside) // page[card.device]
+    fewest = pages_for(40) + plan.text_pages
+    fillable = plan.rows * plan.text_pages + min(40, plan.rows) * pages_for(40)
+    assert plan.pages == max(fewest, min(fillable, *rooms.values()))
+    assert plan.cache == (plan.pages + 1) * page[min(rooms, key=rooms.__getitem__)]

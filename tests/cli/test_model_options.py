@@ -53,6 +53,28 @@ def test_random_weights_take_none_of_them(capsys):
         assert ended.value.code == 2 and "are for stored weights" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["search", "validate", "sensitivity", "reproduce", "tournament", "caption"])
+def test_every_command_that_writes_captions_takes_several_devices(name):
+    options = {option.name for option in root().commands[name].params}
+    assert options >= {"device", "workers", "cluster", "mixed_workers", "gpus_per_worker"}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["search", "--model", "demo"],
+        ["tournament", "--model", "demo", "--methods", "kvsmooth,pai"],
+        ["reproduce", "table4", "--models", "demo"],
+    ],
+)
+def test_gpus_that_are_not_there_are_one_line(asked, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main([*asked, "--device", "cpu", "--gpus-per-worker", "2"])
+    assert ended.value.code == 2 and not list(tmp_path.iterdir())
+    assert capsys.readouterr().err == ("kvtune: --gpus-per-worker 2: there is no GPU with --device cpu; leave it out\n")
+
+
 @pytest.mark.parametrize("name", ["search", "validate", "sensitivity", "reproduce", "caption", "bench engine"])
 def test_every_command_that_captions_says_where_and_how(name):
     command = root()

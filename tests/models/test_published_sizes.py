@@ -8,8 +8,8 @@ from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.hf import text_decoder
 from kvtune.models import get_family, loading
-from kvtune.models.loading import memory_needed
 from kvtune.models.published import MODELS
+from kvtune.models.weight_memory import check_memory, memory_needed
 
 LAYERS = {"internvl3.5": 36, "internvl3.5-4b": 36, "llava-onevision": 28, "llava-onevision-0.5b": 24, "gemma3": 34}
 LAYERS |= {"gemma3-12b": 48, "gemma3-27b": 62, "smolvlm2": 24}
@@ -61,10 +61,10 @@ def test_a_gpu_too_small_says_what_is_needed(monkeypatch):
     with pytest.raises(
         RequestError, match=r"about 14 GiB .* in float16, and cuda:0 has 7 of its 11 GiB free; add --load"
     ):
-        loading.check_memory(*check, None)
+        check_memory(*check, None)
     with pytest.raises(RequestError, match=r"about 8 GiB .* in float16, 8bit, .*take --load-in-4bit instead"):
-        loading.check_memory(*check, "8bit")
-    loading.check_memory(*check, "4bit")
+        check_memory(*check, "8bit")
+    check_memory(*check, "4bit")
 
 
 def test_a_gpu_too_small_is_refused_before_weights_are_read(monkeypatch, checkpoint, capsys):

@@ -94,7 +94,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
             dtype_name=f"{dtype}-4bit" if options.load_in_4bit and "-" not in dtype else dtype,
             n_layers=LAYERS[options.name],
             family=FAMILIES[options.name.removesuffix("-13b")],
-            device="cpu",
+            device_name="cpu",
         )
 
     def resolve_device(device: str) -> None:

@@ -156,7 +156,7 @@ def _manifest(images: int, parallel_trials: int, seed: int) -> Manifest:
         holdout=Subset.of("none", "val2014", [images + 1], seed),
         coco="",
         versions=versions(),
-        device=model.device,
+        device=model.device_name,
         lanes="auto",
         scorer="",
         looks=list(Race.of(images, RACE_CONFIDENCE).looks),

@@ -1,4 +1,4 @@
-"""Data parallelism: a captioner whose captions are written by workers, each with the whole model on a device."""
+"""Data parallelism: a captioner whose captions are written by workers, each with a whole model."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class DataParallelCaptioner(Asking):
         self.prompt = prompt
         self.settings = Settings(prompt, max_new_tokens, parse_lanes(lanes), cuda_graphs, keep_images)
         facts = next(iter(pool.roster.ready.values())).model
-        self.vlm: ModelFacts = replace(facts, device=pool.roster.devices)
+        self.vlm: ModelFacts = replace(facts, device_name=pool.roster.devices)
         """What is known of the model."""
         self._run: _Run | None = None
 

@@ -49,7 +49,7 @@ class Machine:
     node
         The computer's name.
     device
-        The card, as its maker calls it, or ``cpu``.
+        The card, as its maker calls it, ``4 x`` that for a model on four, or ``cpu``.
     versions
         Of the packages that captions depend on.
     """

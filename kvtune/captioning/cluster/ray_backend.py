@@ -112,12 +112,12 @@ class RayBackend:
     prompt, max_new_tokens
         As for :class:`kvtune.captioning.Captioner`.
     devices
-        The device of each worker on this machine; empty on a cluster.
+        The device of each worker on this machine, or its GPUs with commas between; empty on a cluster.
 
     Raises
     ------
     RequestError
-        If there is no cluster at the address, or it has no GPU.
+        If there is no cluster at the address, or it has no GPU, or no machine with those of a worker.
     """
 
     def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int, devices: Sequence[str]) -> None:
@@ -127,7 +127,14 @@ class RayBackend:
         if not ray.is_initialized():
             self._connect()
         engine = options.engine
-        if engine.cluster is not None and not self.places():
+        if engine.cluster is None or engine.device == "cpu":
+            return
+        if engine.gpus_per_worker > 1 and not _room_for_workers(engine.gpus_per_worker):
+            raise RequestError(
+                f"no machine of the cluster at {engine.cluster} has the {engine.gpus_per_worker} GPUs of a worker; "
+                "give a smaller --gpus-per-worker"
+            )
+        if not self.places():
             raise RequestError(
                 f"the cluster at {engine.cluster} has no GPU; give --device cpu --workers N for workers on CPUs"
             )
@@ -155,7 +162,7 @@ class RayBackend:
         if self._devices:
             return len(self._devices)
         engine = self.options.engine
-        return engine.workers if engine.workers is not None else int(ray.cluster_resources().get("GPU", 0))
+        return engine.workers if engine.workers is not None else _room_for_workers(engine.gpus_per_worker)
 
     def launch(self, place: int) -> Any:
         options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0}
@@ -165,7 +172,8 @@ class RayBackend:
             engine = replace(engine, device=self._devices[place])
             here = Here(max(1, torch.get_num_threads() // len(self._devices)), os.environ.get(_VISIBLE))
         elif engine.device != "cpu":
-            engine, options["num_gpus"] = replace(engine, device="cuda"), 1
+            each = options["num_gpus"] = engine.gpus_per_worker
+            engine = replace(engine, device=",".join(f"cuda:{index}" for index in range(each)) if each > 1 else "cuda")
         one = replace(self.options, engine=replace(engine, workers=None, cluster=None))
         handle = _Actor.options(**options).remote(one, self._prompt, self._max_new_tokens, here)
         self._handles.append(handle)
@@ -206,6 +214,12 @@ class RayBackend:
     def close(self) -> None:
         for handle in list(self._handles):
             self.kill(handle)
+
+
+def _room_for_workers(gpus: int) -> int:
+    """Workers of so many GPUs that the machines of the cluster have room for."""
+    machines = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+    return sum(int(there) // gpus for there in machines)
 
 
 def _check_somebody_listens(cluster: str) -> None:

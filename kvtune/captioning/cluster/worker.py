@@ -1,4 +1,4 @@
-"""A worker: an ordinary captioner on one device, fed by messages. It knows nothing of how they travel."""
+"""A worker: an ordinary captioner on its device or devices, fed by messages. It knows nothing of how they travel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pickle
 import socket
 import tempfile
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report, Se
 from kvtune.captioning.memory import MOST_ROWS
 from kvtune.captioning.request import CaptionRequest, Work
 from kvtune.methods import Method
-from kvtune.models.loading import resolve_device
+from kvtune.models.loading import resolve_devices
 from kvtune.models.model_facts import ModelFacts
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Worker:
         """What the driver is to know first."""
         rows = MOST_ROWS if self._captioner.lanes == "auto" else self._captioner.lanes
         vlm = self._captioner.vlm
-        return Ready(ModelFacts.of(vlm, str(vlm.device)), rows, weights_digest(vlm.hf_model))
+        return Ready(ModelFacts.of(vlm), rows, weights_digest(vlm.hf_model))
 
     def check(self, method: Method) -> None:
         """Raise RequestError if a method cannot serve the model."""
@@ -213,9 +213,12 @@ class Worker:
 
 
 def machine(device: str) -> Machine:
-    """Where this process runs, with ``device`` as ``--device`` names it."""
-    target = resolve_device(device)
-    named = torch.cuda.get_device_name(target) if target.type == "cuda" else target.type
+    """Where this process runs, with ``device`` as ``--device`` names it, or several GPUs with commas between."""
+    kinds = Counter(
+        torch.cuda.get_device_name(target) if target.type == "cuda" else target.type
+        for target in resolve_devices(device)
+    )
+    named = ", ".join(f"{count} x {kind}" if kinds.total() > 1 else kind for kind, count in kinds.items())
     return Machine(socket.gethostname(), named, package_versions())
 
 

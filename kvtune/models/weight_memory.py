@@ -1,0 +1,133 @@
+"""Memory that a model's weights take, from its configuration alone: does it fit, and which layers go on which card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kvtune.errors import RequestError
+from kvtune.hf import beside_decoder, text_decoder
+from kvtune.models.family import Family
+from kvtune.models.placement import place_layers
+
+_GIB = 2**30
+_ROOM = 1 * _GIB
+"""GPU memory beside the weights without which not even one caption can be written."""
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """Bytes of a model's weights.
+
+    Attributes
+    ----------
+    layers
+        Of each layer of the decoder.
+    beside
+        Of all else.
+    decoder_layers
+        Name of the module that holds the layers.
+    """
+
+    layers: tuple[int, ...]
+    beside: int
+    decoder_layers: str
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.beside + sum(self.layers)
+
+
+def weight_bytes_of(family: Family, config: Any, dtype: torch.dtype, quantization: str | None) -> WeightBytes:
+    """Bytes that the weights of a model take. Raises RequestError if its decoder has no list of layers."""
+    with torch.device("meta"):
+        model = family.model_class()(config)
+    decoder = text_decoder(model)
+    path = next(name for name, module in model.named_modules() if module is decoder.layers)
+    as_it_is = beside_decoder(model)
+    in_float32 = tuple(model._keep_in_fp32_modules_strict or ()) if dtype.itemsize == 2 else ()
+    per_weight = {"4bit": 0.52, "8bit": 1.0}.get(quantization or "", dtype.itemsize)  # 4-bit with its scales
+    layers, beside = [0.0] * len(decoder.layers), 0.0
+    for name, parameter in model.named_parameters():
+        is_linear = parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
+        if in_float32 and name.startswith(in_float32):
+            size: float = 4 * parameter.numel()
+        elif is_linear and not name.startswith(as_it_is):
+            size = per_weight * parameter.numel()
+        else:
+            size = dtype.itemsize * parameter.numel()
+        if found := re.match(rf"{re.escape(path)}\.(\d+)\.", name):
+            layers[int(found[1])] += size
+        else:
+            beside += size
+    return WeightBytes(tuple(map(int, layers)), int(beside), path)
+
+
+def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization: str | None) -> int:
+    """Bytes that the weights of a model take, from its configuration alone."""
+    return weight_bytes_of(family, config, dtype, quantization).total
+
+
+def check_memory(
+    source: str, target: torch.device, family: Family, config: Any, dtype: torch.dtype, quantization: str | None
+) -> None:
+    """Refuse a model whose weights do not fit into the free memory of a GPU."""
+    if target.type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info(target)
+    needed = memory_needed(family, config, dtype, quantization) + _ROOM
+    if needed > free:
+        raise RequestError(
+            f"{source} needs about {needed / _GIB:.0f} GiB of GPU memory in {_kind(dtype, quantization)}, and {target} "
+            f"has {free / _GIB:.0f} of its {total / _GIB:.0f} GiB free; {smaller(quantization)}"
+        )
+
+
+def spans_for(
+    source: str,
+    targets: Sequence[torch.device],
+    family: Family,
+    config: Any,
+    dtype: torch.dtype,
+    quantization: str | None,
+) -> tuple[str, list[range]]:
+    """The name of the module with the decoder's layers, and which of these each of several devices is to have.
+
+    Raises
+    ------
+    RequestError
+        If the devices are more than layers, or their free memory is too small.
+    """
+    needed = weight_bytes_of(family, config, dtype, quantization)
+    if len(targets) > len(needed.layers):
+        raise RequestError(
+            f"{source} has {len(needed.layers)} layers in its decoder, fewer than the {len(targets)} GPUs of a worker; "
+            "give a smaller --gpus-per-worker"
+        )
+    on_gpus = all(target.type == "cuda" for target in targets)
+    free = [torch.cuda.mem_get_info(target)[0] if on_gpus else needed.total + _ROOM for target in targets]
+    room = [own - _ROOM - (needed.beside if card == 0 else 0) for card, own in enumerate(free)]
+    spans = place_layers(needed.layers, room)
+    if any(sum(needed.layers[layer] for layer in span) > own for span, own in zip(spans, room, strict=True)):
+        there = ", ".join(f"{own / _GIB:.0f}" for own in free)
+        raise RequestError(
+            f"{source} needs about {(needed.total + len(targets) * _ROOM) / _GIB:.0f} GiB of GPU memory in "
+            f"{_kind(dtype, quantization)}, in whole layers, and {', '.join(map(str, targets))} have {there} GiB free; "
+            f"give a larger --gpus-per-worker, or {smaller(quantization)}"
+        )
+    return needed.decoder_layers, spans
+
+
+def smaller(quantization: str | None) -> str:
+    """What to do about a model that is too large."""
+    less = {None: "add --load-in-4bit", "8bit": "take --load-in-4bit instead", "4bit": "take a smaller model"}
+    return f"{less[quantization]}, free the GPU, or choose another with --device"
+
+
+def _kind(dtype: torch.dtype, quantization: str | None) -> str:
+    return str(dtype).removeprefix("torch.") + (f", {quantization}" if quantization else "")
