@@ -265,8 +265,8 @@ class _Run:
             request = self.dispatcher.answer(worker, number)
             if request is not None:
                 self._done.append(Caption(request.image_id, text, token_ids, reason, request.tag))
-        if report.absent:
-            self.pool.tell(worker, "bring", {path: _content(path) for path in report.absent})
+        for path in report.absent:
+            self.pool.tell(worker, "bring", path, _content(path))
         self._error = self._error or report.error
 
 

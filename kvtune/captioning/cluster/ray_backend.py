@@ -85,8 +85,8 @@ class WorkerActor:
     def take(self, batch: Batch) -> None:
         self._worker.take(batch)
 
-    def bring(self, files: dict[Path, bytes]) -> None:
-        self._worker.bring(files)
+    def bring(self, path: Path, content: bytes) -> None:
+        self._worker.bring(path, content)
 
     def drop(self, numbers: list[int]) -> None:
         self._worker.drop(numbers)
@@ -182,9 +182,10 @@ class RayBackend:
     def call(self, handle: Any, method: str, *arguments: Any) -> Any:
         try:
             return getattr(handle, method).remote(*arguments)
-        except ray.exceptions.ObjectStoreFullError as error:
+        except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError) as error:
             raise KvtuneError(
-                "Ray's object store is full; give it more with ray start --object-store-memory BYTES"
+                "Ray's object store is full, and so is the disk that it spills to; free some space there, or give "
+                "more with ray start --object-store-memory BYTES"
             ) from error
 
     def wait(self, promises: Sequence[Any], seconds: float) -> list[Any]:
@@ -223,7 +224,7 @@ def _room_for_workers(gpus: int) -> int:
 
 
 def _check_somebody_listens(cluster: str) -> None:
-    """Refuse an address where nothing listens, which Ray itself would try for minutes."""
+    """Refuse an address where nothing listens, or something else, which Ray itself would try for minutes."""
     if cluster == "auto":
         cluster = os.environ.get("RAY_ADDRESS") or cluster
     if cluster == "auto":
@@ -232,9 +233,22 @@ def _check_somebody_listens(cluster: str) -> None:
     if not host or not port.isdecimal() or "/" in host:
         raise RequestError(f"--cluster must be auto or HOST:PORT, as in 10.0.0.1:6379, not {quoted(cluster)}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as connection:
+            speaks = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_http2(connection)
     except (OSError, OverflowError) as error:
         raise RequestError(_no_cluster(cluster, getattr(error, "strerror", None) or str(error))) from error
+    if not speaks:
+        raise RequestError(_no_cluster(cluster, "something else listens there"))
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Whether a server greets as Ray's does, by gRPC's HTTP/2 (RFC 9113, section 3.4): with a SETTINGS frame."""
+    settings = 4
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, settings, 0, 0, 0, 0, 0]))
+    greeting = b""
+    while len(greeting) < 4 and (more := connection.recv(4 - len(greeting))):
+        greeting += more
+    return len(greeting) == 4 and greeting[3] == settings
 
 
 def _no_cluster(cluster: str, why: str) -> str:

@@ -9,7 +9,7 @@ import socket
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -83,18 +83,17 @@ class Worker:
             self._more_to_come = True
             self._changed.notify_all()
 
-    def bring(self, files: Mapping[Path, bytes]) -> None:
-        """Take image files that were absent."""
+    def bring(self, path: Path, content: bytes) -> None:
+        """Take an image file that was absent."""
         with self._changed:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="kvtune-images-")
-            for path, content in files.items():
-                here = Path(self._folder.name) / str(len(self._brought)) / path.name
-                here.parent.mkdir()
-                here.write_bytes(content)
-                self._brought[path] = here
-                for settings, numbered in self._lacking.pop(path, []):
-                    self._add(settings, numbered)
+            here = Path(self._folder.name) / str(len(self._brought)) / path.name
+            here.parent.mkdir()
+            here.write_bytes(content)
+            self._brought[path] = here
+            for settings, numbered in self._lacking.pop(path, []):
+                self._add(settings, numbered)
             self._changed.notify_all()
 
     def drop(self, numbers: list[int]) -> None:

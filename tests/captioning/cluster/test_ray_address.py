@@ -1,6 +1,8 @@
 """An address at which no Ray cluster is, told in a line and at once."""
 
+import http.server
 import socket
+import threading
 
 import pytest
 
@@ -33,6 +35,20 @@ def test_there_is_no_such_machine(monkeypatch):
 
     monkeypatch.setattr(socket, "create_connection", nobody)
     assert "no Ray cluster answers at 'nowhere:6379' (Name or service not known)" in refused("nowhere:6379")
+
+
+def test_something_else_listens_there():
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"127.0.0.1:{server.server_port}"
+        assert f"no Ray cluster answers at '{address}' (something else listens there)" in refused(address)
+        server.shutdown()
+
+
+def test_whoever_listens_there_says_nothing(monkeypatch):
+    monkeypatch.setattr("kvtune.captioning.cluster.ray_backend.CONNECT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert "(timed out)" in refused(f"127.0.0.1:{server.getsockname()[1]}")
 
 
 @pytest.mark.parametrize("address", ["nowhere", "ray://10.0.0.1:10001", ":6379", "10.0.0.1:", "http://a:1"])

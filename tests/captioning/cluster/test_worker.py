@@ -76,7 +76,8 @@ def test_an_image_that_is_not_here_is_asked_for(worker, tmp_path):
     worker.take(Batch(SETTINGS, numbered([elsewhere, other]), {elsewhere: len(content), other: len(content)}))
     _, reports = fetched(worker, 1)
     assert sorted(path for report in reports for path in report.absent) == sorted([elsewhere, other])
-    worker.bring({elsewhere: content, other: content})
+    for path in (elsewhere, other):
+        worker.bring(path, content)
     captions, _ = fetched(worker, 2)
     ours = next(Captioner(MODEL, max_new_tokens=12).run([CaptionRequest(0, IMAGES[0], METHOD)]))
     assert [tokens for _, _, tokens, _ in captions] == [ours.token_ids] * 2
