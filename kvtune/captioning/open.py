@@ -41,6 +41,9 @@ def open_captioner(
         return open_on_one_device(options, prompt, max_new_tokens)
     devices = worker_devices(options.engine)
     from kvtune.captioning.cluster.pool import WorkerPool
+    from kvtune.captioning.cluster.ray_token import show_token
+
+    show_token()
     from kvtune.captioning.cluster.ray_backend import RayBackend
     from kvtune.captioning.cluster.worker import package_versions
 

@@ -156,7 +156,8 @@ class RayBackend:
         try:
             ray.init(address=cluster, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise RequestError(_no_cluster(cluster, _first_line(error))) from error
+            token = "; if it asks for a token, put its ~/.ray/auth_token here too"
+            raise RequestError(_no_cluster(cluster, _first_line(error)) + token) from error
 
     def places(self) -> int:
         if self._devices:
@@ -263,7 +264,7 @@ def _keep_stdout_for_results() -> None:
     from ray._private import worker as driver
 
     if hasattr(driver, "print_to_stdstream"):
-        driver.print_to_stdstream = lambda data, *_, **__: log.info("Ray: %s", data.get("lines"))
+        driver.print_to_stdstream = lambda data, *_, **__: log.debug("Ray: %s", data.get("lines"))
 
 
 def _first_line(error: Exception) -> str:
