@@ -41,9 +41,10 @@ def open_captioner(
         return open_on_one_device(options, prompt, max_new_tokens)
     devices = worker_devices(options.engine)
     from kvtune.captioning.cluster.pool import WorkerPool
-    from kvtune.captioning.cluster.ray_token import show_token
+    from kvtune.captioning.cluster.ray_address import check_cluster
 
-    show_token()
+    if options.engine.cluster is not None:
+        check_cluster(options.engine.cluster)
     from kvtune.captioning.cluster.ray_backend import RayBackend
     from kvtune.captioning.cluster.worker import package_versions
 

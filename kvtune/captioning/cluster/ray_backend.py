@@ -15,9 +15,9 @@ import ray.exceptions
 import torch
 
 from kvtune.captioning.cluster.pool import WorkerDiedError
+from kvtune.captioning.cluster.ray_address import no_cluster
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import ModelOptions
-from kvtune.text import quoted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,9 +29,6 @@ log = logging.getLogger(__name__)
 
 OBJECT_STORE = 256 * 2**20
 """Bytes of the object store where kvtune starts Ray itself; requests and captions are small."""
-
-CONNECT_SECONDS = 10.0
-"""In which a cluster must answer."""
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -117,7 +114,7 @@ class RayBackend:
     Raises
     ------
     RequestError
-        If there is no cluster at the address, or it has no GPU, or no machine with those of a worker.
+        If the cluster does not let in, or has no GPU, or no machine with those of a worker.
     """
 
     def __init__(self, options: ModelOptions, prompt: str | None, max_new_tokens: int, devices: Sequence[str]) -> None:
@@ -151,13 +148,17 @@ class RayBackend:
             except Exception as error:  # Ray has no kind of its own for it
                 raise KvtuneError(f"Ray did not start on this machine: {_first_line(error)}") from error
             return
-        _check_somebody_listens(cluster)
         os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # else it is tried for seven minutes
         try:
             ray.init(address=cluster, **common)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            token = "; if it asks for a token, put its ~/.ray/auth_token here too"
-            raise RequestError(_no_cluster(cluster, _first_line(error)) + token) from error
+            raise no_cluster(cluster, _first_line(error)) from error
+        except ray.exceptions.RayError as error:
+            log.debug("Ray: %s", error)
+            raise RequestError(
+                f"the Ray cluster at {cluster} asks for a token; put its ~/.ray/auth_token here too, or give it as "
+                "RAY_AUTH_TOKEN"
+            ) from error
 
     def places(self) -> int:
         if self._devices:
@@ -222,41 +223,6 @@ def _room_for_workers(gpus: int) -> int:
     """Workers of so many GPUs that the machines of the cluster have room for."""
     machines = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
     return sum(int(there) // gpus for there in machines)
-
-
-def _check_somebody_listens(cluster: str) -> None:
-    """Refuse an address where nothing listens, or something else, which Ray itself would try for minutes."""
-    if cluster == "auto":
-        cluster = os.environ.get("RAY_ADDRESS") or cluster
-    if cluster == "auto":
-        return
-    host, _, port = cluster.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
-        raise RequestError(f"--cluster must be auto or HOST:PORT, as in 10.0.0.1:6379, not {quoted(cluster)}")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as connection:
-            speaks = os.environ.get("RAY_USE_TLS", "0") != "0" or _speaks_http2(connection)
-    except (OSError, OverflowError) as error:
-        raise RequestError(_no_cluster(cluster, getattr(error, "strerror", None) or str(error))) from error
-    if not speaks:
-        raise RequestError(_no_cluster(cluster, "something else listens there"))
-
-
-def _speaks_http2(connection: socket.socket) -> bool:
-    """Whether a server greets as Ray's does, by gRPC's HTTP/2 (RFC 9113, section 3.4): with a SETTINGS frame."""
-    settings = 4
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, settings, 0, 0, 0, 0, 0]))
-    greeting = b""
-    while len(greeting) < 4 and (more := connection.recv(4 - len(greeting))):
-        greeting += more
-    return len(greeting) == 4 and greeting[3] == settings
-
-
-def _no_cluster(cluster: str, why: str) -> str:
-    return (
-        f"no Ray cluster answers at {quoted(cluster)} ({why}); start one with ray start --head, or give "
-        "--cluster HOST:PORT"
-    )
 
 
 def _keep_stdout_for_results() -> None:
