@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class ModelCheck:
     caption, tokens, seconds
         The first image's caption by ``generate()``, its tokens, and what prompt and caption took.
     weights_gib, peak_gib
-        Memory of the weights, and the highest that the GPU's was; None without a GPU.
+        Memory of the weights, and the highest that the GPU's was, or of several together; None without a GPU.
     proofs
         The engine beside ``generate()``.
     refused
@@ -129,11 +130,13 @@ def check_model(
     on_gpu = vlm.device.type == "cuda"
     config = vlm.decoder.config
     tensors = {id(tensor): tensor for tensor in (*vlm.hf_model.parameters(), *vlm.hf_model.buffers())}
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    peak = torch.cuda.max_memory_allocated(vlm.device) / 2**30 if on_gpu else None
+    weights: Counter[torch.device] = Counter()
+    for tensor in tensors.values():
+        weights[tensor.device] += tensor.numel() * tensor.element_size()
+    peak = sum(map(torch.cuda.max_memory_allocated, weights)) / 2**30 if on_gpu else None
     methods, refused = usable_methods(vlm, images[0], prompt)
     proofs = prove(vlm, images, methods, prompt, max_new_tokens)
-    if vlm.dtype.itemsize == 2 and vlm.quantization is None and _fits_in_float32(vlm, weights):
+    if vlm.dtype.itemsize == 2 and vlm.quantization is None and _fits_in_float32(weights):
         vlm.hf_model.float()
         proofs += prove(vlm, images, methods, prompt, max_new_tokens)
     proven, verdict = judge(proofs)
@@ -143,7 +146,7 @@ def check_model(
         family=vlm.family.name,
         id=vlm.model_id,
         revision=vlm.revision,
-        device=str(vlm.device),
+        device=vlm.device_name,
         dtype=dtype,
         layers=vlm.n_layers,
         heads=config.num_attention_heads,
@@ -156,7 +159,7 @@ def check_model(
         caption=vlm.decode(written),
         tokens=len(written),
         seconds=round(seconds, 3),
-        weights_gib=round(weights / 2**30, 6),
+        weights_gib=round(weights.total() / 2**30, 6),
         peak_gib=None if peak is None else round(peak, 6),
         proofs=proofs,
         refused=refused,
@@ -289,11 +292,9 @@ def _tie(proof: Proof) -> float | None:
     return next((gap for dtype, gap in _TIE.items() if str(dtype) == f"torch.{proof.dtype}"), None)
 
 
-def _fits_in_float32(vlm: VisionLanguageModel, weights: int) -> bool:
-    if vlm.device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(vlm.device)
-    return free > 1.5 * weights
+def _fits_in_float32(weights: Mapping[torch.device, int]) -> bool:
+    on_gpus = {device: size for device, size in weights.items() if device.type == "cuda"}
+    return all(torch.cuda.mem_get_info(device)[0] > 1.5 * size for device, size in on_gpus.items())
 
 
 def _ranges(places: list[int]) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ def _prefill_together(
     _check_layers(vlm, prompts, cache, outputs)
     first_tokens = choose(vlm.hf_model.get_output_embeddings()(hidden)).to(vlm.device)
     last_outputs = torch.stack([output.to(vlm.device) for output in outputs])
-    cards = [[cache.layers[layer] for layer in card.layers] for card in vlm.cards]
+    cards = [list(layers) for _, layers in groupby(cache.layers, key=lambda layer: layer.keys.device)]
     for row, prompt in enumerate(prompts):
         keys, values = (
             tuple(torch.stack([getattr(layer, name)[row, :, -prompt.length :] for layer in layers]) for layers in cards)

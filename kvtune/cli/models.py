@@ -7,7 +7,18 @@ import typer
 
 from kvtune.cli.commands import Command, group
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import Device, Dtype, Json, LoadIn4Bit, LoadIn8Bit, ModelName, Revision, flag, value
+from kvtune.cli.options import (
+    Device,
+    Dtype,
+    GpusPerWorker,
+    Json,
+    LoadIn4Bit,
+    LoadIn8Bit,
+    ModelName,
+    Revision,
+    flag,
+    value,
+)
 
 if TYPE_CHECKING:
     from kvtune.captioning.model_check import ModelCheck
@@ -57,6 +68,7 @@ def check(
     dtype: Dtype = "auto",
     load_in_4bit: LoadIn4Bit = False,
     load_in_8bit: LoadIn8Bit = False,
+    gpus_per_worker: GpusPerWorker = 1,
     json: Json = False,
 ) -> None:
     """Prove a model: what kvtune's engine writes about two images is what generate() writes, token by token.
@@ -72,14 +84,17 @@ def check(
     from kvtune.coco import load_image
     from kvtune.demo.coco import FIRST_ID
     from kvtune.demo.scenes import render
+    from kvtune.errors import RequestError
     from kvtune.models.fewer_layers import random_with_fewer_layers
     from kvtune.models.opening import check_options, open_model
     from kvtune.models.options import model_options
 
     pictures = [load_image(one) for one in image or ()]
     pictures = pictures or [Image.fromarray(render(0, FIRST_ID + number).pixels) for number in range(2)]
-    options = model_options(name, device, dtype, revision, load_in_4bit, load_in_8bit)
+    options = model_options(name, device, dtype, revision, load_in_4bit, load_in_8bit, gpus_per_worker=gpus_per_worker)
     check_options(options)
+    if random_weights and gpus_per_worker > 1:
+        raise RequestError("--random-weights builds a few layers, on one GPU; leave --gpus-per-worker out")
     vlm = random_with_fewer_layers(name, device, dtype, revision) if random_weights else open_model(options)
     if png is not None:
         write_places(png, vlm, pictures[0], prompt)

@@ -44,8 +44,12 @@ def own_device(engine: EngineOptions) -> str:
     from kvtune.models.loading import resolve_device
 
     if engine.gpus_per_worker != 1:
-        (device,) = _groups_of_gpus(engine)
-        return device
+        devices = _groups_of_gpus(engine)
+        if len(devices) > 1:
+            raise RequestError(
+                f"one model is looked at here; name {engine.gpus_per_worker} GPUs with --device, not more"
+            )
+        return devices[0]
     resolve_device(engine.device)
     return engine.device
 

@@ -125,8 +125,9 @@ def spans_for(
 
 def smaller(quantization: str | None) -> str:
     """What to do about a model that is too large."""
+    several = ", or divide it among several with --gpus-per-worker" if torch.cuda.device_count() > 1 else ""
     less = {None: "add --load-in-4bit", "8bit": "take --load-in-4bit instead", "4bit": "take a smaller model"}
-    return f"{less[quantization]}, free the GPU, or choose another with --device"
+    return f"{less[quantization]}, free the GPU, or choose another with --device{several}"
 
 
 def _kind(dtype: torch.dtype, quantization: str | None) -> str:

@@ -16,6 +16,7 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, paged_plan
 from kvtune.captioning.card_pages import CardPages
 from kvtune.captioning.memory import bytes_per_position, prefill_bytes
+from kvtune.captioning.model_check import check_model
 from kvtune.captioning.paged_plan import plan_pages
 from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.errors import RequestError
@@ -103,6 +104,18 @@ def test_around_generate_smoothing_works_and_others_are_refused():
         for method in (KVSmooth(0.6, 5, 0.4, 0, 3, target="attention_output"), PAI(0.5, 0, 3), SPARC(1.4, 0.5, 0.1, 1)):
             with pytest.raises(RequestError, match="the model's are on several devices"):
                 reference_tokens(several, IMAGES[0], method, 4)
+
+
+def test_a_model_is_proven_on_several_cards(monkeypatch):
+    """By what generate() writes there, plain and under what works there."""
+    like_a_gpu(monkeypatch)
+    model = copy.deepcopy(vlm().hf_model)
+    with PretendedCards():
+        spread(model, CARDS[:2], SPANS["two"])
+        checked = check_model(small_vlm(model), IMAGES[:1], max_new_tokens=8)
+    assert checked.proven and checked.device == "cpu:0,cpu:1"
+    assert {proof.method for proof in checked.proofs} == {None, "kvsmooth"}
+    assert "several devices" in checked.refused["clvs"]
 
 
 def test_no_graphs_is_said(caplog):

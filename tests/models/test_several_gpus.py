@@ -12,7 +12,7 @@ from kvtune.models import get_family, load_model, loading
 from kvtune.models.opening import check_options, own_device, worker_devices
 from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.models.spread import cards_of
-from kvtune.models.weight_memory import memory_needed, spans_for, weight_bytes_of
+from kvtune.models.weight_memory import check_memory, memory_needed, spans_for, weight_bytes_of
 
 
 def engine(device="auto", gpus=2, **more):
@@ -84,6 +84,11 @@ def test_wrong_requests_are_a_line(four_gpus, asked, why):
     assert why in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_more_gpus_than_one_model_takes_are_a_line(four_gpus):
+    with pytest.raises(RequestError, match="name 2 GPUs with --device, not more"):
+        own_device(engine("cuda:0,cuda:1,cuda:2,cuda:3"))
+
+
 def test_no_gpu_and_random_weights_are_a_line():
     with pytest.raises(RequestError, match="no GPU with --device auto"):
         check_options(ModelOptions("demo", engine=engine()))
@@ -116,6 +121,12 @@ def test_cards_too_small_and_layers_too_few_are_a_line(monkeypatch):
         spans_of(monkeypatch, [6, 8])
     with pytest.raises(RequestError, match=r"m has 32 layers .* fewer than the 33 GPUs of a worker"):
         spans_of(monkeypatch, [10] * 33)
+
+
+def test_a_model_too_large_for_one_of_several_gpus_is_told_of_the_others(four_gpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (GIB, 80 * GIB))
+    with pytest.raises(RequestError, match="or divide it among several with --gpus-per-worker"):
+        check_memory("m", torch.device("cuda", 0), get_family("llava-1.5"), PUBLISHED["llava-1.5"](), torch.half, None)
 
 
 @pytest.mark.parametrize("name", ["llava-1.5", "qwen2.5-vl", "minigpt4"])

@@ -47,13 +47,20 @@ class PretendedCards:
 
     def card_of(self, tensor):
         """The device that a tensor is said to be on."""
-        found = self._card_of.get(tensor.untyped_storage()._cdata)
+        found = self._card_of.get(_storage(tensor)._cdata)
         return HOST if found is None or found[0].expired() else found[1]
 
     def put(self, tensor, device):
         """Say that a tensor is on a device."""
-        storage = tensor.untyped_storage()
+        storage = _storage(tensor)
         self._card_of[storage._cdata] = StorageWeakRef(storage), device
+
+
+def _storage(tensor):
+    """Where a tensor's numbers are; of one that ``vmap`` goes over, those of all."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.untyped_storage()
 
 
 class _Names(TorchFunctionMode):
@@ -123,13 +130,13 @@ class _Checks(TorchDispatchMode):
         if device is not None:
             kwargs["device"] = HOST
         result = func(*args, **kwargs)
-        known = {one.untyped_storage()._cdata for one in given}
+        known = {_storage(one)._cdata for one in given}
         if name == "copy_":
             if (ways := (self.cards.card_of(args[1]), self.cards.card_of(args[0])))[0] != ways[1]:
                 self.cards.copies.append(ways)
             return result
         target = device if device is not None else next(iter(there), HOST)
         for one in tree_leaves(result):
-            if isinstance(one, torch.Tensor) and one.untyped_storage()._cdata not in known:
+            if isinstance(one, torch.Tensor) and _storage(one)._cdata not in known:
                 self.cards.put(one, target)
         return result
