@@ -27,12 +27,14 @@ from kvtune.study.study_folder import StudyFolder  # noqa: E402
 from kvtune.study.trials import Ledger  # noqa: E402
 
 TRIALS, IMAGES, WORKERS = 12, 60, 2
+LANES = 4
+"""Of a worker: so few that captions come a few at a time, and there is a moment for each kill."""
 DRIVERS_SHARE = 0.2
 """Kills that are the driver's."""
 CAPTIONS = (TRIALS + 1) * IMAGES
 ASKED = (
     *("search", "--model", "demo", "--device", "cpu", "--study", "s", "--trials", TRIALS, "--parallel-trials", 4),
-    *("--images", IMAGES, "--holdout-images", 5, "--max-new-tokens", 60),
+    *("--images", IMAGES, "--holdout-images", 5, "--max-new-tokens", 24),
 )
 
 
@@ -77,7 +79,7 @@ def test_whoever_is_killed_nothing_is_lost_or_written_twice(tmp_path: Path) -> N
     kills: Counter[str] = Counter()
     before: set[tuple[str, str]] = set()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": WORKERS, "include_dashboard": False})
-    asked = tmp_path / "killed", "--cluster", cluster.address, "--workers", WORKERS
+    asked = tmp_path / "killed", "--cluster", cluster.address, "--workers", WORKERS, "--lanes", LANES
     try:
         driver = begin(*asked)
         for moment in moments:

@@ -96,6 +96,20 @@ def test_two_workers_write_what_one_writes(captioner, alone, tmp_path):
     assert all(entry["captions"] for entry in captioner.pool.roster.entries()), "both did"
 
 
+def test_a_tag_that_was_withdrawn_comes_again(captioner):
+    captioner = captioner.changed(max_new_tokens=40)
+    first = {}
+    for caption in captioner.run(requests(12)):
+        assert len(first) < 3 or caption.tag == 0, "withdrawn"
+        first[caption.image_id, caption.tag] = caption.text
+        if len(first) == 3:
+            captioner.withdraw(1)
+    again = {(caption.image_id, caption.tag): caption.text for caption in captioner.run(requests(12))}
+    assert again.keys() == {(request.image_id, request.tag) for request in requests(12)}
+    assert first.items() <= again.items()
+    assert {image for image, tag in first if tag == 0} == {request.image_id for request in requests(12)}
+
+
 def test_a_worker_that_is_killed_and_one_that_hangs_lose_nothing(captioner):
     captioner = captioner.changed(max_new_tokens=40)
     captioner.watch = HangWatch(first=60, least=5, times=3)
