@@ -46,11 +46,11 @@ def open_captioner(
     if options.engine.cluster is not None:
         check_cluster(options.engine.cluster)
     from kvtune.captioning.cluster.ray_backend import RayBackend
-    from kvtune.captioning.cluster.worker import package_versions
+    from kvtune.captioning.cluster.worker import versions
 
     engine = options.engine
     backend = RayBackend(options, prompt, max_new_tokens, devices)
-    pool = WorkerPool(backend, package_versions(), engine.mixed_workers, on_note)
+    pool = WorkerPool(backend, versions(), engine.mixed_workers, on_note)
     weakref.finalize(pool, backend.close).atexit = False  # at the end of the process Ray ends them itself
     try:
         pool.start()

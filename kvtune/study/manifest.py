@@ -1,15 +1,14 @@
 """What is fixed about a study, and what is recorded of the machine it ran on."""
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StrictInt, field_serializer, field_validator, model_validator
 
-import kvtune
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
 from kvtune.files import read_json, write_json
+from kvtune.package_versions import package_versions
 from kvtune.schema import Document, Parameters, validated
 from kvtune.spaces import SearchSpace
 from kvtune.statistics.front import Point
@@ -22,7 +21,6 @@ from kvtune.text import command_line, json_text, quoted
 
 FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
 _LONGEST_SHOWN = 120
-_PACKAGES = ("torch", "transformers", "optuna", "numpy")
 
 
 def _floor(text: str) -> str:
@@ -299,14 +297,8 @@ def first_difference(begun: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of kvtune and of the packages that captions depend on."""
-    found = {"kvtune": kvtune.__version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Versions of kvtune and of the packages that captions and trials depend on."""
+    return package_versions("torch", "transformers", "optuna", "numpy")
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:

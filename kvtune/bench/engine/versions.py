@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -17,12 +16,15 @@ from kvtune.bench.engine.device import measure_device
 from kvtune.bench.engine.subject import print_line
 from kvtune.captioning.memory import free_memory
 from kvtune.models.loading import resolve_device
+from kvtune.package_versions import package_versions
 
 
 def versions(device: torch.device) -> dict[str, Any]:
     """The device, its driver and free memory, its measured limits, and versions; JSON-ready."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     limits = measure_device(device, dtype)
+    packages = ("torch", "triton", "transformers", "numpy", "optuna")
+    installed = package_versions(*packages)
     return {
         "device": limits.name,
         "driver": driver_version() if device.type == "cuda" else None,
@@ -32,7 +34,7 @@ def versions(device: torch.device) -> dict[str, Any]:
         "matmul_flops": limits.flops,
         "copy_bytes_per_second": limits.bandwidth,
         "python": platform.python_version(),
-        **{package: _version_of(package) for package in ("torch", "triton", "transformers", "numpy", "optuna")},
+        **{package: installed.get(package) for package in packages},
     }
 
 
@@ -42,13 +44,6 @@ def driver_version() -> str | None:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
-        return None
-
-
-def _version_of(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
         return None
 
 

@@ -14,9 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-import transformers
 
-import kvtune
 from kvtune.captioning.captioner import Captioner
 from kvtune.captioning.cluster.dispatcher import Numbered
 from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report, Settings
@@ -25,6 +23,7 @@ from kvtune.captioning.request import CaptionRequest, Work
 from kvtune.methods import Method
 from kvtune.models.loading import resolve_devices
 from kvtune.models.model_facts import ModelFacts
+from kvtune.package_versions import package_versions
 
 log = logging.getLogger(__name__)
 
@@ -218,13 +217,12 @@ def machine(device: str) -> Machine:
         for target in resolve_devices(device)
     )
     named = ", ".join(f"{count} x {kind}" if kinds.total() > 1 else kind for kind, count in kinds.items())
-    return Machine(socket.gethostname(), named, package_versions())
+    return Machine(socket.gethostname(), named, versions())
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that captions depend on."""
-    packages = {"kvtune": kvtune, "torch": torch, "transformers": transformers}
-    return {name: str(package.__version__) for name, package in packages.items()}
+def versions() -> dict[str, str]:
+    """Versions that workers are to have as the driver has them."""
+    return package_versions("torch", "transformers")
 
 
 def weights_digest(model: torch.nn.Module) -> str:
