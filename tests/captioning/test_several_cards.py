@@ -37,12 +37,12 @@ GO_BETWEEN = [(0, n) for n, method in enumerate(METHODS) if method and {*map(typ
 """What one layer finds and another goes by."""
 
 
-def captions_of(spans, requests, kind="grouped", lanes=20, max_new_tokens=20):
+def captions_of(spans, requests, lanes=20, max_new_tokens=12):
     """What a copy of a small model, spread over pretended cards, writes as on GPUs; and what it wrote with."""
     with pytest.MonkeyPatch.context() as patch, PretendedCards() as cards:
         graphs, used, load = like_a_gpu(patch), set(), CardPages.load
         patch.setattr(CardPages, "load", lambda card, *given: used.add(card) or load(card, *given))
-        model = copy.deepcopy(vlm(kind).hf_model)
+        model = copy.deepcopy(vlm().hf_model)
         spread(model, CARDS[: len(spans)], spans)
         captioner = Captioner(small_vlm(model), max_new_tokens=max_new_tokens, lanes=lanes)
         captions = list(captioner.run(iter(requests)))
@@ -59,7 +59,7 @@ def captions_of(spans, requests, kind="grouped", lanes=20, max_new_tokens=20):
 def test_every_method_writes_what_generate_writes_on_one_device(spans, pairs):
     requests = requests_of(pairs)
     captions, copies = captions_of(SPANS[spans], requests)
-    assert len(check(captions, requests, "grouped", 20)) == len(requests)
+    assert len(check(captions, requests, "grouped", 12)) == len(requests)
     cards = CARDS[: len(SPANS[spans])]
     assert {*pairwise(cards), (cards[-1], cards[0])} <= set(copies)
 
@@ -67,7 +67,7 @@ def test_every_method_writes_what_generate_writes_on_one_device(spans, pairs):
 def test_rows_that_come_and_go_write_the_same():
     requests = requests_of([(n % 4, (5 * n) % len(METHODS)) for n in range(11)])
     captions, _ = captions_of(SPANS["two"], requests, lanes=3)
-    assert len(check(captions, requests, "grouped", 20)) == len(requests)
+    assert len(check(captions, requests, "grouped", 12)) == len(requests)
 
 
 @pytest.mark.parametrize("what", ["keys", "prompt_table", "classes", "layout"])
@@ -88,7 +88,7 @@ def test_a_state_that_does_not_follow_is_seen(monkeypatch, kind):
     monkeypatch.setattr(kind, "follow", RowState.follow)
     requests = requests_of([pair for pair in GO_BETWEEN if kind.__name__.startswith(METHODS[pair[1]].name.upper())])
     captions, _ = captions_of(SPANS["three"], requests)
-    tokens = [expected("grouped", 0, request.method, 20)[0] for request in requests]
+    tokens = [expected("grouped", 0, request.method, 12)[0] for request in requests]
     assert [caption.token_ids for caption in sorted(captions, key=lambda one: one.tag)] != tokens
 
 

@@ -9,7 +9,6 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 HOST = torch.device("cpu")
 
@@ -54,6 +53,14 @@ class PretendedCards:
         """Say that a tensor is on a device."""
         storage = _storage(tensor)
         self._card_of[storage._cdata] = StorageWeakRef(storage), device
+
+
+def _tensors(values):
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
 
 
 def _storage(tensor):
@@ -117,9 +124,9 @@ class _Checks(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs, name = dict(kwargs or {}), func.overloadpacket.__name__
-        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        given = [*_tensors(args), *_tensors(kwargs.values())]
         if name in TAKES_INDICES:
-            indices = {id(one) for one in tree_leaves(args[1])}
+            indices = {id(one) for one in _tensors(args[1])}
             checked = [one for one in given if id(one) not in indices or self.cards.card_of(one) != HOST]
         else:
             checked = given
@@ -136,7 +143,7 @@ class _Checks(TorchDispatchMode):
                 self.cards.copies.append(ways)
             return result
         target = device if device is not None else next(iter(there), HOST)
-        for one in tree_leaves(result):
-            if isinstance(one, torch.Tensor) and _storage(one)._cdata not in known:
+        for one in _tensors([result]):
+            if _storage(one)._cdata not in known:
                 self.cards.put(one, target)
         return result
