@@ -1,6 +1,7 @@
 """A model spread over several cards writes what it writes on one; the cards are pretended, and nothing mixes them."""
 
 import copy
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from pretended_cards import ApartError, PretendedCards
 from small_vlms import reference_tokens, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, paged_plan
+from kvtune.captioning import Captioner, kernels, paged_attention, paged_plan, paged_smoothing, paged_step
 from kvtune.captioning.card_pages import CardPages
 from kvtune.captioning.memory import bytes_per_position, prefill_bytes
 from kvtune.captioning.model_check import check_model
@@ -116,6 +117,32 @@ def test_a_model_is_proven_on_several_cards(monkeypatch):
     assert checked.proven and checked.device == "cpu:0,cpu:1"
     assert {proof.method for proof in checked.proofs} == {None, "kvsmooth"}
     assert "several devices" in checked.refused["clvs"]
+
+
+def test_kernels_are_launched_on_the_card_of_their_layer(monkeypatch):
+    """Triton launches on the current GPU, wherever the tensors are."""
+    current, seen = [CARDS[0]], []
+
+    @contextmanager
+    def on_device(device):
+        current.append(device)
+        yield
+        current.pop()
+
+    def looked_at(name):
+        original = getattr(paged_attention if name == "attend" else paged_smoothing, name)
+
+        def run(first, *given):
+            seen.append((name, first.device))
+            assert first.device == current[-1]
+            return original(first, *given)
+
+        return run
+
+    monkeypatch.setattr(paged_step, "on_device", on_device)
+    monkeypatch.setattr(kernels, "PLAIN", kernels.Kernels(looked_at("attend"), looked_at("smooth")))
+    captions_of(SPANS["three"], requests_of([(0, 2)]), max_new_tokens=4)
+    assert set(seen) == {(name, card) for name in ("attend", "smooth") for card in CARDS}
 
 
 def test_no_graphs_is_said(caplog):
