@@ -17,7 +17,7 @@ def launches(arch: int = 90) -> Iterator[list[tuple[str, tuple[int, ...], str]]]
         Of each launch the kernel's name, its grid, and which of its builds it takes.
     """
     from triton.backends.compiler import GPUTarget
-    from triton.runtime.driver import driver
+    from triton.runtime import jit
     from triton.runtime.jit import JITFunction
 
     made: list[tuple[str, tuple[int, ...], str]] = []
@@ -35,5 +35,5 @@ def launches(arch: int = 90) -> Iterator[list[tuple[str, tuple[int, ...], str]]]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JITFunction, "run", build)
-        patch.setattr(driver, "_active", gpu)
+        patch.setattr(jit, "driver", SimpleNamespace(active=gpu))
         yield made
