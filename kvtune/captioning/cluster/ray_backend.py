@@ -143,6 +143,7 @@ class RayBackend:
         cluster = self.options.engine.cluster
         if cluster is None:
             common |= {"num_cpus": len(self._devices), "num_gpus": 0, "include_dashboard": False}
+            os.environ.setdefault("RAY_worker_niceness", "0")  # else workers come after all else on the machine
             try:
                 ray.init(address="local", object_store_memory=OBJECT_STORE, **common)
             except Exception as error:  # Ray has no kind of its own for it
