@@ -130,12 +130,17 @@ def test_a_node_that_joins_late_gets_work(cluster, captioner):
     captioner = captioner.changed(max_new_tokens=40)
     engine = EngineOptions("cpu", workers=3, cluster=cluster.address)
     captioner.pool.backend.options = replace(captioner.pool.backend.options, engine=engine)
+    ready = captioner.pool.roster.ready
+
+    def work_until(workers: int) -> set[int]:
+        until = time.monotonic() + 120
+        while len(ready) < workers and time.monotonic() < until:
+            assert len(list(captioner.run(requests(20)))) == 40
+        return set(ready)
+
+    before = work_until(2)  # those that replace the ones lost above
     node = cluster.add_node(**NODE)
-    before = set(captioner.pool.roster.ready)
-    until = time.monotonic() + 120
-    while not set(captioner.pool.roster.ready) - before and time.monotonic() < until:
-        assert len(list(captioner.run(requests(20)))) == 40
-    (new,) = set(captioner.pool.roster.ready) - before
+    (new,) = work_until(3) - before
     list(captioner.run(requests(30)))
     assert captioner.pool.roster.entries()[new]["captions"] > 0
     cluster.remove_node(node)
