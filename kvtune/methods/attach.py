@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,8 @@ class _Session:
         """Ids of the prompt's tokens, [rows, tokens], as ``generate`` or the model was given them."""
         self._inputs: dict[str, Any] = {}
         """All that it was given with them."""
+        self._prompts: list[PromptFacts] = []
+        """What is known of each row's prompt."""
 
     def watch(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """``generate``, with the length of its prompt noted, so that chunks of it are told from generated tokens."""
@@ -193,12 +196,11 @@ class _Session:
                 if state.layers:
                     state.end_step(_End(step, cache))
         elif step.to_come == 0:
+            prompts = self._prompts
             if step.last_outputs:
                 outputs = torch.stack([one.to(step.last_outputs[0].device) for one in step.last_outputs], dim=1)
-                prompts = [
-                    PromptFacts(visual, None, own) for visual, own in zip(step.methods.classes[1], outputs, strict=True)
-                ]
-                step.methods.begin(range(len(prompts)), prompts, lambda kind: kind.acts_from == "generated")
+                prompts = [replace(prompt, outputs=own) for prompt, own in zip(prompts, outputs, strict=True)]
+            step.methods.begin(range(len(prompts)), prompts, lambda kind: kind.acts_from == "generated")
             for kind, state in step.methods.states.items():
                 if state.layers and kind.acts_from != "generated":
                     state.end_step(_End(step, cache))
@@ -249,12 +251,16 @@ class _Session:
         batch = BatchMethods(rows, self.decoder, device)
         batch.set(range(rows), methods)
         self._check_one_device(batch)
-        if any(map(acts_on_prompt, methods)):
+        facts = any(part.facts for method in methods if method for part in method.parts)
+        attention = any(state.changes_attention for state in batch.states.values())
+        if any(map(acts_on_prompt, methods)) or facts or attention:
             batch.see(self._visual(rows, length).to(device))
-            prompts = self._facts(batch, methods, new, keywords)
-            batch.begin(range(rows), prompts, lambda kind: kind.acts_from != "generated")
+            self._prompts = self._facts(batch, methods, new, keywords)
+            batch.begin(range(rows), self._prompts, lambda kind: kind.acts_from != "generated")
         else:
             batch.see(torch.zeros(rows, length, dtype=torch.bool, device=device))
+            nothing = torch.zeros(self.decoder.n_layers, 0, 0, device=device)
+            self._prompts = [PromptFacts(visual, None, nothing) for visual in batch.classes[1]]
         return batch
 
     def _check_one_device(self, batch: BatchMethods) -> None:

@@ -83,7 +83,7 @@ class RowState(Generic[M]):
     A method overrides what it needs of :meth:`begin`, the ``change_`` methods and :meth:`end_step`; whoever decodes
     calls what is overridden, in the layers of :attr:`layers`, with the rows that have the method. Nothing here may wait
     for the device, and nothing that Python decides may depend on what a tensor holds: a step may be replayed as a CUDA
-    graph.
+    graph. A tensor that is replaced by another and not written in place has its size in :meth:`captured_with`.
 
     Attributes
     ----------
@@ -188,7 +188,11 @@ class RowState(Generic[M]):
         return seen.once((type(self), what), make)
 
     def begin(self, rows: Sequence[int], index: Tensor, prompts: Sequence[PromptFacts]) -> None:
-        """Take what is known of the prompts on which ``rows`` begin; ``index`` is the same on the device."""
+        """Take what is known of the prompts on which ``rows`` begin; ``index`` is the same on the device.
+
+        Around ``generate()`` visual tokens and places are known to methods that act on the prompt, change attention or
+        ask for facts; to others, which text alone will do, they are not.
+        """
 
     def change_scores(self, seen: Seen, scores: Tensor) -> Tensor:
         """Attention scores of the newest token, [n, heads, positions], scaled, as the method has them.
