@@ -1,10 +1,11 @@
 """``report/validation.json``: what settings of a study did on images that no search has seen."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from kvtune.analysis.result import Validated, Validation
 from kvtune.analysis.summary import StudySummary
+from kvtune.chair import METRICS
 from kvtune.errors import RequestError
 from kvtune.files import read_json
 from kvtune.schema import validated
@@ -17,7 +18,7 @@ FORMAT: Literal["kvtune-validation/1"] = "kvtune-validation/1"
 
 
 def load_validation(folder: StudyFolder) -> Validation | None:
-    """Read a study's held-out results; None where nothing was validated.
+    """Read a study's held-out results; None where nothing was validated, or before one of the metrics was there.
 
     Raises
     ------
@@ -26,7 +27,19 @@ def load_validation(folder: StudyFolder) -> Validation | None:
     """
     if not folder.validation.exists():
         return None
-    return validated(Validation, read_json(folder.validation, "validation"), f"validation {folder.validation}")
+    document = read_json(folder.validation, "validation")
+    if _lacks_a_metric(document):
+        return None
+    return validated(Validation, document, f"validation {folder.validation}")
+
+
+def _lacks_a_metric(document: Any) -> bool:
+    """Whether there is a metric that none of its settings has."""
+    try:
+        names = {name for setting in document["settings"] for name in setting["holdout"]["metrics"]}
+    except (TypeError, LookupError):
+        return False
+    return bool(names) and not METRICS.keys() <= names
 
 
 def holds_for(validation: Validation, manifest: Manifest, ledger: Ledger, trial: Trial) -> bool:

@@ -29,6 +29,7 @@ from kvtune.statistics.paired import holm, mcnemar
 from kvtune.study.caption_log import read_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import load_manifest
+from kvtune.study.rescore import rescore_study
 from kvtune.study.study_folder import StudyFolder
 
 
@@ -155,6 +156,23 @@ def test_a_summary_has_the_held_out_results_that_are_still_its_own(
     assert still is not None and still.settings == found.settings[:-1]
     folder.validation.write_text(json.dumps(document | {"scoring": "another scorer"}))
     assert summarize(folder).validation is None
+
+
+def test_results_from_before_a_metric_was_there_are_none(
+    folder: StudyFolder, engine: SimpleNamespace, coco: Path
+) -> None:
+    validate(folder, coco)
+    document = json.loads(folder.validation.read_text())
+    for setting in document["settings"]:
+        del setting["holdout"]["metrics"]["mean_words"]
+    folder.validation.write_text(json.dumps(document))
+    assert load_validation(folder) is None and summarize(folder).validation is None
+    rescore_study(folder)
+    with pytest.raises(RequestError, match="has no held-out results to select on; run kvtune validate mine"):
+        export(folder, "min-chair", on="holdout")
+    asked = len(engine.asked)
+    assert load_validation(folder) != validate(folder, coco) == load_validation(folder)
+    assert len(engine.asked) == asked, "no caption is written again"
 
 
 def test_presets_carry_held_out_results_of_their_own_trial(
