@@ -10,7 +10,7 @@ from kvtune.chair.captions import caption_of
 from kvtune.chair.counts import COLUMNS, CaptionCounts
 from kvtune.chair.denials import denied
 from kvtune.chair.ground_truth import check_ground_truth
-from kvtune.chair.metrics import Rates
+from kvtune.chair.metrics import METRICS, Rates
 from kvtune.chair.reader import CaptionReader
 from kvtune.chair.spans import MentionFinder
 from kvtune.chair.vocabulary import load_vocabulary
@@ -30,7 +30,8 @@ class ChairScore(Rates):
     def to_dict(self) -> dict[str, Any]:
         """What ``kvtune score --json`` prints of it: rates in percent, the number of captions, and what follows."""
         found = super().to_dict()
-        return dict(sorted(found.items(), key=lambda item: item[0] in ("mean_words", "scorer")))
+        last = {"scorer", *(name for name, metric in METRICS.items() if metric.unit != "%")}
+        return dict(sorted(found.items(), key=lambda item: item[0] in last))
 
 
 class ChairScorer:

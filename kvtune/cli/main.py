@@ -41,7 +41,7 @@ from kvtune.cli.validate import validate
 from kvtune.errors import KvtuneError
 
 app = group(
-    help="Tune KVSmooth, a training-free cure for object hallucination, for your vision-language model.",
+    help="Tune training-free cures for object hallucination, KVSmooth first, for your vision-language model.",
     name="kvtune",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -64,6 +65,8 @@ def test_every_family_says_what_it_is():
     for family in all_families():
         assert family.title and family.default_prompt == "Please describe this image in detail."
         assert MODELS[family.name].family == family.name
+    types = Counter(kind for family in all_families() for kind in family.model_types)
+    assert set(types.values()) == {1}, "the first of two families with one model_type would take all of its folders"
     for model in PUBLISHED:
         assert get_family(model.name).title == model.title and (model.command is None) == (model.name == "demo")
 

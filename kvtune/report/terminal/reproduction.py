@@ -134,7 +134,8 @@ def reproduction_markdown(found: ModelResult) -> str:
         for metric in OBJECTIVES:
             cells.append(f"{rate(setting.result.metrics[metric])} ({interval(setting.result.intervals[metric])})")
             cells.append(_reported_cell(found, setting, metric).replace(SECOND_HAND, f"\\{SECOND_HAND}"))
-        lines.append("| " + " | ".join([*cells, rate(setting.result.metrics["mean_words"])]) + " |")
+        cells += [rate(setting.result.metrics[name]) for name in LENGTH]
+        lines.append("| " + " | ".join(cells) + " |")
     listed = [sentence.replace(SECOND_HAND, f"\\{SECOND_HAND}") for sentence in sentences(found)]
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in listed), ""])
 
