@@ -15,12 +15,12 @@ from torch import Tensor
 from kvtune.captioning.course import StepCost
 from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.greedy import NO_TOKEN
+from kvtune.captioning.grid_attention import ATTENTION
 from kvtune.captioning.host_copy import HostCopy, Unread
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.request import Caption, CaptionRequest, Work, cut
 from kvtune.captioning.scheduler import Placement
-from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
 from kvtune.methods import Method

@@ -17,9 +17,9 @@ from kvtune.captioning.attention import attend
 from kvtune.captioning.cached import Cached
 from kvtune.captioning.forced import NO_TOKEN
 from kvtune.captioning.greedy import choose
+from kvtune.captioning.grid_attention import KeysOnly
 from kvtune.captioning.grid_cache import GridCache, grown
 from kvtune.captioning.memory import bytes_per_position
-from kvtune.captioning.step import KeysOnly
 from kvtune.hf import CACHE
 from kvtune.methods.acting import Acting
 from kvtune.methods.lerp import lerp_

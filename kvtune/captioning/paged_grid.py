@@ -26,12 +26,12 @@ from kvtune.captioning.decoding import on_device
 from kvtune.captioning.forced import NO_TOKEN, ForcedTokens
 from kvtune.captioning.graphs import step_graphs
 from kvtune.captioning.greedy import choose
+from kvtune.captioning.grid_attention import KeysOnly
 from kvtune.captioning.paged_attention import LANES
 from kvtune.captioning.paged_plan import PagedPlan
 from kvtune.captioning.paged_step import ActingTiles, SpreadStep
 from kvtune.captioning.pages import PAGE, Pages, pages_for
 from kvtune.captioning.prefix import KnownPrompts, Prefix
-from kvtune.captioning.step import KeysOnly
 from kvtune.hf import CACHE
 from kvtune.methods import Method
 from kvtune.methods.row_methods import captured_with, looking_at_layers

@@ -77,7 +77,7 @@ class PagedStep:
         return Acting(acting.states, Seen(0, rows, seen_by, read, self._to_come[rows], rows, 1.0))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """Attention of one layer; shapes as in :class:`kvtune.captioning.step.Step`."""
+        """Attention of one layer; shapes as in :class:`kvtune.captioning.grid_attention.Step`."""
         rows, heads, _, head_dim = query.shape
         kv_heads = key.shape[1]
         query = query.reshape(rows, kv_heads, heads // kv_heads, head_dim)
@@ -147,7 +147,7 @@ class SpreadStep:
         self._parts = parts
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-        """See :class:`kvtune.captioning.step.Step`."""
+        """See :class:`kvtune.captioning.grid_attention.Step`."""
         number = sum(part.first_layer <= layer for _, part in self._parts) - 1
         device, part = self._parts[number]
         with on_device(device):

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from kvtune.captioning.greedy import choose
+from kvtune.captioning.grid_attention import ATTENTION
 from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.prefix import Prefix, PromptEnd
-from kvtune.captioning.step import ATTENTION
 from kvtune.errors import RequestError
 from kvtune.hf import CACHE, attention_implementation
 from kvtune.methods.decoder import Decoder

@@ -17,12 +17,12 @@ from small_vlms import References, random_images, reference_tokens, small_vlm
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest, decoding, paged_grid
 from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning.grid_attention import ATTENTION
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import plan_pages
 from kvtune.captioning.prefill import decoder_of, prefill
 from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.prompts import Prompts
-from kvtune.captioning.step import ATTENTION
 from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
 from kvtune.methods.decoder import Decoder
