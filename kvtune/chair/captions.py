@@ -16,6 +16,8 @@ _FILE_NAME = re.compile(
 )
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
+_LONGEST = 160
+"""Characters of a value in a message; lists in lists are more than each of them may be."""
 
 
 def parse_image_id(value: Any) -> int:
@@ -95,7 +97,8 @@ def shown(value: Any) -> str:
     """A value of any size and depth, short enough for a message."""
     if isinstance(value, int) and abs(value) >= 10**40:
         return "a number of over 40 digits"
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]}...{text[-37:]}"
 
 
 def listed(names: Iterable[Any]) -> str:

@@ -24,7 +24,7 @@ class Deadline:
     seconds
         From now; None for never.
     clock
-        Tells the time in seconds.
+        Tells the time in seconds; by another than the machine's, nothing is interrupted amid its work.
     """
 
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,7 +68,8 @@ class Deadline:
 
     @contextlib.contextmanager
     def _alarm(self) -> Iterator[None]:
-        if self._at == math.inf or threading.current_thread() is not threading.main_thread():
+        by_the_machine = self.clock is time.monotonic  # as an alarm goes
+        if not by_the_machine or self._at == math.inf or threading.current_thread() is not threading.main_thread():
             yield
             return
 

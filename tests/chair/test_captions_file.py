@@ -295,3 +295,14 @@ def test_damaged_layouts(text, data, name):
 @settings(max_examples=300, deadline=None)
 def test_wrong_shapes(value, key):
     read_or_refuse(json.dumps([{**CAPTIONS[0], key: value}] if key else value), "a.json")
+
+
+def test_a_value_of_any_depth_is_short_in_a_message(tmp_path):
+    value = "deep" * 20
+    for _ in range(6):
+        value = [value] * 6
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps([{"image_id": value, "caption": "A dog."}]))
+    with pytest.raises(RequestError, match=r"\.\.\..* is no image id") as refused:
+        read_captions(path)
+    assert len(str(refused.value)) < 300 + len(str(path))
