@@ -58,7 +58,7 @@ def quick_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamesp
             family=SimpleNamespace(name="quick"),
             n_layers=seen.layers,
             dtype_name=dtype + "-4bit" * options.load_in_4bit + "-8bit" * options.load_in_8bit,
-            device="cpu",
+            device_name="cpu",
             default_prompt="Please describe this image in detail.",
             published_preset="demo" if options.name == "quick" else None,
         )
@@ -558,7 +558,7 @@ class Captioner(FakeCaptioner):
         yield from super().finish(batch)
 
 vlm = SimpleNamespace(name="quick", model_id="/models/quick", revision=None, family=SimpleNamespace(name="quick"),
-    n_layers=16, dtype_name="float32", device="cpu", default_prompt="Please describe this image in detail.",
+    n_layers=16, dtype_name="float32", device_name="cpu", default_prompt="Please describe this image in detail.",
     published_preset="demo")
 import kvtune.models
 kvtune.models.locate, kvtune.models.commit_of = lambda name: (None, vlm.model_id, name), lambda *arguments: None
