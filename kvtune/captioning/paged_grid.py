@@ -138,13 +138,12 @@ class PagedGrid(KnownPrompts):
                 [prompt.next_position - len(ids) for prompt, ids in zip(prompts, forced, strict=True)],
             ]
         )
-        for card in self.cards:
-            there = to_device(numbers, card.device)
+        sent = [to_device(numbers, card.device) for card in self.cards]
+        index, positions = sent[0][0], sent[0][4]
+        self.tokens[index] = torch.stack([prompt.first_token for prompt in prompts])
+        self._positions[index] = positions
+        for card, there in zip(self.cards, sent, strict=True):
             card.begin(*there[1:4])
-            if card is self.cards[0]:
-                index, positions = there[0], there[4]
-                self.tokens[index] = torch.stack([prompt.first_token for prompt in prompts])
-                self._positions[index] = positions
             card.methods.start(rows, methods, [prompt.facts for prompt in prompts])
         return [row for row, ids in zip(rows, forced, strict=True) if not ids]
 
