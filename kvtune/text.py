@@ -86,9 +86,12 @@ def quoted(value: Any) -> str:
     """Return a value in quotes for a message, cut in its middle where it is long; a path keeps its end."""
     text = repr(url_without_password(str(value)) if isinstance(value, str | Path) else value)
     head, tail = (_LONGEST // 2, _LONGEST) if isinstance(value, Path) else (_LONGEST // 2, _LONGEST // 4)
-    if len(text) <= max(_LONGEST, head + tail):
-        return visible(text)
-    return visible(f"{text[:head]}...{text[-tail:]}")
+    return visible(cut_in_its_middle(text, max(_LONGEST, head + tail), head, tail))
+
+
+def cut_in_its_middle(text: str, longest: int, head: int, tail: int) -> str:
+    """Return a text of at most ``longest`` characters as it is, of a longer one so many at its begin and its end."""
+    return text if len(text) <= longest else f"{text[:head]}...{text[-tail:]}"
 
 
 def sqlite_url(path: Path) -> str:

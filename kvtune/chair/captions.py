@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from kvtune.errors import RequestError
+from kvtune.text import cut_in_its_middle
 
 _MOST_DIGITS = 18  # ids fit 64 bits
 _DIGITS = re.compile(r"(\d{1,18})(?:\.0+)?", re.ASCII)  # 42.0 is how pandas writes the ids of a column with gaps
@@ -97,8 +98,7 @@ def shown(value: Any) -> str:
     """A value of any size and depth, short enough for a message."""
     if isinstance(value, int) and abs(value) >= 10**40:
         return "a number of over 40 digits"
-    text = _SHORT.repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 40]}...{text[-37:]}"
+    return cut_in_its_middle(_SHORT.repr(value), _LONGEST, _LONGEST - 40, 37)
 
 
 def listed(names: Iterable[Any]) -> str:
