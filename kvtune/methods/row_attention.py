@@ -168,7 +168,9 @@ class Step:
             to_come = self.to_come if self.to_come < 0 else self.to_come + (count - 1 - token)
             classes = self.methods.classes[:, row, : self._prompt_positions]
             read = torch.full_like(row, classes.shape[2])
-            seen = Seen(0, row, classes, read, torch.zeros_like(row) + to_come, row, 1.0)
+            ends = [place for place, (_, token_of_row) in enumerate(own) if token_of_row == count - 1]
+            newest = torch.tensor(ends, device=row.device) if count > 1 else None
+            seen = Seen(0, row, classes, read, torch.zeros_like(row) + to_come, row, 1.0, newest=newest)
             found.append(Acting(states, seen, token if self.is_prompt else row))
         return found
 

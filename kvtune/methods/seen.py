@@ -16,7 +16,8 @@ T = TypeVar("T")
 class Seen:
     """The positions that the newest token of ``n`` rows sees in one layer.
 
-    Prompt positions come first, and all others are after the image.
+    Prompt positions come first, and all others are after the image. Where a prompt is run as a whole, a row is there
+    once for each token on which a method acts.
 
     Attributes
     ----------
@@ -32,6 +33,8 @@ class Seen:
         [n]: prompt tokens that come after the newest; 0 for the last one, -1 for a token that was generated.
     span
         The rows, where they lie side by side and the host knows it; None elsewhere.
+    newest
+        [rows], places among the n of each row's last token; None where each row is there once.
     query
         [n, heads, head_dim], turned by its position, not scaled.
     scaling
@@ -46,6 +49,7 @@ class Seen:
     query: Tensor
     scaling: float
     span: slice | None = None
+    newest: Tensor | None = None
     _made: dict[Hashable, object] = dataclasses.field(default_factory=dict)
 
     @property
@@ -71,6 +75,13 @@ class Seen:
     def of_rows(self, tensor: Tensor) -> Tensor:
         """What a tensor of all rows of the batch, on its first axis, has for those that look."""
         return tensor[self.rows] if self.span is None else tensor[self.span]
+
+    def of_newest(self, tensor: Tensor) -> Tensor:
+        """What a tensor with n on its first axis has for the last token of each row.
+
+        For what a method notes of a row: of two numbers that are written to one place, a GPU keeps any.
+        """
+        return tensor if self.newest is None else tensor[self.newest]
 
     def on_visual(self, like: Tensor) -> Tensor:
         """[n, 1, prompt positions] in the type of ``like``: 1 on visual tokens, else 0."""

@@ -96,11 +96,14 @@ class SPARCRows(RowState[SPARC]):
                 tensor.to(watched.dtype) for tensor in (self._mean, self._gain, self._next_gain)
             )
         width = min(seen.prompt, self._mean.shape[1])
-        where, watched, visual = (seen.rows, slice(width)), watched[:, :width], seen.visual[:, :width]
+        where = (seen.of_newest(seen.rows), slice(width))
+        watched, visual = seen.of_newest(watched[:, :width]), seen.of_newest(seen.visual[:, :width])
         mean, gain, next_gain = self._mean[where], self._gain[where], self._next_gain[where]
-        alpha, beta, tau, layer = (self.value(seen, name, weights)[:, 0] for name in ("alpha", "beta", "tau", "layer"))
-        here = (layer == seen.layer) & self.acting(seen)[:, 0]
-        begins = seen.to_come[:, None] >= 0
+        alpha, beta, tau, layer = (
+            seen.of_newest(self.value(seen, name, weights))[:, 0] for name in ("alpha", "beta", "tau", "layer")
+        )
+        here = (layer == seen.layer) & seen.of_newest(self.acting(seen))[:, 0]
+        begins = seen.of_newest(seen.to_come)[:, None] >= 0
         selected = ((watched - mean) / mean >= tau) & visual & here & ~begins
         follows = (1 - beta) * watched + beta * mean
         self._mean[where] = watched.where(begins, follows).where(here, mean)

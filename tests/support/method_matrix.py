@@ -85,6 +85,10 @@ METHODS = {
         "visual_gain": 1.3, "system_gain": 0.8, "start_layer": 1, "end_layer": 3,
         "alpha": 0.3, "beta": 0.8, "threshold": 0.3,
     },
+    "var+sparc": {
+        "var.tau": 1.8, "rho": 0.7, "p": 0.2, "sink_dims": [3, 17, 20], "alpha": 1.4, "beta": 0.5, "sparc.tau": 0.1,
+        "layer": 2,
+    },
     "kvsmooth+pai": {
         "lambda_ref": 0.6, "queue_length": 5, "clip_width": 0.4, "alpha": 0.5,
         "kvsmooth.start_layer": 0, "kvsmooth.end_layer": 4, "pai.start_layer": 1, "pai.end_layer": 5,
