@@ -61,6 +61,51 @@ def rotary_positions(positions: Any) -> Any:
     return positions[1:] if positions.ndim == 3 and len(positions) == 4 else positions
 
 
+class MovingRotary:
+    """Rotary embeddings of a decoder whose frequencies follow the longest position of a batch.
+
+    ``generate()`` runs one batch from its beginning to its end; where captions come and go, those that have ended, and
+    idle rows, must move nothing, and to look at a GPU's positions is to wait for it.
+
+    Attributes
+    ----------
+    limit
+        Positions up to which frequencies are those that a prompt begins with; None if they never are others.
+    """
+
+    def __init__(self, decoder: Any) -> None:
+        self._modules = [module for module in decoder.modules() if _moving_kinds(module)]
+        self.limit = min(map(_rotary_limit, self._modules), default=None)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let frequencies stay as they are for a while."""
+        before = [module.rope_type for module in self._modules]
+        try:
+            for module, kind in zip(self._modules, before, strict=True):
+                module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"
+            yield
+        finally:
+            for module, kind in zip(self._modules, before, strict=True):
+                module.rope_type = kind
+
+
+def _moving_kinds(module: Any) -> dict[str | None, str]:
+    """Kind of layer -> kind of rotary embedding, of those whose frequencies move; None stands for all layers."""
+    given = getattr(module, "rope_type", None)
+    kinds = given if isinstance(given, dict) else {None: given}
+    return {layers: kind for layers, kind in kinds.items() if kind and ("dynamic" in kind or kind == "longrope")}
+
+
+def _rotary_limit(module: Any) -> int:
+    settings, limits = module.config.rope_parameters, []
+    for layers, kind in _moving_kinds(module).items():
+        of_layers = settings if layers is None else settings[layers]
+        is_long = kind == "longrope"
+        limits.append(of_layers["original_max_position_embeddings"] if is_long else module.original_max_seq_len)
+    return int(min(limits))
+
+
 def text_decoder(model: Any) -> Any:
     """The stack of decoder layers that writes the text.
 

@@ -185,7 +185,7 @@ class Grid(GridCache):
         return self.tokens
 
     def _decode(self, step: GridStep) -> None:
-        with looking_at_layers(self.methods.decoder, step.states):
+        with self._rotary.held(), looking_at_layers(self.methods.decoder, step.states):
             hidden = self.vlm.decoder(
                 inputs_embeds=self._embed(self.tokens.clamp(min=0))[:, None],
                 position_ids=self._positions[:, None],

@@ -32,7 +32,7 @@ from kvtune.captioning.paged_plan import PagedPlan
 from kvtune.captioning.paged_step import ActingTiles, SpreadStep
 from kvtune.captioning.pages import PAGE, Pages, pages_for
 from kvtune.captioning.prefix import KnownPrompts, Prefix
-from kvtune.hf import CACHE
+from kvtune.hf import CACHE, MovingRotary
 from kvtune.methods import Method
 from kvtune.methods.row_methods import captured_with, looking_at_layers
 from kvtune.methods.row_state import RowState
@@ -68,6 +68,7 @@ class PagedGrid(KnownPrompts):
         device = vlm.device
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()
+        self._rotary = MovingRotary(vlm.decoder)
         self.pages = Pages(plan.pages)
         self.cards = []
         for card in vlm.cards:
@@ -219,9 +220,10 @@ class PagedGrid(KnownPrompts):
         step = first if len(parts) == 1 else SpreadStep(on_several)
         tokens, positions = self.tokens[:width], self._positions[:width]
         fed = torch.where(forced == NO_TOKEN, tokens, forced).clamp(min=0)
-        with ExitStack() as looking:
+        with ExitStack() as undo:
+            undo.enter_context(self._rotary.held())
             for card, (states, _) in zip(self.cards, on_cards, strict=True):
-                looking.enter_context(looking_at_layers(card.methods.decoder, states))
+                undo.enter_context(looking_at_layers(card.methods.decoder, states))
             hidden = self.vlm.decoder(
                 inputs_embeds=self._embed(fed)[:, None],
                 position_ids=positions[:, None],

@@ -118,3 +118,27 @@ def check_window(vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: i
         f"{vlm.name} has layers that see only the last {window} tokens of a prompt of {prompt_tokens} and a caption of "
         f"up to {max_new_tokens}; the engine reads all of them: {cure}"
     )
+
+
+def check_rotary(vlm: VisionLanguageModel, limit: int | None, next_position: int, max_new_tokens: int) -> None:
+    """Refuse captions in the middle of which the decoder's rotary frequencies would become others.
+
+    Parameters
+    ----------
+    limit
+        See :class:`kvtune.hf.MovingRotary`.
+    next_position
+        The position of a caption's first token.
+
+    Raises
+    ------
+    RequestError
+        If a caption might pass the limit.
+    """
+    fit = max_new_tokens if limit is None else limit - next_position + 1  # nobody looks back from the last token
+    if max_new_tokens > fit:
+        cure = f"at most {fit} new tokens fit" if fit > 0 else "no caption fits into that"
+        raise RequestError(
+            f"{vlm.name} turns positions beyond {limit:,} by other frequencies, and a prompt takes {next_position:,}"
+            f" of them: {cure}"
+        )

@@ -9,7 +9,13 @@ VOCABULARY = 60
 
 
 def small_llava(
-    seed: int = 0, *, layers: int = 3, heads: int = 4, kv_heads: int = 4, dtype: torch.dtype = torch.float64
+    seed: int = 0,
+    *,
+    layers: int = 3,
+    heads: int = 4,
+    kv_heads: int = 4,
+    dtype: torch.dtype = torch.float64,
+    **text_settings: object,
 ) -> LlavaForConditionalGeneration:
     """A random LLaVA with 16 visual tokens, large weights (so that tokens vary) and no end-of-text habit."""
     torch.manual_seed(seed)
@@ -29,10 +35,10 @@ def small_llava(
             num_hidden_layers=layers,
             num_attention_heads=heads,
             num_key_value_heads=kv_heads,
-            max_position_embeddings=256,
             bos_token_id=BOS,
             eos_token_id=EOS,
             pad_token_id=PAD,
+            **{"max_position_embeddings": 256, **text_settings},
         ),
         image_token_id=IMAGE_TOKEN,
         image_seq_length=16,
