@@ -107,6 +107,11 @@ def json_text(document: Any, **settings: Any) -> str:
     return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def number_of(number: int, thing: str) -> str:
+    """Return how many of a thing there are: ``1 trial``, ``2 trials``."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def did_you_mean(name: str, there: Iterable[str]) -> str:
     """The part of a message that offers the name that is most like a wrong one, after a comma; empty for none."""
     known = {each.lower(): each for each in there}

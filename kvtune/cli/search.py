@@ -194,7 +194,10 @@ def search(
         print_json(study_document(summary, chosen))
         return
     out().print(trials_table(summary, chosen["trial"], out()))
-    out().print(f"\n{facts.progress(summary)}; {facts.volume(summary)}")
+    out().print()
+    for sentence in facts.same_rates(summary, chosen["trial"]):
+        out().print(sentence, soft_wrap=True)
+    out().print(f"{facts.progress(summary)}; {facts.volume(summary)}")
     out().print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
     if chosen["trial"] is None:
         out().print(f"No point to take: {chosen['reason']}", soft_wrap=True)

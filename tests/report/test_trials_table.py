@@ -60,6 +60,21 @@ def test_front_by_rising_chair_s_with_baseline_and_published_first():
     assert order == ["", "0", "2", "1"]
 
 
+def test_points_with_the_same_rates_have_one_row():
+    baseline = replace(trial(0, 40, 75), number=None)
+    trials = [trial(0, 40, 75, published=True), *(trial(number, 40, 75) for number in (1, 2, 3)), trial(4, 30, 70)]
+    summary = study(trials, baseline)
+    text = view(summary)
+    assert re.findall(r"^[★▲●■] +(\d+)", table(text), re.MULTILINE) == ["4", "0"]
+    said = " ".join(text.split())
+    assert "Trial 0 stands for 1, 2, 3 too, with the same rates; kvtune pareto --all lists them" in said
+    assert "The rates of trial 0 are the baseline's: perhaps it changed no caption" in said
+    chosen = view(summary, rule="trial:2")
+    assert re.findall(r"^[★▲●■] +(\d+)", table(chosen), re.MULTILINE) == ["4", "0", "2"]
+    every = view(summary, every=True)
+    assert len(re.findall(r"^[★▲●■] +(\d+)", table(every), re.MULTILINE)) == 5 and "stands for" not in every
+
+
 def test_all_lists_every_trial_with_its_state():
     text = view(random_study(12, raced=2, failed=2, running=1), every=True)
     for words in ("6", "7 raced out", "8 raced out", "9 failed", "10 failed", "11 in work"):
@@ -116,7 +131,10 @@ def test_a_terminal_without_unicode_gets_none():
         ),
         (study([trial(0, 50, 50, "running", images=7)], None), ["stopped, with 1 trial (1 in work)", "not judged yet"]),
         (study([trial(0, 40, 80)]), ["1 trial (1 complete); 1 on the front", "chosen, front"]),
-        (study([trial(n, 40.0, 80.0) for n in range(4)]), ["4 on the front", "chosen, front", "3 front"]),
+        (
+            study([trial(n, 40.0, 80.0) for n in range(4)]),
+            ["4 on the front", "chosen, front", "Trial 0 stands for 1, 2, 3 too, with the same rates"],
+        ),
     ],
     ids=["nothing", "only baseline", "all failed", "running, no baseline", "one point", "ties"],
 )

@@ -6,10 +6,11 @@ from typing import Any
 from kvtune.analysis.claims import claim, claims
 from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summary import State, StudySummary
-from kvtune.chair import METRICS, OBJECTIVES
+from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.chair.notes import Note
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.report.terminal.cells import interval
+from kvtune.text import number_of
 
 STATE_WORDS: dict[State, str] = {
     "complete": "complete",
@@ -22,7 +23,7 @@ STATE_WORDS: dict[State, str] = {
 def subject(summary: StudySummary) -> str:
     """What was tuned on what."""
     subset = summary.subset
-    return f"{summary.method} on {summary.model}, {_count(subset.images, 'tune image')} ({subset.name})"
+    return f"{summary.method} on {summary.model}, {number_of(subset.images, 'tune image')} ({subset.name})"
 
 
 def progress(summary: StudySummary) -> str:
@@ -32,7 +33,7 @@ def progress(summary: StudySummary) -> str:
     counts = Counter(trial.state for trial in summary.trials)
     states = ", ".join(f"{counts[state]} {words}" for state, words in STATE_WORDS.items() if counts[state])
     stopped = "stopped, with " if counts["running"] and not summary.in_use else ""
-    return f"{stopped}{_count(len(summary.trials), 'trial')} ({states}); {len(summary.front)} on the front"
+    return f"{stopped}{number_of(len(summary.trials), 'trial')} ({states}); {len(summary.front)} on the front"
 
 
 def volume(summary: StudySummary) -> str:
@@ -56,8 +57,8 @@ def luck(summary: StudySummary) -> str | None:
     if summary.hypervolume_estimate is None or not summary.front:
         return None
     return (
-        "Less the luck of its front: these images happen to favour the trials on it, so its hypervolume is too high. "
-        "Samples drawn from the images show by how much, and that is taken off"
+        "Less the luck of its front: a front takes the trials that its images happen to favour, so its hypervolume is "
+        "too high on average. Samples drawn from the images show by how much, and that is taken off"
     )
 
 
@@ -69,7 +70,7 @@ def racing(summary: StudySummary) -> str | None:
     span = str(images[0]) if images[0] == images[-1] else f"{images[0]} to {images[-1]}"
     sure = "" if summary.race_confidence is None else f", {100 * summary.race_confidence:g} % sure"
     return (
-        f"Raced out{sure}: {_count(len(images), 'trial')}, after {span} of {summary.subset.images} images; "
+        f"Raced out{sure}: {number_of(len(images), 'trial')}, after {span} of {summary.subset.images} images; "
         "their rates are over those alone"
     )
 
@@ -80,7 +81,7 @@ def floors(summary: StudySummary) -> str | None:
         return None
     asked = " and ".join(f"{METRICS[name].label} of at least {least:g}" for name, least in summary.floors.items())
     below = sum(bool(trial.below_floor) for trial in summary.trials)
-    return f"On the front only with {asked}; {_count(below, 'trial')} below"
+    return f"On the front only with {asked}; {number_of(below, 'trial')} below"
 
 
 def ties(summary: StudySummary, chosen: int | None) -> str | None:
@@ -108,7 +109,41 @@ def against_baseline(summary: StudySummary, number: int) -> list[str]:
         return [f"{said}. It was chosen on these images: kvtune validate measures it on others"]
     differences = validated.holdout.differences
     held_out = "; ".join(claim(metric, differences[metric]) for metric in OBJECTIVES if metric in differences)
-    return [said, f"The same on {_count(summary.validation.subset.images, 'held-out image')}: {held_out}"]
+    return [said, f"The same on {number_of(summary.validation.subset.images, 'held-out image')}: {held_out}"]
+
+
+def stand_ins(summary: StudySummary, chosen: int | None) -> dict[int, list[int]]:
+    """Trials of the front that have the very scores of another of it, by that one, which stands for them in a table.
+
+    It is the chosen or published one where there is one, else the first; those two stand for themselves.
+    """
+    by_number = {trial.number: trial for trial in summary.trials}
+    named = [number for number in summary.front if number == chosen or by_number[number].published]
+    first: dict[Scores | None, int] = {}
+    found: dict[int, list[int]] = {}
+    for number in sorted(summary.front, key=lambda each: (each != chosen, each not in named, each)):
+        stands = first.setdefault(by_number[number].scores, number)
+        if stands != number and number not in named:
+            found.setdefault(stands, []).append(number)
+    return found
+
+
+def same_rates(summary: StudySummary, chosen: int | None) -> list[str]:
+    """Which trials of the front have no row of their own, and which rows are the baseline's again."""
+    found = stand_ins(summary, chosen)
+    said = [
+        f"Trial {number} stands for {', '.join(map(str, others))} too, with the same rates; kvtune pareto --all "
+        "lists them"
+        for number, others in found.items()
+    ]
+    hidden = {other for others in found.values() for other in others}
+    shown = [trial for trial in summary.trials if trial.number in summary.front and trial.number not in hidden]
+    said += [
+        f"The rates of trial {trial.number} are the baseline's: perhaps it changed no caption"
+        for trial in shown
+        if summary.baseline is not None and trial.scores == summary.baseline.scores
+    ]
+    return said
 
 
 def length_flags(summary: StudySummary, chosen: int | None = None) -> str | None:
@@ -176,7 +211,3 @@ def choice(summary: StudySummary, rule: str = KEEP_F1) -> dict[str, Any]:
 
 def _setting(number: int | None) -> str:
     return "baseline" if number is None else f"trial {number}"
-
-
-def _count(number: Any, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -10,10 +10,9 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from kvtune.analysis.summarize import summary_of
-from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.report.terminal.pace_bar import PaceBar, counted
 from kvtune.report.terminal.scatter import scatter
-from kvtune.report.terminal.trials import trials_table
+from kvtune.report.terminal.trials import shown_front, trials_table
 from kvtune.search.view import PlainView, Stage, View
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
@@ -80,14 +79,16 @@ class LiveView(View):
         """Draw anew what changes with each trial, and only then."""
         summary = summary_of("", self._manifest, self._ledger)
         members = set(summary.front)
+        by_number = {trial.number: trial for trial in summary.trials}
         others = [t for t in summary.trials if t.number not in members and t.scores is not None]
-        rows = [*([summary.baseline] if summary.baseline else []), *_front(summary)[:FRONT_ROWS]]
+        front = [by_number[number] for number in shown_front(summary, None)]
+        rows = [*([summary.baseline] if summary.baseline else []), *front[:FRONT_ROWS]]
         latest = others[: -LATEST_ROWS - 1 : -1]
         parts: list[RenderableType] = []
         if rows or latest:
             parts.append(trials_table(replace(summary, cut_baseline=[]), None, self._console, rows=[*rows, *latest]))
-        if len(members) > FRONT_ROWS:
-            parts.append(f"and {len(members) - FRONT_ROWS} more on the front")
+        if len(members) > len(front[:FRONT_ROWS]):
+            parts.append(f"and {len(members) - len(front[:FRONT_ROWS])} more on the front")
         if len(others) > LATEST_ROWS:
             parts.append(f"and {len(others) - LATEST_ROWS} trials before")
         height = self._console.height - self._lines(parts) - _LEGEND - 4 - len(self._pace.by.splitlines())
@@ -121,8 +122,3 @@ class LiveView(View):
 def view_for(console: Console) -> View:
     """The view that suits a console."""
     return LiveView(console) if console.is_terminal else PlainView(console)
-
-
-def _front(summary: StudySummary) -> list[TrialSummary]:
-    by_number = {trial.number: trial for trial in summary.trials}
-    return [by_number[number] for number in summary.front]

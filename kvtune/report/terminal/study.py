@@ -55,13 +55,15 @@ def front_view(
     cuts = cut_table(summary, console)
     if cuts is not None:
         parts += [Text(), Text("The baseline's captions cut short, to compare with settings that say less"), cuts]
-    return Group(*parts, Text(), listed(_notes(summary, chosen, overlays)))
+    return Group(*parts, Text(), listed(_notes(summary, chosen, overlays, every)))
 
 
-def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint]) -> list[str]:
+def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint], every: bool) -> list[str]:
     notes = []
     if any(trial.intervals for trial in summary.trials):
         notes.append("Under the rates: 95 % intervals")
+    if not every:
+        notes += facts.same_rates(summary, chosen["trial"])
     shared = shared_parameters(summary)
     if shared:
         notes.append("In all trials: " + ", ".join(f"{name} {number(value)}" for name, value in shared.items()))

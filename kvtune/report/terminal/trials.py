@@ -14,7 +14,7 @@ from kvtune.chair import OBJECTIVES
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
 from kvtune.report.terminal.cells import LENGTH, RATES, heading, number, rate, with_interval
-from kvtune.report.terminal.facts import STATE_WORDS
+from kvtune.report.terminal.facts import STATE_WORDS, stand_ins
 from kvtune.report.terminal.tables import plain_table
 from kvtune.text import visible
 
@@ -162,11 +162,20 @@ class _Drawing:
 
 
 def front_rows(summary: StudySummary, chosen: int | None) -> list[TrialSummary]:
-    """Return baseline, published preset, chosen trial and front by rising CHAIR_S, those of them that there are."""
+    """Return baseline, published preset, chosen trial and front by rising CHAIR_S, those of them that there are.
+
+    Of trials of the front with the same scores there is one; :func:`kvtune.report.terminal.facts.same_rates` says so.
+    """
     baseline = [summary.baseline] if summary.baseline else []
     by_number = {trial.number: trial for trial in summary.trials}
     named = [t for t in summary.trials if (t.published or t.number == chosen) and t.number not in summary.front]
-    return [*baseline, *named, *(by_number[number] for number in summary.front)]
+    return [*baseline, *named, *(by_number[number] for number in shown_front(summary, chosen))]
+
+
+def shown_front(summary: StudySummary, chosen: int | None) -> list[int]:
+    """Return the numbers of the front's trials that have a row."""
+    hidden = {number for others in stand_ins(summary, chosen).values() for number in others}
+    return [number for number in summary.front if number not in hidden]
 
 
 def _width(layout: RenderableType, console: Console) -> int:
