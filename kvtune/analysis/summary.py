@@ -163,6 +163,11 @@ class StudySummary:
         return sum(trial.state == "running" for trial in self.trials)
 
     @property
+    def finished(self) -> int:
+        """Trials that count for ``--trials``: complete or raced out."""
+        return sum(trial.state in ("complete", "raced") for trial in self.trials)
+
+    @property
     def settings(self) -> list[TrialSummary]:
         """The baseline, once it is judged, and all trials by number."""
         return [*([self.baseline] if self.baseline else []), *self.trials]

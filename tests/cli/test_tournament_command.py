@@ -225,6 +225,17 @@ def test_wrong_requests_begin_nothing(
     assert not (tmp_path / "studies").exists()
 
 
+def test_another_budget_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert kvtune(capsys, "search", "--method", "pai", "--trials", 3)[0] == 0
+    words = ("tournament", "--methods", "kvsmooth,pai,vaf", "--trials")
+    code, shown, err = kvtune(capsys, *words, 2)
+    assert code == 0, err
+    assert "Not the same budget: kvsmooth 2, pai 3, vaf 2 finished trials" in " ".join(shown.split())
+    document = json.loads(kvtune(capsys, *words, 2, "--json")[1])
+    assert [each["trials"] for each in document["methods"]] == [2, 3, 2]
+    assert "the same budget" not in " ".join(kvtune(capsys, *words, 3)[1].split())
+
+
 def test_a_method_with_a_space_of_its_own_takes_part(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     space = "method: ad_hh\nparameters: {threshold: {low: 0.1, high: 0.9, step: 0.1}}\nfixed: {heads: [[3, 1]]}\n"
     (tmp_path / "space.yaml").write_text(space)

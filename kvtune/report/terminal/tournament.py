@@ -14,6 +14,7 @@ from kvtune.report.terminal.cells import heading, rate, with_interval
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting, listed
 from kvtune.search.tournament import Tournament
+from kvtune.text import number_of
 
 
 def tournament_view(tournament: Tournament, console: Console) -> RenderableType:
@@ -53,8 +54,15 @@ def _notes(tournament: Tournament, found: Contest) -> list[str]:
         "images, with 95 % intervals below them.",
         "Captions and tokens are what the trials of each study took, seconds this command's time, by tokens.",
     ]
+    budgets = {entry.method: entry.summary.finished for entry in found.entries}
+    if len(set(budgets.values())) > 1:
+        counts = ", ".join(f"{method} {trials}" for method, trials in budgets.items())
+        notes.append(
+            f"Not the same budget: {counts} finished trials. More trials find better points, by luck too; the same "
+            f"command with --trials {max(budgets.values())} makes it even."
+        )
     clear = [_sentence(pair, metric) for metric in OBJECTIVES for pair in found.pairs if _is_clear(pair, metric)]
-    over = f"over {len(found.pairs)} pairs"
+    over = f"over {number_of(len(found.pairs), 'pair')}"
     notes += [f"Beyond doubt (p-values Holm-adjusted {over}):"] if clear else [f"No difference is beyond doubt {over}."]
     notes += clear
     notes += [f"{entry.method}: {entry.reason}." for entry in found.entries if entry.chosen is None]
@@ -82,7 +90,8 @@ def tournament_document(tournament: Tournament) -> dict[str, Any]:
         ``metrics`` and ``intervals`` on held-out images.
     methods
         A list of ``method``, ``study``, ``chosen`` (a trial's number, null for none), ``reason``, ``metrics`` and
-        ``intervals`` on held-out images (null and empty for none), ``captions``, ``tokens``, ``seconds``.
+        ``intervals`` on held-out images (null and empty for none), finished ``trials``, ``captions``, ``tokens``,
+        ``seconds``.
     pairs
         A list of ``one``, ``other``, ``differences`` of one minus other by metric, and ``verdict`` by metric:
         ``better``, ``worse`` or ``unclear``.
@@ -95,7 +104,12 @@ def tournament_document(tournament: Tournament) -> dict[str, Any]:
         "methods": [
             {"method": entry.method, "study": entry.summary.study, "chosen": entry.chosen, "reason": entry.reason}
             | {"metrics": None if entry.metrics is None else entry.metrics.to_dict(), "intervals": entry.intervals}
-            | {"captions": entry.captions, "tokens": entry.tokens, "seconds": tournament.seconds[entry.method]}
+            | {
+                "trials": entry.summary.finished,
+                "captions": entry.captions,
+                "tokens": entry.tokens,
+                "seconds": tournament.seconds[entry.method],
+            }
             for entry in found.entries
         ],
         "pairs": [
