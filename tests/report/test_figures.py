@@ -10,6 +10,7 @@ from synthetic_studies import cut_curve, random_study, scores, study, trial, val
 
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.figures import COLUMN_WIDTH, column_figure, save_figure
+from kvtune.report.figures.compare import comparison_figure
 from kvtune.report.figures.drawing import drawn_text
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.held_out import held_out_figure
@@ -34,7 +35,8 @@ def line(figure, label):
 def test_every_kind_of_point_is_drawn_once_and_named():
     summary = random_study(50, raced=5, failed=2, running=1, width=2.0)
     figure = front_figure(summary, summary.front[0])
-    assert legend(figure) == ["chosen", "baseline", "published", "front", "other trials", "raced out, fewer images"]
+    names = ["chosen", "baseline", "published", "front", "other trials", "raced out, fewer images", "95 % intervals"]
+    assert legend(figure) == names
     assert len(line(figure, "front").get_xdata()) == len(summary.front) - 1  # the star stands for the chosen one
     assert len(line(figure, "raced out, fewer images").get_xdata()) == 5
     front = set(summary.front)
@@ -124,7 +126,7 @@ def test_everything_drawn_lies_inside_the_picture(with_all):
     figure = front_figure(summary, chosen, overlays)
     figure.savefig(io.BytesIO(), format="png")
     axes = figure.axes[0]
-    assert len(legend(figure)) == (9 if with_all else 6)
+    assert len(legend(figure)) == (10 if with_all else 7)
     low, high = axes.get_xlim()
     ticks = [label for label in axes.get_xticklabels() if low <= label.get_position()[0] <= high]
     for artist in (axes.xaxis.label, axes.yaxis.label, figure.legends[0], *ticks):
@@ -147,6 +149,14 @@ def test_hypervolume_never_falls_and_ends_at_the_studys(points):
     reference = summary.reference_point
     assert volumes[-1] == pytest.approx(hypervolume(points, (reference["chair_s"], reference["f1"])))
     assert hypervolumes(study([trial(0, 40, 75)], None)) == ([], [])
+
+
+@pytest.mark.parametrize("width", [None, 3.0])
+def test_error_bars_are_named_where_there_are_any(width):
+    summary = random_study(12, width=width)
+    for figure in (front_figure(summary, 0), comparison_figure([(summary, 0)])):
+        assert ("95 % intervals" in legend(figure)) == (width is not None)
+        assert figure.axes[0].get_xlabel().endswith("; 500 tune images")
 
 
 def test_the_legend_of_the_hypervolume_names_its_line():

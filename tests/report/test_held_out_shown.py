@@ -64,7 +64,7 @@ def test_points_tied_with_the_chosen_one_are_marked(summary):
 
 def test_the_held_out_picture_joins_each_setting_to_its_place_on_tune_images(summary):
     figure = held_out_figure(summary.validation, chosen=2)
-    assert legend(figure) == ["chosen", "baseline", "published", "from tune images"]
+    assert legend(figure) == ["chosen", "baseline", "published", "from tune images", "95 % intervals"]
     paths = [list(map(tuple, each.get_xydata())) for each in figure.axes[0].lines if len(each.get_xdata()) == 2]
     assert sorted(paths) == [[(40, 75), (44, 71)], [(45, 78), (44, 71)], [(47.2, 77.4), (44, 71)]]
     assert [text.get_text() for text in figure.axes[0].texts] == ["0, 2"]
@@ -75,7 +75,7 @@ def test_a_published_preset_that_is_no_trial_is_drawn_from_nowhere(summary):
     alone = summary.validation.settings[1].model_copy(update={"number": None, "roles": ["published"], "tune": None})
     found = summary.validation.model_copy(update={"settings": [summary.validation.settings[0], alone]})
     figure = held_out_figure(found, chosen=None)
-    assert legend(figure) == ["baseline", "published", "from tune images"]
+    assert legend(figure) == ["baseline", "published", "from tune images", "95 % intervals"]
     assert len([each for each in figure.axes[0].lines if len(each.get_xdata()) == 2]) == 1
 
 

@@ -94,7 +94,7 @@ def test_click_shows_captions_with_the_largest_change_first_and_script_as_text(p
     # The last one stands behind a character outside the basic plane, which counts as two in a browser.
     assert marks == [["dog", "hallucinated"], ["cat", "correct"], ["dog", "hallucinated"]]
     assert page.evaluate("document.title") != "owned" and not page.evaluate("!!document.querySelector('#captions img')")
-    assert "1 have fewer hallucinated objects than with the baseline, 1 have more, 1 captions are unchanged" in text_of(
+    assert "1 have fewer hallucinated objects than with the baseline, 1 have more, 1 caption is unchanged" in text_of(
         page, "#captions-facts"
     )
 

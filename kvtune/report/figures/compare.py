@@ -16,6 +16,7 @@ from kvtune.report.figures.drawing import (
 )
 from kvtune.report.figures.points import error_bars
 from kvtune.report.roles import front_line
+from kvtune.text import number_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +62,9 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
             _bars(axes, [baseline], colour)
         axes.plot([], [], "s", color=_SHARED, markersize=6, markerfacecolor="none", label="baseline")
         axes.plot([], [], "*", color=_SHARED, markersize=9, markeredgewidth=0, label="chosen")
-        axes.set_xlabel(axis_label("chair_s"))
+        counts = {summary.subset.images for summary, _ in studies}
+        images = number_of(counts.pop(), "tune image") if len(counts) == 1 else "tune images"
+        axes.set_xlabel(f"{axis_label('chair_s')}; {images}")
         axes.set_ylabel(axis_label("f1"))
         give_room(axes)
         legend_below(figure, axes)

@@ -91,6 +91,8 @@ def legend_below(figure: "Figure", axes: "Axes") -> None:
     if not axes.get_legend_handles_labels()[0]:
         nothing_yet(axes)
         return
+    if any(str(bars.get_label()).startswith("_") for bars in axes.containers):  # error bars without a name of their own
+        axes.plot([], [], "+", color="#555555", markersize=9, markeredgewidth=0.6, label="95 % intervals")
     for columns in (3, 2, 1):
         legend = figure.legend(
             loc="outside lower center", ncols=columns, frameon=False, handletextpad=0.3, columnspacing=1.0

@@ -8,6 +8,7 @@ from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.figures.drawing import axis_label, column_figure, drawn_text, give_room, halo, legend_below, style
 from kvtune.report.figures.points import draw_points, number_points
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, best_cut, cut_line, front_line, marks
+from kvtune.text import number_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +27,7 @@ def front_figure(summary: StudySummary, chosen: int | None, overlays: Sequence[O
         if len(corners) > 1:
             axes.plot(*zip(*corners, strict=True), color=LOOKS["front"].colour, linewidth=1, zorder=2)
         _draw_overlays(axes, overlays)
-        axes.set_xlabel(f"{axis_label('chair_s')}; {summary.subset.images} images")
+        axes.set_xlabel(f"{axis_label('chair_s')}; {number_of(summary.subset.images, 'tune image')}")
         axes.set_ylabel(axis_label("f1"))
         best = best_cut(summary)
         if best is not None:

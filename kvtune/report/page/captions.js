@@ -97,9 +97,9 @@ async function listCaptions() {
   if (isBaseline) {
     facts.textContent = `${items.filter(i => i.second >= 0).length} captions, ${items.filter(i => i.hallucinated.after).length} with a hallucinated object.`;
   } else {
-    const both = items.filter(i => i.both);
+    const both = items.filter(i => i.both), unchanged = both.filter(i => i.first === i.second).length;
     facts.textContent = `Of ${both.length} images with both captions, ${both.filter(i => i.hallucinated.after < i.hallucinated.before).length} have fewer hallucinated objects than with the baseline, ` +
-      `${both.filter(i => i.hallucinated.after > i.hallucinated.before).length} have more, ${both.filter(i => i.first === i.second).length} captions are unchanged.`;
+      `${both.filter(i => i.hallucinated.after > i.hallucinated.before).length} have more, ${unchanged === 1 ? "1 caption is" : `${unchanged} captions are`} unchanged.`;
   }
   const add = from => {
     for (const item of items.slice(from, state.shown)) {

@@ -22,6 +22,7 @@ function pValue(p) { return p < 0.001 ? "p\u00a0<\u00a00.001" : `p\u00a0${p.toFi
 /* What there is to say of a point beside its rates. */
 function remarks(point) {
   const found = [];
+  if (point.intervals) found.push(`In small: 95 % intervals${point.differences ? ", unadjusted, and Holm-adjusted p-values" : ""}.`);
   if (point.source) found.push(`From: ${point.source}`);
   if (point.state === "raced") found.push(`Stopped after ${point.images} of ${study.subset.images} images, because trial ${point.raced_out_by} beats it in both beyond doubt; its rates are over these images alone.`);
   else if (point.images !== undefined && point.images !== study.subset.images) found.push(`${point.images} of ${study.subset.images} images so far.`);
