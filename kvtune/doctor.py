@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from kvtune.host_memory import host_memory
+from kvtune.text import number_of
 
 DEMO_MEMORY = 2 * 2**30
 
@@ -136,7 +137,7 @@ def check_torch() -> Iterator[Check]:
             else:
                 yield Check(f"device cuda:{index}", "ok", f"{name}, {_gib(free)} of {_gib(total)} free")
         return
-    cores = f"CPU, {torch.get_num_threads()} threads"
+    cores = f"CPU, {number_of(torch.get_num_threads(), 'thread')}"
     if shutil.which("nvidia-smi"):
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         yield Check(

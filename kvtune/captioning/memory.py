@@ -11,6 +11,7 @@ from kvtune.captioning.course import lanes_by_image
 from kvtune.host_memory import host_memory
 from kvtune.models import VisionLanguageModel
 from kvtune.models.options import Lanes
+from kvtune.text import number_of
 
 PREFILL_BATCH = 8
 """Images whose prompts are run together at most."""
@@ -83,9 +84,9 @@ class GridPlan:
 
     def __str__(self) -> str:
         text = (
-            f"{self.groups} images by {self.lanes} captions: at most {megabytes(self.peak)} (weights "
-            f"{megabytes(self.weights)}, prompts {megabytes(self.prefixes)}, captions {megabytes(self.suffixes)}, "
-            f"activations {megabytes(max(self.step, self.prefill))})"
+            f"{number_of(self.groups, 'image')} by {number_of(self.lanes, 'caption')}: at most "
+            f"{megabytes(self.peak)} (weights {megabytes(self.weights)}, prompts {megabytes(self.prefixes)}, "
+            f"captions {megabytes(self.suffixes)}, activations {megabytes(max(self.step, self.prefill))})"
         )
         if self.growth:
             text += f", {megabytes(self.growth)} more if captions outgrow {self.slots - 1} tokens"

@@ -26,6 +26,7 @@ def rescore(
     from kvtune.report.terminal import facts
     from kvtune.study.rescore import rescore_study
     from kvtune.study.study_folder import find_study
+    from kvtune.text import number_of
 
     folder = find_study(study, studies_dir)
     changed = rescore_study(folder, coco, storage)
@@ -34,5 +35,7 @@ def rescore(
         print_json({"changed": changed} | study_document(summary, facts.choice(summary)))
         return
     scored = sum(trial.scores is not None for trial in summary.trials) + (summary.baseline is not None)
-    out().print(f"{folder.name}: {scored} settings scored again, {changed} with other scores", soft_wrap=True)
+    out().print(
+        f"{folder.name}: {number_of(scored, 'setting')} scored again, {changed} with other scores", soft_wrap=True
+    )
     out().print(f"{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)

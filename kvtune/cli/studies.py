@@ -51,13 +51,14 @@ def delete(
     from kvtune.study.caption_log import count_captions
     from kvtune.study.manage import delete_study
     from kvtune.study.study_folder import find_study
+    from kvtune.text import number_of
 
     folder = find_study(study, studies_dir)
     if not yes:
         if not sys.stdin.isatty():
             raise RequestError(f"nobody can be asked whether {folder.path} may go; give --yes to delete it")
         captions = sum(count_captions(path) for path in folder.captions.rglob("*.jsonl"))
-        if not typer.confirm(f"Delete {folder.path} with its {captions} captions?", err=True):
+        if not typer.confirm(f"Delete {folder.path} with its {number_of(captions, 'caption')}?", err=True):
             err().print("nothing was deleted")
             raise typer.Exit(1)
     delete_study(folder)

@@ -10,6 +10,7 @@ from kvtune.statistics.front import front_numbers
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
 from kvtune.study.trials import Ledger, Trial
+from kvtune.text import number_of
 
 PLAIN_SECONDS = 15.0
 """Between two plain lines of progress."""
@@ -67,7 +68,7 @@ class PlainView(View):
             nonlocal last
             if total and (done == total or time.monotonic() - last >= PLAIN_SECONDS):
                 last = time.monotonic()
-                self.note(f"{what}: {done}/{total}")
+                self.note(f"{what}: {done} of {total}")
 
         yield show
 
@@ -77,7 +78,7 @@ class PlainView(View):
         self._manifest, self._ledger = manifest, ledger
         self._captions, self._written, self._pace = captions, 0, pace
         self._last = time.monotonic()
-        self.note(f"{captions} captions to write, {ledger.finished} trials finished")
+        self.note(f"{number_of(captions, 'caption')} to write, {number_of(ledger.finished, 'trial')} finished")
         yield
 
     def note(self, text: str) -> None:
@@ -90,7 +91,7 @@ class PlainView(View):
         now = time.monotonic()
         if now - self._last >= PLAIN_SECONDS:
             self._last = now
-            self.note(", ".join(filter(None, [f"{self._written}/{self._captions} captions", self._pace.words()])))
+            self.note(", ".join(filter(None, [f"{self._written} of {self._captions} captions", self._pace.words()])))
 
     def stopped(self, number: int, spared: int) -> None:
         self._captions -= spared

@@ -11,6 +11,7 @@ from kvtune.methods import Alternatives, get_method
 from kvtune.spaces import SearchSpace
 from kvtune.study.manifest import Manifest, Start, StartPoint, load_manifest
 from kvtune.study.study_folder import find_study
+from kvtune.text import number_of
 
 
 def other_front(study: str, studies: Path, method: str) -> tuple[Manifest, StudySummary]:
@@ -75,7 +76,7 @@ def start_from(
             points.append(StartPoint(trial=number, point=found))
     if len(left_out) == len(summary.front):
         raise RequestError(f"--from {name}: no setting of its front is in the search space; {left_out[0]}")
-    notes = [f"{len(points)} of the {len(summary.front)} settings on the front of {name} come first"]
+    notes = [f"{len(points)} of {number_of(len(summary.front), 'setting')} on the front of {name} tried first"]
     if manifest.layers != layers:
         notes[0] += f", their layers scaled from {manifest.layers} to {layers}"
     return Start(study=name, study_id=manifest.id, points=points), notes + left_out

@@ -176,7 +176,7 @@ def test_no_lanes_are_refused(vlm):
 def test_the_plan_is_said(vlm, caplog):
     with caplog.at_level("INFO", logger=captioner_module.__name__):
         list(Captioner(vlm, max_new_tokens=2, lanes=2).run([CaptionRequest(0, random_images(1)[0])]))
-    assert "decoding 1 images by 1 captions: at most 0 MiB (weights 0 MiB, prompts 0 MiB" in caplog.text
+    assert "decoding 1 image by 1 caption: at most 0 MiB (weights 0 MiB, prompts 0 MiB" in caplog.text
 
 
 def test_long_prompts_are_run_in_smaller_batches(vlm, monkeypatch):

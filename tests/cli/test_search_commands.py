@@ -24,6 +24,7 @@ from kvtune.models.options import ModelOptions
 from kvtune.presets import load_preset
 from kvtune.study.deadline import Deadline
 from kvtune.study.lock import locked
+from kvtune.text import number_of
 
 pytestmark = pytest.mark.usefixtures("without_optuna")
 
@@ -282,7 +283,7 @@ def test_a_search_begins_with_the_front_of_another(search: Any, tmp_path: Path) 
     assert code == 0
     params = [trial["params"] for trial in first["trials"]]
     wanted = [params[number] for number in first["front"] if number != 0]
-    assert f"{len(wanted)} of the {len(first['front'])} settings on the front of first come first" in err
+    assert f"{len(wanted)} of {number_of(len(first['front']), 'setting')} on the front of first tried first" in err
     asked = [trial["params"] for trial in json.loads(out)["trials"]]
     assert asked[1 : 1 + len(wanted)] == wanted[:3]
     shutil.rmtree(tmp_path / "studies" / "first")

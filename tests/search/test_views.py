@@ -32,7 +32,7 @@ def test_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(used).splitlines()
     assert lines[0] == "20 captions to write, 0 trials finished"
     assert any(
-        line.startswith("20/20 captions, ") and line.endswith(" tokens a second, 0:00:00 to go") for line in lines
+        line.startswith("20 of 20 captions, ") and line.endswith(" tokens a second, 0:00:00 to go") for line in lines
     )
     baseline = summarize(folder).baseline
     assert baseline is not None
@@ -56,7 +56,7 @@ def test_images_being_checked() -> None:
         show("loading demo", 0, 0)
         for done in range(1, 8):
             show("images checked", done, 7)
-    assert shown(used) == "images checked: 7/7\n"
+    assert shown(used) == "images checked: 7 of 7\n"
 
 
 def test_no_view_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

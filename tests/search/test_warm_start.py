@@ -47,7 +47,7 @@ def test_the_front_in_its_order_but_for_the_published_preset(other: StudyFolder)
     fitted = SPACE.fitted(LAYERS)
     assert [fitted.full(each.point) for each in start.points] == [summary.trials[n].params for n in wanted]
     assert (start.study, start.study_id) == ("first", load_manifest(other).id)
-    assert notes == [f"{len(wanted)} of the {len(summary.front)} settings on the front of first come first"]
+    assert notes == [f"{len(wanted)} of {len(summary.front)} settings on the front of first tried first"]
 
 
 def test_layers_are_scaled_to_another_model(other: StudyFolder) -> None:
@@ -58,7 +58,7 @@ def test_layers_are_scaled_to_another_model(other: StudyFolder) -> None:
         assert each.point["start_layer"] == 4 * there["start_layer"]
         assert each.point["end_layer"] == 4 * there["end_layer"]
         assert each.point["lambda_ref"] == there["lambda_ref"]
-    assert notes[0].endswith("come first, their layers scaled from 8 to 32")
+    assert notes[0].endswith("tried first, their layers scaled from 8 to 32")
 
 
 def test_what_is_not_in_the_space_is_left_out_and_said(other: StudyFolder) -> None:

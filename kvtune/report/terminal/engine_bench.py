@@ -8,6 +8,7 @@ from rich.table import Table
 
 from kvtune.report.figures import PALETTE, column_figure, save_figure, style
 from kvtune.report.terminal.tables import plain_table
+from kvtune.text import number_of
 
 _RATIOS = {
     "attached_over_plain_per_token": "KVSmooth attached over plain, per token (a / a0)",
@@ -169,4 +170,4 @@ def engine_figure(result: dict[str, Any], path: Path) -> None:
 def device_name(result: dict[str, Any]) -> str:
     """The device, with its threads where it is a processor."""
     device = result["device"]
-    return f"CPU, {device['threads']} threads" if device["name"] == "CPU" else device["name"]
+    return f"CPU, {number_of(device['threads'], 'thread')}" if device["name"] == "CPU" else device["name"]
