@@ -72,5 +72,11 @@ def _attention(
     return kvtune_grid.attend(module.layer_idx, query, key, value, scaling), None
 
 
+def _mask(attention_mask: Tensor | None = None, allow_is_causal_skip: bool = True, **keywords: Any) -> Tensor | None:
+    """As for sdpa, but padding is not looked at to see whether it hides anything, for else no mask is given."""
+    skip = allow_is_causal_skip and attention_mask is None
+    return sdpa_mask(attention_mask=attention_mask, allow_is_causal_skip=skip, **keywords)
+
+
 AttentionInterface.register(ATTENTION, _attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+AttentionMaskInterface.register(ATTENTION, _mask)

@@ -330,13 +330,15 @@ def test_captions_begin_and_go_on_without_waiting_for_the_device():
             assert grid.step(np.arange(5)).is_meta
 
 
-def test_kept_prompts_are_run_without_waiting_for_the_device():
-    """A batch of one length, of which kept prompts are brought to the device first."""
+@pytest.mark.parametrize("of_one_length", [True, False])
+def test_kept_prompts_are_run_without_waiting_for_the_device(of_one_length):
+    """Of several lengths too, where padding is hidden by a mask."""
     images = random_images(2)
-    images[1].putpixel((0, 0), images[0].getpixel((0, 0)))  # which says how long the text is
+    images[0].putpixel((0, 0), (1, 0, 0))  # which says how long the text is
+    images[1].putpixel((0, 0), (1 if of_one_length else 3, 0, 0))
     with torch.inference_mode():
         kept = Prompts(ENDLESS, None).of(["a", "b"], images)
-    assert kept[0].length == kept[1].length
+    assert (kept[0].length == kept[1].length) == of_one_length
     meta = small_vlm(copy.deepcopy(ENDLESS.hf_model).to("meta"), eos=())
     with torch.inference_mode(), NoWaits():
         prefixes = list(prefill(meta, [prompt.to(torch.device("meta")) for prompt in kept]))
