@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable, Hashable
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
-from kvtune.models.misfit import is_out_of_memory
+from kvtune.models.misfit import first_line, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
 _MOST_GRAPHS = 32
 """Graphs kept at most: some widths of a step by some numbers of tiles; new kinds of methods make older ones useless."""
+
+_WITHOUT_END: list[torch.cuda.CUDAGraph] = []
+"""Of captures that could not be ended; torch's allocators go on asking them which allocations are theirs."""
 
 
 class StepGraphs:
@@ -54,6 +60,7 @@ class StepGraphs:
             # What is left of a pool whose graphs are gone must not be captured into again.
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
+        failed: list[str] = []
         try:
             # torch stays on the stream of a capture that fails, and other threads may copy and allocate meanwhile.
             with (
@@ -62,17 +69,41 @@ class StepGraphs:
                     graph, pool=self._pool, stream=capture_stream(self._device), capture_error_mode="thread_local"
                 ),
             ):
-                step()
+                try:
+                    step()
+                except RuntimeError as error:
+                    failed.append(_said(error))
+                    raise
         except RuntimeError as error:
+            self._abandon(graph)
             # A capture that has no memory may fail once more at its end.
             for one in (error, error.__context__):
                 if one is not None and is_out_of_memory(one):
                     raise one from None
-            log.warning("decoding without CUDA graphs, for this model's step cannot be captured: %s", error)
+            failed.append(_said(error))
+            log.warning("decoding without CUDA graphs, for this model's step cannot be captured: %s", failed[0])
+            log.debug("where the capture failed", exc_info=True)
             self._off = True
             return False
         self._graphs[shape] = graph
         return True
+
+    def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
+        """Tell torch's allocator that a capture is over, of which it hears nothing where the capture cannot be ended.
+
+        While it believes that one is under way it gives no memory back, not even where a new grid has none.
+        """
+        # An error says that it was ended; torch 2.7 has nothing to tell it with.
+        with suppress(RuntimeError, AttributeError):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+            torch._C._cuda_releasePool(torch.cuda.current_device(), self._pool)
+            _WITHOUT_END.append(graph)
+
+
+def _said(error: Exception) -> str:
+    """What an error says, and the line of code that raised it."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{first_line(error)} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 @functools.cache

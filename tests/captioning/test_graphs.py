@@ -18,7 +18,7 @@ class Played:
 
     def __init__(self, fails=False):
         self.fails, self.now, self.captures, self.replays = fails, "default", [], 0
-        self.pools = iter(range(9))
+        self.pools, self.allocating, self.released = iter(range(9)), [], []
 
     def patch(self, monkeypatch):
         for name, value in {
@@ -28,12 +28,20 @@ class Played:
             "synchronize": lambda device: None,
             "stream": self.stream,
             "graph": self.graph,
+            "current_device": lambda: 1,
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.end_allocating)
+        monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *pool: self.released.append(pool))
         monkeypatch.setattr(graphs_module, "capture_stream", lambda device: ("side", device))
 
     def replay(self):
         self.replays += 1
+
+    def end_allocating(self, *pool):
+        if pool not in self.allocating:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.allocating.remove(pool)
 
     @contextlib.contextmanager
     def stream(self, stream):
@@ -46,12 +54,15 @@ class Played:
     @contextlib.contextmanager
     def graph(self, graph, pool, stream=("side", None), capture_error_mode="global"):
         before, self.now = self.now, stream
-        with contextlib.suppress(RuntimeError):
+        self.allocating.append((1, pool))
+        try:
             yield
-        if self.fails:  # where a capture cannot be ended, torch stays on the stream of the capture
-            raise RuntimeError("operation failed due to a previous error during capture")
+        finally:
+            if self.fails:  # where a capture cannot be ended, torch stays on its stream, and its allocator at its pool
+                raise RuntimeError("operation failed due to a previous error during capture")
+            self.end_allocating(1, pool)
+            self.now = before
         self.captures.append((pool, stream, capture_error_mode))
-        self.now = before
 
 
 def test_a_shape_is_run_then_captured_then_replayed(monkeypatch):
@@ -80,7 +91,26 @@ def test_a_step_that_cannot_be_captured_leaves_the_stream_as_it_was(monkeypatch,
         graphs.run("shape", step)
         assert played.now == "default"
     assert steps == ["default", ("side", DEVICE), "default", "default"]
-    assert "without CUDA graphs" in caplog.text
+    (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    assert said.startswith("decoding without CUDA graphs")
+    assert "not permitted when stream is capturing (test_graphs.py:" in said
+    # The allocator knows that the capture is over, else it would never give memory back.
+    assert not played.allocating
+    assert played.released == [(1, 0)]
+
+
+def test_a_capture_that_fails_and_ends_leaves_its_pool_to_its_graph(monkeypatch):
+    played = Played()
+    played.patch(monkeypatch)
+    graphs = StepGraphs(DEVICE)
+
+    def step():
+        if played.now != "default":
+            raise RuntimeError("no such kernel")
+
+    for _ in range(2):
+        graphs.run("shape", step)
+    assert not played.allocating and not played.released
 
 
 def test_graphs_that_are_too_many_are_dropped_with_their_pool(monkeypatch):
