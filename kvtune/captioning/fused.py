@@ -11,7 +11,6 @@ import copy
 import functools
 import inspect
 import logging
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kvtune.captioning import plain_layers
+from kvtune.captioning.kernels import why_not_built
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,8 @@ class _Parts:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of many kinds: no compiler, a compiler's own, a driver's
-            log.warning("%s is not fused, for its kernel cannot be built: %s", name, textwrap.shorten(str(error), 300))
+            log.warning("%s is not fused, for its kernel cannot be built: %s", name, why_not_built(error))
+            log.debug("where a kernel's build failed", exc_info=True)
             return False
         expected = getattr(plain_layers, name)(*(number.double() for number in numbers), *more)
         pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import textwrap
 from collections.abc import Callable
 
 import torch
@@ -46,10 +47,19 @@ def kernels_for(device: torch.device, dtype: torch.dtype, kv_heads: int, share: 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Triton's compiler fails with errors of its own, assertions and LLVM's among them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = why_not_built(error)
         log.warning("attention in plain torch, several times slower, for the kernels cannot be built: %s", reason)
+        log.debug("where a kernel's build failed", exc_info=True)
         return PLAIN
     return built
+
+
+def why_not_built(error: BaseException) -> str:
+    """In a line, why a kernel could not be built: Triton's own errors show the code first, and the fault below it."""
+    while error.__cause__ is not None:  # a fault in a function that a kernel calls
+        error = error.__cause__
+    said = getattr(error, "error_message", None) or str(error)
+    return textwrap.shorten(said, 300) or type(error).__name__
 
 
 def try_on_one_row(
