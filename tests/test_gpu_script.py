@@ -57,7 +57,7 @@ def test_an_unknown_part_is_one_line(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 2 and not ended.stdout
     assert ended.stderr == (
-        ".ci/gpu: there is no part 'nonsense'; parts are versions, kernels, tests, demo, profile, bench, long\n"
+        ".ci/gpu: there is no part 'nonsense'; parts are versions, kernels, tests, profile, bench, long, demo\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -105,7 +105,7 @@ def ends(pid):
 
 
 def test_a_part_that_hangs_is_killed_with_all_that_it_began(gpu, monkeypatch, tmp_path):
-    """It lets no signal end it, and what it began holds its output open."""
+    """It lets no signal end it, and what it began holds its output open; the log has the line where it hung."""
     monkeypatch.setattr(gpu, "PARTS", {"hangs": (python(HANGS), 4), "fine": (FINE, 60)})
     assert main(gpu, monkeypatch, "--out", tmp_path) == 1
     found, ended, *fine = lines(tmp_path)
@@ -113,6 +113,8 @@ def test_a_part_that_hangs_is_killed_with_all_that_it_began(gpu, monkeypatch, tm
     assert fine[0] == {"part": "fine", "result": {"summary": "all is well"}}
     for pid in found["result"]["pids"]:
         assert ends(pid)
+    log = (tmp_path / "log.txt").read_text()
+    assert "Fatal Python error: Aborted" in log and 'File "<string>", line 7 in <module>' in log
 
 
 STOPS_WHEN_ASKED = """

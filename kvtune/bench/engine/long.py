@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, subject
+from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, say_everything, subject
 from kvtune.bench.engine.sweep import steady_slice
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning.captioner import Captioner
@@ -126,6 +126,7 @@ def _requests(
 
 
 def main() -> None:
+    say_everything()
     given = arguments(__doc__).parse_args()
     work = Workload(subject(given), [noise_image(0)])
     long_among_short(work, bench_method(work.vlm), given.trials, print_line)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import DeviceType
 
 from kvtune.bench.engine.steps import around_steps, decode_together, time_steps
-from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, subject
+from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, say_everything, subject
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning.captioner import Plan, plan_for
 from kvtune.methods import Method
@@ -131,6 +131,7 @@ class StepKernels:
 
 
 def main() -> None:
+    say_everything()
     parser = arguments(__doc__)
     given = parser.parse_args()
     count = _IMAGES if given.lanes is None else -(-given.lanes // given.trials)

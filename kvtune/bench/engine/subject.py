@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,12 @@ def bench_method(vlm: VisionLanguageModel) -> KVSmooth:
 def noise_image(number: int) -> Image.Image:
     """An image of random pixels, the same whenever its number comes again."""
     return Image.fromarray(np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+def say_everything() -> None:
+    """Let kvtune say on stderr all that it says at any level, tracebacks of failures that it goes on after too."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("kvtune").setLevel(logging.DEBUG)
 
 
 def print_line(result: dict[str, Any]) -> None:
