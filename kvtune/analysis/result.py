@@ -22,9 +22,9 @@ class Difference:
     value
         Percentage points; words for ``mean_words``.
     interval
-        95 %, of the paired bootstrap.
+        95 %: Bonett and Price's for CHAIR_S, the paired bootstrap's for the others.
     p_value
-        Two-sided, of no difference: McNemar's exact test for CHAIR_S, the paired bootstrap for the others.
+        Two-sided, of no difference: McNemar's exact test for CHAIR_S, the paired randomisation test for the others.
     p_adjusted
         After Holm's adjustment over all trials that were compared with the baseline here.
     """
@@ -40,8 +40,8 @@ class Difference:
     def is_clear(self) -> bool:
         """Whether the interval does not contain 0 and the adjusted p-value is below 0.05.
 
-        Both, because with few images the bootstrap's interval of CHAIR_S is narrower than McNemar's exact test allows,
-        and because an interval knows nothing of how many settings were compared.
+        Both, because with few images an interval is narrower than the exact tests allow, and because it knows nothing
+        of how many settings were compared.
         """
         return not self.interval[0] <= 0 <= self.interval[1] and self.p_adjusted < 0.05
 

@@ -5,10 +5,28 @@ sums that a rate is made of are then weights times counts, for all settings at o
 so differences between them are paired: what makes an image hard for both cancels (Koehn, 2004, EMNLP, uses the same for
 BLEU; Berg-Kirkpatrick et al., 2012, EMNLP, compare it with other tests).
 
-Intervals are percentile intervals (Efron and Tibshirani, 1993, chapter 13). The images are the only source of chance
-that is counted: greedy decoding has none, and the tune images stand for the images that they were drawn from.
+Intervals are percentile intervals (Efron and Tibshirani, 1993, chapter 13), made wider where images are few. The images
+are the only source of chance that is counted: greedy decoding has none, and the tune images stand for the images that
+they were drawn from.
+
+A difference rests on the images on which two settings differ. Where these are few, resampling knows of none of those
+that other images would bring. So two images more are resampled with them, as Bonett and Price (2012) count two more
+pairs: the one that moves the difference most, as it is and with its outcomes exchanged. Where no image moves it, the
+interval is 0 to 0, and says only that.
+
+Share of intervals that hold the truth, percent: n of 500 captions of LLaVA-1.5-7B; differences to the same captions
+with 5 or 40 % of their sentences dropped, after which 1.6 or 12 % of the images hallucinate no more ::
+
+    n                               20     50    200    500
+    CHAIR_I                         92     94     95     95
+    F1                              94     94     95     95
+    CHAIR_S less 5 %, difference   100    100     97     94
+    F1 less 5 %, difference         72     94     98     97
+    CHAIR_S less 40 %, difference  100     94     95     94
+    F1 less 40 %, difference        96     97     98     97
 """
 
+import math
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -17,7 +35,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from kvtune.chair import COLUMNS, METRICS, OBJECTIVES, CaptionCounts, rates
 from kvtune.statistics.confidence import CONFIDENCE
-from kvtune.statistics.paired import mcnemar, wilson_interval
+from kvtune.statistics.paired import mcnemar, share_difference_interval, wilson_interval
+from kvtune.statistics.randomization import randomization_p_values
 
 Interval = tuple[float, float]
 
@@ -73,59 +92,90 @@ class Bootstrap:
         self.settings, self.images = self._counts.shape[:2]
         self.resamples, self.seed = resamples, seed
         self.estimates = rates(self._counts.sum(axis=1))
+        self._p_values: dict[tuple[int, int], dict[str, float]] = {}
 
     @cached_property
     def replicates(self) -> dict[str, NDArray[np.float64]]:
         """The rates of each resample by name, each of shape ``[resamples, settings]``."""
+        return rates(self._sums)
+
+    @cached_property
+    def _sums(self) -> NDArray[np.float64]:
+        """Counts of each resample, ``[resamples, settings, len(COLUMNS)]``."""
         by_image = np.moveaxis(self._counts, 1, 0).reshape(self.images, -1).astype(np.float64)
         sums = [weights @ by_image for weights in _weights(self.images, self.resamples, self.seed)]
-        return rates(np.concatenate(sums).reshape(self.resamples, self.settings, len(COLUMNS)))
+        return np.concatenate(sums).reshape(self.resamples, self.settings, len(COLUMNS))
+
+    @cached_property
+    def _two_more(self) -> NDArray[np.float64]:
+        """How often each resample holds the two images that are added to a difference, ``[2, resamples, 1]``."""
+        generator = np.random.default_rng([self.seed, 1])
+        images = self.images + 2
+        return generator.binomial(images, 1 / images, size=(2, self.resamples, 1)).astype(np.float64)
 
     def interval(self, metric: str, setting: int) -> Interval:
-        """95 % interval of one rate of one setting.
-
-        Wilson's for a share of captions (CHAIR_S); the bootstrap's for the others. Where these are at 0 or 100
-        on every image, resampling sees no spread although other images may differ: there it is Wilson's for 0 or all
-        of as many captions as there are images, which errs on the wide side.
-        """
+        """95 % interval of one rate of one setting: Wilson's for a share of captions (CHAIR_S), the bootstrap's for the
+        others."""
         share_of = METRICS[metric].share_of
         if share_of is not None:
             return wilson_interval(int(self._counts[setting, :, COLUMNS.index(share_of)].sum()), self.images)
+        return self.resampled_interval(metric, setting)
+
+    def resampled_interval(self, metric: str, setting: int) -> Interval:
+        """95 % interval of one rate of one setting by the bootstrap.
+
+        Where a rate is at 0 or 100 on every image, resampling sees no spread although other images may differ: there it
+        is Wilson's for 0 or all of as many captions as there are images, which errs on the wide side.
+        """
         replicates = self.replicates[metric][:, setting]
         value = float(self.estimates[metric][setting])
         if METRICS[metric].unit == "%" and value in (0.0, 100.0) and np.all(replicates == value):
             return wilson_interval(self.images if value else 0, self.images)
-        return percentile_interval(replicates)
+        return percentile_interval(replicates, self.images)
 
     def intervals(self, setting: int) -> dict[str, Interval]:
         """95 % intervals of all rates of one setting, by name."""
         return {metric: self.interval(metric, setting) for metric in METRICS}
 
     def difference(self, metric: str, setting: int, other: int) -> tuple[float, Interval]:
-        """``setting`` minus ``other`` on the same images, with the 95 % interval of the paired bootstrap."""
-        estimate = self.estimates[metric][setting] - self.estimates[metric][other]
-        return float(estimate), percentile_interval(self._differences(metric, setting, other))
+        """``setting`` minus ``other`` on the same images, with its 95 % interval: Bonett and Price's for CHAIR_S, the
+        paired bootstrap's for the others."""
+        estimate = float(self.estimates[metric][setting] - self.estimates[metric][other])
+        share_of = METRICS[metric].share_of
+        if share_of is not None:
+            flags = self._counts[:, :, COLUMNS.index(share_of)]
+            return estimate, share_difference_interval(flags[setting], flags[other])
+        return estimate, percentile_interval(self._differences(metric, setting, other), self.images)
 
     def p_value(self, metric: str, setting: int, other: int) -> float:
-        """Two-sided p-value of no difference: McNemar's for CHAIR_S, the paired bootstrap's for the others."""
+        """Two-sided p-value of no difference: McNemar's for CHAIR_S, the paired randomisation test's for the others."""
         share_of = METRICS[metric].share_of
         if share_of is not None:
             flags = self._counts[:, :, COLUMNS.index(share_of)]
             return mcnemar(flags[setting], flags[other])
-        return bootstrap_p_value(self._differences(metric, setting, other))
+        if (setting, other) not in self._p_values:
+            tables = self._counts[setting], self._counts[other]
+            self._p_values[setting, other] = randomization_p_values(*tables, self.seed)
+        return self._p_values[setting, other][metric]
 
     def tied(self, setting: int, other: int) -> bool:
         """Whether the paired 95 % intervals of the differences in CHAIR_S and in F1 both contain 0."""
-        for metric in OBJECTIVES:
-            low, high = percentile_interval(self._differences(metric, setting, other))
-            if not low <= 0 <= high:
-                return False
-        return True
+        return all(low <= 0 <= high for low, high in (self.difference(name, setting, other)[1] for name in OBJECTIVES))
 
     def _differences(self, metric: str, setting: int, other: int) -> NDArray[np.float64]:
-        found = self.replicates[metric]
+        """Differences of each resample, ``[resamples]``, the two images more in it."""
+        one, two = self._counts[setting], self._counts[other]
+        resampled_one, resampled_two = self._sums[:, setting], self._sums[:, other]
+        differ = np.flatnonzero((one != two).any(axis=1))
+        if len(differ):
+            without = rates(one.sum(axis=0) - one[differ])[metric] - rates(two.sum(axis=0) - two[differ])[metric]
+            whole = self.estimates[metric][setting] - self.estimates[metric][other]
+            most = differ[np.abs(np.round(without - whole, 9)).argmax()]
+            as_it_is, exchanged = self._two_more
+            resampled_one = resampled_one + as_it_is * one[most] + exchanged * two[most]
+            resampled_two = resampled_two + as_it_is * two[most] + exchanged * one[most]
         # Rounded, so that settings whose rates are equal do not differ by the last bit.
-        return np.round(found[:, setting] - found[:, other], 9)
+        return np.round(rates(resampled_one)[metric] - rates(resampled_two)[metric], 9)
 
 
 def score_intervals(counts: CaptionCounts) -> dict[str, Interval]:
@@ -144,24 +194,21 @@ def score_intervals(counts: CaptionCounts) -> dict[str, Interval]:
         shares = [name for name, metric in METRICS.items() if metric.share_of is not None]
         return {name: bootstrap.interval(name, 0) for name in shares} if alone else {}
     return {
-        metric: bootstrap.interval(metric, 0) if alone else percentile_interval(bootstrap.replicates[metric][:, 0])
+        metric: bootstrap.interval(metric, 0) if alone else bootstrap.resampled_interval(metric, 0)
         for metric in METRICS
     }
 
 
-def percentile_interval(replicates: ArrayLike) -> Interval:
-    """The middle 95 % of bootstrap replicates, shape ``[resamples]``."""
-    low, high = np.quantile(np.asarray(replicates), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+def percentile_interval(replicates: ArrayLike, images: int) -> Interval:
+    """The middle of bootstrap replicates, shape ``[resamples]``, that is a 95 % interval for so many images.
 
-
-def bootstrap_p_value(differences: ArrayLike) -> float:
-    """Two-sided p-value of no difference from paired bootstrap differences, shape ``[resamples]``.
-
-    Twice the smaller share of resamples on one side of 0, itself included, with the observed data counted as one more,
-    so that it is never 0 (Davison and Hinkley, 1997, section 4.2; Phipson and Smyth, 2010): 2,000 resamples give no
-    less than 0.001.
+    The middle 95 % are narrower than they should be by what sets a variance over n from one over n - 1, and the normal
+    from Student's distribution; so more of them is taken (Hesterberg, 2015, American Statistician 69).
     """
-    values = np.asarray(differences)
-    one_side = min(int(np.sum(values <= 0)), int(np.sum(values >= 0)))
-    return min(1.0, 2 * (1 + one_side) / (1 + len(values)))
+    from scipy.special import ndtr, stdtrit
+
+    tail = (1 - CONFIDENCE) / 2
+    if images > 1:
+        tail = float(ndtr(math.sqrt(images / (images - 1)) * stdtrit(images - 1, tail)))
+    low, high = np.quantile(np.asarray(replicates), [tail, 1 - tail])
+    return float(low), float(high)

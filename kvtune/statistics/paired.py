@@ -1,6 +1,7 @@
 """Tests of one setting against another on the same images, and what testing several at once costs."""
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -50,6 +51,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def share_difference_interval(one: ArrayLike, other: ArrayLike) -> tuple[float, float]:
+    """95 % interval of the difference of two shares of the same images (Bonett and Price, 2012, JEBS 37).
+
+    Wald's interval with two images more, one that differs either way. As Wilson's does for one share, it has a width
+    where no image differs, and covers close to its level, or more, where few do.
+
+    Parameters
+    ----------
+    one, other
+        As for :func:`mcnemar`; at least one image.
+
+    Returns
+    -------
+    (float, float)
+        Bounds of the share of ``one`` minus that of ``other``, percentage points, -100 to 100.
+    """
+    first, second = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
+    images = len(first) + 2
+    only_one, only_other = (1 + np.sum(first & ~second)) / images, (1 + np.sum(second & ~first)) / images
+    middle = only_one - only_other
+    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * np.sqrt((only_one + only_other - middle**2) / images)
+    return 100 * max(-1.0, float(middle - half)), 100 * min(1.0, float(middle + half))
 
 
 def wilson_interval(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -1,9 +1,11 @@
 """Scoring stored captions again: no model, no GPU."""
 
+import math
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from kvtune.chair import load_ground_truth, save_ground_truth
 from kvtune.coco import CocoFolder
@@ -121,7 +123,9 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
         with closing(LedgerWriter(folder.ledger)) as ledger:
             check_trials(ledger, manifest)
             scored = scored_again(folder, manifest, ledger, scoring)
-            changed = sum(ledger[number].metrics != trial.metrics for number, trial in scored.items())
+            changed = sum(
+                _differ(ledger[number].metrics or {}, trial.metrics or {}) for number, trial in scored.items()
+            )
             with closing(optuna_copy(folder, manifest, storage)) as optuna:
                 switch_scores(folder, manifest, ledger, scored, scoring, ground_truth, optuna)
     return changed
@@ -131,3 +135,11 @@ def truth_from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
     folder = CocoFolder(coco)
     ids = [*manifest.tune.image_ids, *manifest.holdout.image_ids]
     return coco_truth(folder, ids)
+
+
+def _differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether scores are others, by more than rounding."""
+    return before.keys() != after.keys() or any(
+        not math.isclose(before[name], value, rel_tol=1e-12) if isinstance(value, float) else before[name] != value
+        for name, value in after.items()
+    )

@@ -1,5 +1,6 @@
 """Wilson intervals and the bootstrap over images, against slow references written apart from them."""
 
+import itertools
 import random
 import statistics as plain
 
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvtune.chair import COLUMNS, METRICS, CaptionCounts
-from kvtune.statistics.bootstrap import Bootstrap, bootstrap_p_value, resampling_weights, score_intervals
-from kvtune.statistics.paired import wilson_interval
+from kvtune.statistics.bootstrap import Bootstrap, resampling_weights, score_intervals
+from kvtune.statistics.paired import mcnemar, share_difference_interval, wilson_interval
+from kvtune.statistics.randomization import randomization_p_values
 
 
 def rows_of(images: int, seed: int, hallucinating: float = 0.4) -> list[dict[str, int]]:
@@ -145,25 +147,101 @@ def test_intervals_cover_the_truth() -> None:
     assert all(0.91 < count / studies < 0.985 for count in inside.values()), inside
 
 
+def moves_most(one: list[dict[str, int]], other: list[dict[str, int]], name: str) -> int:
+    """The image without which the difference changes most, the first of several."""
+
+    def without(index: int) -> float:
+        left = [rows[:index] + rows[index + 1 :] for rows in (one, other)]
+        return naive_rates(left[0])[name] - naive_rates(left[1])[name]
+
+    whole = naive_rates(one)[name] - naive_rates(other)[name]
+    differ = [index for index in range(len(one)) if one[index] != other[index]]
+    return max(differ, key=lambda index: round(abs(without(index) - whole), 9))
+
+
 @pytest.mark.parametrize("hit", [0.0, 0.3, 0.9])
 def test_paired_differences_equal_a_loop(hit: float) -> None:
     one, other = rows_of(40, 1), rows_of(40, 2, hit)
     found = Bootstrap([table(one), table(other)], resamples=200)
     weights = resampling_weights(40, 200)
-    for name in METRICS:
+    more = np.random.default_rng([0, 1]).binomial(42, 1 / 42, size=(2, 200, 1))
+    # Of 40 images: the ends of Student's interval with 39 degrees of freedom, from a variance over 40.
+    tail = plain.NormalDist().cdf(-2.0226909200 * (40 / 39) ** 0.5)
+    for name in set(METRICS) - {"chair_s"}:
+        most = moves_most(other, one, name)
         differences = []
         for resample in range(200):
             chosen = [index for index, times in enumerate(weights[resample]) for _ in range(int(times))]
-            differences.append(
-                naive_rates([other[index] for index in chosen])[name]
-                - naive_rates([one[index] for index in chosen])[name]
-            )
+            as_it_is, exchanged = (int(more[way, resample, 0]) for way in (0, 1))
+            first = [other[i] for i in chosen] + [other[most]] * as_it_is + [one[most]] * exchanged
+            second = [one[i] for i in chosen] + [one[most]] * as_it_is + [other[most]] * exchanged
+            differences.append(naive_rates(first)[name] - naive_rates(second)[name])
         estimate, (low, high) = found.difference(name, 1, 0)
         assert estimate == pytest.approx(naive_rates(other)[name] - naive_rates(one)[name])
-        assert (low, high) == pytest.approx(np.percentile(differences, [2.5, 97.5]), abs=1e-6)
-        if name != "chair_s":
-            below, above = (sum(sign * value <= 1e-9 for value in differences) for sign in (1, -1))
-            assert found.p_value(name, 1, 0) == pytest.approx(min(1, 2 * (1 + min(below, above)) / 201))
+        assert (low, high) == pytest.approx(np.quantile(differences, [tail, 1 - tail]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["chair_s", "f1", "precision"])
+def test_a_few_images_that_differ_the_same_way_prove_no_difference(name: str) -> None:
+    """Four of 200: any way they fall is as likely as 2 in 16, and other images may differ the other way."""
+    rows = [row | {"hallucinated_captions": 0} for row in rows_of(200, 3)]
+    worse = [
+        row | ({"hallucinated_captions": 1, "mentioned": row["mentioned"] + 2} if index < 4 else {})
+        for index, row in enumerate(rows)
+    ]
+    found = Bootstrap([table(worse), table(rows)])
+    estimate, (low, high) = found.difference(name, 0, 1)
+    assert low <= 0 <= high and low < estimate < high
+    assert found.p_value(name, 0, 1) == pytest.approx(2 / 16, abs=0.01)
+
+
+def test_no_image_differs() -> None:
+    found = Bootstrap([table(rows_of(50, 3))] * 2)
+    assert found.difference("chair_s", 0, 1)[1] == pytest.approx((-5.3303, 5.3303), abs=1e-3)  # 1.96 sqrt(2) / 52
+    assert {found.p_value(name, 0, 1) for name in METRICS} == {1}
+
+
+@given(only_one=st.integers(0, 30), only_other=st.integers(0, 30), both=st.integers(0, 30), neither=st.integers(1, 30))
+def test_the_difference_of_two_shares_is_as_published(only_one: int, only_other: int, both: int, neither: int) -> None:
+    one = [1] * only_one + [0] * only_other + [1] * both + [0] * neither
+    other = [0] * only_one + [1] * only_other + [1] * both + [0] * neither
+    low, high = share_difference_interval(one, other)
+    # Bonett and Price, equation 4: both counts plus 1, of n + 2.
+    n, b, c = len(one), only_one, only_other
+    middle, variance = (b - c) / (n + 2), ((b + c + 2) / (n + 2) - ((b - c) / (n + 2)) ** 2) / (n + 2)
+    bounds = [100 * (middle + z * variance**0.5) for z in (-1.959964, 1.959964)]
+    assert (low, high) == pytest.approx([max(-100, bounds[0]), min(100, bounds[1])])
+    assert low <= 100 * (b - c) / n <= high
+    assert share_difference_interval(other, one) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("differ", [1, 3, 7])
+def test_p_values_are_shares_of_all_exchanges(differ: int) -> None:
+    one = rows_of(30, 1)
+    other = [rows_of(30, 2, 0.8)[index] if index < differ else row for index, row in enumerate(one)]
+    found = randomization_p_values(table(one), table(other), seed=0)
+    for name in METRICS:
+        observed = abs(naive_rates(one)[name] - naive_rates(other)[name])
+        as_far = 0
+        for coins in itertools.product((False, True), repeat=differ):
+            pairs = [(one[i], other[i])[:: -1 if i < differ and coins[i] else 1] for i in range(30)]
+            first, second = (naive_rates(list(rows)) for rows in zip(*pairs, strict=True))
+            as_far += abs(first[name] - second[name]) >= observed - 1e-9
+        assert found[name] == pytest.approx(as_far / 2**differ, abs=0.02)
+
+
+def test_p_values_of_chair_s_are_those_of_mcnemar() -> None:
+    one, other = rows_of(120, 1), rows_of(120, 2, 0.25)
+    flags = [[row["hallucinated_captions"] for row in rows] for rows in (one, other)]
+    found = randomization_p_values(table(one), table(other), seed=0)["chair_s"]
+    assert found == pytest.approx(mcnemar(*flags), abs=0.01)
+
+
+def test_a_clear_difference_stays_clear_beside_499_others() -> None:
+    rows = rows_of(200, 4)
+    worse = [row | {"mentioned": row["mentioned"] + 3} for row in rows]
+    p_value = Bootstrap([table(worse), table(rows)]).p_value("f1", 0, 1)
+    assert p_value == 1 / 10_000 and 500 * p_value <= 0.05
 
 
 def test_pairing_removes_what_images_share() -> None:
@@ -187,12 +265,6 @@ def test_a_setting_is_tied_with_itself_and_with_noise_not_with_a_better_one() ->
     assert not found.tied(0, 3)
     assert found.p_value("f1", 0, 1) == found.p_value("chair_s", 0, 1) == 1
     assert found.difference("f1", 0, 1) == (0, (0, 0))
-
-
-def test_p_values_are_never_0_and_at_most_1() -> None:
-    assert bootstrap_p_value(np.full(1999, -3.0)) == 2 / 2000
-    assert bootstrap_p_value(np.zeros(1999)) == 1
-    assert bootstrap_p_value([-1.0] * 10 + [1.0] * 90) == 22 / 101
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (1, 0, 8), (1, 3, 7)])
@@ -219,5 +291,10 @@ def test_intervals_of_a_captions_file():
     thrice = score_intervals(CaptionCounts(np.tile(np.arange(40), 3), np.tile(table, (3, 1))))
     assert thrice["mean_words"] == pytest.approx(one_each["mean_words"])
     assert thrice["chair_s"] == pytest.approx(one_each["chair_s"], abs=3)
+    # Rates of 0 have a width here, too.
+    assert thrice["chair_i"] == thrice["f1"] == wilson_interval(0, 40)
+    table[:, COLUMNS.index("hallucinated_captions")] = 0
+    clean = score_intervals(CaptionCounts(np.tile(np.arange(40), 3), np.tile(table, (3, 1))))
+    assert clean["chair_s"] == wilson_interval(0, 40)
     assert score_intervals(CaptionCounts(np.array([7]), table[:1])).keys() == {"chair_s"}
     assert score_intervals(CaptionCounts(np.array([7, 7]), table[:2])) == {}

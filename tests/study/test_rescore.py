@@ -1,6 +1,7 @@
 """Scores rebuilt from stored captions."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_the_same_scorer_changes_nothing(folder: StudyFolder, monkeypatch: pytes
     before = summarize(folder), Ledger(folder.ledger).trials, folder.manifest.read_bytes()
     assert rescore_study(folder) == 0
     assert (summarize(folder), Ledger(folder.ledger).trials, folder.manifest.read_bytes()) == before
+
+
+def test_scores_that_differ_by_rounding_alone_are_no_other_scores(folder: StudyFolder, monkeypatch: Any) -> None:
+    monkeypatch.setattr(module, "Scoring", lambda ground_truth: WordScoring())
+    events = [json.loads(line) for line in folder.ledger.read_text().splitlines()]
+    judged = [event for event in events if event["event"] == "complete"]
+    judged[1]["metrics"]["f1"] = math.nextafter(judged[1]["metrics"]["f1"], math.inf)
+    judged[2]["metrics"]["f1"] += 1e-6
+    folder.ledger.write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert rescore_study(folder) == 1
 
 
 def test_failed_and_running_trials_stay_as_they_are(folder: StudyFolder, new_scorer: list[Any]) -> None:

@@ -35,8 +35,8 @@ def validation_view(found: Validation, console: Console) -> RenderableType:
     )
     note = (
         "Under scores and differences: 95 % intervals, each for its setting alone. p: McNemar for CHAIR_S, paired "
-        "bootstrap for F1, Holm-adjusted over all settings. Shrinkage: difference on held-out minus difference on tune "
-        "images."
+        "randomisation for F1, Holm-adjusted over all settings. Shrinkage: difference on held-out minus difference on "
+        "tune images."
     )
     notes = [note, *sentences(found), *_same_captions(found)]
     return Group(Text(visible(head), style="bold"), Text(), fitting(layouts, console), Text(), listed(notes))
