@@ -1,4 +1,4 @@
-"""Tokens on their way from the device to the host, while the next step runs already."""
+"""What is on its way from the device to the host, while other work runs already."""
 
 from __future__ import annotations
 
@@ -9,22 +9,34 @@ import torch
 from torch import Tensor
 
 
+def leaving(tensor: Tensor) -> Tensor:
+    """A copy of a tensor in host memory; from a GPU in pinned memory, and there when an :class:`Arrival` says so."""
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.device.type == "cuda")
+    return host.copy_(tensor, non_blocking=True)
+
+
+class Arrival:
+    """The end of all copies that were begun until now on the current stream of a device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(device))
+
+    def wait(self) -> None:
+        if self._copied is not None:
+            self._copied.synchronize()
+
+
 class HostCopy:
     """A copy of a tensor in host memory; on a GPU it is waited for only when it is read."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self._copied: torch.cuda.Event | None = None
-        if tensor.device.type == "cuda":
-            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-            self._host.copy_(tensor, non_blocking=True)
-            self._copied = torch.cuda.Event()
-            self._copied.record()
-        else:
-            self._host = tensor.to("cpu", copy=True)
+        self._host = leaving(tensor)
+        self._arrival = Arrival(tensor.device)
 
     def read(self) -> np.ndarray:
-        if self._copied is not None:
-            self._copied.synchronize()
+        self._arrival.wait()
         return self._host.numpy()
 
 

@@ -19,7 +19,7 @@ _READERS = 8
 """Images opened at once at most."""
 
 Prepared = tuple[list[Image.Image], dict[str, Tensor]]
-"""Opened images, and the inputs of the model that are made of them, as :meth:`VisionLanguageModel.prepare` does."""
+"""Opened images, and inputs of the model made of them, as by :meth:`VisionLanguageModel.prepare_on_host`."""
 
 
 class PreparedAhead:
@@ -61,7 +61,7 @@ class PreparedAhead:
 
     def _prepare(self, images: Sequence[Image.Image | Path]) -> Prepared:
         opened = list(self._readers.map(open_image, images))
-        return opened, self._own.prepare(opened, self._prompt)
+        return opened, self._own.prepare_on_host(opened, self._prompt)
 
     @cached_property
     def _own(self) -> VisionLanguageModel:

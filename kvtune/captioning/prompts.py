@@ -8,12 +8,14 @@ one pass of the decoder over the prompt gives them again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from kvtune.captioning.aside import Aside
+from kvtune.captioning.host_copy import Arrival, leaving
 from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.memory import free_host_memory
 from kvtune.captioning.prepared_ahead import PreparedAhead
@@ -51,6 +53,10 @@ class Prompts:
         self.embedded = self.kept_bytes = 0
         self._limit = int(_SHARE * free_host_memory()) if limit is None else limit
         self._kept: dict[str, Prompt] = {}
+        self._leaving: dict[str, Prompt] = {}
+        """Those of the latest batch, on their way into pinned memory, which shall not be more than that takes."""
+        self._arrival = Arrival(vlm.device)
+        self._aside = Aside(vlm.device)
         self._ahead = PreparedAhead(vlm, prompt)
 
     @torch.inference_mode()
@@ -67,25 +73,43 @@ class Prompts:
         RequestError
             If an image cannot be read.
         """
-        missing = {content: n for n, content in enumerate(contents) if content not in self._kept}
+        self._settle()
+        missing = self._missing(contents)
         new: dict[str, Prompt] = {}
         if missing:
-            new = dict(zip(missing, self._embed(list(missing), [images[n] for n in missing.values()]), strict=True))
-        for content, prompt in new.items():
-            self._keep(content, prompt)
+            with self._aside.running():
+                new = dict(zip(missing, self._embed(list(missing), [images[n] for n in missing.values()]), strict=True))
+                self._keep(new)
+            self._aside.hand_over(tensor for prompt in new.values() for tensor in prompt.tensors)
         return [new[content] if content in new else self._kept[content].to(self.vlm.device) for content in contents]
 
     def expect(self, contents: Sequence[str], images: Sequence[Image.Image | Path]) -> None:
         """Open and resize in the background what will be wanted next, as one batch, but for what is kept."""
-        missing = {content: n for n, content in enumerate(contents) if content not in self._kept}
+        missing = self._missing(contents)
         self._ahead.expect(list(missing), [images[n] for n in missing.values()])
 
-    def _keep(self, content: str, prompt: Prompt) -> None:
-        if self.kept_bytes + prompt.nbytes <= self._limit:
-            self._kept[content] = prompt.to(torch.device("cpu"), copy=True)
-            self.kept_bytes += prompt.nbytes
-        elif self._limit:
-            log.debug("no host memory to keep more than %d prompts", len(self._kept))
+    def _missing(self, contents: Sequence[str]) -> dict[str, int]:
+        """What is not kept, and where it stands among ``contents``."""
+        kept = self._kept, self._leaving
+        return {content: n for n, content in enumerate(contents) if not any(content in there for there in kept)}
+
+    def _keep(self, prompts: Mapping[str, Prompt]) -> None:
+        """Begin to copy to the host what there is room for."""
+        coming = {}
+        for content, prompt in prompts.items():
+            if self.kept_bytes + prompt.nbytes <= self._limit:
+                coming[content] = prompt.moved(leaving)
+                self.kept_bytes += prompt.nbytes
+            elif self._limit:
+                log.debug("no host memory to keep more than %d prompts", len(self._kept) + len(coming))
+        self._leaving, self._arrival = coming, Arrival(self.vlm.device)
+
+    def _settle(self) -> None:
+        """Move what was on its way out of pinned memory."""
+        self._arrival.wait()
+        for content, prompt in self._leaving.items():
+            self._kept[content] = prompt.moved(lambda tensor: tensor.clone() if tensor.is_pinned() else tensor)
+        self._leaving = {}
 
     def _embed(self, contents: Sequence[str], images: Sequence[Image.Image | Path]) -> list[Prompt]:
         """Run everything that comes before the decoder, for images as one batch."""

@@ -19,12 +19,12 @@ def pinned(numbers: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
-def sent(tensor: Tensor, device: torch.device, copy: bool = False) -> Tensor:
-    """``tensor`` on ``device``; nobody waits for it, except on the way back to the host. ``copy`` as in ``torch``."""
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``; nobody waits for it, except on the way back to the host."""
     goes_out = tensor.device.type == "cpu" and device.type != "cpu"
     if goes_out and device.type == "cuda":
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=goes_out, copy=copy)
+    return tensor.to(device, non_blocking=goes_out)
 
 
 def to_device(numbers: np.ndarray, device: torch.device) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy as copy_object
 from typing import Any
 
@@ -57,11 +57,11 @@ class VisualTokens:
         """Position of the first token after the last visual one; 0 if there is none."""
         return int(self.mask.nonzero()[-1]) + 1 if self.mask.any() else 0
 
-    def to(self, device: torch.device, copy: bool = False) -> VisualTokens:
-        """The same on ``device``; with ``copy`` always in memory of its own."""
+    def moved(self, move: Callable[[Tensor], Tensor]) -> VisualTokens:
+        """The same elsewhere: what ``move`` gives of each tensor."""
         other = copy_object(self)  # which has been checked; again, it would be waited for
-        object.__setattr__(other, "mask", sent(self.mask, device, copy))
-        object.__setattr__(other, "places", None if self.places is None else sent(self.places, device, copy))
+        object.__setattr__(other, "mask", move(self.mask))
+        object.__setattr__(other, "places", None if self.places is None else move(self.places))
         return other
 
 
@@ -87,6 +87,8 @@ class Prompt:
     attention
         Kind of layer (as in the configuration's ``layer_types``, or "" for all) -> who sees whom in the prompt,
         [prompt tokens, prompt tokens], the second axis seen by the first; empty where each token sees those up to it.
+    is_causal_after_image
+        Whether no token after the image sees a later one, as where a row may run those tokens one by one.
     """
 
     embeddings: Tensor
@@ -96,16 +98,11 @@ class Prompt:
     after_image: tuple[int, ...]
     deepstack: Tensor | None = None
     attention: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    is_causal_after_image: bool = True
 
     @property
     def length(self) -> int:
         return len(self.embeddings)
-
-    @property
-    def is_causal_after_image(self) -> bool:
-        """Whether no token after the image sees a later one, as where a row may run those tokens one by one."""
-        text = [seen[self.visual.end :, self.visual.end :] for seen in self.attention.values()]
-        return not any(seen.triu(1).any() for seen in text)
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -118,17 +115,20 @@ class Prompt:
         """Memory of its tensors."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
-    def to(self, device: torch.device, copy: bool = False) -> Prompt:
-        """The same on ``device``; with ``copy`` always in memory of its own."""
-        return Prompt(
-            sent(self.embeddings, device, copy),
-            sent(self.positions, device, copy),
-            self.next_position,
-            self.visual.to(device, copy=copy),
-            self.after_image,
-            None if self.deepstack is None else sent(self.deepstack, device, copy),
-            {kind: sent(mask, device, copy) for kind, mask in self.attention.items()},
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Prompt:
+        """The same elsewhere: what ``move`` gives of each tensor."""
+        return dataclasses.replace(
+            self,
+            embeddings=move(self.embeddings),
+            positions=move(self.positions),
+            visual=self.visual.moved(move),
+            deepstack=None if self.deepstack is None else move(self.deepstack),
+            attention={kind: move(mask) for kind, mask in self.attention.items()},
         )
+
+    def to(self, device: torch.device) -> Prompt:
+        """The same on ``device``."""
+        return self.moved(lambda tensor: sent(tensor, device))
 
 
 def taken_apart(
@@ -146,9 +146,9 @@ def taken_apart(
     prompt, following
         What the decoder was called with for the prompts, padded on the left, and then for one more token each.
     ids, mask
-        [rows, tokens], the prompts' ids and 0 for padding.
+        [rows, tokens], the prompts' ids and 0 for padding, in the host's memory, where they are looked at.
     visual
-        One a row.
+        One a row, there too.
     model
         What to call the model in a refusal.
 
@@ -169,18 +169,23 @@ def taken_apart(
     next_positions = (after if after.ndim == 1 else after[-1]).tolist()
     deepstack = _deepstack(prompt, visual, model)
     attention = _attention(prompt.get("attention_mask"))
-    return [
-        Prompt(
-            embeddings[row, tokens - length :],
-            positions[..., row, tokens - length :],
-            next_positions[row],
-            visual[row],
-            tuple(ids[row, tokens - length + visual[row].end :].tolist()),
-            deepstack[row],
-            {kind: seen[row, tokens - length :, tokens - length :] for kind, seen in attention.items()},
+    prompts = []
+    for row, begin in enumerate(tokens - length for length in lengths):
+        after_image = begin + visual[row].end
+        text = [seen[row, after_image:, after_image:] for seen in attention.values()]
+        prompts.append(
+            Prompt(
+                embeddings[row, begin:],
+                positions[..., row, begin:],
+                next_positions[row],
+                visual[row].moved(lambda tensor: sent(tensor, embeddings.device)),
+                tuple(ids[row, after_image:].tolist()),
+                deepstack[row],
+                {kind: seen[row, begin:, begin:] for kind, seen in attention.items()},
+                not any(seen.triu(1).any() for seen in text),
+            )
         )
-        for row, length in enumerate(lengths)
-    ]
+    return prompts
 
 
 def put_together(prompts: Sequence[Prompt]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kvtune.errors import RequestError
 from kvtune.hf import recorded_decoder, text_decoder
+from kvtune.methods.sending import sent
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
 from kvtune.models.misfit import first_line, in_a_line
 from kvtune.models.published import MODELS
@@ -100,19 +101,19 @@ class Family(ABC):
         images, prompt
             As for :meth:`VisionLanguageModel.prepare`.
         inputs
-            What that gives, where it is there already.
+            What :meth:`VisionLanguageModel.prepare_on_host` gives, where it is there already.
 
         Raises
         ------
         RequestError
             If an image cannot be taken, or the model hands its decoder something that is not known here.
         """
-        inputs = vlm.prepare(images, prompt) if inputs is None else inputs
+        inputs = vlm.prepare_on_host(images, prompt) if inputs is None else inputs
         with vlm.fitting(), recorded_decoder(vlm.hf_model) as calls:
-            vlm.hf_model.generate(**inputs, max_new_tokens=2, eos_token_id=None, use_cache=True)
+            vlm.hf_model.generate(**vlm.sent(inputs), max_new_tokens=2, eos_token_id=None, use_cache=True)
         places = self.places(vlm, inputs, images)
         visual = [
-            VisualTokens(mask[kept.bool()], places[row].to(mask.device) if places is not None else None)
+            VisualTokens(mask[kept.bool()], places[row] if places is not None else None)
             for row, (mask, kept) in enumerate(
                 zip(self.visual_tokens(vlm, inputs), inputs["attention_mask"], strict=True)
             )
@@ -251,6 +252,17 @@ class VisionLanguageModel:
     def prepare(self, images: Sequence[Image.Image], prompt: str | None = None) -> dict[str, Tensor]:
         """Inputs for ``generate()``: one row an image, padded on the left, on the model's device.
 
+        As :meth:`prepare_on_host`, which says what is taken and what is refused.
+        """
+        return self.sent(self.prepare_on_host(images, prompt))
+
+    def sent(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What :meth:`prepare_on_host` gave, on the model's device."""
+        return {key: sent(value, self.device) for key, value in inputs.items()}
+
+    def prepare_on_host(self, images: Sequence[Image.Image], prompt: str | None = None) -> dict[str, Tensor]:
+        """The same in the host's memory, from which a GPU copies while the host goes on.
+
         Parameters
         ----------
         images
@@ -275,7 +287,7 @@ class VisionLanguageModel:
         except _OF_IMAGES as error:
             why = f"{self.family.title} cannot take an image of {width}x{height} pixels: {first_line(error)}"
             raise RequestError(f"{why}; leave it out") from error
-        return {key: value.to(self.device) for key, value in inputs.items()}
+        return {key: value.pin_memory() if self.device.type == "cuda" else value for key, value in inputs.items()}
 
     def fitting(self) -> AbstractContextManager[None]:
         """Around a forward pass over a prompt with its image: what shows that files do not fit is told in a line."""

@@ -14,6 +14,7 @@ from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.kernels import PLAIN, kernels_for
 from kvtune.captioning.paged_attention import attend
+from kvtune.captioning.prompts import Prompts
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -49,6 +50,25 @@ def test_few_pages_change_no_caption(monkeypatch):
     captions = {caption.tag: caption for caption in Captioner(model, max_new_tokens=100, lanes=8).run(requests)}
     for n, request in enumerate(requests):
         assert captions[n].token_ids == expected(n % 4, request.method, request.max_new_tokens)[0]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_new_images_do_not_wait_for_what_runs(device):
+    model, _ = model_on(device, 2)
+    images, found = random_images(8, seed=1), Prompts(model)
+    for first in (0, 2, 4):  # libraries, and memory that is kept
+        found.of([str(first), str(first + 1)], images[first : first + 2])
+    torch.cuda.synchronize(device)
+    with torch.cuda.device(device):
+        torch.cuda._sleep(3 * 10**9)  # more than a second
+        busy = torch.cuda.Event()
+        busy.record()
+    new = found.of(["6", "7"], images[6:])
+    assert not busy.query()
+    for one, other in zip(new, Prompts(model).of(["6", "7"], images[6:]), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one.tensors, other.tensors, strict=True))
+    for one, other in zip(new, found.of(["6", "7"], images[6:]), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(one.tensors, other.tensors, strict=True))
 
 
 @pytest.mark.parametrize("device", DEVICES)

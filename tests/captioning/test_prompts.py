@@ -22,7 +22,7 @@ MODEL = small_vlm(small_llava(0, kv_heads=2))
 def seen(monkeypatch):
     """Sizes of the batches that go through the vision tower, and of those that are prepared."""
     seen = {"tower": [], "prepared": []}
-    tower, prepare = MODEL.hf_model.model.vision_tower, type(MODEL).prepare
+    tower, prepare = MODEL.hf_model.model.vision_tower, type(MODEL).prepare_on_host
 
     def note_tower(module, arguments, keywords):
         seen["tower"].append(len(arguments[0] if arguments else keywords["pixel_values"]))
@@ -31,7 +31,7 @@ def seen(monkeypatch):
         seen["prepared"].append(len(images))
         return prepare(vlm, images, *prompt)
 
-    monkeypatch.setattr(type(MODEL), "prepare", note_prepared)
+    monkeypatch.setattr(type(MODEL), "prepare_on_host", note_prepared)
     hook = tower.register_forward_pre_hook(note_tower, with_kwargs=True)
     yield seen
     hook.remove()
@@ -87,7 +87,7 @@ def test_what_is_kept_stays_within_the_limit_and_serves_every_round():
 def test_a_kept_prompt_holds_nothing_of_its_batch():
     kept = Prompts(MODEL)
     kept.of(list("01234"), IMAGES)
-    held = [tensor for prompt in kept._kept.values() for tensor in prompt.tensors]
+    held = [tensor for prompt in kept._leaving.values() for tensor in prompt.tensors]
     assert sum(tensor.untyped_storage().nbytes() for tensor in held) == kept.kept_bytes
 
 

@@ -88,7 +88,7 @@ class _Names(TorchFunctionMode):
             if device is not None:
                 return self._moved(args[0], device, dtype, bool(kwargs.get("copy")))
         if name in ("tensor", "as_tensor"):  # which make a tensor without an operation
-            result = function(*args, **kwargs)
+            result = function(*args, **kwargs | {"device": HOST})
             self.cards.put(result, self._device(kwargs.get("device")) or HOST)
             return result
         if name in WANT_HOST and self.cards.card_of(args[0]) != HOST:
