@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from kvtune.errors import RequestError
 from kvtune.methods.facts import Fact, PromptFacts
@@ -133,19 +134,27 @@ class UnifiedKeys(Fact):
 
         length = len(visual)
         positions, hidden = noted[0][..., row : row + 1, -length:], noted[1][row : row + 1, -length:]
+        # Numbers that stay on the device, for nobody waits for them; text comes after the image.
         first = visual.int().argmax()
-        end = length - visual.flip(0).int().argmax()  # of the image
-        at_first, after = positions[..., first : first + 1], positions[..., end : end + 1]
+        end = length - visual.flip(0).int().argmax()
+        at_first, after = positions[..., first[None]], positions[..., end[None].clamp(max=length - 1)]
         shift = after - at_first - 1
         places = visual.new_ones(length).cumsum(0) - 1
         unified = positions.where(~visual, at_first).where(places < end, positions - shift)
         before, keys = (keys_at(decoder, hidden, where)[0] for where in (positions, unified))
         by = shift.flatten()[0]
-        # Queries will be turned back by the shift: see that this is how this model turns.
-        again = turned(decoder, before[:, -1], -by.expand(len(before)))
-        if (again - keys[:, -1]).norm() > 0.02 * keys[:, -1].norm():
-            raise RequestError("clvs does not know how the model turns keys by their position")
+        # Queries will be turned back by the shift: see that this is how this model turns in prompts of this length.
+        seen = _turns.setdefault(decoder.module, set())
+        if length not in seen:
+            again = turned(decoder, before[:, -1], -by.expand(len(before)))
+            if (again - keys[:, -1]).norm() > 0.02 * keys[:, -1].norm():
+                raise RequestError("clvs does not know how the model turns keys by their position")
+            seen.add(length)
         return Unified(keys, by)
+
+
+_turns: WeakKeyDictionary[Any, set[int]] = WeakKeyDictionary()
+"""Decoders, and lengths of prompts, whose keys are known to be turned as here."""
 
 
 class CLVSRows(RowState[CLVS]):

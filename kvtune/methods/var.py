@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -112,7 +112,7 @@ class SinkSizes(Fact):
         def keep(layer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             hidden = arguments[0] if arguments else keywords["hidden_states"]
             normed = hidden * (hidden.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
-            noted.append((normed if dims is None else normed[..., list(dims)]).abs())
+            noted.append((normed if dims is None else _only(normed, dims)).abs())
 
         return [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in decoder.module.layers]
 
@@ -125,8 +125,15 @@ class SinkSizes(Fact):
             largest = sizes[FIRST_LAYER:, begin].mean(0).topk(2).indices
             _dims_of[decoder.module] = tuple(sorted(largest.tolist()))
         if self.dims == "auto" and sizes.shape[-1] > 2:
-            sizes = sizes[..., list(_dims_of[decoder.module])]
+            sizes = _only(sizes, _dims_of[decoder.module])
         return sizes.amax(-1)
+
+
+def _only(hidden: Tensor, dims: Iterable[Any]) -> Tensor:
+    """Some of the last axis, taken one by one: a list of them would be sent, and waited for."""
+    import torch
+
+    return torch.stack([hidden[..., one] for one in dims], dim=-1)
 
 
 _dims_of: WeakKeyDictionary[Any, tuple[int, ...]] = WeakKeyDictionary()

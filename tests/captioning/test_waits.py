@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from counted_waits import CARD, CountedWaits
-from engine_requests import IMAGES, vlm
+from engine_requests import IMAGES, METHODS, vlm
 from PIL import Image
 from pretended_cards import PretendedCards
 
@@ -21,6 +21,7 @@ from kvtune.captioning import prompts as prompts_module
 from kvtune.captioning.aside import Aside
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompts
+from kvtune.methods.facts import Depth
 from kvtune.models import load_model
 from kvtune.models.spread import spread
 
@@ -63,6 +64,18 @@ def test_however_many_images_come_kvtune_waits_for_their_positions_alone(kind):
                 list(prefill(model, found.of(contents, [])))
             assert not waits.found
             assert all(tensor.device == CARD for prompt in new for tensor in prompt.tensors)
+
+
+@pytest.mark.parametrize("method", METHODS[1:], ids=lambda method: method.name)
+def test_what_methods_want_to_know_of_prompts_is_not_waited_for(method):
+    """But for what is the same of all prompts of a model, or of one length."""
+    facts = {fact for part in method.parts for fact in part.facts if not isinstance(fact, Depth)}
+    with on_card(vlm()) as (model, cards):
+        new = Prompts(model).of(list("abc"), IMAGES[:3])
+        list(prefill(model, new, facts))
+        with CountedWaits(cards) as waits:
+            assert len(list(prefill(model, new, facts))) == 3
+    assert not waits.found
 
 
 def test_a_prompt_on_its_way_to_the_host_is_not_looked_at_before_it_is_there(monkeypatch):
