@@ -1,11 +1,14 @@
 """What every command shares: -q, -v, --debug, one JSON document on stdout, one line for an error."""
 
+import _thread
 import contextlib
 import functools
 import logging
+import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -15,10 +18,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kvtune.errors import KvtuneError
+from kvtune.interrupts import imports_under
 from kvtune.text import command_line, json_text, one_line, visible, without_passwords
 
 if TYPE_CHECKING:
     from kvtune.console import PlainConsole
+
+_BETWEEN_TRIES = 0.05
+"""Seconds until a signal that came amid an import is sent again."""
 
 _debug = False
 
@@ -105,24 +112,36 @@ class _ToStderr(logging.Handler):
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block.
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block; amid an import, after it.
 
     SIGTERM is a job scheduler's way to end a run, SIGHUP comes when a terminal or a connection closes. A signal that
-    is ignored, as SIGHUP is under ``nohup``, stays so.
+    is ignored, as SIGHUP is under ``nohup``, stays so, and so does a handler of SIGINT that is not Python's.
     """
+    base, over = imports_under(sys._getframe()), threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        if imports_under(frame) > base:
+            _thread.start_new_thread(again, (number,))  # threading's own locks may be held by what is interrupted
+        else:
+            raise KeyboardInterrupt
+
+    def again(number: int) -> None:
+        time.sleep(_BETWEEN_TRIES)
+        if not over.is_set():
+            os.kill(os.getpid(), number)
 
     if threading.current_thread() is not threading.main_thread():  # others may set no handlers
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     heard = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        heard[signal.SIGINT] = signal.default_int_handler
     for number in heard:
         signal.signal(number, stop)
     try:
         yield
     finally:
+        over.set()
         for number, handler in heard.items():
             signal.signal(number, handler)

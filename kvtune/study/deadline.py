@@ -3,11 +3,14 @@
 import contextlib
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TypeVar
+
+from kvtune.interrupts import imports_under
 
 Item = TypeVar("Item")
 
@@ -47,7 +50,7 @@ class Deadline:
 
     @contextlib.contextmanager
     def enforced(self) -> Iterator[None]:
-        """Raise TimeIsUp when the moment comes, wherever the block is by then, as Ctrl-C would end it."""
+        """Raise TimeIsUp when the moment comes, wherever the block is by then, but amid an import, as Ctrl-C would."""
         self.check()
         with self._alarm():
             yield
@@ -73,8 +76,11 @@ class Deadline:
             yield
             return
 
+        base = imports_under(sys._getframe())
+
         def end(number: int, frame: FrameType | None) -> None:
-            raise TimeIsUp
+            if imports_under(frame) <= base:  # else the next alarm
+                raise TimeIsUp
 
         def put_off() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,5 +1,6 @@
 """Output that cannot be written, and signals: real processes."""
 
+import importlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from study_folders import write_study
 from synthetic_studies import random_study
 
+from kvtune.cli.common import terminable
 from kvtune.cli.main import main, root
 from kvtune.demo import demo_model_path
 from kvtune.study.caption_log import read_captions
@@ -138,6 +140,23 @@ def test_a_signal_ends_a_search_as_ctrl_c_does(tmp_path: Path, number: signal.Si
     assert process.returncode == 130
     last = err.strip().splitlines()[-1]
     assert last.startswith("stopped; no caption is lost. Go on with: kvtune search --model demo")
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_amid_an_import_ends_the_command_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Raised in an extension module's beginning it would end the process; in any module it may be lost."""
+    name = f"imported_amid_{number.name}"
+    text = f"import os\ntry:\n    os.kill(os.getpid(), {int(number)})\nexcept BaseException:\n    raise SystemExit(9)\n"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), terminable():
+        importlib.import_module(name)
+        while True:
+            time.sleep(0.01)
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

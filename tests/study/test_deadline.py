@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from timed_captioner import Clock
@@ -59,6 +60,16 @@ def test_an_iterator_is_ended_wherever_it_is_and_gives_what_it_has() -> None:
             found.append(item)
     assert found == [1, 2, 3] and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert list(Deadline().until(iter([1, 2]))) == list(Deadline(60).until(iter([1, 2]))) == [1, 2]
+
+
+def test_an_import_is_not_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_in_time.py").write_text(
+        "import time\nfor _ in range(30):\n    time.sleep(0.01)\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TimeIsUp), Deadline(0.1).enforced():
+        import imported_in_time  # type: ignore[import-not-found]
+    assert imported_in_time.whole
 
 
 def test_without_a_deadline_all_captions_are_begun_at_once() -> None:
