@@ -15,6 +15,18 @@ class RequestError(KvtuneError):
     exit_code = 2
 
 
+MOST = 1_000_000
+"""Of anything that is counted on a command line; nothing here has room for more."""
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Refuse a number of things that is too small, or larger than :data:`MOST`."""
+    if value < least:
+        raise RequestError(f"{name} must be at least {least}, not {value}")
+    if value > MOST:
+        raise RequestError(f"{name} must be at most {MOST:,}, not {str(value)[:20]}{'...' * (len(str(value)) > 20)}")
+
+
 def together(error: RequestError, *further: Callable[[], object]) -> RequestError:
     """One error that says what the first one says and what each further step refuses, so that all is mended at once."""
     said = [str(error)]

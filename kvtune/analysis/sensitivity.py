@@ -16,7 +16,7 @@ from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary
 from kvtune.chair import Scores, load_ground_truth
-from kvtune.errors import RequestError
+from kvtune.errors import RequestError, check_count
 from kvtune.files import read_json, write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document, validated
@@ -130,8 +130,7 @@ def sensitivity(
     KvtuneError
         If the rule finds no trial or captioning fails; no caption is lost.
     """
-    if points < 2:
-        raise RequestError(f"--points must be at least 2, not {points}")
+    check_count("--points", points, least=2)
     with locked(folder.path):
         manifest = load_manifest(folder)
         ledger = load_trials(folder, manifest)

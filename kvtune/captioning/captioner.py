@@ -22,7 +22,7 @@ from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prompts import Prompts, check_rotary, check_window
 from kvtune.captioning.question import Asking
 from kvtune.captioning.request import Caption, CaptionRequest, Work
-from kvtune.errors import KvtuneError, RequestError
+from kvtune.errors import KvtuneError, check_count
 from kvtune.hf import MovingRotary
 from kvtune.methods import Method
 from kvtune.methods.facts import Depth
@@ -72,8 +72,7 @@ class Captioner(Asking):
         cuda_graphs: bool = True,
         keep_images: bool = True,
     ) -> None:
-        if max_new_tokens < 1:
-            raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        check_count("max_new_tokens", max_new_tokens)
         self.vlm: VisionLanguageModel = vlm
         self.prompt = prompt
         self.max_new_tokens = max_new_tokens

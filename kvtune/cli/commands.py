@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from kvtune.errors import RequestError
+from kvtune.errors import RequestError, check_count
 from kvtune.files import check_path
 from kvtune.text import quoted
 
@@ -88,11 +88,13 @@ def _everywhere(ctx: Any) -> list[Any]:
 
 
 def _check_values(ctx: Any) -> None:
-    """Refuse what no file can be called, and text that is not UTF-8, before anything is done."""
+    """Refuse what no file can be called, text that is not UTF-8, and more of a thing than there can be, at once."""
     for option, given in ctx.params.items():
         for value in given if isinstance(given, list | tuple) else [given]:
             if isinstance(value, Path):
                 check_path(value)
+            elif isinstance(value, int) and option != "seed" and value > 1:
+                check_count(f"--{option.replace('_', '-')}", value)
             elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
                 name = option.replace("_", "-")
                 raise RequestError(f"--{name} {quoted(value)} is not UTF-8; write it in this encoding")

@@ -165,7 +165,7 @@ def locate(name: str) -> tuple[Family | None, str, str]:
         if published.hub_id is None:
             raise RequestError(f"{family.title} is not in {local}; make it with: {published.command}")
         return family, published.hub_id, name
-    if Path(name).expanduser().is_dir():
+    if name and Path(name).expanduser().is_dir():
         folder = Path(name).expanduser().resolve()
         return None, str(folder), folder.name
     if not _HUB_ID.fullmatch(name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from kvtune.errors import RequestError
+from kvtune.errors import RequestError, check_count
 from kvtune.models.options import EngineOptions, ModelOptions, check_dtype, parse_lanes, quantization_of
 
 if TYPE_CHECKING:
@@ -141,10 +141,9 @@ def _groups_of_gpus(engine: EngineOptions) -> list[str]:
 
 
 def _check_counts(engine: EngineOptions) -> None:
-    if engine.workers is not None and engine.workers < 1:
-        raise RequestError(f"--workers must be at least 1, not {engine.workers}")
-    if engine.gpus_per_worker < 1:
-        raise RequestError(f"--gpus-per-worker must be at least 1, not {engine.gpus_per_worker}")
+    if engine.workers is not None:
+        check_count("--workers", engine.workers)
+    check_count("--gpus-per-worker", engine.gpus_per_worker)
 
 
 def _check_each_once(engine: EngineOptions) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
 from kvtune.coco import Subset
-from kvtune.errors import KvtuneError, RequestError, together
+from kvtune.errors import KvtuneError, RequestError, check_count, together
 from kvtune.files import check_path
 from kvtune.methods import Alternatives, get_method
 from kvtune.models.options import ModelOptions, parse_lanes
@@ -202,8 +202,7 @@ def check_options(options: Options) -> StudyFolder:
     least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}
     least |= {"--max-new-tokens": options.max_new_tokens}
     for option, value in least.items():
-        if value < 1:
-            raise RequestError(f"{option} must be at least 1, not {value}")
+        check_count(option, value)
     if options.subset is not None and options.images is not None:
         raise RequestError("--subset says which images to tune on and --images how many to draw; give one of the two")
     if options.race_confidence is not None and not 0 < options.race_confidence < 1:
@@ -322,7 +321,11 @@ def _images(subset: Subset) -> str:
 
 def _floors(options: Options) -> dict[str, str | None]:
     given = {"min_f1": options.min_f1, "min_words": options.min_words}
-    return {name: None if text is None else check_floor(text) for name, text in given.items()}
+    floors = {name: None if text is None else check_floor(text) for name, text in given.items()}
+    f1 = floors["min_f1"]
+    if f1 is not None and not f1.startswith("baseline") and float(f1) > 100:
+        raise RequestError(f"--min-f1 {f1}: F1 is at most 100; write a number (72), baseline, or baseline-2")
+    return floors
 
 
 def _refuse_other_start(options: Options, folder: StudyFolder, begun: Manifest) -> None:

@@ -16,6 +16,9 @@ from kvtune.text import quoted
 FLOORS = {"f1": "min_f1", "mean_words": "min_words"}
 """Metrics that may have a floor, and the names of their constraints."""
 
+_LONGEST = 12
+"""Characters of a floor's number."""
+
 _FLOOR = re.compile(r"(baseline)?\s*([+-]?\s*\d+(?:\.\d+)?)?")
 
 
@@ -65,8 +68,11 @@ def check_floor(text: str) -> str:
     found = _FLOOR.fullmatch(text.strip())
     if found is None or not (found[1] or (found[2] and found[2][0] not in "+-")):
         raise RequestError(f"{quoted(text)} is no floor; write a number (72), baseline, or baseline-2")
-    amount = float((found[2] or "0").replace(" ", ""))
-    return f"baseline{amount:+g}" if found[1] and amount else found[1] or f"{amount:g}"
+    amount = (found[2] or "0").replace(" ", "")
+    if len(amount) > _LONGEST:
+        raise RequestError(f"{quoted(text)} is no floor; write it with fewer digits")
+    number = f"{float(amount):+.6f}".rstrip("0").rstrip(".")  # no exponent, which is no floor as it is written
+    return f"baseline{number}" if found[1] and float(number) else found[1] or number[1:]
 
 
 def floor_value(text: str, baseline: float) -> float:

@@ -17,7 +17,7 @@ from kvtune.captioning.cluster.messages import Batch, Report, Settings
 from kvtune.captioning.cluster.pool import Event, Joined, Left, Reported, WorkerPool
 from kvtune.captioning.question import Asking
 from kvtune.captioning.request import Caption, CaptionRequest, Work
-from kvtune.errors import RequestError
+from kvtune.errors import RequestError, check_count
 from kvtune.methods import Method
 from kvtune.models.model_facts import ModelFacts
 from kvtune.models.options import Lanes, parse_lanes
@@ -53,8 +53,7 @@ class DataParallelCaptioner(Asking):
         keep_images: bool = True,
         watch: HangWatch | None = None,
     ) -> None:
-        if max_new_tokens < 1:
-            raise RequestError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
+        check_count("max_new_tokens", max_new_tokens)
         self.pool = pool
         self.watch = watch or HangWatch()
         self.prompt = prompt
