@@ -135,8 +135,8 @@ def test_images_go_through_the_vision_tower_beside_the_steps(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(streams[-1]))
     monkeypatch.setattr(torch.cuda, "stream", stream)
     monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
+    monkeypatch.setattr(prompts_module, "Aside", lambda device: Aside(torch.device("cuda")))
     found = Prompts(vlm())
-    found._aside = Aside(torch.device("cuda"))
     tower = vlm().hf_model.model.vision_tower
     hook = tower.register_forward_pre_hook(lambda *_: said.append(f"tower {streams[-1]}"))
     new = found.of(["a", "b"], IMAGES[:2])

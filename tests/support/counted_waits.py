@@ -23,7 +23,7 @@ class CountedWaits:
     """
 
     def __init__(self, cards):
-        self.cards, self.found, self._within = cards, Counter(), False
+        self.cards, self.found, self.noting = cards, Counter(), False
         self._modes = [_InPython(self), _Operations(self)]
 
     def __enter__(self):
@@ -67,13 +67,13 @@ class _InPython(TorchFunctionMode):
         elif name in {"__getitem__", "__setitem__"} and there:
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
             counted = any(here(one) and not waits.there(one) for one in index)
-        if counted and not waits._within:
+        if counted and not waits.noting:
             waits.note(name)
-        outer, waits._within = waits._within, waits._within or counted
+        outer, waits.noting = waits.noting, waits.noting or counted
         try:
             return function(*args, **kwargs)
         finally:
-            waits._within = outer
+            waits.noting = outer
 
 
 class _Operations(TorchDispatchMode):
@@ -83,7 +83,7 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         waits, name = self.waits, func.overloadpacket.__name__
-        if not waits._within and any(map(waits.there, args)):
+        if not waits.noting and any(map(waits.there, args)):
             masks = name in TAKES_INDICES and any(
                 isinstance(one, torch.Tensor) and one.dtype in (torch.bool, torch.uint8) for one in args[1]
             )
