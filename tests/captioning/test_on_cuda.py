@@ -19,26 +19,38 @@ from kvtune.captioning.prompts import Prompts
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 IMAGES = random_images(4)
+LONGEST = 70
+"""Tokens of a caption at most, which take three pages; the time of a card counts."""
+
 DEVICES = [f"cuda:{n}" for n in range(torch.cuda.device_count())][:2]
 """With two GPUs, everything runs on the second as well, which is not the current one."""
 
 
 @functools.cache
-def model_on(device, kv_heads, **settings):
-    """In float64, and so without the kernels, with what generate() writes for the images on that device."""
-    model = small_vlm(small_llava(0, kv_heads=kv_heads).to(device), **settings)
-    return model, References(model, IMAGES, 100)
+def model_on(device, kv_heads, dtype=torch.float64, **settings):
+    """With what generate() writes for the images on that device; in float64 without the kernels."""
+    model = small_vlm(small_llava(0, kv_heads=kv_heads, dtype=dtype).to(device), **settings)
+    return model, References(model, IMAGES, LONGEST)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("kv_heads", "cuda_graphs"), [(1, True), (2, True), (4, True), (2, False)])
+@pytest.mark.parametrize(("kv_heads", "cuda_graphs"), [(2, True), (4, True), (2, False)])
 def test_captions_equal_generate(kv_heads, cuda_graphs, device):
     model, expected = model_on(device, kv_heads)
     requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % len(METHODS)], n) for n in range(24)]
-    captioner = Captioner(model, max_new_tokens=100, lanes=7, cuda_graphs=cuda_graphs)
+    captioner = Captioner(model, max_new_tokens=LONGEST, lanes=7, cuda_graphs=cuda_graphs)
     captions = {caption.tag: caption for caption in captioner.run(requests)}
     for n, request in enumerate(requests):
-        assert (captions[n].token_ids, captions[n].finish_reason) == expected(n % 4, request.method, 100)
+        assert (captions[n].token_ids, captions[n].finish_reason) == expected(n % 4, request.method, LONGEST)
+
+
+def test_captions_by_the_kernels_equal_generate():
+    """In float32, where they do unless two logits are all but the same."""
+    model, expected = model_on("cuda", 2, torch.float32, eos=())
+    requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % len(METHODS)], n) for n in range(24)]
+    captions = {c.tag: c.token_ids for c in Captioner(model, max_new_tokens=LONGEST, lanes=7).run(requests)}
+    others = [n for n, one in enumerate(requests) if captions[n] != expected(n % 4, one.method, LONGEST)[0]]
+    assert len(others) <= 2
 
 
 def test_few_pages_change_no_caption(monkeypatch):
@@ -46,8 +58,8 @@ def test_few_pages_change_no_caption(monkeypatch):
     plan = captioner_module.plan_pages
     monkeypatch.setattr(captioner_module, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=14))
     model, expected = model_on("cuda", 2, eos=())
-    requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % 5], n, (3, 20, 100)[n % 3]) for n in range(24)]
-    captions = {caption.tag: caption for caption in Captioner(model, max_new_tokens=100, lanes=8).run(requests)}
+    requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % 5], n, (3, 20, LONGEST)[n % 3]) for n in range(24)]
+    captions = {caption.tag: caption for caption in Captioner(model, max_new_tokens=LONGEST, lanes=8).run(requests)}
     for n, request in enumerate(requests):
         assert captions[n].token_ids == expected(n % 4, request.method, request.max_new_tokens)[0]
 
@@ -75,10 +87,8 @@ def test_new_images_do_not_wait_for_what_runs(device):
 def test_graphs_change_no_token_in_float32(device):
     model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32).to(device), eos=())
     requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % len(METHODS)], n) for n in range(24)]
-    with_graphs, without = (
-        {c.tag: c.token_ids for c in Captioner(model, max_new_tokens=100, lanes=7, cuda_graphs=graphs).run(requests)}
-        for graphs in (True, False)
-    )
+    captioners = (Captioner(model, max_new_tokens=LONGEST, lanes=7, cuda_graphs=graphs) for graphs in (True, False))
+    with_graphs, without = ({c.tag: c.token_ids for c in captioner.run(requests)} for captioner in captioners)
     assert with_graphs == without
 
 
