@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -59,6 +59,34 @@ def rotary_positions(positions: Any) -> Any:
     Decoders with three axes are handed a fourth before them, which counts the text and serves masks alone.
     """
     return positions[1:] if positions.ndim == 3 and len(positions) == 4 else positions
+
+
+class HeadSizes(NamedTuple):
+    """Sizes of a decoder's attention: heads of queries, heads of keys and values, numbers of one head."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+def head_sizes(config: Any) -> HeadSizes:
+    """What the configuration of a text decoder says of its attention; without a number of their own, keys have as many
+    heads as queries.
+
+    Raises
+    ------
+    RequestError
+        If it does not say, or layers differ.
+    """
+    try:
+        heads = config.num_attention_heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
+        return HeadSizes(heads, kv_heads, getattr(config, "head_dim", None) or config.hidden_size // heads)
+    except Exception as error:  # transformers has a kind of its own for what differs between layers
+        raise RequestError(
+            f"a {config.model_type} decoder is not supported: its configuration gives no one size for the attention of "
+            "all layers"
+        ) from error
 
 
 class MovingRotary:

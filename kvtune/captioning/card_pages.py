@@ -46,13 +46,10 @@ class CardPages:
     def __init__(self, vlm: VisionLanguageModel, plan: PagedPlan, card: Card) -> None:
         self.device, self.layers = card.device, card.layers
         self._rows, self._text_pages = plan.rows, plan.text_pages
-        config = vlm.decoder.config
-        kv_heads = config.num_key_value_heads
-        shape = (len(card.layers), plan.pages + 1, kv_heads, PAGE, vlm.head_dim)
+        heads, kv_heads, head_dim = vlm.heads
+        shape = (len(card.layers), plan.pages + 1, kv_heads, PAGE, head_dim)
         self.keys, self.values = (torch.zeros(shape, dtype=vlm.dtype, device=self.device) for _ in range(2))
-        self.kernels = kernels_for(
-            self.device, vlm.dtype, kv_heads, config.num_attention_heads // kv_heads, vlm.head_dim
-        )
+        self.kernels = kernels_for(self.device, vlm.dtype, kv_heads, heads // kv_heads, head_dim)
         self.prompt_table = torch.zeros(plan.rows, 1, dtype=torch.int32, device=self.device)
         self.classes = torch.zeros(3, plan.rows, PAGE, dtype=torch.bool, device=self.device)
         self.layout = torch.zeros(self._size(plan.rows, 2 * plan.rows), dtype=torch.int32, device=self.device)

@@ -48,7 +48,7 @@ class GridCache(KnownPrompts):
         super().__init__()
         self.vlm, self.groups, self.lanes = vlm, groups, lanes
         self.rows = groups * lanes
-        config, device = vlm.decoder.config, vlm.device
+        device, kv_heads = vlm.device, vlm.heads.kv_heads
         self.n_layers = vlm.n_layers
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()
@@ -57,7 +57,6 @@ class GridCache(KnownPrompts):
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(self.n_layers, *shape, vlm.head_dim, dtype=vlm.dtype, device=device)
 
-        kv_heads = config.num_key_value_heads
         self.prefix_keys, self.prefix_values = (zeros(groups, kv_heads, prompt_tokens) for _ in range(2))
         self.suffix_keys, self.suffix_values = (zeros(self.rows, kv_heads, slots) for _ in range(2))
         self.new_keys, self.new_values = (zeros(self.rows, kv_heads) for _ in range(2))

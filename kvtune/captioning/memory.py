@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -136,11 +137,11 @@ def predict(
     vlm: VisionLanguageModel, groups: int, lanes: int, prompt_tokens: int, max_new_tokens: int, row_state: int = 0
 ) -> GridPlan:
     """What a grid of ``groups`` images by ``lanes`` captions takes."""
-    config, position, rows = vlm.decoder.config, bytes_per_position(vlm), groups * lanes
+    position, rows = bytes_per_position(vlm), groups * lanes
     slots = -(-min(max_new_tokens + 1, PLANNED_SLOTS) // _SLOTS_STEP) * _SLOTS_STEP
     # Beside its suffix a row has the keys and values of this step and of the step before.
     suffixes = rows * (slots + 2) * position
-    outputs = vlm.n_layers * groups * config.num_attention_heads * vlm.head_dim * vlm.dtype.itemsize
+    outputs = vlm.n_layers * groups * vlm.heads.heads * vlm.head_dim * vlm.dtype.itemsize
     growth = 0
     if max_new_tokens >= PLANNED_SLOTS:
         # Keys have grown to twice the slots, and values are copied into as many.
@@ -173,9 +174,8 @@ def weight_bytes(vlm: VisionLanguageModel, device: torch.device | None = None) -
 
 def bytes_per_position(vlm: VisionLanguageModel, layers: int | None = None) -> int:
     """Bytes that one token's keys and values take in so many layers; in all if it is not said."""
-    config = vlm.decoder.config
     layers = vlm.n_layers if layers is None else layers
-    return 2 * layers * config.num_key_value_heads * vlm.head_dim * vlm.dtype.itemsize
+    return 2 * layers * vlm.heads.kv_heads * vlm.head_dim * vlm.dtype.itemsize
 
 
 def free_memory(device: torch.device) -> int:
@@ -194,13 +194,13 @@ def free_host_memory() -> int:
 def step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int:
     """Bytes a row's activations take at the peak of a decode step: in attention, in the MLP, or for the logits."""
     config, size = vlm.decoder.config, vlm.dtype.itemsize
-    heads, hidden = config.num_attention_heads, config.hidden_size
+    heads, hidden = vlm.heads.heads, config.hidden_size
     scores = 0
     if vlm.device.type != "cuda":  # there the kernels keep them on the chip
         # Scores and their exponentials in at least float32, and these again in the model's type.
         scores = 2 * max(4, size) + (size if size < 4 else 0)
     attention = heads * ((prompt_tokens + slots) * scores + 6 * vlm.head_dim * size)
-    return max(attention, 3 * config.intermediate_size * size, config.vocab_size * size) + 3 * hidden * size
+    return max(attention, mlp_numbers(config) * size, config.vocab_size * size) + 3 * hidden * size
 
 
 def prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int, layers: int | None = None) -> int:
@@ -210,8 +210,20 @@ def prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int, lay
     """
     config, size, position = vlm.decoder.config, vlm.dtype.itemsize, bytes_per_position(vlm, layers)
     tokens = images * prompt_tokens
-    layer = tokens * (3 * config.intermediate_size + 7 * config.hidden_size) * size + tokens * prompt_tokens
+    layer = tokens * (mlp_numbers(config) + 7 * config.hidden_size) * size + tokens * prompt_tokens
     return tokens * position + max(layer, prompt_tokens * position)
+
+
+def mlp_numbers(config: Any) -> int:
+    """Numbers that a token takes for a moment in an MLP of a text decoder, or in all experts that it goes through."""
+    try:
+        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    except RuntimeError:  # transformers' word for a size that differs between layers
+        inner = 4 * config.hidden_size
+    inner = max(inner) if isinstance(inner, Sequence) else inner
+    experts = getattr(config, "num_experts_per_tok", None) or 0
+    of_expert = getattr(config, "moe_intermediate_size", None) or inner
+    return max(3 * inner, experts * (3 * of_expert + 2 * config.hidden_size))
 
 
 def megabytes(count: int) -> str:

@@ -128,7 +128,6 @@ def check_model(
     written, _ = generated(vlm, images[0], None, prompt, max_new_tokens)
     seconds = time.perf_counter() - start
     on_gpu = vlm.device.type == "cuda"
-    config = vlm.decoder.config
     tensors = {id(tensor): tensor for tensor in (*vlm.hf_model.parameters(), *vlm.hf_model.buffers())}
     weights: Counter[torch.device] = Counter()
     for tensor in tensors.values():
@@ -149,8 +148,8 @@ def check_model(
         device=vlm.device_name,
         dtype=dtype,
         layers=vlm.n_layers,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
+        heads=vlm.heads.heads,
+        kv_heads=vlm.heads.kv_heads,
         prompt=prompt if prompt is not None else vlm.default_prompt,
         prompt_tokens=seen.length,
         visual_tokens=int(seen.visual.mask.sum()),

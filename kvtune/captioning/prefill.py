@@ -70,15 +70,15 @@ def _prefill_together(
 
 def decoder_of(vlm: VisionLanguageModel, of_card: range | None = None) -> Decoder:
     """What methods may know of a model, those on one card if its layers are given."""
-    heads = vlm.decoder.config.num_attention_heads
-    return Decoder(vlm.n_layers, heads, vlm.decoder, vlm.hf_model.get_output_embeddings(), vlm.has_places, of_card)
+    return Decoder(
+        vlm.n_layers, vlm.heads.heads, vlm.decoder, vlm.hf_model.get_output_embeddings(), vlm.has_places, of_card
+    )
 
 
 def _check_layers(vlm: VisionLanguageModel, prompts: Sequence[Prompt], cache: Any, outputs: Sequence[Tensor]) -> None:
     """Refuse decoders whose layers do not all keep keys and values, of one shape, of every token."""
-    config = vlm.decoder.config
     longest = max(prompt.length for prompt in prompts)
-    expected = (len(prompts), config.num_key_value_heads, longest, vlm.head_dim)
+    expected = (len(prompts), vlm.heads.kv_heads, longest, vlm.head_dim)
     shapes = {tuple(states.shape) for layer in cache.layers for states in (layer.keys, layer.values)}
     if len(outputs) != vlm.n_layers or len(cache.layers) != vlm.n_layers or shapes != {expected}:
         raise RequestError(

@@ -22,7 +22,15 @@ from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 
 from kvtune.errors import RequestError
-from kvtune.hf import CACHE, CACHE_NAMES, attention_implementation, given_cache, image_token_id, text_decoder
+from kvtune.hf import (
+    CACHE,
+    CACHE_NAMES,
+    attention_implementation,
+    given_cache,
+    head_sizes,
+    image_token_id,
+    text_decoder,
+)
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.facts import Depth, PromptFacts, watched
 from kvtune.methods.followed_cache import Followed, check_cache, follow, newest
@@ -89,12 +97,11 @@ class _Session:
         method: ActingMethod | Sequence[ActingMethod | None],
         observer: Observer | None = None,
     ) -> None:
-        config = decoder.config
         known = getattr(model, "kvtune_vlm", lambda: None)()
         self.vlm: Any = known
         """What was loaded with the model, which knows where in the picture visual tokens are; None if nobody has it."""
         head, has_places = model.get_output_embeddings(), known is not None and known.has_places
-        self.decoder = Decoder(len(decoder.layers), config.num_attention_heads, decoder, head, has_places)
+        self.decoder = Decoder(len(decoder.layers), head_sizes(decoder.config).heads, decoder, head, has_places)
         self.model, self.method, self.observer = model, method, observer
         self.prompt_length: int | None = None
         """Tokens of the prompt while ``generate`` runs; None in a loop of the user's own."""

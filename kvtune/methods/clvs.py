@@ -74,8 +74,7 @@ class CLVS(Method):
 
     def row_bytes(self, decoder: Decoder, prompt_tokens: int) -> int:
         """Layer 0's keys of the prompt, and a copy of them in a step."""
-        config = decoder.module.config
-        size = config.num_key_value_heads * decoder.head_dim * decoder.module.dtype.itemsize
+        size = decoder.kv_heads * decoder.head_dim * decoder.module.dtype.itemsize
         return 2 * wide(prompt_tokens) * size
 
     @classmethod

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kvtune.hf import HeadSizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +30,18 @@ class Decoder:
     @property
     def head_dim(self) -> int:
         """Numbers of a head's query, key or value."""
-        config = self.module.config
-        size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return size
+        return self._sizes.head_dim
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self._sizes.kv_heads
+
+    @property
+    def _sizes(self) -> HeadSizes:
+        from kvtune.hf import head_sizes
+
+        return head_sizes(self.module.config)
 
     @property
     def number_bytes(self) -> int:

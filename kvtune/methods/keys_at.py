@@ -32,6 +32,7 @@ def keys_at(decoder: Decoder, hidden: Tensor, positions: Tensor) -> Tensor:
         attention(
             hidden_states=hidden,
             position_embeddings=decoder.module.rotary_emb(hidden, position_ids=positions),
+            position_ids=positions,
             attention_mask=None,
             kvtune_keys=found,
         )
@@ -41,7 +42,7 @@ def keys_at(decoder: Decoder, hidden: Tensor, positions: Tensor) -> Tensor:
 
 
 def turned(decoder: Decoder, vectors: Tensor, by: Tensor) -> Tensor:
-    """Queries or keys turned on by some positions, as a rotary embedding of two halves does it.
+    """Queries or keys turned on by some positions, as a rotary embedding of two halves does it, or of their beginning.
 
     Parameters
     ----------
@@ -54,8 +55,9 @@ def turned(decoder: Decoder, vectors: Tensor, by: Tensor) -> Tensor:
     frequencies = embedding.inv_freq.to(torch.float32)
     angles = by[..., None].to(torch.float32) * torch.cat([frequencies, frequencies])
     cos, sin = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
-    first, second = vectors.chunk(2, dim=-1)
-    return vectors * cos + torch.cat([-second, first], dim=-1) * sin
+    turning, rest = vectors[..., : cos.shape[-1]], vectors[..., cos.shape[-1] :]
+    first, second = turning.chunk(2, dim=-1)
+    return torch.cat([turning * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
 
 
 def _hand_out(

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from kvtune.errors import RequestError
-from kvtune.hf import recorded_decoder, text_decoder
+from kvtune.hf import HeadSizes, head_sizes, recorded_decoder, text_decoder
 from kvtune.methods.sending import sent
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
 from kvtune.models.misfit import first_line, in_a_line
@@ -195,10 +195,14 @@ class VisionLanguageModel:
         return text_decoder(self.hf_model)
 
     @property
+    def heads(self) -> HeadSizes:
+        """Sizes of the decoder's attention."""
+        return head_sizes(self.decoder.config)
+
+    @property
     def head_dim(self) -> int:
-        """Width of one attention head of the decoder."""
-        config = self.decoder.config
-        return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        """Numbers of one attention head of the decoder."""
+        return self.heads.head_dim
 
     @property
     def n_layers(self) -> int:

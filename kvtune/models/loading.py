@@ -238,6 +238,8 @@ def _load(
             device_map |= {f"{path}.{layer}": device for layer in span}
     processor = family.load_processor(folder, config)
     settings: dict[str, Any] = {"dtype": wanted}
+    if wanted == torch.float64:  # which the grouped products of experts do not take
+        settings["experts_implementation"] = "eager"
     if quantization is not None:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=quantization == "4bit",

@@ -79,15 +79,18 @@ def text_config(kind: str, tokenizer: Any, **more: Any) -> dict[str, Any]:
     return {"model_type": kind, **settings}
 
 
-def save_internvl(folder: Path, seed: int = 0, **how: Any) -> Path:
-    """InternVL3.5: tiles of 28 pixels and a thumbnail, four patches a visual token, a Qwen3 with reasoning."""
+def save_internvl(folder: Path, seed: int = 0, text: str = "qwen3", **how: Any) -> Path:
+    """InternVL3.5: tiles of 28 pixels and a thumbnail, four patches a visual token, a Qwen3 with reasoning.
+
+    ``text`` is the kind of its decoder.
+    """
     names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
              "video_token": "<video>"}  # fmt: skip
     tokenizer = byte_tokenizer(tuple(names.values()), extra_special_tokens=names)
     config = {
         "model_type": "internvl",
         "vision_config": {**SIGLIP, "model_type": "internvl_vision", "image_size": [28, 28], "patch_size": [7, 7]},
-        "text_config": text_config("qwen3", tokenizer, head_dim=8),
+        "text_config": text_config(text, tokenizer, head_dim=8),
         "image_token_id": tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         "image_seq_length": 4,
     }

@@ -1,7 +1,7 @@
 """Small random models of true architectures, for tests."""
 
 import torch
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
 IMAGE_TOKEN = 5
 EOS, PAD, BOS = 2, 0, 1
@@ -15,9 +15,13 @@ def small_llava(
     heads: int = 4,
     kv_heads: int = 4,
     dtype: torch.dtype = torch.float64,
+    text: str = "llama",
     **text_settings: object,
 ) -> LlavaForConditionalGeneration:
-    """A random LLaVA with 16 visual tokens, large weights (so that tokens vary) and no end-of-text habit."""
+    """A random LLaVA with 16 visual tokens, large weights (so that tokens vary) and no end-of-text habit.
+
+    ``text`` is the ``model_type`` of its decoder.
+    """
     torch.manual_seed(seed)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -28,7 +32,7 @@ def small_llava(
             image_size=16,
             patch_size=4,
         ),
-        text_config=LlamaConfig(
+        text_config=CONFIG_MAPPING[text](
             vocab_size=VOCABULARY,
             hidden_size=32,
             intermediate_size=64,
@@ -43,6 +47,8 @@ def small_llava(
         image_token_id=IMAGE_TOKEN,
         image_seq_length=16,
     )
+    if dtype == torch.float64:
+        config._experts_implementation = "batched_mm"  # the usual one takes no float64
     model = LlavaForConditionalGeneration(config).to(dtype).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:

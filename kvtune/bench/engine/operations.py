@@ -60,7 +60,7 @@ def operations(work: Workload, made: Made, vision: int) -> int:
     layers, head = decoder_weights(work.vlm)
     prompt = work.prompt_tokens
     # A product of queries and keys, and one of weights and values: two operations each.
-    attention = 4 * work.vlm.n_layers * work.vlm.decoder.config.num_attention_heads * work.vlm.head_dim
+    attention = 4 * work.vlm.n_layers * work.vlm.heads.heads * work.vlm.head_dim
     prefill = vision + 2 * layers * prompt + 2 * head + attention * prompt**2 // 2
     decoded = made.tokens - made.captions
     return made.prompts * prefill + round(decoded * (2 * (layers + head) + attention * mean_positions(work, made)))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from kvtune.errors import RequestError
-from kvtune.hf import text_decoder
+from kvtune.hf import head_sizes, text_decoder
 from kvtune.models.chat_processor import chat_processor, chat_template
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.misfit import in_a_line
@@ -39,7 +39,7 @@ class Generic(Family):
         if config.is_encoder_decoder or config.get_text_config(decoder=True).is_encoder_decoder:
             raise RequestError(f"{folder} is an encoder-decoder, and kvtune's methods are for decoders")
         with torch.device("meta"):
-            text_decoder(self.model_class()(config))
+            head_sizes(text_decoder(self.model_class()(config)).config)
         processor = chat_processor(folder, config)
         if self.image_token_id(config) is None:
             raise RequestError(f"{folder} names no token for images in its config.json, so where they go is not known")
