@@ -102,19 +102,19 @@ class MovingRotary:
     """
 
     def __init__(self, decoder: Any) -> None:
-        self._modules = [module for module in decoder.modules() if _moving_kinds(module)]
-        self.limit = min(map(_rotary_limit, self._modules), default=None)
+        self._moving = [module for module in decoder.modules() if _moving_kinds(module)]
+        self.limit = min(map(_rotary_limit, self._moving), default=None)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Let frequencies stay as they are for a while."""
-        before = [module.rope_type for module in self._modules]
+        before = [module.rope_type for module in self._moving]
         try:
-            for module, kind in zip(self._modules, before, strict=True):
+            for module, kind in zip(self._moving, before, strict=True):
                 module.rope_type = dict.fromkeys(kind, "default") if isinstance(kind, dict) else "default"
             yield
         finally:
-            for module, kind in zip(self._modules, before, strict=True):
+            for module, kind in zip(self._moving, before, strict=True):
                 module.rope_type = kind
 
 
