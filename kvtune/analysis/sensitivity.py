@@ -64,8 +64,10 @@ class Sensitivity(Document):
     """``report/sensitivity.json``.
 
     ``around`` are the parameters that are held, those of ``trial``, chosen by ``rule``. ``importance`` is PED-ANOVA's
-    share of each parameter for each objective over the study's trials of that method; null for too few. ``searched``
-    are the parameters of the search space that such trials have, ``complete`` is the number of these complete trials.
+    share of each parameter for each objective over the study's trials of that method, ``importance_p`` how likely it is
+    that chance alone makes any parameter look as important (:class:`kvtune.analysis.importance.Importance`); both null
+    for too few trials. ``searched`` are the parameters of the search space that such trials have, ``complete`` is the
+    number of these complete trials.
     """
 
     format: Literal["kvtune-sensitivity/1"]
@@ -78,6 +80,7 @@ class Sensitivity(Document):
     baseline: Scores
     sweeps: list[Sweep]
     importance: dict[str, dict[str, float]] | None
+    importance_p: dict[str, dict[str, float]] | None = None
     searched: list[str] = Field(default_factory=list)
     complete: int | None = None
 
@@ -164,6 +167,7 @@ def sensitivity(
         keys = map(_key, varied)
         judged = judge(dict(zip(keys, wanted.values(), strict=True)), image_ids, scoring)
         baseline = scoring.counts(judged_captions(folder, manifest, ledger.baseline))
+        matters = importance(alike, space)
         result = Sensitivity(
             format=FORMAT,
             study=folder.name,
@@ -190,7 +194,8 @@ def sensitivity(
                 )
                 for name, group in settings.items()
             ],
-            importance=importance(alike, space),
+            importance=None if matters is None else matters.shares,
+            importance_p=None if matters is None else matters.p_values,
             searched=[*space.choice(), *ranges],
             complete=sum(trial.state == "complete" for trial in alike),
         )

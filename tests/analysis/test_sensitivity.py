@@ -1,6 +1,7 @@
 """``kvtune sensitivity``: sweeps around a trial, and what matters."""
 
 import json
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -151,8 +152,10 @@ def test_importance_finds_what_matters_and_its_direction() -> None:
     found = importance(trials, space)
     assert found is not None
     for objective, name in {"chair_s": "lambda_ref", "f1": "clip_width"}.items():
-        assert max(found[objective], key=found[objective].__getitem__) == name
-        assert sum(found[objective].values()) == pytest.approx(1) and set(found[objective]) == set(space.parameters)
+        shares, p_values = found.shares[objective], found.p_values[objective]
+        assert max(shares, key=shares.__getitem__) == name
+        assert sum(shares.values()) == pytest.approx(1) and set(shares) == set(space.parameters) == set(p_values)
+        assert p_values[name] <= 0.05 and all(p_values[other] > 0.05 for other in p_values if other != name)
     assert importance(trials[:29], space) is None and importance(trials[:30], space) is not None
 
 
@@ -167,7 +170,31 @@ def test_f1_is_maximised() -> None:
         params = PUBLISHED | {"lambda_ref": round(strength, 2), "clip_width": round(width, 2)}
         trials.append(Trial(number, params, state="complete", metrics={"chair_s": 50.0 + number, "f1": f1}))
     found = importance(trials, space)
-    assert found is not None and found["f1"]["lambda_ref"] > found["f1"]["clip_width"]
+    assert found is not None and found.shares["f1"]["lambda_ref"] > found.shares["f1"]["clip_width"]
+
+
+def test_where_nothing_matters_nothing_is_called_important(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four studies of noise: shares sum to 1 all the same, and some are twice a fifth."""
+    monkeypatch.setattr("kvtune.analysis.importance.SHUFFLES", 19)
+    space = default_space("kvsmooth", LAYERS).fitted(LAYERS)
+    draw = random.Random(5)
+    largest, sure = [], 0
+    for _ in range(4):
+        trials = [
+            Trial(
+                number,
+                PUBLISHED | {"lambda_ref": draw.randint(0, 20) / 20, "clip_width": draw.randint(0, 10) / 20},
+                state="complete",
+                metrics={"chair_s": draw.gauss(40, 2), "f1": draw.gauss(75, 1)},
+            )
+            for number in range(75)
+        ]
+        found = importance(trials, space)
+        assert found is not None
+        largest += [max(shares.values()) for shares in found.shares.values()]
+        sure += sum(min(p_values.values()) <= 0.05 for p_values in found.p_values.values())
+    assert max(largest) > 0.38
+    assert sure <= 1  # of 8, at 5 %
 
 
 def test_wrong_requests(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:

@@ -67,10 +67,13 @@ def test_sensitivity(width):
         format=FORMAT, study="mine", study_id="0", scoring="test", trial=3, rule="knee", around={"lambda_ref": 0.5},
         baseline=scores(60.0, 72.0), sweeps=[sweep("lambda_ref", [0.0, 0.5, 1.0], 0.5)],
         importance={"chair_s": {"lambda_ref": 0.7, "clip_width": 0.3}, "f1": {"lambda_ref": 0.1, "clip_width": 0.9}},
+        importance_p={"chair_s": {"lambda_ref": 0.2, "clip_width": 1.0}, "f1": {"lambda_ref": 1.0, "clip_width": 0.05}},
     )  # fmt: skip
     text = shown(sensitivity_view, width, found)
     assert ("45.0-55.0" if width == 60 else "50.0 (45.0-55.0)") in text
-    assert "held" in text and "clip_width 90 %, lambda_ref 10 %" in " ".join(text.split())
+    told = " ".join(text.split())
+    assert "held" in text and "clip_width 90 %, lambda_ref 10 %; more than chance: clip_width" in told
+    assert "lambda_ref 70 %, clip_width 30 %; all of it may be chance" in told
 
 
 @WIDTHS

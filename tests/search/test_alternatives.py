@@ -230,11 +230,11 @@ def test_the_first_trials_are_what_is_published_of_each() -> None:
 
 
 def test_importance_is_of_the_trials_of_one_method() -> None:
-    found = searched("random", 90)
-    of = {name: [trial for trial in found if trial.params[CHOICE] == name] for name in SEARCHED}
-    shares = importance(of["clvs"], BOTH)
-    assert shares is not None and list(shares["chair_s"]) == SEARCHED["clvs"]
-    assert max(shares["chair_s"], key=shares["chair_s"].__getitem__) == "clvs.alpha"
+    trials = searched("random", 90)
+    of = {name: [trial for trial in trials if trial.params[CHOICE] == name] for name in SEARCHED}
+    found = importance(of["clvs"], BOTH)
+    assert found is not None and list(found.shares["chair_s"]) == SEARCHED["clvs"]
+    assert max(found.shares["chair_s"], key=found.shares["chair_s"].__getitem__) == "clvs.alpha"
 
 
 def test_manifests_of_one_published_setting_are_as_they_were(tmp_path: Path) -> None:

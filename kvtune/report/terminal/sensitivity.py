@@ -6,7 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kvtune.analysis.importance import ENOUGH_TRIALS, FEWEST_TRIALS
+from kvtune.analysis.importance import ENOUGH_TRIALS, FEWEST_TRIALS, LEVEL
 from kvtune.analysis.sensitivity import Sensitivity, Sweep
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.methods import CHOICE
@@ -41,13 +41,23 @@ def sensitivity_view(found: Sensitivity, console: Console) -> RenderableType:
         parts.append(Text(f"Importance: not before {FEWEST_TRIALS} {trials}; of fewer it is little but chance"))
     for objective, shares in (found.importance or {}).items():
         ranked = sorted(shares.items(), key=lambda share: -share[1])
-        told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
+        told = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked) + _beyond_chance(found, objective)
         parts.append(Text(f"Importance for {METRICS[objective].label} (PED-ANOVA): {told}"))
     if found.importance is not None and found.complete is not None and found.complete < ENOUGH_TRIALS:
         parts.append(
             Text(f"From {found.complete} {trials}; below {ENOUGH_TRIALS}, close shares may be in the wrong order.")
         )
     return Group(*parts)
+
+
+def _beyond_chance(found: Sensitivity, objective: str) -> str:
+    """Which parameters matter more than chance makes any look; nothing where that was not measured."""
+    if found.importance_p is None:
+        return ""
+    sure = [name for name, p_value in found.importance_p[objective].items() if p_value <= LEVEL]
+    if not sure:
+        return "; all of it may be chance"
+    return f"; more than chance: {', '.join(sure)}"
 
 
 def offers(found: Sensitivity) -> list[str]:
