@@ -59,9 +59,9 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> Importance | None
         sum of the shares of the three, %                     41-43    20-30     9-16
 
     Shares sum to 1 also where nothing matters: of five parameters, none of which did, the largest share was 54 % on
-    average at 30 trials, 50 % at 75 and 42 % at 300, 150 studies each. So what chance does is measured too: the p-values
-    call something important in 0 to 5 % of such studies, and of the two that matter above, noise 0.5 or 1, each in 5 to
-    15 % at 30 trials, 55 to 100 % at 75 and all at 150.
+    average at 30 trials, 50 % at 75 and 42 % at 300, 150 studies each. So what chance does is measured too: the
+    p-values call something important in 0 to 5 % of such studies, and each of the two that matter above, with noise of
+    0.5 or 1, in 5 to 15 % at 30 trials, 55 to 100 % at 75 and all at 150.
 
     Parameters
     ----------

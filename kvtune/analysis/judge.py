@@ -60,7 +60,7 @@ def judge(
 
 
 def differences(
-    place: Mapping[K, int], bootstrap: Bootstrap, baseline: Hashable = None
+    place: Mapping[K, int], bootstrap: Bootstrap, baseline: Hashable = None, given_up: int = 0
 ) -> dict[K, dict[str, Difference]]:
     """Every setting minus the baseline, by key and metric; p-values adjusted over the settings, metric by metric.
 
@@ -70,6 +70,9 @@ def differences(
         Key to index in ``bootstrap``.
     baseline
         Its key; without it there are no differences.
+    given_up
+        Settings that were tried on the same images and are not in ``bootstrap``. Whether one is depends on how it did,
+        so p-values are adjusted for these too, as for settings that differ in nothing.
     """
     if baseline not in place:
         return {}
@@ -78,7 +81,9 @@ def differences(
     found: dict[K, dict[str, Difference]] = {key: {} for key in others}
     for metric in METRICS:
         p_values = [bootstrap.p_value(metric, index, origin) for index in others.values()]
-        for (key, index), p_value, adjusted in zip(others.items(), p_values, holm(p_values), strict=True):
+        for (key, index), p_value, adjusted in zip(
+            others.items(), p_values, holm([*p_values, *[1.0] * given_up]), strict=False
+        ):
             value, interval = bootstrap.difference(metric, index, origin)
             found[key][metric] = Difference(value, interval, p_value, adjusted)
     return found

@@ -26,7 +26,8 @@ class Difference:
     p_value
         Two-sided, of no difference: McNemar's exact test for CHAIR_S, the paired randomisation test for the others.
     p_adjusted
-        After Holm's adjustment over all trials that were compared with the baseline here.
+        After Holm's adjustment over all settings that were tried on these images, those of a study that were raced out
+        among them.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}

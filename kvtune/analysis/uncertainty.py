@@ -57,7 +57,8 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
 
     place = {number: index for index, number in enumerate(known)}
     bootstrap = Bootstrap(np.stack([outcome.counts for outcome in known.values()]))
-    compared = differences(place, bootstrap)
+    finished = sum(trial.state in ("complete", "raced") for trial in ledger.trials)
+    compared = differences(place, bootstrap, given_up=finished - sum(number is not None for number in place))
     members = [number for number in summary.front if number in place]
     ties: dict[int, list[int]] = {number: [] for number in members}
     for index, one in enumerate(members):

@@ -55,6 +55,8 @@ def export(
         lines += _lines("tune", preset.metrics.tune, preset.metrics.baseline)
         if preset.metrics.holdout is not None:
             lines += _lines("held-out", preset.metrics.holdout, preset.metrics.holdout["baseline"])
+        elif selection.on == "tune":
+            lines.append(f"it was chosen on these images, which flatter it: kvtune validate {folder.name} asks others")
     parameters = " ".join(f"{name}={value}" for name, value in preset.parameters.items())
     what = "a setting" if selection.trial.number is None else f"trial {selection.trial.number}"
     out().print(f"{what} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True)

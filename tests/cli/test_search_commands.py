@@ -148,6 +148,7 @@ def test_search_then_look_then_export(search: Any, run: Any, tmp_path: Path, qui
     assert exported["preset"] == json.loads((tmp_path / "preset.json").read_text())
 
     code, out, _ = run("export", "quick-kvsmooth", "--select", "trial:2")
+    assert "chosen on these images, which flatter it: kvtune validate quick-kvsmooth asks others" in out
     assert code == 0 and "trial 2 of quick-kvsmooth: trial:2 (on tune images)" in out
     assert load_preset(study / "presets" / "quick-kvsmooth-trial-2.json").study.trial == 2  # type: ignore[union-attr]
 
