@@ -216,14 +216,17 @@ def prefill_bytes(vlm: VisionLanguageModel, images: int, prompt_tokens: int, lay
 
 def mlp_numbers(config: Any) -> int:
     """Numbers that a token takes for a moment in an MLP of a text decoder, or in all experts that it goes through."""
-    try:
-        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    except RuntimeError:  # transformers' word for a size that differs between layers
-        inner = 4 * config.hidden_size
-    inner = max(inner) if isinstance(inner, Sequence) else inner
-    experts = getattr(config, "num_experts_per_tok", None) or 0
-    of_expert = getattr(config, "moe_intermediate_size", None) or inner
-    return max(3 * inner, experts * (3 * of_expert + 2 * config.hidden_size))
+
+    def widest(name: str) -> int:
+        try:
+            size = getattr(config, name, None)
+        except RuntimeError:  # transformers' word for a size that differs between layers
+            size = None
+        return max(size) if isinstance(size, Sequence) else size or 0
+
+    inner = widest("intermediate_size") or 4 * config.hidden_size
+    of_expert = widest("moe_intermediate_size") or inner
+    return max(3 * inner, widest("num_experts_per_tok") * (3 * of_expert + 2 * config.hidden_size))
 
 
 def megabytes(count: int) -> str:

@@ -1,5 +1,7 @@
 """The plan of the grid: what it promises, and what a grid really takes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from kvtune.bench.engine.peak import measured_peak
 from kvtune.captioning import Captioner, CaptionRequest, memory
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.grid import Grid
-from kvtune.captioning.memory import bytes_per_position, plan_grid, predict, prefill_bytes
+from kvtune.captioning.memory import bytes_per_position, mlp_numbers, plan_grid, predict, prefill_bytes
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompts
 from kvtune.errors import RequestError
@@ -200,3 +202,18 @@ def test_long_prompts_are_run_in_smaller_batches(vlm, monkeypatch):
         torch.testing.assert_close(prefix.keys[0], alone.keys[0], atol=1e-5, rtol=1e-5)
     assert memory.prompts_together(700) == 1
     assert prefill_bytes(vlm, memory.prompts_together(30), 30) < prefill_bytes(vlm, 8, 30)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "numbers"),
+    [
+        ({"intermediate_size": 100}, 300),
+        ({}, 3 * 4 * 32),
+        ({"intermediate_size": [64, 100]}, 300),
+        ({"intermediate_size": 100, "num_experts_per_tok": 8, "moe_intermediate_size": 16}, 8 * (3 * 16 + 2 * 32)),
+        ({"num_experts_per_tok": 2, "moe_intermediate_size": [16, 40], "intermediate_size": 10}, 2 * (120 + 64)),
+        ({"intermediate_size": 100, "num_experts_per_tok": 2}, 2 * (300 + 64)),
+    ],
+)
+def test_what_an_mlp_takes_of_any_configuration(sizes, numbers):
+    assert mlp_numbers(SimpleNamespace(hidden_size=32, **sizes)) == numbers
