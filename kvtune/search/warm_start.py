@@ -41,9 +41,9 @@ def start_from(
     """The front of another study as points of this one's space.
 
     Layers mean the same share of a model: in a model with another number of layers, first and last layer are scaled by
-    the numbers of layers and rounded. A value between two steps of a range goes to the nearest. A setting of a method
-    that is not searched here, with a value outside its range, or another value of a parameter that is fixed here, is
-    left out.
+    the numbers of layers and rounded, inwards where rounding would leave their range. A value between two steps of
+    a range goes to the nearest. A setting of a method that is not searched here, with a value outside its range, or
+    another value of a parameter that is fixed here, is left out.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def start_from(
     points: list[StartPoint] = []
     left_out: list[str] = []
     for number in summary.front:
-        found = _point(trials[number].params, manifest.fingerprint.space, space, layers / manifest.layers)
+        found = as_point(trials[number].params, manifest.fingerprint.space, space, layers / manifest.layers)
         if isinstance(found, str):
             left_out.append(f"trial {number} of {name} is left out: {found}")
         elif found not in [each.point for each in points] and space.full(found) not in published:
@@ -82,10 +82,20 @@ def start_from(
     return Start(study=name, study_id=manifest.id, points=points), notes + left_out
 
 
-def _point(
+def as_point(
     setting: Mapping[str, Any], there: SearchSpace, space: SearchSpace, scale: float
 ) -> dict[str, int | float | str] | str:
-    """A setting of another space as a point of this one; why it is none, else."""
+    """A setting of another space as a point of this one; why it is none, else.
+
+    Parameters
+    ----------
+    setting
+        All parameters of the method.
+    there, space
+        The other space and this one.
+    scale
+        Layers here for each layer there.
+    """
     method = there.alternatives.chosen(setting)
     if method not in space.parts:
         return f"its method is {method}"
@@ -96,7 +106,11 @@ def _point(
         value = params[name] * scale if declared[name].is_layer else params[name]
         if searched.step is not None:
             value = searched.snapped(searched.low + round((value - searched.low) / searched.step) * searched.step)
-        value = round(value) if searched.whole else float(value)
+        exact, value = value, round(value) if searched.whole else float(value)
+        if declared[name].is_layer and scale != 1:
+            # Half a layer may lie on the wrong side of the middle.
+            nearest = min(max(value, searched.low), searched.high)
+            value = nearest if abs(nearest - exact) < 1 else value
         if not searched.contains(value):
             return f"its {name} of {value:g} is not between {searched.low:g} and {searched.high:g}"
         point[name] = value

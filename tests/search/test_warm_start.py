@@ -10,7 +10,7 @@ from fake_search import LAYERS, PUBLISHED, new_study, run_search
 
 from kvtune.analysis.summarize import summarize
 from kvtune.errors import RequestError
-from kvtune.search.warm_start import other_front, start_from
+from kvtune.search.warm_start import as_point, other_front, start_from
 from kvtune.spaces import SearchSpace, default_space
 from kvtune.study.manifest import Start, StartPoint, load_manifest
 from kvtune.study.study_folder import StudyFolder
@@ -59,6 +59,18 @@ def test_layers_are_scaled_to_another_model(other: StudyFolder) -> None:
         assert each.point["end_layer"] == 4 * there["end_layer"]
         assert each.point["lambda_ref"] == there["lambda_ref"]
     assert notes[0].endswith("tried first, their layers scaled from 8 to 32")
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "layers"),
+    # 39 of 80 layers are 19.5 of 40, and no start lies beyond 19; 16 of 33 are 15.5 of 32; 4 of 8 end at 16.5 of 33.
+    [(80, 40, (39, 71, 19, 36)), (33, 32, (16, 33, 15, 32)), (8, 33, (1, 4, 4, 17)), (41, 36, (20, 21, 17, 18))],
+)
+def test_rounding_takes_no_layer_out_of_its_range(there: int, here: int, layers: tuple[int, int, int, int]) -> None:
+    space, other = (default_space("kvsmooth", count).fitted(count) for count in (here, there))
+    setting = other.full(PUBLISHED | {"start_layer": layers[0], "end_layer": layers[1]})
+    point = as_point(setting, other, space, here / there)
+    assert isinstance(point, dict) and (point["start_layer"], point["end_layer"]) == layers[2:]
 
 
 def test_what_is_not_in_the_space_is_left_out_and_said(other: StudyFolder) -> None:
