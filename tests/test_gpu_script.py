@@ -191,13 +191,15 @@ def test_a_kernel_that_is_not_right_fails_its_part(gpu, monkeypatch, tmp_path):
         "gb_per_second": 2,
     }
     printed = [said | {"kernel": kernel, "ok": ok} for kernel, ok in (("attention", False), ("smoothing", True))]
+    printed.append({"way": "over_texts", "num_warps": 2, "num_stages": 3, "ms": 0.25, "gb_per_second": 2})
     fake = "".join(f"print({json.dumps(line)!r});" for line in printed)
     monkeypatch.setattr(gpu.Run, "module", lambda self, name, *arguments: [sys.executable, "-c", fake])
     monkeypatch.setattr(gpu, "PARTS", {"kernels": gpu.PARTS["kernels"]})
     assert main(gpu, monkeypatch, "--out", tmp_path) == 1
-    assert lines(tmp_path)[-1]["why"] == ["1 of 2 results are not right"]
+    assert lines(tmp_path)[-1]["why"] == ["1 of 3 results are not right"]
     row = "| attention | float16 | 5 | 2 x 1 | 16 | 40 | 40 | 1.5 | 2 | 2.5e-01 | True | False |"
-    assert row in (tmp_path / "table.md").read_text()
+    table = (tmp_path / "table.md").read_text()
+    assert row in table and "| over texts | 2 | 3 | 0.25 |" in table
     monkeypatch.setattr(gpu.Run, "module", lambda self, name, *arguments: [sys.executable, "-c", ""])
     assert main(gpu, monkeypatch, "--out", tmp_path) == 1
     assert lines(tmp_path)[-1]["why"] == ["no kernel was measured"]

@@ -12,6 +12,9 @@ The running highest score is the usual online softmax; the entropy's sum follows
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 import triton
 import triton.language as tl
@@ -28,9 +31,21 @@ _MOST_QUERIES = {2: 64, 4: 16}
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, layout: Layout, scaling: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    layout: Layout,
+    scaling: float,
+    over_prompts: Mapping[str, int] = MappingProxyType({}),
+    over_texts: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`kvtune.captioning.paged_attention.attend`; entropies are [rows, heads] here."""
+    """See :func:`kvtune.captioning.paged_attention.attend`; entropies are [rows, heads] here.
+
+    ``over_prompts`` and ``over_texts`` are Triton's options for the two kernels, where they are not to be as usual:
+    ``num_warps``, ``num_stages``.
+    """
     rows, kv_heads, share, head_dim = query.shape
     heads = kv_heads * share
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
@@ -54,8 +69,7 @@ def attend(
         LANES=lanes,
         QUERIES=queries,
         **shape,
-        num_warps=warps_for(queries),
-        enable_fp_fusion=True,
+        **{"num_warps": warps_for(queries), "enable_fp_fusion": True, **over_prompts},
     )
     attend_texts[(rows, kv_heads)](
         query,
@@ -71,7 +85,7 @@ def attend(
         scaling,
         QUERIES=queries_of_a_row(share),
         **shape,
-        enable_fp_fusion=True,
+        **{"enable_fp_fusion": True, **over_texts},
     )
     return output, entropy
 

@@ -10,6 +10,7 @@ from small_models import small_llava
 from small_vlms import random_images, small_vlm
 from triton_without_gpu import needs_triton
 
+from kvtune.bench.engine import kernels as bench_kernels
 from kvtune.bench.engine.kernels import Shape, Situation
 from kvtune.captioning import Captioner, CaptionRequest, captioner, card_pages, paged_grid, plain_layers
 from kvtune.captioning.fused import FusedLayers
@@ -34,6 +35,12 @@ def kernels():
     return Kernels(**launched_beside([triton_attention, triton_smoothing], PLAIN, "attend", "smooth"))
 
 
+def triton_attention():
+    from kvtune.captioning import triton_attention
+
+    return triton_attention
+
+
 def builds(made):
     return {(name, build) for name, _, build in made}
 
@@ -48,6 +55,21 @@ def test_a_trial_builds_what_steps_launch():
         situation.smooth(kernels())
     assert len(made) == 3
     assert builds(made) == builds(tried)
+
+
+def test_the_bench_builds_attention_in_other_ways(monkeypatch):
+    monkeypatch.setattr(bench_kernels, "WAYS", bench_kernels.WAYS[::9])
+    situation = Situation.of(Shape(40, 2, 1, 16), torch.bfloat16, CPU)
+    with launches() as made:
+        situation.attend(Kernels(**launched_beside([triton_attention()], PLAIN, "attend"), smooth=PLAIN.smooth))
+        usual = builds(made)
+        tried = list(bench_kernels.ways(Shape(40, 2, 1, 16), CPU, repeats=1))
+    assert [(one["way"], one["num_warps"], one["num_stages"]) for one in tried] == [
+        ("over_prompts", 2, 2),
+        ("over_texts", 1, 2),
+    ]
+    assert all(one["ms"] > 0 for one in tried)
+    assert sorted(name for name, _ in builds(made) - usual) == ["attend_prompts", "attend_texts"]
 
 
 def test_each_kernel_is_built_once_for_all_steps(monkeypatch):

@@ -2,15 +2,16 @@
 
 Prints a line of JSON for each kernel, shape and type, with ``ok``, whether the error is within that of its type; the
 exit code is 1 if any is not: ``python -m kvtune.bench.engine.kernels --device cuda``. Before them, how long the linear
-layers take that could be one product.
+layers take that could be one product; after them, attention by kernels that are built in other ways.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from kvtune.bench.engine.device import seconds_of
 from kvtune.bench.engine.projections import LLAVA_7B, projections
 from kvtune.bench.engine.projections import SMALL as SMALL_PROJECTIONS
 from kvtune.bench.engine.subject import print_line, say_everything
-from kvtune.captioning.kernels import PLAIN, Kernels, kernels_for
+from kvtune.captioning.kernels import PLAIN, Kernels, kernels_for, why_not_built
 from kvtune.captioning.paged_attention import LANES, Layout
 from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.models.loading import resolve_device
@@ -177,6 +178,31 @@ def check(shape: Shape, dtype: torch.dtype, device: torch.device, repeats: int =
     return results
 
 
+WAYS = [
+    (kernel, {"num_warps": warps, "num_stages": stages})
+    for kernel, most in (("over_prompts", 8), ("over_texts", 4))
+    for warps in (most // 4, most // 2, most)
+    for stages in (2, 3, 4)
+]
+"""Of each kernel of attention: warps of a program, and how many pages it reads ahead."""
+
+
+def ways(shape: Shape, device: torch.device, repeats: int = 20) -> Iterator[dict[str, Any]]:
+    """Milliseconds of attention in bfloat16 with one kernel or the other built in each of :data:`WAYS`."""
+    from kvtune.captioning import triton_attention
+
+    situation = Situation.of(shape, torch.bfloat16, device)
+    attend: Any = triton_attention.attend
+    for kernel, options in WAYS:
+        kernels = Kernels(functools.partial(attend, **{kernel: options}), PLAIN.smooth)
+        run = functools.partial(situation.attend, kernels)
+        said = {"way": kernel, **options}
+        try:
+            yield said | speed(run, device, situation.bytes_read, repeats)
+        except Exception as error:  # as of one that takes more memory than a card has for a program
+            yield said | {"failed": why_not_built(error)}
+
+
 def speed(run: Callable[[], object], device: torch.device, size: int, repeats: int) -> dict[str, float]:
     """Milliseconds of ``run``, the median of ``repeats`` in one go each, and GB/s of ``size`` bytes."""
     run()
@@ -211,6 +237,9 @@ def main() -> None:
                 for result in check(shape, dtype, device, 2 if given.small else 20):
                     print_line(result)
                     right &= result["ok"]
+        if device.type == "cuda":
+            for result in ways(SHAPES[0], device):
+                print_line(result)
     sys.exit(not right)
 
 
