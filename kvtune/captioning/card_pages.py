@@ -67,9 +67,12 @@ class CardPages:
         self.prompt_table[image, : len(own)] = pages
         classes = position_classes(visual.to(self.device))
         self.classes[:, image] = torch.nn.functional.pad(classes, (0, self.classes.shape[2] - length))
+        whole, rest = divmod(length, PAGE)
         for cache, new in ((self.keys, keys), (self.values, values)):
-            filled = torch.nn.functional.pad(new, (0, 0, 0, len(own) * PAGE - length))
-            cache[:, pages] = filled.unflatten(2, (len(own), PAGE)).transpose(1, 2)
+            cache[:, pages[:whole]] = new[:, :, : whole * PAGE].unflatten(2, (whole, PAGE)).transpose(1, 2)
+            if rest:
+                cache[:, own[-1], :, :rest] = new[:, :, whole * PAGE :]
+                cache[:, own[-1], :, rest:] = 0
 
     def begin(self, to_page: Tensor, from_page: Tensor, place: Tensor) -> None:
         """Copy what is at places of pages to the first place of others, where texts begin."""

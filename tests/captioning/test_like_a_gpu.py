@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from engine_requests import METHODS, check, requests_of, vlm
-from graph_like import NoWaits, RecordedStep, like_a_gpu
+from graph_like import NoWaits, RecordedStep, is_view, like_a_gpu, tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import small_llava
 from small_vlms import References, random_images, reference_tokens, small_vlm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest, decoding, paged_grid
@@ -262,6 +263,37 @@ def test_a_prompt_on_the_grid_keeps_no_other_in_memory():
     """Images come off the grid one by one, though they were run as a batch."""
     for prompt in a_grid()._prompts.values():
         assert prompt.facts.outputs.untyped_storage().nbytes() == prompt.facts.outputs.nbytes
+
+
+@pytest.mark.parametrize("length", [32, 33, 64, 79])
+def test_a_prompt_is_written_into_its_pages_and_nowhere_else(length):
+    """Pages that others have left, and no second copy of what takes hundreds of megabytes."""
+    card, pages = a_grid().cards[0], -(-length // 32)
+    own = list(range(20, 20 + pages))
+    shape = (card.keys.shape[0], card.keys.shape[2], length, card.keys.shape[4])
+    new = [torch.randn(shape, dtype=card.keys.dtype) for _ in range(2)]
+    for cache in (card.keys, card.values):
+        cache[:] = 7
+    with LargestMade() as made:
+        card.load(3, own, *new, torch.ones(length, dtype=torch.bool))
+    assert made.nbytes < new[0].nbytes
+    for cache, one in zip((card.keys, card.values), new, strict=True):
+        there = cache[:, own].transpose(1, 2).flatten(2, 3)
+        assert torch.equal(there[:, :, :length], one) and not there[:, :, length:].any()
+        assert (cache[:, [*range(20), *range(20 + pages, len(cache[0]))]] == 7).all()
+
+
+class LargestMade(TorchDispatchMode):
+    """How large the largest tensor is that an operation made."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and not is_view(func, tensors((args, kwargs)), [result]):
+            written = func._schema.is_mutable
+            self.nbytes = max(self.nbytes, 0 if written else result.nbytes)
+        return result
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
