@@ -36,6 +36,11 @@ class Study:
     folder: Path
     summary: StudySummary
 
+    def __repr__(self) -> str:
+        from kvtune.report.terminal import facts
+
+        return f"Study({str(self.folder)!r}: {facts.subject(self.summary)}; {facts.progress(self.summary)})"
+
     @property
     def trials(self) -> "pd.DataFrame":
         """A row for the baseline and each trial; columns as in :func:`kvtune.report.data.frames.trials_frame`."""

@@ -33,6 +33,7 @@ def test_a_study_is_what_the_commands_show(tmp_path, capsys):
     assert json.loads(json.dumps(study.document())) == {key: document[key] for key in study.document()}
     exported = printed(capsys, "export", "mine", "--studies-dir", tmp_path / "studies", "--select", "min-chair")
     assert study.preset("min-chair").parameters == exported["preset"]["parameters"]
+    assert repr(study).startswith(f"Study({str(folder)!r}: kvsmooth on ") and len(repr(study)) < 300
     with pytest.raises(RequestError):
         kvtune.load_study(tmp_path / "none")
 
