@@ -96,10 +96,10 @@ def caption(
     Ground truth is looked up by the COCO id in the file's name. A trace has the row entropy and smoothing factor of
     each token and layer, and logit and rank of objects at each token; a word of several tokens stands by its first.
 
-    With --out, the preset captions any number of images into one file, which kvtune score reads. A line is written as
-    its caption ends; the same command again goes on where the last one stopped. An image is called by COCO's id if its
-    file has a name of COCO's, else by its path, within the folder that was given. Beside FILE, FILE.about.json keeps
-    what wrote it, and which images were left out.
+    With --out, the preset captions any number of images into one file, which kvtune score reads where they are
+    COCO's. A line is written as its caption ends; the same command again goes on where the last one stopped. An image
+    is called by COCO's id if its file has a name of COCO's, else by its path, within the folder that was given. Beside
+    FILE, FILE.about.json keeps what wrote it, and which images were left out.
 
     Examples:
 

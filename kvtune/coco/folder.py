@@ -45,9 +45,10 @@ def find_coco(path: str | Path | None = None, download_options: str = "") -> Pat
     root = Path(path).expanduser() if path is not None else default_coco()
     if root.is_dir():
         return root
-    what = "is not a folder" if root.exists() else "does not exist"
+    if root.exists():
+        raise RequestError(f"COCO folder {root} is not a folder; name one with --coco or $KVTUNE_COCO")
     raise RequestError(
-        f"COCO folder {root} {what}; name yours with --coco or $KVTUNE_COCO, or fetch it: "
+        f"COCO folder {root} does not exist; name yours with --coco or $KVTUNE_COCO, or fetch it: "
         f"{download_command(root, download_options)}"
     )
 

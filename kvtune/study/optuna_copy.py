@@ -266,8 +266,8 @@ class OptunaCopy:
         except (StorageInternalError, SQLAlchemyError, sqlite3.Error, OSError) as error:
             where = self._folder.database if self._url is None else quoted(self._url)
             raise KvtuneError(
-                f"the Optuna storage {where} failed: {reason(error, self._url or '')}; no caption is lost, and "
-                f"kvtune rescore {self._folder.name} builds the storage again"
+                f"the Optuna storage {where} failed: {reason(error, self._url or '')}; no caption is lost: once "
+                f"that is mended, the same command goes on, and kvtune rescore {self._folder.name} builds it again"
             ) from error
 
 

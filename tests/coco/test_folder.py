@@ -220,7 +220,7 @@ def test_folder_without_coco(tmp_path):
     with pytest.raises(RequestError, match=r"nowhere does not exist; .*kvtune data download --to .*nowhere"):
         CocoFolder(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RequestError, match="file is not a folder"):
+    with pytest.raises(RequestError, match=r"file is not a folder; name one with --coco or \$KVTUNE_COCO$"):
         CocoFolder(tmp_path / "file")
 
 
