@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.request import CaptionRequest
 from kvtune.errors import RequestError
 from kvtune.methods.facts import PromptFacts
+from kvtune.methods.sending import to_device
 from kvtune.models import VisionLanguageModel
 from kvtune.models.depth import DepthMap, depth_maps, depth_of_places
 
@@ -55,7 +55,7 @@ class Depths:
             depth = depth_of_places(np.asarray(seen), known.places.double().cpu().numpy())
             if self._keep:
                 self._kept[key] = depth
-        return torch.from_numpy(depth).to(self.vlm.device)
+        return to_device(depth, self.vlm.device)
 
     def check(self, source: str) -> None:
         """Raise RequestError if there is no such source of depth."""

@@ -13,14 +13,17 @@ import pytest
 import torch
 from counted_waits import CARD, CountedWaits
 from engine_requests import IMAGES, METHODS, vlm
+from graph_like import like_a_gpu
 from PIL import Image
 from pretended_cards import PretendedCards
 
 import kvtune
+from kvtune.captioning import Captioner, CaptionRequest, depths, paged_grid
 from kvtune.captioning import prompts as prompts_module
 from kvtune.captioning.aside import Aside
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompts
+from kvtune.methods import DSCR
 from kvtune.methods.facts import Depth
 from kvtune.models import load_model
 from kvtune.models.spread import spread
@@ -76,6 +79,22 @@ def test_what_methods_want_to_know_of_prompts_is_not_waited_for(method):
         with CountedWaits(cards) as waits:
             assert len(list(prefill(model, new, facts))) == 3
     assert not waits.found
+
+
+def test_a_later_round_waits_for_nothing_under_any_method(monkeypatch):
+    """But for the tokens of the step before the last."""
+    like_a_gpu(monkeypatch)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
+    monkeypatch.setattr(depths, "depth_maps", lambda *_: lambda image, path: np.arange(6.0).reshape(2, 3))
+    methods = [*METHODS, DSCR(0.1, 0.1, 0.6, 0.8, 0, 3, depth="ramp")]
+    requests = [CaptionRequest(n, IMAGES[n % 3], method, n) for n, method in enumerate(methods)]
+    with on_card(vlm()) as (model, cards):
+        captioner = Captioner(model, max_new_tokens=6, lanes=20)
+        first = {caption.tag: caption.token_ids for caption in captioner.run(requests)}
+        with CountedWaits(cards) as waits:
+            again = {caption.tag: caption.token_ids for caption in captioner.run(requests)}
+    assert not waits.found
+    assert first == again and len(first) == len(methods)
 
 
 def test_a_prompt_on_its_way_to_the_host_is_not_looked_at_before_it_is_there(monkeypatch):
