@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ class Aside:
         self._device = device
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device, priority=-1)  # before what the steps still have to do
+            self._stream = side_stream(device)
             self._stream.wait_stream(torch.cuda.current_stream(device))  # which may still load weights
 
     @contextmanager
@@ -38,3 +39,12 @@ class Aside:
         if self._stream is not None:
             for tensor in tensors:
                 tensor.record_stream(torch.cuda.current_stream(self._device))
+
+
+@functools.cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """A stream of ``device`` whose work goes before what the steps still have to do.
+
+    One for all, since libraries keep a workspace for every stream that they have seen.
+    """
+    return torch.cuda.Stream(device, priority=-1)

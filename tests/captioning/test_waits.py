@@ -18,7 +18,7 @@ from PIL import Image
 from pretended_cards import PretendedCards
 
 import kvtune
-from kvtune.captioning import Captioner, CaptionRequest, depths, paged_grid
+from kvtune.captioning import Captioner, CaptionRequest, aside, depths, paged_grid
 from kvtune.captioning import prompts as prompts_module
 from kvtune.captioning.aside import Aside
 from kvtune.captioning.prefill import prefill
@@ -150,7 +150,7 @@ def test_images_go_through_the_vision_tower_beside_the_steps(monkeypatch):
     def record_stream(tensor, one):
         said.append((tensor.data_ptr(), one.name))
 
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: Stream("aside"))
+    monkeypatch.setattr(aside, "side_stream", lambda device: Stream("aside"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(streams[-1]))
     monkeypatch.setattr(torch.cuda, "stream", stream)
     monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
