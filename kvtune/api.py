@@ -160,7 +160,7 @@ def search(
         revision,
         load_in_4bit,
         load_in_8bit,
-        lanes,
+        str(lanes),
         cuda_graphs,
         workers=workers,
         cluster=cluster,
@@ -168,7 +168,7 @@ def search(
         gpus_per_worker=gpus_per_worker,
     )
     asked = Options(model=named, **options)
-    deadline = Deadline(None if timeout is None else parse_duration(timeout))
+    deadline = Deadline(None if timeout is None else parse_duration(str(timeout)))
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
     name = default_name(model, asked.method) if asked.study is None else check_name(asked.study)
     return Study(asked.studies_dir.expanduser() / name, summary)
@@ -256,7 +256,7 @@ def caption(
         revision,
         load_in_4bit,
         load_in_8bit,
-        lanes,
+        str(lanes),
         cuda_graphs,
         gpus_per_worker=gpus_per_worker,
     )
@@ -312,10 +312,17 @@ def score(
         If a file cannot be read, or an image has no ground truth.
     """
     from kvtune.chair import load_ground_truth, read_captions_file
+    from kvtune.chair.captions import caption_of
     from kvtune.chair.cleaning import Cleaning
     from kvtune.report.terminal.score import score_captions, score_document
 
-    records = read_captions_file(Path(captions)).captions if isinstance(captions, str | Path) else captions
+    if isinstance(captions, str | Path):
+        records = read_captions_file(Path(captions)).captions
+    else:
+        given = (caption_of(record, place) for place, record in enumerate(captions))
+        records = [{"image_id": image_id, "caption": text} for image_id, text in given]
+    if not records:
+        raise RequestError("there are no captions to score")
     truth = load_ground_truth(Path(ground_truth)) if isinstance(ground_truth, str | Path) else ground_truth
     unknown = next((record["image_id"] for record in records if record["image_id"] not in truth), None)
     if unknown is not None:

@@ -1,6 +1,7 @@
 """The two ways in which kvtune says no; the command line prints either as one line."""
 
 from collections.abc import Callable
+from numbers import Integral
 
 
 class KvtuneError(Exception):
@@ -20,7 +21,9 @@ MOST = 1_000_000
 
 
 def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse a number of things that is too small, or larger than :data:`MOST`."""
+    """Refuse a number of things that is none, too small, or larger than :data:`MOST`."""
+    if not isinstance(value, Integral):
+        raise RequestError(f"{name} must be a whole number, not {value!r:.60}")
     if value < least:
         raise RequestError(f"{name} must be at least {least}, not {value}")
     if value > MOST:

@@ -107,7 +107,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 raise
     except OSError as error:
         reason = error.strerror or error
-        raise KvtuneError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+        raise KvtuneError(
+            f"cannot write {path}: {reason}; free some space, make it writable or choose another folder"
+        ) from error
 
 
 @contextlib.contextmanager

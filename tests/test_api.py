@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 from scored_studies import scored_study
@@ -50,6 +51,39 @@ def test_captions_are_scored_from_records_and_files(tmp_path, capsys):
     assert printed(capsys, "score", files[0], "--ground-truth", files[1]) == json.loads(json.dumps(found))
     with pytest.raises(RequestError, match="image 2 has a caption and no ground truth"):
         kvtune.score(captions, {1: {"dog"}})
+
+
+@pytest.mark.parametrize(
+    ("captions", "says"),
+    [
+        ([{"id": 1, "caption": "A dog."}], 'caption 1 has no "image_id"'),
+        ([{"image_id": 1, "caption": None}], 'caption 1, "caption": text is expected, not nothing'),
+        (["A dog."], "caption 1 is no object"),
+        ([], "no captions to score"),
+    ],
+)
+def test_wrong_records_are_refused_as_in_a_file(captions, says):
+    with pytest.raises(RequestError, match=says):
+        kvtune.score(captions, {1: {"dog"}})
+
+
+def test_images_are_called_as_in_a_file():
+    for image in (np.int64(1), "1", "COCO_val2014_000000000001.jpg"):
+        assert kvtune.score([{"image_id": image, "caption": "A dog."}], {1: {"dog"}})["f1"] == 100
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"trials": "6"}, "--trials must be a whole number, not '6'"),
+        ({"max_new_tokens": 2.5}, "--max-new-tokens must be a whole number, not 2.5"),
+        ({"timeout": 60}, "--timeout 60 has no unit"),
+        ({"min_f1": 101}, "F1 is at most 100"),
+    ],
+)
+def test_a_wrong_search_from_python_is_refused(tmp_path, option, says):
+    with pytest.raises(RequestError, match=says):
+        kvtune.search("demo", studies_dir=tmp_path, **option)
 
 
 def test_a_wrong_search_is_refused(tmp_path):

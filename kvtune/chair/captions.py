@@ -4,6 +4,7 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from numbers import Integral
 from typing import Any
 
 from kvtune.errors import RequestError
@@ -37,8 +38,8 @@ def parse_image_id(value: Any) -> int:
     """
     if isinstance(value, float) and value.is_integer() and 0 <= value < 2**53:
         return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**_MOST_DIGITS:
-        return value
+    if isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) < 10**_MOST_DIGITS:
+        return int(value)
     if isinstance(value, str):
         text = value.strip()
         if found := _DIGITS.fullmatch(text):

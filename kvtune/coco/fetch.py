@@ -167,7 +167,9 @@ def fetch_file(url: str, path: Path, patience: Patience, limit: int, on_progress
         raise
     except OSError as error:
         reason = error.strerror or error
-        raise KvtuneError(f"cannot write {part}: {reason}; free some space or choose another folder") from error
+        raise KvtuneError(
+            f"cannot write {part}: {reason}; free some space, make it writable or choose another folder"
+        ) from error
 
 
 def _chunks(url: str, response: Any, patience: Patience, limit: int) -> Iterator[bytes]:

@@ -321,7 +321,7 @@ def _images(subset: Subset) -> str:
 
 def _floors(options: Options) -> dict[str, str | None]:
     given = {"min_f1": options.min_f1, "min_words": options.min_words}
-    floors = {name: None if text is None else check_floor(text) for name, text in given.items()}
+    floors = {name: None if text is None else check_floor(str(text)) for name, text in given.items()}
     f1 = floors["min_f1"]
     if f1 is not None and not f1.startswith("baseline") and float(f1) > 100:
         raise RequestError(f"--min-f1 {f1}: F1 is at most 100; write a number (72), baseline, or baseline-2")
