@@ -5,7 +5,7 @@ from typing import Annotated
 from kvtune.cli.common import out, print_json
 from kvtune.cli.options import Json, Seed, value
 from kvtune.cli.progress import progress
-from kvtune.errors import RequestError
+from kvtune.errors import RequestError, check_count
 from kvtune.text import quoted
 
 
@@ -27,9 +27,10 @@ def cluster(
     """
     from kvtune.bench.cluster.run import bench_driver
 
-    counts = [int(each) if each.strip().isdecimal() else 0 for each in workers.split(",")]
+    counts = [int(each) if each.strip().isdecimal() and len(each) < 10 else 0 for each in workers.split(",")]
     if min(counts) < 1:
         raise RequestError(f"--workers takes whole numbers above 0 with commas between, not {quoted(workers)}")
+    check_count("--workers", max(counts))
     results = []
     for count in counts:
         with progress(f"captions of {count} workers") as on_progress:

@@ -130,7 +130,7 @@ def check_dtype(dtype: str) -> None:
 def quantization_of(dtype: str, load_in_4bit: bool, load_in_8bit: bool) -> tuple[str, str | None]:
     """The dtype without its quantization, and that: ``4bit``, ``8bit`` or None."""
     named, _, wanted = dtype.partition("-")
-    dtype = named or dtype
+    dtype, wanted = (named, wanted) if named else (dtype, "")
     asked = {bits for bits, on in (("4bit", load_in_4bit), ("8bit", load_in_8bit), (wanted, wanted)) if on}
     if len(asked) > 1:
         raise RequestError("--load-in-4bit and --load-in-8bit exclude each other; give one")

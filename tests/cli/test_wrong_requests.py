@@ -65,7 +65,7 @@ WRONG = {
     "search study": ["", "../up", "/", ".", "a/b", "-x", "x" * 300],
     "studies": ["", "none", "coco"],
     "device": ["", "gpu", "cuda:77", "cpu:x", "meta"],
-    "dtype": ["", "half", "int8", "float16-4bit-8bit", "float32-3bit"],
+    "dtype": ["", "-1", "half", "int8", "float16-4bit-8bit", "float32-3bit"],
     "lanes": ["", "0", "-1", "many", "²", "9" * 50],
     "method": ["", "kvsmoth", "all"],
     "bench engine method": ["", "kvsmoth"],
@@ -87,6 +87,7 @@ WRONG = {
     "max_new_tokens": ["0", "9" * 22],
     "points": ["0", "1", "-3", "9" * 22],
     "workers": ["0", "9" * 22],
+    "bench cluster workers": ["", "0", "8,", "9" * 9, "8," + "9" * 22, "9" * 5000],
     "race_confidence": ["0", "1", "-0.5", "nan", "inf"],
 }
 """Values that mean nothing to an option of this name, or of this command, beside those that are wrong for its type."""
