@@ -13,19 +13,25 @@ from torch import Tensor
 from kvtune.captioning import paged_attention, paged_smoothing
 from kvtune.captioning.paged_attention import LANES, Layout, PagedAttend
 from kvtune.captioning.pages import PAGE
+from kvtune.methods.acting import Acting
+from kvtune.methods.seen import Seen
 
 Smooth = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], None]
 """The signature of :func:`kvtune.captioning.paged_smoothing.smooth`."""
+
+AttendTiles = Callable[..., tuple[Tensor, Tensor]]
+"""The signature of :func:`kvtune.captioning.paged_attention.attend_tiles`."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """Attention over pages, and smoothing in pages."""
+    """Attention over pages, smoothing in pages, and attention of the rows of some tiles as methods have it."""
 
     attend: PagedAttend
     smooth: Smooth
+    attend_tiles: AttendTiles = paged_attention.attend_tiles
 
 
 PLAIN = Kernels(paged_attention.attend, paged_smoothing.smooth)
@@ -40,9 +46,9 @@ def kernels_for(device: torch.device, dtype: torch.dtype, kv_heads: int, share: 
     if device.type != "cuda" or dtype == torch.float64:
         return PLAIN
     try:
-        from kvtune.captioning import triton_attention, triton_smoothing
+        from kvtune.captioning import triton_attention, triton_smoothing, triton_tiles
 
-        built = Kernels(triton_attention.attend, triton_smoothing.smooth)
+        built = Kernels(triton_attention.attend, triton_smoothing.smooth, triton_tiles.attend_tiles)
         try_on_one_row(built, device, dtype, kv_heads, share, head_dim)
     except torch.OutOfMemoryError:
         raise
@@ -88,5 +94,9 @@ def try_on_one_row(
     key, value = (torch.zeros(1, kv_heads, head_dim, dtype=dtype, device=device) for _ in range(2))
     keys, values = (torch.zeros(1, 3, kv_heads, PAGE, head_dim, dtype=dtype, device=device) for _ in range(2))
     kernels.attend(query, key, value, keys[0], values[0], layout, 1.0)
+    index = members.flatten().long()
+    nothing = torch.zeros(3, LANES, 2 * PAGE, dtype=torch.bool, device=device)
+    acting = Acting((), Seen(0, index, nothing, index, index, query, 1.0))
+    kernels.attend_tiles(query, keys[0], values[0], layout, 1.0, 0, [acting])
     factors = torch.full((1, 2), 0.5, device=device)[:, :1]
     kernels.smooth(keys, values, layout.table, layout.newest, factors, factors, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvtune.captioning.decoding import on_device
 from kvtune.captioning.kernels import Kernels
-from kvtune.captioning.paged_attention import Layout, attend_tiles
+from kvtune.captioning.paged_attention import Layout
 from kvtune.methods.acting import Acting
 from kvtune.methods.row_state import RowState
 from kvtune.methods.seen import Seen
@@ -88,7 +88,7 @@ class PagedStep:
         for tiles, acting in self._acting:
             if acting.changes(layer):
                 part = self._layout.part(tiles.first, tiles.last)
-                acted, own_entropy = attend_tiles(query, *cache, part, scaling, layer, [acting])
+                acted, own_entropy = self._kernels.attend_tiles(query, *cache, part, scaling, layer, [acting])
                 lanes = self._layout.lanes_of_rows.long() - tiles.first * part.tiles.shape[1]
                 theirs = (lanes >= 0) & (lanes < len(acted))
                 lanes = lanes.clamp(0, len(acted) - 1)

@@ -15,6 +15,9 @@ from kvtune.bench.engine.kernels import Shape, Situation
 from kvtune.captioning import Captioner, CaptionRequest, captioner, card_pages, paged_grid, plain_layers
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.kernels import PLAIN, Kernels, try_on_one_row
+from kvtune.captioning.pages import PAGE
+from kvtune.methods.acting import Acting
+from kvtune.methods.seen import Seen
 
 pytestmark = needs_triton
 CPU = torch.device("cpu")
@@ -30,9 +33,10 @@ def launched_beside(modules, plain, *names):
 
 
 def kernels():
-    from kvtune.captioning import triton_attention, triton_smoothing
+    from kvtune.captioning import triton_attention, triton_smoothing, triton_tiles
 
-    return Kernels(**launched_beside([triton_attention, triton_smoothing], PLAIN, "attend", "smooth"))
+    modules = [triton_attention, triton_smoothing, triton_tiles]
+    return Kernels(**launched_beside(modules, PLAIN, "attend", "smooth", "attend_tiles"))
 
 
 def triton_attention():
@@ -53,8 +57,18 @@ def test_a_trial_builds_what_steps_launch():
     with launches() as made:
         situation.attend(kernels())
         situation.smooth(kernels())
-    assert len(made) == 3
+        for first in (0, 1):  # parts of tensors begin anywhere
+            attend_tiles(kernels(), situation, first)
+    assert len(made) == 11
     assert builds(made) == builds(tried)
+
+
+def attend_tiles(built, situation, first):
+    layout = situation.layout.part(first, len(situation.layout.tiles))
+    lanes = layout.tiles.flatten().long()
+    classes = torch.zeros(3, len(lanes), layout.prompt_table.shape[1] * PAGE, dtype=torch.bool)
+    acting = Acting((), Seen(0, lanes, classes, lanes, lanes, situation.query, 1.0))
+    return built.attend_tiles(situation.query, situation.keys, situation.values, layout, 0.25, 0, [acting])
 
 
 def test_the_bench_builds_attention_in_other_ways(monkeypatch):
@@ -97,4 +111,5 @@ def test_each_kernel_is_built_once_for_all_steps(monkeypatch):
         assert len(list(engine.run(requests))) == 14
     assert len({grid for _, grid, _ in made}) > 10
     names = [name.strip("_") for name, _ in builds(made)]
-    assert sorted(names) == ["attend_prompts", "attend_texts", "rms_norm", "rotate", "silu_times", "smooth"]
+    attention = ["attend_prompts", "attend_texts", "rms_norm", "rotate", "score_prompts", "score_texts"]
+    assert sorted(names) == [*attention, "silu_times", "smooth", "sum_prompts", "sum_texts"]

@@ -20,6 +20,7 @@ from kvtune.captioning.kernels import Kernels, try_on_one_row
 from kvtune.captioning.paged_attention import attend
 from kvtune.captioning.triton_attention import attend as by_kernel
 from kvtune.captioning.triton_smoothing import smooth
+from kvtune.captioning.triton_tiles import attend_tiles
 from naive_attention import paged_situation, relative_error
 torch.manual_seed(0)
 for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):  # the interpreter has no products in bfloat16
@@ -35,7 +36,7 @@ for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):  # the interp
         assert not got[0][~live].any() and not got[1][~live].any()
         for cache, other in zip(arguments[3:5], as_float64[3:5]):
             assert torch.equal(cache[1:].double(), other[1:])  # page 0 is where idle rows write
-try_on_one_row(Kernels(by_kernel, smooth), torch.device("cpu"), torch.float32, 2, 3, 16)
+try_on_one_row(Kernels(by_kernel, smooth, attend_tiles), torch.device("cpu"), torch.float32, 2, 3, 16)
 print("equal")
 """
 
@@ -134,7 +135,8 @@ def test_a_kernel_that_cannot_be_built_is_said_and_done_without(monkeypatch, cap
     monkeypatch.setattr(kernels, "try_on_one_row", fails)
     monkeypatch.setitem(sys.modules, "kvtune.captioning.triton_attention", kernels)
     monkeypatch.setitem(sys.modules, "kvtune.captioning.triton_smoothing", kernels)
-    for name in ("attend", "smooth"):
+    monkeypatch.setitem(sys.modules, "kvtune.captioning.triton_tiles", kernels)
+    for name in ("attend", "smooth", "attend_tiles"):
         monkeypatch.setattr(kernels, name, None, raising=False)
     assert kernels.kernels_for(torch.device("cuda"), torch.bfloat16, 2, 1, 16) is kernels.PLAIN
     assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0]
