@@ -17,7 +17,7 @@ from kvtune.captioning.image_keys import ImageKeys
 from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, most_rows, plan_grid
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
-from kvtune.captioning.paged_plan import PagedPlan, plan_pages
+from kvtune.captioning.paged_plan import PagedPlan, acting_bytes, plan_pages
 from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prompts import Prompts, check_rotary, check_window
 from kvtune.captioning.question import Asking
@@ -209,6 +209,10 @@ class Captioner(Asking):
         for part in parts:
             of_kind[type(part)] = max(of_kind.get(type(part), 0), part.row_bytes(self._decoder, longest))
         state = sum(of_kind.values())
+        if uses_pages(self.vlm) and any(
+            kind.row_state(1, self._decoder, "cpu").changes_attention for kind in {type(part) for part in parts}
+        ):
+            state += acting_bytes(self.vlm, longest, self.max_new_tokens + own)
         return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes, kept, own, state)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:

@@ -176,6 +176,16 @@ def plan_pages(
     )
 
 
+def acting_bytes(vlm: VisionLanguageModel, prompt_tokens: int, text_tokens: int) -> int:
+    """Bytes of a row while a method changes its attention in a layer: scores, weights and what it makes of them.
+
+    Four tensors of scores at most, as seen of all methods and some stacks, one in hand, and a third for lanes of tiles
+    in which nobody is.
+    """
+    positions = (pages_for(prompt_tokens) + pages_for(text_tokens)) * PAGE
+    return 5 * 4 * vlm.heads.heads * positions * max(4, vlm.dtype.itemsize) // 3
+
+
 @dataclasses.dataclass(frozen=True)
 class _CardRoom:
     """What a card has to do with a grid, in bytes: a page, the model's weights, what the grid may take, a prefill."""

@@ -2,16 +2,19 @@
 
 import pytest
 import torch
+from limited_memory import LimitedMemory
 from small_models import small_llava
 from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, paged_plan
+from kvtune.captioning import Captioner, CaptionRequest, paged_grid, paged_plan
+from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.paged_plan import plan_pages
 from kvtune.captioning.prefill import decoder_of, prefill
 from kvtune.captioning.prompts import Prompts
-from kvtune.methods import ADHH, CLVS, DSCR, PAI, SPARC, VAF, VAR, MiddleLayers
+from kvtune.methods import ADHH, CLVS, DSCR, PAI, SPARC, VAF, VAR, MiddleLayers, Stack
+from kvtune.methods.acting import Acting
 
 METHODS = [
     KVSmooth(0.5, 64, 0.2, 0, 3),
@@ -76,3 +79,29 @@ def test_what_is_known_of_the_first_requests_is_planned_for(vlm):
     longest = captioner.plan.prompt_tokens
     own = [methods[n].row_bytes(decoder_of(vlm), longest) for n in (0, 3)]
     assert captioner.plan.states == captioner.plan.rows * sum(own) > 0
+
+
+@pytest.mark.parametrize("method", [*METHODS[2:], Stack.of(KVSmooth(0.5, 8, 0.2, 0, 3), PAI(0.5, 0, 3))], ids=str)
+def test_what_changing_attention_takes_for_a_moment_is_planned(vlm, monkeypatch, method):
+    """On a GPU, where a step is planned without scores."""
+    monkeypatch.setattr(captioner_module, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
+    most = []
+
+    def counted(self, layer, query, scores, scaling):
+        with LimitedMemory() as memory:
+            changed = attend(self, layer, query, scores, scaling)
+        most.append((memory.peak + 2 * scores.nbytes) / len(scores))
+        return changed
+
+    attend = Acting.attend
+    monkeypatch.setattr(Acting, "attend", counted)
+    captioner = Captioner(vlm, max_new_tokens=40, lanes=16)
+    requests = [CaptionRequest(n, image, method, n) for n, image in enumerate(random_images(1) * 16)]
+    assert len(list(captioner.run(requests))) == 16
+    own = method.row_bytes(decoder_of(vlm), captioner.plan.prompt_tokens)
+    assert own < max(most) <= captioner.plan.row_state
+    plain = [CaptionRequest(n, request.image, KVSmooth(0.5, 8, 0.2, 0, 3), n) for n, request in enumerate(requests)]
+    fewer = Captioner(vlm, max_new_tokens=40, lanes=16)
+    list(fewer.run(plain))
+    assert fewer.plan.row_state < captioner.plan.row_state / 2
