@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import textwrap
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -41,23 +43,47 @@ PLAIN = Kernels(paged_attention.attend, paged_smoothing.smooth)
 def kernels_for(device: torch.device, dtype: torch.dtype, kv_heads: int, share: int, head_dim: int) -> Kernels:
     """The kernels for a model's shapes, tried on one row; plain torch, with a warning, where they cannot be built.
 
-    float64 is for proofs, in which they have no part.
+    Those for methods that change attention are built when the first of these acts. float64 is for proofs, in which
+    kernels have no part.
     """
     if device.type != "cuda" or dtype == torch.float64:
         return PLAIN
-    try:
-        from kvtune.captioning import triton_attention, triton_smoothing, triton_tiles
+    shapes = device, dtype, kv_heads, share, head_dim
 
-        built = Kernels(triton_attention.attend, triton_smoothing.smooth, triton_tiles.attend_tiles)
-        try_on_one_row(built, device, dtype, kv_heads, share, head_dim)
+    def attention() -> Kernels:
+        from kvtune.captioning import triton_attention, triton_smoothing
+
+        built = Kernels(triton_attention.attend, triton_smoothing.smooth, lambda *given: tiles()(*given))
+        OneRow.of(*shapes).try_attention(built)
+        return built
+
+    @functools.cache
+    def tiles() -> AttendTiles:
+        return built_or(PLAIN.attend_tiles, "methods' attention", of_tiles)
+
+    def of_tiles() -> AttendTiles:
+        from kvtune.captioning import triton_tiles
+
+        OneRow.of(*shapes).try_tiles(triton_tiles.attend_tiles)
+        return triton_tiles.attend_tiles
+
+    return built_or(PLAIN, "attention", attention)
+
+
+T = TypeVar("T")
+
+
+def built_or(plain: T, what: str, build: Callable[[], T]) -> T:
+    """What ``build`` gives, or where that fails ``plain``, with a warning."""
+    try:
+        return build()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Triton's compiler fails with errors of its own, assertions and LLVM's among them
         reason = why_not_built(error)
-        log.warning("attention in plain torch, several times slower, for the kernels cannot be built: %s", reason)
+        log.warning("%s in plain torch, several times slower, for the kernels cannot be built: %s", what, reason)
         log.debug("where a kernel's build failed", exc_info=True)
-        return PLAIN
-    return built
+        return plain
 
 
 def why_not_built(error: BaseException) -> str:
@@ -68,35 +94,53 @@ def why_not_built(error: BaseException) -> str:
     return textwrap.shorten(said, 300) or type(error).__name__
 
 
-def try_on_one_row(
-    kernels: Kernels, device: torch.device, dtype: torch.dtype, kv_heads: int, share: int, head_dim: int
-) -> None:
-    """Run kernels on a row with a page of text about a page of prompt.
+@dataclasses.dataclass(frozen=True)
+class OneRow:
+    """A row with a page of text about a page of prompt, to try kernels on.
 
     Steps of a grid take the same builds of Triton kernels, for which steps of 1 in tensors make a difference.
     """
 
-    def numbers(*shape: int, of: int = 0) -> Tensor:
-        return torch.full(shape, of, dtype=torch.int32, device=device)
+    query: Tensor
+    new: Tensor
+    cache: Tensor
+    layout: Layout
 
-    members = numbers(1, LANES, of=-1)
-    members[0, 0] = 0
-    layout = Layout(
-        newest=numbers(1, of=1),
-        table=numbers(1, 2, of=1),
-        tiles=members,
-        tile_images=numbers(1),
-        tile_lengths=numbers(1, of=1),
-        lanes_of_rows=numbers(1),
-        prompt_table=numbers(1, 2, of=2),
-    )
-    query = torch.zeros(1, kv_heads, share, head_dim, dtype=dtype, device=device)
-    key, value = (torch.zeros(1, kv_heads, head_dim, dtype=dtype, device=device) for _ in range(2))
-    keys, values = (torch.zeros(1, 3, kv_heads, PAGE, head_dim, dtype=dtype, device=device) for _ in range(2))
-    kernels.attend(query, key, value, keys[0], values[0], layout, 1.0)
-    index = members.flatten().long()
-    nothing = torch.zeros(3, LANES, 2 * PAGE, dtype=torch.bool, device=device)
-    acting = Acting((), Seen(0, index, nothing, index, index, query, 1.0))
-    kernels.attend_tiles(query, keys[0], values[0], layout, 1.0, 0, [acting])
-    factors = torch.full((1, 2), 0.5, device=device)[:, :1]
-    kernels.smooth(keys, values, layout.table, layout.newest, factors, factors, 0)
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype, kv_heads: int, share: int, head_dim: int) -> OneRow:
+        def numbers(*shape: int, of: int = 0) -> Tensor:
+            return torch.full(shape, of, dtype=torch.int32, device=device)
+
+        members = numbers(1, LANES, of=-1)
+        members[0, 0] = 0
+        layout = Layout(
+            newest=numbers(1, of=1),
+            table=numbers(1, 2, of=1),
+            tiles=members,
+            tile_images=numbers(1),
+            tile_lengths=numbers(1, of=1),
+            lanes_of_rows=numbers(1),
+            prompt_table=numbers(1, 2, of=2),
+        )
+        query = torch.zeros(1, kv_heads, share, head_dim, dtype=dtype, device=device)
+        new = torch.zeros(1, kv_heads, head_dim, dtype=dtype, device=device)
+        cache = torch.zeros(1, 3, kv_heads, PAGE, head_dim, dtype=dtype, device=device)
+        return cls(query, new, cache, layout)
+
+    def try_attention(self, kernels: Kernels) -> None:
+        """Attention and smoothing."""
+        layout = self.layout
+        kernels.attend(self.query, self.new, self.new, self.cache[0], self.cache[0], layout, 1.0)
+        factors = torch.full((1, 2), 0.5, device=self.cache.device)[:, :1]
+        kernels.smooth(self.cache, self.cache, layout.table, layout.newest, factors, factors, 0)
+
+    def try_tiles(self, attend_tiles: AttendTiles) -> None:
+        """Attention as methods have it, of which there are none."""
+        attend_tiles(self.query, self.cache[0], self.cache[0], self.layout, 1.0, 0, [nobody(self.query, self.layout)])
+
+
+def nobody(query: Tensor, layout: Layout) -> Acting:
+    """No methods on all lanes of a layout."""
+    lanes = layout.tiles.flatten().long()
+    classes = torch.zeros(3, len(lanes), layout.prompt_table.shape[1] * PAGE, dtype=torch.bool, device=query.device)
+    return Acting((), Seen(0, lanes, classes, lanes, lanes, query, 1.0))

@@ -14,10 +14,7 @@ from kvtune.bench.engine import kernels as bench_kernels
 from kvtune.bench.engine.kernels import Shape, Situation
 from kvtune.captioning import Captioner, CaptionRequest, captioner, card_pages, paged_grid, plain_layers
 from kvtune.captioning.fused import FusedLayers
-from kvtune.captioning.kernels import PLAIN, Kernels, try_on_one_row
-from kvtune.captioning.pages import PAGE
-from kvtune.methods.acting import Acting
-from kvtune.methods.seen import Seen
+from kvtune.captioning.kernels import PLAIN, Kernels, OneRow, nobody
 
 pytestmark = needs_triton
 CPU = torch.device("cpu")
@@ -53,7 +50,9 @@ def test_a_trial_builds_what_steps_launch():
     """A kernel built anew takes seconds, in the middle of the first step."""
     situation = Situation.of(Shape(40, 2, 1, 16), torch.bfloat16, CPU)
     with launches() as tried:
-        try_on_one_row(kernels(), CPU, torch.bfloat16, 2, 1, 16)
+        row = OneRow.of(CPU, torch.bfloat16, 2, 1, 16)
+        row.try_attention(kernels())
+        row.try_tiles(kernels().attend_tiles)
     with launches() as made:
         situation.attend(kernels())
         situation.smooth(kernels())
@@ -65,9 +64,7 @@ def test_a_trial_builds_what_steps_launch():
 
 def attend_tiles(built, situation, first):
     layout = situation.layout.part(first, len(situation.layout.tiles))
-    lanes = layout.tiles.flatten().long()
-    classes = torch.zeros(3, len(lanes), layout.prompt_table.shape[1] * PAGE, dtype=torch.bool)
-    acting = Acting((), Seen(0, lanes, classes, lanes, lanes, situation.query, 1.0))
+    acting = nobody(situation.query, layout)
     return built.attend_tiles(situation.query, situation.keys, situation.values, layout, 0.25, 0, [acting])
 
 

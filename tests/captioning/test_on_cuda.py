@@ -12,8 +12,8 @@ from small_vlms import References, random_images, small_vlm
 
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning import captioner as captioner_module
-from kvtune.captioning.kernels import PLAIN, kernels_for
-from kvtune.captioning.paged_attention import attend
+from kvtune.captioning.kernels import PLAIN, kernels_for, nobody
+from kvtune.captioning.paged_attention import attend, attend_tiles, put
 from kvtune.captioning.prompts import Prompts
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -108,3 +108,19 @@ def test_the_kernels_compute_what_float64_does(dtype, most, shape):
     assert not output[~live].any()
     for cache, other in zip(arguments[3:5], as_float64[3:5], strict=True):
         assert torch.equal(cache[1:].double(), other[1:])
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("shape", [(64, 4, 4, 7, 128), (40, 3, 2, 3, 80)])
+def test_the_kernels_for_methods_compute_what_float64_does(dtype, most, shape):
+    torch.manual_seed(0)
+    kernels = kernels_for(torch.device("cuda"), dtype, *shape[2:])
+    assert kernels is not PLAIN
+    (query, key, value, keys, values, layout), _, _ = paged_situation(
+        *shape, dtype, prompt=300, text=100, device="cuda"
+    )
+    put(key, value, keys, values, layout)
+    acting, there = [nobody(query, layout)], layout.tiles.flatten() >= 0
+    expected, _ = attend_tiles(query.double(), keys.double(), values.double(), layout, 0.1, 0, acting)
+    output, _ = kernels.attend_tiles(query, keys, values, layout, 0.1, 0, acting)
+    assert relative_error(output[there], expected[there]) < most

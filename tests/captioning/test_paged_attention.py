@@ -1,6 +1,7 @@
 """Attention over pages: plain torch against loops, the kernels against plain torch, and built for GPUs without one."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from kvtune.captioning.pages import PAGE
 
 INTERPRETED = """
 import torch
-from kvtune.captioning.kernels import Kernels, try_on_one_row
+from kvtune.captioning.kernels import Kernels, OneRow
 from kvtune.captioning.paged_attention import attend
 from kvtune.captioning.triton_attention import attend as by_kernel
 from kvtune.captioning.triton_smoothing import smooth
@@ -36,7 +37,9 @@ for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):  # the interp
         assert not got[0][~live].any() and not got[1][~live].any()
         for cache, other in zip(arguments[3:5], as_float64[3:5]):
             assert torch.equal(cache[1:].double(), other[1:])  # page 0 is where idle rows write
-try_on_one_row(Kernels(by_kernel, smooth, attend_tiles), torch.device("cpu"), torch.float32, 2, 3, 16)
+row = OneRow.of(torch.device("cpu"), torch.float32, 2, 3, 16)
+row.try_attention(Kernels(by_kernel, smooth))
+row.try_tiles(attend_tiles)
 print("equal")
 """
 
@@ -128,19 +131,35 @@ def test_the_kernels_can_be_built_for_a_gpu(dtype, arch, head_dim, share):
             assert report.local <= 16, report  # nothing spills
 
 
-def test_a_kernel_that_cannot_be_built_is_said_and_done_without(monkeypatch, caplog):
+def kernels_that_fail(monkeypatch, *names):
+    """Of a card that is not there, where trials of ``names`` fail."""
+
     def fails(*arguments):
         raise AssertionError("Loop-carried variable tile has initial type\nand more lines")
 
-    monkeypatch.setattr(kernels, "try_on_one_row", fails)
-    monkeypatch.setitem(sys.modules, "kvtune.captioning.triton_attention", kernels)
-    monkeypatch.setitem(sys.modules, "kvtune.captioning.triton_smoothing", kernels)
-    monkeypatch.setitem(sys.modules, "kvtune.captioning.triton_tiles", kernels)
-    for name in ("attend", "smooth", "attend_tiles"):
+    row = SimpleNamespace(**{name: fails if name in names else print for name in ("try_attention", "try_tiles")})
+    monkeypatch.setattr(kernels, "OneRow", SimpleNamespace(of=lambda *shapes: row))
+    for module in ("attention", "smoothing", "tiles"):
+        monkeypatch.setitem(sys.modules, f"kvtune.captioning.triton_{module}", kernels)
+    for name in ("attend", "smooth"):
         monkeypatch.setattr(kernels, name, None, raising=False)
-    assert kernels.kernels_for(torch.device("cuda"), torch.bfloat16, 2, 1, 16) is kernels.PLAIN
+    monkeypatch.setattr(kernels, "attend_tiles", lambda *given: ("by kernels", *given), raising=False)
+    return kernels.kernels_for(torch.device("cuda"), torch.bfloat16, 2, 1, 16)
+
+
+def test_a_kernel_that_cannot_be_built_is_said_and_done_without(monkeypatch, caplog):
+    assert kernels_that_fail(monkeypatch, "try_attention") is kernels.PLAIN
     assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0]
     assert "cannot be built: Loop-carried variable tile has initial type" in caplog.text
+
+
+def test_kernels_for_methods_are_built_when_one_acts(monkeypatch, caplog):
+    assert kernels_that_fail(monkeypatch).attend_tiles(1, 2) == ("by kernels", 1, 2)
+    monkeypatch.setattr(kernels, "PLAIN", kernels.Kernels(None, None, lambda *given: given))
+    built = kernels_that_fail(monkeypatch, "try_tiles")
+    assert built is not kernels.PLAIN and not caplog.messages
+    assert built.attend_tiles(1, 2) == built.attend_tiles(1, 2) == (1, 2)
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith("methods' attention in plain torch")
 
 
 @needs_triton
@@ -166,4 +185,6 @@ def test_proofs_do_without_kernels(caplog):
 
 
 def test_plain_torch_runs_on_one_row():
-    kernels.try_on_one_row(kernels.PLAIN, torch.device("cpu"), torch.float32, 2, 3, 16)
+    row = kernels.OneRow.of(torch.device("cpu"), torch.float32, 2, 3, 16)
+    row.try_attention(kernels.PLAIN)
+    row.try_tiles(kernels.PLAIN.attend_tiles)

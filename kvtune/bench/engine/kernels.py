@@ -21,7 +21,7 @@ from kvtune.bench.engine.device import seconds_of
 from kvtune.bench.engine.projections import LLAVA_7B, projections
 from kvtune.bench.engine.projections import SMALL as SMALL_PROJECTIONS
 from kvtune.bench.engine.subject import print_line, say_everything
-from kvtune.captioning.kernels import PLAIN, Kernels, kernels_for, why_not_built
+from kvtune.captioning.kernels import PLAIN, AttendTiles, Kernels, kernels_for, nobody, why_not_built
 from kvtune.captioning.paged_attention import LANES, Layout
 from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.models.loading import resolve_device
@@ -119,6 +119,12 @@ class Situation:
         arguments = self.query, self.key, self.value, self.keys, self.values, self.layout
         return kernels.attend(*arguments, self.query.shape[-1] ** -0.5)
 
+    def attend_tiles(self, attend_tiles: AttendTiles) -> Tensor:
+        """The rows' attention as methods have it, of which there are none."""
+        acting = nobody(self.query, self.layout)
+        arguments = self.query, self.keys, self.values, self.layout, self.query.shape[-1] ** -0.5
+        return attend_tiles(*arguments, 0, [acting])[0][self.layout.lanes_of_rows.long()]
+
     def smooth(self, kernels: Kernels) -> None:
         layout, caches = self.layout, (self.keys[None], self.values[None])
         kernels.smooth(*caches, layout.table, layout.newest, self.factors, self.factors, 0)
@@ -136,8 +142,13 @@ class Situation:
         return positions * 2 * self.key[0].nbytes + 2 * self.query.nbytes
 
 
-def check(shape: Shape, dtype: torch.dtype, device: torch.device, repeats: int = 20) -> list[dict[str, Any]]:
-    """Attention and smoothing of one shape and type: relative errors, milliseconds and GB/s."""
+def check(
+    shape: Shape, dtype: torch.dtype, device: torch.device, repeats: int = 20, for_methods: bool = True
+) -> list[dict[str, Any]]:
+    """Attention and smoothing of one shape and type: relative errors, milliseconds and GB/s.
+
+    ``for_methods`` takes attention whose scores methods may change, too.
+    """
     kernels = kernels_for(device, dtype, shape.kv_heads, shape.share, shape.head_dim)
     situation = Situation.of(shape, dtype, device)
     exact = situation.double()
@@ -158,6 +169,9 @@ def check(shape: Shape, dtype: torch.dtype, device: torch.device, repeats: int =
         | {"kernel": "attention", "errors": errors}
         | speed(lambda: situation.attend(kernels), device, situation.bytes_read, repeats)
     )
+    results = [attention]
+    if for_methods:
+        results.append(said | {"kernel": "attention for methods"} | tiles(situation, exact, device, repeats))
     exact = situation.double()
     exact.smooth(PLAIN)
     situation.smooth(kernels)
@@ -166,16 +180,29 @@ def check(shape: Shape, dtype: torch.dtype, device: torch.device, repeats: int =
         "values": relative_error(situation.values[1:], exact.values[1:]),
     }
     moved = 3 * 2 * situation.key.nbytes
-    smoothing = (
+    results.append(
         said
         | {"kernel": "smoothing", "errors": errors_of_smoothing}
         | speed(lambda: situation.smooth(kernels), device, moved, repeats)
     )
-    results: list[dict[str, Any]] = [attention, smoothing]
     for result in results:
         within = all(error <= MOST_ERROR[dtype] for error in result["errors"].values())  # NaN is not
         result["ok"] = built and within
     return results
+
+
+def tiles(situation: Situation, exact: Situation, device: torch.device, repeats: int) -> dict[str, Any]:
+    """Attention whose scores methods may change: relative error, milliseconds and GB/s."""
+    run = functools.partial(situation.attend_tiles, PLAIN.attend_tiles)
+    try:
+        if device.type == "cuda":
+            from kvtune.captioning import triton_tiles
+
+            run = functools.partial(situation.attend_tiles, triton_tiles.attend_tiles)
+        error = relative_error(run(), exact.attend_tiles(PLAIN.attend_tiles))
+        return {"errors": {"output": error}} | speed(run, device, situation.bytes_read, repeats)
+    except Exception as error:  # as in Triton's compiler; other shapes can still be told
+        return {"errors": {"output": float("inf")}, "ms": 0.0, "gb_per_second": 0.0, "why": why_not_built(error)}
 
 
 WAYS = [
@@ -234,7 +261,8 @@ def main() -> None:
             print_line(result)
         for dtype in MOST_ERROR:
             for shape in SMALL if given.small else SHAPES if dtype == torch.bfloat16 else FEW_SHAPES:
-                for result in check(shape, dtype, device, 2 if given.small else 20):
+                for_methods = given.small or (dtype == torch.bfloat16 and shape in FEW_SHAPES)
+                for result in check(shape, dtype, device, 2 if given.small else 20, for_methods):
                     print_line(result)
                     right &= result["ok"]
         if device.type == "cuda":
