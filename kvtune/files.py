@@ -9,11 +9,13 @@ import os
 import re
 import reprlib
 import shutil
+import stat
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.text import json_text, quoted
@@ -55,6 +57,10 @@ def check_writable(path: Path) -> None:
     path = check_path(path).absolute()
     if path.is_dir():
         raise RequestError(f"{path} is a folder; name a file in it")
+    if is_special(path):
+        if not os.access(path, os.W_OK):
+            raise RequestError(f"cannot write {path}: it must not be written; name another place")
+        return
     existing = next(folder for folder in path.parents if folder.exists())
     if not existing.is_dir():
         raise RequestError(f"cannot write {path}: {existing} is not a folder; name another place")
@@ -85,12 +91,17 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Its temporary name follows from ``path``, so that what a killed process left is overwritten by whoever writes the
     same file next; a lock keeps two that live from each other. The file's ``name`` is where it can be read meanwhile.
+    What is no file, as ``/dev/stdout`` or a pipe, stays in its place and is written to.
 
     Raises
     ------
     KvtuneError
         If the operating system refuses something, in the block too. Nothing is left behind.
     """
+    if is_special(path):
+        with _written_to(path) as whole:
+            yield whole
+        return
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,10 +117,35 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 temporary.unlink()  # before the lock is let go: afterwards it may be another's
                 raise
     except OSError as error:
-        reason = error.strerror or error
-        raise KvtuneError(
-            f"cannot write {path}: {reason}; free some space, make it writable or choose another folder"
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def is_special(path: Path) -> bool:
+    """Whether there is a device or a pipe, which a file must not take the place of."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextlib.contextmanager
+def _written_to(path: Path) -> Iterator[BinaryIO]:
+    """A file whose contents go to a device or a pipe when the block ends without an error."""
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            yield cast("BinaryIO", file)
+            file.flush()
+            file.seek(0)
+            with path.open("wb") as out:
+                shutil.copyfileobj(file, out)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> KvtuneError:
+    reason = error.strerror or error
+    return KvtuneError(f"cannot write {path}: {reason}; free some space, make it writable or choose another folder")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,26 @@ def test_whether_a_file_can_be_written_is_known_before(tmp_path):
             check_writable(bad)
     assert names(tmp_path) == ["file"]
     assert files.__doc__
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path):
+    """As /dev/stdout and /dev/null must, in whose place an administrator's rename would put a file."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        check_writable(path)
+        with ThreadPoolExecutor(1) as pool:
+            read = pool.submit(path.read_bytes)
+            write_text(path, "whole")
+            assert read.result() == b"whole"
+        assert stat.S_ISFIFO(path.stat().st_mode)
+    assert link.is_symlink() and names(tmp_path) == ["link", "pipe"]
+
+
+def test_a_pipe_gets_nothing_of_what_failed(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ZeroDivisionError), files.replacing(tmp_path / "pipe") as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["pipe"]
