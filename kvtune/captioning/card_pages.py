@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,29 @@ from kvtune.models.spread import Card
 
 _ALIGNED = 4
 """Numbers of 4 bytes in whose multiples the parts of a layout begin; elsewhere Triton would build kernels anew."""
+
+
+Methods = Sequence[Sequence[RowState[Any]]]
+"""What methods remember that change scores or weights, by the rows that have the same."""
+
+
+class StepShape(NamedTuple):
+    """What a step has of everything.
+
+    Attributes
+    ----------
+    width, tiles
+        Rows, and tiles in which they stand.
+    acting_from
+        The first tile of rows on which methods act that change scores or weights.
+    acting
+        Lanes that are counted for each kind of these; none if they are all of one kind.
+    """
+
+    width: int
+    tiles: int
+    acting_from: int
+    acting: tuple[int, ...]
 
 
 class CardPages:
@@ -52,7 +75,8 @@ class CardPages:
         self.kernels = kernels_for(self.device, vlm.dtype, kv_heads, heads // kv_heads, head_dim)
         self.prompt_table = torch.zeros(plan.rows, 1, dtype=torch.int32, device=self.device)
         self.classes = torch.zeros(3, plan.rows, PAGE, dtype=torch.bool, device=self.device)
-        self.layout = torch.zeros(self._size(plan.rows, 2 * plan.rows), dtype=torch.int32, device=self.device)
+        most = self._sizes(plan.rows, 2 * plan.rows, [LANES] * plan.rows)
+        self.layout = torch.zeros(_padded(most), dtype=torch.int32, device=self.device)
         whole = len(card.layers) == vlm.n_layers
         self.methods = RowMethods(plan.rows + 1, decoder_of(vlm, None if whole else card.layers), self.device)
 
@@ -84,11 +108,14 @@ class CardPages:
         sent = np.concatenate([np.pad(part, (0, -len(part) % _ALIGNED)) for part in parts])
         self.layout[: len(sent)].copy_(pinned(sent, self.device), non_blocking=True)
 
-    def on_card(self, width: int, tiles: int) -> tuple[Layout, Tensor, Tensor]:
-        """The views of what :meth:`send_layout` sent: where rows are, what they are fed, and what is to come after."""
-        sizes = self._sizes(width, tiles)
-        padded = self.layout[: self._size(width, tiles)].split([size + -size % _ALIGNED for size in sizes])
-        newest, lanes_of_rows, forced, to_come, table, images, lengths, members = (
+    def on_card(
+        self, width: int, tiles: int, acting: Sequence[int] = ()
+    ) -> tuple[Layout, Tensor, Tensor, Sequence[Tensor]]:
+        """The views of what :meth:`send_layout` sent: where rows are, what they are fed, what is to come after, and
+        lanes on which methods act, as many as ``acting`` says."""
+        sizes = self._sizes(width, tiles, acting)
+        padded = self.layout[: _padded(sizes)].split([size + -size % _ALIGNED for size in sizes])
+        newest, lanes_of_rows, forced, to_come, table, images, lengths, members, *lanes = (
             part[:size] for part, size in zip(padded, sizes, strict=True)
         )
         layout = Layout(
@@ -100,21 +127,21 @@ class CardPages:
             lanes_of_rows,
             self.prompt_table,
         )
-        return layout, forced, to_come
+        return layout, forced, to_come, lanes
 
-    def step(
-        self, width: int, tiles: int, states: Sequence[RowState[Any]], acting: Sequence[ActingTiles]
-    ) -> tuple[PagedStep, Tensor]:
-        """A step of ``width`` rows in the layers of this card, and what the rows are fed."""
-        layout, forced, to_come = self.on_card(width, tiles)
-        to_come = torch.nn.functional.pad(to_come, (0, self._rows + 1 - width), value=-1)
+    def step(self, shape: StepShape, states: Sequence[RowState[Any]], acting: Methods) -> tuple[PagedStep, Tensor]:
+        """A step in the layers of this card, and what its rows are fed."""
+        layout, forced, to_come, lanes = self.on_card(shape.width, shape.tiles, shape.acting)
+        tiles = ActingTiles(shape.acting_from, acting, lanes if shape.acting else None) if acting else None
+        to_come = torch.nn.functional.pad(to_come, (0, self._rows + 1 - shape.width), value=-1)
         step = PagedStep(
-            self.layers.start, layout, self.keys, self.values, self.kernels, states, acting, self.classes, to_come
+            self.layers.start, layout, self.keys, self.values, self.kernels, states, tiles, self.classes, to_come
         )
         return step, forced
 
-    def _size(self, width: int, tiles: int) -> int:
-        return sum(size + -size % _ALIGNED for size in self._sizes(width, tiles))
+    def _sizes(self, width: int, tiles: int, acting: Sequence[int]) -> list[int]:
+        return [*[width] * 4, width * self._text_pages, tiles, tiles, tiles * LANES, *acting]
 
-    def _sizes(self, width: int, tiles: int) -> list[int]:
-        return [*[width] * 4, width * self._text_pages, tiles, tiles, tiles * LANES]
+
+def _padded(sizes: Sequence[int]) -> int:
+    return sum(size + -size % _ALIGNED for size in sizes)

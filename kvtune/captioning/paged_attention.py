@@ -53,9 +53,17 @@ class Layout:
     lanes_of_rows: Tensor
     prompt_table: Tensor
 
-    def part(self, first: int, last: int) -> Layout:
-        """The same with the tiles ``first <= tile < last`` alone."""
-        tiles, images, lengths = (one[first:last] for one in (self.tiles, self.tile_images, self.tile_lengths))
+    def ending(self, first: int) -> Layout:
+        """The same with the tiles from ``first`` on alone."""
+        tiles, images, lengths = (one[first:] for one in (self.tiles, self.tile_images, self.tile_lengths))
+        return dataclasses.replace(self, tiles=tiles, tile_images=images, tile_lengths=lengths)
+
+    def with_nobody(self) -> Layout:
+        """The same with a tile more, in which nobody is."""
+        nobody = (self.tiles.new_full((1, self.tiles.shape[1]), -1), *(self.tile_images.new_zeros(2)).split(1))
+        tiles, images, lengths = (
+            torch.cat(both) for both in zip((self.tiles, self.tile_images, self.tile_lengths), nobody, strict=True)
+        )
         return dataclasses.replace(self, tiles=tiles, tile_images=images, tile_lengths=lengths)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvtune.captioning.card_pages import CardPages
+from kvtune.captioning.card_pages import CardPages, Methods, StepShape
 from kvtune.captioning.decoding import on_device
 from kvtune.captioning.forced import NO_TOKEN, ForcedTokens
 from kvtune.captioning.graphs import step_graphs
@@ -29,7 +29,7 @@ from kvtune.captioning.greedy import choose
 from kvtune.captioning.grid_attention import KeysOnly
 from kvtune.captioning.paged_attention import LANES
 from kvtune.captioning.paged_plan import PagedPlan
-from kvtune.captioning.paged_step import ActingTiles, SpreadStep
+from kvtune.captioning.paged_step import SpreadStep
 from kvtune.captioning.pages import PAGE, Pages, pages_for
 from kvtune.captioning.prefix import KnownPrompts, Prefix
 from kvtune.hf import CACHE, MovingRotary
@@ -39,7 +39,7 @@ from kvtune.methods.row_state import RowState
 from kvtune.methods.sending import to_device
 from kvtune.models import VisionLanguageModel
 
-OnCard = tuple[Sequence[RowState[Any]], Sequence[ActingTiles]]
+OnCard = tuple[Sequence[RowState[Any]], Methods]
 """What methods of a step's rows remember on one card, and those of them that change scores or weights."""
 
 _WIDTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -187,19 +187,18 @@ class PagedGrid(KnownPrompts):
         Tensor
             [rows of the step], the tokens that come next; the next step overwrites them.
         """
-        width = self.width(running)
-        tiles, on_cards = self._send_layout(running, width)
+        shape, on_cards = self._send_layout(running, self.width(running))
         if self._graphs is None:
-            self._decode(width, tiles, on_cards)
+            self._decode(shape, on_cards)
         else:
             ((card,), ((states, acting),)) = self.cards, on_cards
             tensors = [(tensor.data_ptr(), tensor.shape) for tensor in (card.prompt_table, card.classes)]
-            acts = [(*map(type, one.states), one.first, one.last) for one in acting]
-            shape = (width, tiles, *tensors, *acts, *captured_with(states))
-            self._graphs.run(shape, lambda: self._decode(width, tiles, on_cards))
+            kinds = [tuple(map(type, one)) for one in acting]
+            key = (*shape, *tensors, *kinds, *captured_with(states))
+            self._graphs.run(key, lambda: self._decode(shape, on_cards))
         self.newest[running] += 1
         self.forced.advance(running)
-        return self.tokens[:width]
+        return self.tokens[: shape.width]
 
     def width(self, running: np.ndarray, moved: bool = False) -> int:
         """Rows of a step in which ``running`` decode: all of them if a method of theirs changes outputs.
@@ -212,13 +211,13 @@ class PagedGrid(KnownPrompts):
         wide = next((width for width in _WIDTHS if width >= needed), -(-needed // _WIDTH) * _WIDTH)
         return min(wide, self.rows)
 
-    def _decode(self, width: int, tiles: int, on_cards: Sequence[OnCard]) -> None:
+    def _decode(self, shape: StepShape, on_cards: Sequence[OnCard]) -> None:
         """The step on the device: no shape, and nothing that Python decides, depends on what the tensors hold."""
-        parts = [card.step(width, tiles, *own) for card, own in zip(self.cards, on_cards, strict=True)]
+        parts = [card.step(shape, *own) for card, own in zip(self.cards, on_cards, strict=True)]
         first, forced = parts[0]
         on_several = [(card.device, part) for card, (part, _) in zip(self.cards, parts, strict=True)]
         step = first if len(parts) == 1 else SpreadStep(on_several)
-        tokens, positions = self.tokens[:width], self._positions[:width]
+        tokens, positions = self.tokens[: shape.width], self._positions[: shape.width]
         fed = torch.where(forced == NO_TOKEN, tokens, forced).clamp(min=0)
         with ExitStack() as undo:
             undo.enter_context(self._rotary.held())
@@ -235,29 +234,26 @@ class PagedGrid(KnownPrompts):
         step.end()
         positions += 1
 
-    def _send_layout(self, running: np.ndarray, width: int) -> tuple[int, list[OnCard]]:
+    def _send_layout(self, running: np.ndarray, width: int) -> tuple[StepShape, list[OnCard]]:
         """Tell the cards where the rows of this step are.
 
         Returns
         -------
         tuple
-            The number of tiles that they stand in; and for each card the states of their methods, and the tiles of
-            those that change scores or weights.
+            The step's shape; and for each card the states of the rows' methods, and of those that change scores or
+            weights.
         """
         by_card = [card.methods.on_attention(running) for card in self.cards]
         groups = [rows for _, rows in by_card[0]]
-        rest = running
-        for rows in groups:
-            rest = np.setdiff1d(rest, rows)
+        acting = np.concatenate([running[:0], *groups])
+        rest = np.setdiff1d(running, acting)
         lanes_of_rows = np.zeros(width, dtype=np.int32)
-        ends: list[int] = []
         members, images, lengths = [], [], []
-        tiles = 0
-        for rows in [rest, *groups] if len(rest) else groups:
+        tiles = acting_from = 0
+        for rows in filter(len, (rest, acting)):
             part, part_images, part_lengths, lanes = self._tiles_of(rows)
             lanes_of_rows[rows] = lanes + tiles * LANES
-            tiles += len(part)
-            ends.append(tiles)
+            acting_from, tiles = tiles, tiles + len(part)
             members.append(part)
             images.append(part_images)
             lengths.append(part_lengths)
@@ -269,6 +265,10 @@ class PagedGrid(KnownPrompts):
         to_come[running] = self.forced.to_come(running)
         # A row that is not running has pages still if its last token has not been looked at; it writes into nobody's.
         table = np.where(newest[:, None] >= 0, self._table[:width], 0)
+        # Each kind of methods takes its own lanes of the tiles that all of them share.
+        by_kind = [lanes_of_rows[rows] - acting_from * LANES for rows in groups] if len(groups) > 1 else []
+        nobody = (tiles - acting_from) * LANES
+        padded = [np.pad(lanes, (0, _lanes_for(len(lanes)) - len(lanes)), constant_values=nobody) for lanes in by_kind]
         parts = (
             newest,
             lanes_of_rows,
@@ -276,16 +276,15 @@ class PagedGrid(KnownPrompts):
             to_come,
             table.ravel(),
             *(np.concatenate(of_tiles).ravel() for of_tiles in (images, lengths, members)),
+            *padded,
         )
         for card in self.cards:
             card.send_layout(parts)
-        begins = [0, *ends][-len(groups) - 1 : -1]
-        on_cards: list[OnCard] = []
-        for card, own in zip(self.cards, by_card, strict=True):
-            spans = zip(own, begins, ends[len(ends) - len(groups) :], strict=True)
-            acting = [ActingTiles(states, begin, end) for (states, _), begin, end in spans]
-            on_cards.append((card.methods.of(running), acting))
-        return tiles, on_cards
+        on_cards: list[OnCard] = [
+            (card.methods.of(running), [states for states, _ in own])
+            for card, own in zip(self.cards, by_card, strict=True)
+        ]
+        return StepShape(width, tiles, acting_from, tuple(map(len, padded))), on_cards
 
     def _tiles_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Tiles for rows, each of one image and one length that is read of its prompt: their members, [tiles, lanes],
@@ -306,3 +305,8 @@ class PagedGrid(KnownPrompts):
         images[:used] = np.repeat(self._image_of[rows[order]][first], per_kind)
         lengths[:used] = np.repeat(self._read[rows[order]][first], per_kind)
         return members.reshape(tiles, LANES), images, lengths, lanes
+
+
+def _lanes_for(rows: int) -> int:
+    """Lanes that are counted for so many rows: a power of two, that graphs are few."""
+    return max(LANES, 1 << (rows - 1).bit_length())

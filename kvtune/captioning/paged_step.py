@@ -19,11 +19,22 @@ from kvtune.methods.seen import Seen
 
 @dataclasses.dataclass(frozen=True)
 class ActingTiles:
-    """Methods that change scores or weights, and the tiles ``first <= tile < last`` of the rows that have them."""
+    """The tiles of rows whose methods change scores or weights.
 
-    states: Sequence[RowState[Any]]
+    Attributes
+    ----------
+    first
+        The first of them; they are the last ones of a step.
+    methods
+        Those of the rows, by the rows that have the same.
+    lanes
+        As many for each of ``methods``: where their rows stand among the lanes of these tiles, int32, filled up with
+        the lane after the last one; None if all of the tiles are of one kind.
+    """
+
     first: int
-    last: int
+    methods: Sequence[Sequence[RowState[Any]]]
+    lanes: Sequence[Tensor] | None
 
 
 class PagedStep:
@@ -40,7 +51,7 @@ class PagedStep:
     states
         What the methods of the rows remember.
     acting
-        Those of them that change scores or weights.
+        Where those of them act that change scores or weights; None if there are none.
     classes
         [3, images, positions] bool: which prompt tokens are before, of and after the image.
     to_come
@@ -55,7 +66,7 @@ class PagedStep:
         values: Tensor,
         kernels: Kernels,
         states: Sequence[RowState[Any]],
-        acting: Sequence[ActingTiles],
+        acting: ActingTiles | None,
         classes: Tensor,
         to_come: Tensor,
     ) -> None:
@@ -66,15 +77,40 @@ class PagedStep:
         self._entropies: dict[int, Tensor] = {}
         self._looked_at = {layer for state in states if state.reads_entropy for layer in state.layers}
         self._on_output = [state for state in states if state.changes_output]
-        self._acting = [(one, self._seen(one, classes)) for one in acting]
+        self._acting: list[Acting] = []
+        self._changed: dict[tuple[int, ...], Tensor] = {}
+        if acting is not None:
+            self._see(acting, classes)
 
-    def _seen(self, acting: ActingTiles, classes: Tensor) -> Acting:
-        part = self._layout.part(acting.first, acting.last)
-        lanes = part.tiles.flatten().long()
-        rows = torch.where(lanes < 0, len(self.generated) - 1, lanes)
-        seen_by = classes[:, part.tile_images.long()].repeat_interleave(part.tiles.shape[1], dim=1)
-        read = part.tile_lengths.long().repeat_interleave(part.tiles.shape[1])
-        return Acting(acting.states, Seen(0, rows, seen_by, read, self._to_come[rows], rows, 1.0))
+    def _see(self, acting: ActingTiles, classes: Tensor) -> None:
+        """Find what each kind of methods sees."""
+        tiles = self._layout.ending(acting.first)
+        if acting.lanes is not None:
+            tiles = tiles.with_nobody()
+        self._tiles, per_tile = tiles, tiles.tiles.shape[1]
+        lanes = self._layout.lanes_of_rows.long() - acting.first * per_tile
+        self._theirs, self._lanes = lanes >= 0, lanes.clamp(min=0)
+        members = tiles.tiles.flatten().long()
+        rows = torch.where(members < 0, len(self.generated) - 1, members)
+        images, read = (one.long().repeat_interleave(per_tile) for one in (tiles.tile_images, tiles.tile_lengths))
+        for number, states in enumerate(acting.methods):
+            index = None if acting.lanes is None else acting.lanes[number].long()
+            own, seen_images, own_read = (one if index is None else one[index] for one in (rows, images, read))
+            seen = Seen(0, own, classes[:, seen_images], own_read, self._to_come[own], own, 1.0)
+            self._acting.append(Acting(states, seen, index))
+
+    def _changed_by(self, acting: Sequence[Acting]) -> Tensor:
+        """[rows] bool: whose attention these change."""
+        key = tuple(map(id, acting))
+        if key not in self._changed:
+            changed = self._theirs
+            if acting[0].index is not None:
+                of_lanes = changed.new_zeros(self._tiles.tiles.numel())
+                for one in acting:
+                    of_lanes[one.index] = True
+                changed = changed & of_lanes[self._lanes]
+            self._changed[key] = changed
+        return self._changed[key]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """Attention of one layer; shapes as in :class:`kvtune.captioning.grid_attention.Step`."""
@@ -85,15 +121,11 @@ class PagedStep:
         cache = self._keys[layer - self.first_layer], self._values[layer - self.first_layer]
         output, entropy = self._kernels.attend(query, *new, *cache, self._layout, scaling)
         entropy = entropy.mean(-1)
-        for tiles, acting in self._acting:
-            if acting.changes(layer):
-                part = self._layout.part(tiles.first, tiles.last)
-                acted, own_entropy = self._kernels.attend_tiles(query, *cache, part, scaling, layer, [acting])
-                lanes = self._layout.lanes_of_rows.long() - tiles.first * part.tiles.shape[1]
-                theirs = (lanes >= 0) & (lanes < len(acted))
-                lanes = lanes.clamp(0, len(acted) - 1)
-                output = torch.where(theirs[:, None, None, None], acted[lanes].to(output.dtype), output)
-                entropy = torch.where(theirs, own_entropy[lanes].to(entropy.dtype), entropy)
+        if acting := [one for one in self._acting if one.changes(layer)]:
+            acted, own_entropy = self._kernels.attend_tiles(query, *cache, self._tiles, scaling, layer, acting)
+            changed = self._changed_by(acting)
+            output = torch.where(changed[:, None, None, None], acted[self._lanes].to(output.dtype), output)
+            entropy = torch.where(changed, own_entropy[self._lanes].to(entropy.dtype), entropy)
         output = output.view(rows, heads, head_dim)
         if layer in self._looked_at:
             self._entropies[layer] = entropy
@@ -128,7 +160,7 @@ class PagedStep:
         for state in self.states:
             both = [
                 (there.seen, here.seen)
-                for (_, there), (_, here) in zip(other._acting, self._acting, strict=True)
+                for there, here in zip(other._acting, self._acting, strict=True)
                 if state in here.states
             ]
             state.follow(before[type(state)], both)

@@ -32,8 +32,7 @@ def attend_tiles(
     layer: int,
     acting: Sequence[Acting],
 ) -> tuple[Tensor, Tensor]:
-    """See :func:`kvtune.captioning.paged_attention.attend_tiles`; ``acting`` is of all lanes."""
-    (methods,) = acting
+    """See :func:`kvtune.captioning.paged_attention.attend_tiles`; lanes that are none of ``acting`` have no sense."""
     kv_heads, share, head_dim = query.shape[1:]
     query = query.contiguous()
     tiles, lanes = layout.tiles.shape
@@ -60,7 +59,16 @@ def attend_tiles(
     score_texts[by_lane](query, *cached, *texts, scores, positions, of_prompts, of_texts, scaling, **as_lanes)
 
     of_lanes = query[layout.tiles.clamp(min=0).flatten().long()].flatten(1, 2)
-    weights, entropy = methods.attend(layer, of_lanes, scores, scaling)
+    weights, entropy = scores, query.new_zeros(tiles * lanes, dtype=torch.float32)
+    for methods in acting:
+        index = methods.index
+        if index is None:  # all lanes are theirs
+            weights, own_entropy = methods.attend(layer, of_lanes, scores, scaling)
+            entropy = entropy if own_entropy is None else own_entropy
+            break
+        weights[index], own_entropy = methods.attend(layer, of_lanes[index], scores[index], scaling)
+        if own_entropy is not None:
+            entropy[index] = own_entropy
     weights = weights.contiguous()
 
     partial = query.new_empty(tiles * lanes, kv_heads * share, head_dim, dtype=torch.float32)
@@ -68,7 +76,7 @@ def attend_tiles(
     cached = (values, *values.stride()[:3])
     sum_prompts[by_tile](weights, positions, *cached, *prompts[1:], partial, **as_tiles)
     sum_texts[by_lane](weights, positions, of_prompts, *cached, *texts, partial, output, **as_lanes)
-    return output, query.new_zeros(tiles * lanes) if entropy is None else entropy
+    return output, entropy
 
 
 @triton.jit

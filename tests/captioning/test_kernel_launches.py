@@ -63,7 +63,7 @@ def test_a_trial_builds_what_steps_launch():
 
 
 def attend_tiles(built, situation, first):
-    layout = situation.layout.part(first, len(situation.layout.tiles))
+    layout = situation.layout.ending(first)
     acting = nobody(situation.query, layout)
     return built.attend_tiles(situation.query, situation.keys, situation.values, layout, 0.25, 0, [acting])
 

@@ -184,10 +184,10 @@ def test_a_step_reads_nothing_of_rows_that_stand_idle(monkeypatch):
     layouts = []
     original = PagedGrid._decode
 
-    def decode(grid, width, tiles, on_cards):
-        layout = grid.cards[0].on_card(width, tiles)[0]
+    def decode(grid, shape, on_cards):
+        layout = grid.cards[0].on_card(shape.width, shape.tiles, shape.acting)[0]
         layouts.append((layout.newest.tolist(), layout.table.tolist(), layout.tiles.flatten().tolist()))
-        return original(grid, width, tiles, on_cards)
+        return original(grid, shape, on_cards)
 
     monkeypatch.setattr(PagedGrid, "_decode", decode)
     monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
@@ -301,7 +301,7 @@ def test_kernels_are_built_once_for_all_widths(width):
     """Triton builds a kernel anew where a tensor does not begin at a multiple of 16 bytes."""
     grid = a_grid()
     grid.newest[:width], grid._image_of[:width], grid._table[:width, 0] = 1, np.arange(width) % 2, np.arange(width) + 1
-    layout = grid.cards[0].on_card(width, grid._send_layout(np.arange(width), width)[0])[0]
+    layout = grid.cards[0].on_card(width, grid._send_layout(np.arange(width), width)[0].tiles)[0]
     assert layout.newest.tolist() == [1] * width
     assert layout.table[:, 0].tolist() == [row + 1 for row in range(width)]
     assert sorted(row for row in layout.tiles.flatten().tolist() if row >= 0) == list(range(width))
@@ -315,7 +315,7 @@ def test_a_step_runs_where_nothing_can_be_read(methods):
     with torch.inference_mode(), attention_implementation(ENDLESS.hf_model, ATTENTION):
         grid = a_grid()
         grid.start(range(4), [0, 1, 0, 1], methods)
-        tiles, on_cards = grid._send_layout(np.arange(4), 4)
+        shape, on_cards = grid._send_layout(np.arange(4), 4)
         grid.vlm = small_vlm(copy.deepcopy(ENDLESS.hf_model).to("meta"), eos=())
         grid._embed, grid._head = (
             grid.vlm.hf_model.get_input_embeddings(),
@@ -323,13 +323,13 @@ def test_a_step_runs_where_nothing_can_be_read(methods):
         )
         to_meta(grid, set())
         with attention_implementation(grid.vlm.hf_model, ATTENTION):
-            grid._decode(4, tiles, on_cards)
+            grid._decode(shape, on_cards)
             assert grid.tokens.is_meta
             state = grid.cards[0].methods.states[KVSmooth]
             end_step = state.end_step
             state.end_step = lambda step: step.entropies(state.layers).max().item() and end_step(step)
             with pytest.raises(RuntimeError, match="meta"):
-                grid._decode(4, tiles, on_cards)
+                grid._decode(shape, on_cards)
 
 
 def test_captions_begin_and_go_on_without_waiting_for_the_device():

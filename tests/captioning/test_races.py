@@ -9,6 +9,7 @@ from no_races import NoRaces
 
 from kvtune.captioning import Captioner
 from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning.paged_attention import LANES
 
 
 def test_is_seen():
@@ -20,7 +21,7 @@ def test_is_seen():
         tensor[twice] = torch.tensor([[1.0], [2.0]])
     with NoRaces(), pytest.raises(AssertionError, match=r"writes \[0, 1\]"):
         tensor.scatter_(1, twice[None], torch.tensor([[1.0, 2.0]]))
-    with NoRaces(lambda: {3: 1}):
+    with NoRaces(lambda place, size: (place, size) == (1, 3)):
         tensor[twice] = torch.tensor([[1.0], [2.0]])
 
 
@@ -37,8 +38,10 @@ def test_in_pages(monkeypatch):
     captioner = Captioner(vlm("grouped"), max_new_tokens=20, lanes=11)
     requests = requests_of([(n % 5, n % len(OF_ENGINE)) for n in range(2 * len(OF_ENGINE))])
 
-    def nobody():  # the row of lanes in which nobody is, and the page of rows that stand idle
-        return {captioner.plan.rows + 1: captioner.plan.rows, captioner.plan.pages + 1: 0}
+    def nobody(place, size):
+        """The row of lanes in which nobody is, the page of rows that stand idle, and the first lane of a tile more."""
+        plan = captioner.plan
+        return (place, size) in ((plan.rows, plan.rows + 1), (0, plan.pages + 1)) or place == size - LANES > 0
 
     with NoRaces(nobody) as mode:
         captions = list(captioner.run(iter(requests)))

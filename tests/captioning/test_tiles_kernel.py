@@ -29,19 +29,28 @@ for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):  # the interp
     for shape in ((9, 3, 2, 1, 32), (20, 1, 1, 3, 24), (5, 2, 2, 7, 80), (3, 2, 2, 2, 128)):
         (query, key, value, keys, values, layout), _, live = paged_situation(*shape, dtype)
         put(key, value, keys, values, layout)
-        for first, states in ((0, [Changes()]), (1, [])):
-            part = layout.part(first, len(layout.tiles))
+        for first, kinds in ((0, [[Changes()]]), (1, [[]]), (0, [[], [Changes()]])):
+            part = layout.ending(first)
+            if len(kinds) > 1:
+                part = part.with_nobody()
             lanes = part.tiles.flatten().long()
+            nobody = len(lanes) - part.tiles.shape[1]
             classes = torch.zeros(3, len(lanes), part.prompt_table.shape[1] * 32, dtype=torch.bool)
-            acting = [Acting(states, Seen(0, lanes, classes, lanes, lanes, query, 1.0))]
+            there, acting = torch.zeros_like(lanes, dtype=torch.bool), []
+            for number, states in enumerate(kinds):
+                own = (lanes >= 0).nonzero()[number :: 3, 0] if len(kinds) > 1 else (lanes >= 0).nonzero()[:, 0]
+                there[own] = True
+                index = torch.cat([own, torch.tensor([nobody, nobody])]) if len(kinds) > 1 else None
+                seen = lanes if index is None else lanes[index]
+                acting.append(Acting(states, Seen(0, seen, classes, seen, seen, query, 1.0), index))
             expected = attend_tiles(query.double(), keys.double(), values.double(), part, 0.3, 1, acting)
             got = by_kernel(query, keys, values, part, 0.3, 1, acting)
             assert got[0].dtype == dtype and got[0].isfinite().all()
-            there = lanes >= 0
             if there.any():
                 assert relative_error(got[0][there], expected[0][there]) < most
-            if there.any() and states:
-                assert relative_error(got[1][there], expected[1][there]) < 1e-5
+            of_changed = acting[-1].index[:-2] if acting[-1].index is not None else there
+            if kinds[-1] and len(got[1][of_changed]):
+                assert relative_error(got[1][of_changed], expected[1][of_changed]) < 1e-5
 print("equal")
 """
 
