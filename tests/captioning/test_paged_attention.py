@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from naive_attention import naive_paged, paged_situation
 from triton_without_gpu import interpreted, needs_triton
 
+from kvtune import captioning
 from kvtune.captioning import kernels
 from kvtune.captioning.paged_attention import attend
 from kvtune.captioning.pages import PAGE
@@ -139,8 +140,9 @@ def kernels_that_fail(monkeypatch, *names):
 
     row = SimpleNamespace(**{name: fails if name in names else print for name in ("try_attention", "try_tiles")})
     monkeypatch.setattr(kernels, "OneRow", SimpleNamespace(of=lambda *shapes: row))
-    for module in ("attention", "smoothing", "tiles"):
-        monkeypatch.setitem(sys.modules, f"kvtune.captioning.triton_{module}", kernels)
+    for module in ("triton_attention", "triton_smoothing", "triton_tiles"):
+        monkeypatch.setitem(sys.modules, f"kvtune.captioning.{module}", kernels)
+        monkeypatch.setattr(captioning, module, kernels, raising=False)
     for name in ("attend", "smooth"):
         monkeypatch.setattr(kernels, name, None, raising=False)
     monkeypatch.setattr(kernels, "attend_tiles", lambda *given: ("by kernels", *given), raising=False)

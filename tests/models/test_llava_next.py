@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 from tokenizers_made_here import llama_tokenizer
 from transformers import LlavaNextImageProcessorPil, LlavaNextProcessor
@@ -76,7 +77,9 @@ def test_the_number_of_visual_tokens_of_the_published_geometry(size):
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         get_text_config=lambda decoder: SimpleNamespace(model_type="llama"),
     )
-    hf_model = SimpleNamespace(config=config, generation_config=SimpleNamespace(pad_token_id=0), device="cpu")
+    hf_model = SimpleNamespace(
+        config=config, generation_config=SimpleNamespace(pad_token_id=0), device=torch.device("cpu")
+    )
     vlm = VisionLanguageModel(get_family("llava-next"), hf_model, processor, "", "", None)
     inputs = vlm.prepare([Image.new("RGB", size)])
     assert int(vlm.family.visual_tokens(vlm, inputs).sum()) == visual_tokens(*size) <= 2928
