@@ -37,8 +37,9 @@ class StepShape(NamedTuple):
     ----------
     width, tiles
         Rows, and tiles in which they stand.
-    acting_from
-        The first tile of rows on which methods act that change scores or weights.
+    acting_from, acting_pages
+        The first tile of rows on which methods act that change scores or weights, and how many pages of their texts are
+        read.
     acting
         Lanes that are counted for each kind of these; none if they are all of one kind.
     """
@@ -46,6 +47,7 @@ class StepShape(NamedTuple):
     width: int
     tiles: int
     acting_from: int
+    acting_pages: int
     acting: tuple[int, ...]
 
 
@@ -132,7 +134,9 @@ class CardPages:
     def step(self, shape: StepShape, states: Sequence[RowState[Any]], acting: Methods) -> tuple[PagedStep, Tensor]:
         """A step in the layers of this card, and what its rows are fed."""
         layout, forced, to_come, lanes = self.on_card(shape.width, shape.tiles, shape.acting)
-        tiles = ActingTiles(shape.acting_from, acting, lanes if shape.acting else None) if acting else None
+        tiles = None
+        if acting:
+            tiles = ActingTiles(shape.acting_from, shape.acting_pages, acting, lanes if shape.acting else None)
         to_come = torch.nn.functional.pad(to_come, (0, self._rows + 1 - shape.width), value=-1)
         step = PagedStep(
             self.layers.start, layout, self.keys, self.values, self.kernels, states, tiles, self.classes, to_come

@@ -53,10 +53,12 @@ class Layout:
     lanes_of_rows: Tensor
     prompt_table: Tensor
 
-    def ending(self, first: int) -> Layout:
-        """The same with the tiles from ``first`` on alone."""
+    def ending(self, first: int, pages: int | None = None) -> Layout:
+        """The same with the tiles from ``first`` on alone, whose rows' texts have ``pages`` at most."""
         tiles, images, lengths = (one[first:] for one in (self.tiles, self.tile_images, self.tile_lengths))
-        return dataclasses.replace(self, tiles=tiles, tile_images=images, tile_lengths=lengths)
+        return dataclasses.replace(
+            self, tiles=tiles, tile_images=images, tile_lengths=lengths, table=self.table[:, :pages]
+        )
 
     def with_nobody(self) -> Layout:
         """The same with a tile more, in which nobody is."""

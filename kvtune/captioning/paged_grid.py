@@ -268,7 +268,11 @@ class PagedGrid(KnownPrompts):
         # Each kind of methods takes its own lanes of the tiles that all of them share.
         by_kind = [lanes_of_rows[rows] - acting_from * LANES for rows in groups] if len(groups) > 1 else []
         nobody = (tiles - acting_from) * LANES
-        padded = [np.pad(lanes, (0, _lanes_for(len(lanes)) - len(lanes)), constant_values=nobody) for lanes in by_kind]
+        pages = int(self.newest[acting].max(initial=-1)) // PAGE + 1
+        padded = [
+            np.pad(lanes, (0, _power_of_two(max(LANES, len(lanes))) - len(lanes)), constant_values=nobody)
+            for lanes in by_kind
+        ]
         parts = (
             newest,
             lanes_of_rows,
@@ -284,7 +288,8 @@ class PagedGrid(KnownPrompts):
             (card.methods.of(running), [states for states, _ in own])
             for card, own in zip(self.cards, by_card, strict=True)
         ]
-        return StepShape(width, tiles, acting_from, tuple(map(len, padded))), on_cards
+        acting_pages = min(self.plan.text_pages, _power_of_two(pages)) if pages else 0
+        return StepShape(width, tiles, acting_from, acting_pages, tuple(map(len, padded))), on_cards
 
     def _tiles_of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Tiles for rows, each of one image and one length that is read of its prompt: their members, [tiles, lanes],
@@ -295,7 +300,7 @@ class PagedGrid(KnownPrompts):
         per_kind = -(-counts // LANES)
         begins = np.cumsum(per_kind) - per_kind
         used = int(per_kind.sum())
-        tiles = 1 << (used - 1).bit_length()
+        tiles = _power_of_two(used)
         # The rows of one kind fill its tiles from the front.
         lanes = np.zeros(len(rows), dtype=np.int32)
         lanes[order] = np.repeat(begins * LANES, counts) + np.arange(len(rows)) - np.repeat(first, counts)
@@ -307,6 +312,6 @@ class PagedGrid(KnownPrompts):
         return members.reshape(tiles, LANES), images, lengths, lanes
 
 
-def _lanes_for(rows: int) -> int:
-    """Lanes that are counted for so many rows: a power of two, that graphs are few."""
-    return max(LANES, 1 << (rows - 1).bit_length())
+def _power_of_two(count: int) -> int:
+    """As many or more, at least 1: sizes of few kinds, that graphs are few."""
+    return 1 << (count - 1).bit_length()

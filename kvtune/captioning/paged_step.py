@@ -25,6 +25,8 @@ class ActingTiles:
     ----------
     first
         The first of them; they are the last ones of a step.
+    pages
+        As many as a text of their rows has at most.
     methods
         Those of the rows, by the rows that have the same.
     lanes
@@ -33,6 +35,7 @@ class ActingTiles:
     """
 
     first: int
+    pages: int
     methods: Sequence[Sequence[RowState[Any]]]
     lanes: Sequence[Tensor] | None
 
@@ -84,7 +87,7 @@ class PagedStep:
 
     def _see(self, acting: ActingTiles, classes: Tensor) -> None:
         """Find what each kind of methods sees."""
-        tiles = self._layout.ending(acting.first)
+        tiles = self._layout.ending(acting.first, acting.pages)
         if acting.lanes is not None:
             tiles = tiles.with_nobody()
         self._tiles, per_tile = tiles, tiles.tiles.shape[1]

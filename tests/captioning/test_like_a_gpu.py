@@ -309,7 +309,7 @@ def test_kernels_are_built_once_for_all_widths(width):
         assert part.data_ptr() % 16 == 0
 
 
-@pytest.mark.parametrize("methods", [METHODS[:4], METHODS[2:6]])
+@pytest.mark.parametrize("methods", [METHODS[:4], METHODS[2:6], [METHODS[1], *METHODS[6:9]]])
 def test_a_step_runs_where_nothing_can_be_read(methods):
     """On meta tensors, which have shapes and no numbers."""
     with torch.inference_mode(), attention_implementation(ENDLESS.hf_model, ATTENTION):
