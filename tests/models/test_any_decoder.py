@@ -1,6 +1,6 @@
 """Text decoders of many kinds around one vision tower: the engine writes what generate() writes, or refuses in a line.
 
-The whole list of transformers' decoders was tried so once; here are those that taught something.
+All of transformers' that can be built so small were tried once, 113 of 196; here are those that taught something.
 """
 
 import pytest
