@@ -19,7 +19,6 @@ from kvtune.captioning.forced import NO_TOKEN
 from kvtune.captioning.greedy import choose
 from kvtune.captioning.grid_attention import KeysOnly
 from kvtune.captioning.grid_cache import GridCache, grown
-from kvtune.captioning.memory import bytes_per_position
 from kvtune.hf import CACHE
 from kvtune.methods.acting import Acting
 from kvtune.methods.lerp import lerp_
@@ -210,7 +209,6 @@ class Grid(GridCache):
         needed = np.zeros((self.groups, self.lanes), dtype=int)
         needed.flat[running] = self.host_slots[running] + 1
         longest = needed.max(axis=1)
-        slot_bytes = bytes_per_position(self.vlm) // self.n_layers
         spans: list[Span] = []
         for group, slots in enumerate(longest.tolist()):
             first, last = group * self.lanes, (group + 1) * self.lanes
@@ -219,7 +217,7 @@ class Grid(GridCache):
                 together = Span(before.first, last, max(before.slots, slots))
                 # A group of which nobody is running may be read as far as its neighbours are, or not at all.
                 more = together.size - before.size - self.lanes * slots
-                if slots == 0 or more * slot_bytes < SPAN_BYTES:
+                if slots == 0 or more * self._slot_bytes < SPAN_BYTES:
                     spans[-1] = together
                     continue
             spans.append(Span(first, last, max(1, slots)))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from kvtune.captioning.forced import ForcedTokens
+from kvtune.captioning.memory import bytes_per_position
 from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prefix import KnownPrompts, Prefix
 from kvtune.hf import MovingRotary
@@ -50,6 +51,7 @@ class GridCache(KnownPrompts):
         self.rows = groups * lanes
         device, kv_heads = vlm.device, vlm.heads.kv_heads
         self.n_layers = vlm.n_layers
+        self._slot_bytes = bytes_per_position(vlm) // vlm.n_layers
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()
         self._rotary = MovingRotary(vlm.decoder)

@@ -175,7 +175,8 @@ def weight_bytes(vlm: VisionLanguageModel, device: torch.device | None = None) -
 def bytes_per_position(vlm: VisionLanguageModel, layers: int | None = None) -> int:
     """Bytes that one token's keys and values take in so many layers; in all if it is not said."""
     layers = vlm.n_layers if layers is None else layers
-    return 2 * layers * vlm.heads.kv_heads * vlm.head_dim * vlm.dtype.itemsize
+    _, kv_heads, head_dim = vlm.heads
+    return 2 * layers * kv_heads * head_dim * vlm.dtype.itemsize
 
 
 def free_memory(device: torch.device) -> int:
