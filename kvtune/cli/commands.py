@@ -44,6 +44,11 @@ class Group(TyperGroup):
         """See :meth:`click.Command.get_params`."""
         return [*super().get_params(ctx), *_everywhere(ctx)]
 
+    def invoke(self, ctx: Any) -> Any:
+        """See :meth:`click.Command.invoke`."""
+        _check_values(ctx)
+        return super().invoke(ctx)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """See :meth:`click.Command.parse_args`."""
         if not args and not self.invoke_without_command and not ctx.resilient_parsing:
@@ -88,16 +93,26 @@ def _everywhere(ctx: Any) -> list[Any]:
 
 
 def _check_values(ctx: Any) -> None:
-    """Refuse what no file can be called, text that is not UTF-8, and more of a thing than there can be, at once."""
+    """Refuse what no file can be called, text that is not UTF-8, and more of a thing than there can be, at once.
+
+    The ``~`` of a path is expanded, which a shell leaves in ``--out=~/preset.json``.
+    """
     for option, given in ctx.params.items():
-        for value in given if isinstance(given, list | tuple) else [given]:
-            if isinstance(value, Path):
-                check_path(value)
-            elif isinstance(value, int) and option != "seed" and value > 1:
-                check_count(f"--{option.replace('_', '-')}", value)
-            elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-                name = option.replace("_", "-")
-                raise RequestError(f"--{name} {quoted(value)} is not UTF-8; write it in this encoding")
+        if isinstance(given, list | tuple):
+            ctx.params[option] = [_checked(option, value) for value in given]
+        else:
+            ctx.params[option] = _checked(option, given)
+
+
+def _checked(option: str, value: Any) -> Any:
+    name = f"--{option.replace('_', '-')}"
+    if isinstance(value, Path):
+        return check_path(value)
+    if isinstance(value, int) and option != "seed" and value > 1:
+        check_count(name, value)
+    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise RequestError(f"{name} {quoted(value)} is not UTF-8; write it in this encoding")
+    return value
 
 
 def _write_options(command: Any, ctx: Any, formatter: Any) -> None:

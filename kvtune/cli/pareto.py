@@ -38,7 +38,7 @@ def pareto(
     """
     from kvtune.analysis.summarize import summarize
     from kvtune.errors import RequestError
-    from kvtune.files import check_path, check_writable
+    from kvtune.files import check_writable
     from kvtune.report.data.document import study_document
     from kvtune.report.data.overlay import overlay_points
     from kvtune.report.terminal import facts
@@ -58,8 +58,6 @@ def pareto(
     folder = find_study(study, studies_dir)
     summary = summarize(folder)
     chosen = facts.choice(summary, select)
-    for name in overlay or []:
-        check_path(name)
     overlays = [
         point for name in overlay or [] for point in overlay_points(name, folder, summary.model, image_key, caption_key)
     ]

@@ -181,3 +181,14 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(arguments, said, tmp_path, 
 def test_a_wrong_request_ends_the_program_so():
     result = kvtune("search", "--model", "demo", "--study", "../up")
     assert (result.returncode, result.stdout, len(result.stderr.strip().splitlines())) == (2, "", 1)
+
+
+def test_a_path_may_begin_with_the_home_folder(run, tmp_path, monkeypatch):
+    """Of ``--out=~/file`` a shell leaves the ``~`` in."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "captions.jsonl").write_text('{"image_id": 1, "caption": "A dog."}\n')
+    (tmp_path / "truth.json").write_text('{"1": ["dog"]}')
+    run("score", "~/captions.jsonl", "--ground-truth=~/truth.json", "--details=~/details.jsonl")
+    assert (tmp_path / "details.jsonl").is_file() and not (tmp_path / "~").exists()
+    assert str(tmp_path / "none") in run("studies", "--studies-dir=~/none")[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from kvtune.chair import METRICS, read_captions_file
 from kvtune.chair.notes import Note
 from kvtune.errors import RequestError
+from kvtune.files import check_path
 from kvtune.report.data.reported import reported_table
 from kvtune.report.terminal.score import score_captions
 from kvtune.study.manifest import load_manifest
@@ -148,6 +149,6 @@ def overlay_points(
         return paper_points(model)
     from kvtune.chair import load_ground_truth
 
-    manifest = load_manifest(folder)
+    path, manifest = check_path(name), load_manifest(folder)
     truth = load_ground_truth(folder.ground_truth)
-    return [captions_point(Path(name), truth, manifest.tune.image_ids, image_key, caption_key)]
+    return [captions_point(path, truth, manifest.tune.image_ids, image_key, caption_key)]
