@@ -1,9 +1,9 @@
 """Baseline captions taken over from another study of the same model on the same images, instead of written again."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from kvtune.files import write_bytes
 from kvtune.study.caption_log import read_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.study_folder import StudyFolder
@@ -25,9 +25,5 @@ def take_baseline(folder: StudyFolder, manifest: Manifest, source: StudyFolder, 
 
 
 def _take(to: Path, there: Path, image_ids: Sequence[int]) -> None:
-    if to.exists() or not read_captions(there).keys() >= set(image_ids):
-        return
-    to.parent.mkdir(parents=True, exist_ok=True)
-    partly = to.with_name(f".{to.name}")
-    shutil.copyfile(there, partly)
-    partly.replace(to)
+    if not to.exists() and read_captions(there).keys() >= set(image_ids):
+        write_bytes(to, there.read_bytes())

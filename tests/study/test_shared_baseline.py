@@ -1,10 +1,13 @@
 """Baseline captions taken over from another study: whole, of the same model and images, and never over others."""
 
+import signal
 from pathlib import Path
 
 import pytest
 from fake_search import new_study, run_search
+from killing import child, die_at
 
+from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest
 from kvtune.study.shared_baseline import take_baseline
 from kvtune.study.study_folder import StudyFolder
@@ -44,6 +47,16 @@ def test_captions_that_are_there_stay(source: tuple[StudyFolder, Manifest], tmp_
     folder.trial_captions(None).write_text("mine")
     take_baseline(folder, manifest, *source)
     assert folder.trial_captions(None).read_text() == "mine"
+
+
+def test_what_a_killed_copy_left_is_removed_with_the_other_leftovers(
+    source: tuple[StudyFolder, Manifest], tmp_path: Path
+) -> None:
+    folder, manifest = new_study(tmp_path / "second")
+    assert child(lambda: (die_at(1), take_baseline(folder, manifest, *source))) == -signal.SIGKILL  # type: ignore[arg-type]
+    assert list(folder.captions.iterdir())
+    with locked(folder.path):
+        assert not list(folder.captions.iterdir())
 
 
 def test_half_of_them_are_not_taken(source: tuple[StudyFolder, Manifest], tmp_path: Path) -> None:
