@@ -169,7 +169,9 @@ class Search:
             path = self._folder.trial_captions(number)
             if error.kind != "missing":
                 salvage(path, keep=error.kind == "unreadable")
-            lacking[number] = max(0, error.images - count_captions(path))
+            held = read_captions(path)
+            judged = self._manifest.judged_images(self._ledger[number])
+            lacking[number] = sum(image_id not in held for image_id in judged)
             self._view.note(f"{error.what}; {lacking[number]} captions are written again")
         if lost:
             self._ledger.rewrite(lambda trial: replace(trial, captions=None) if trial.number in lost else trial)

@@ -111,6 +111,23 @@ def test_the_next_search_writes_them_again(tmp_path: Path, damage: str, number: 
     assert aside.exists() == (damage in ("unreadable", "changed")), "nothing that was paid for is thrown away"
 
 
+def test_captions_that_a_raced_trial_has_beyond_those_it_was_judged_by_do_not_hide_that_others_are_lost(
+    tmp_path: Path,
+) -> None:
+    folder, manifest = new_study(tmp_path / "s", images=200, race=0.95, published=True)
+    run_search(folder, manifest, 12, captioner=FakeCaptioner(in_flight=64, shared_luck=True))
+    raced = next(trial for trial in summarize(folder, statistics=False).trials if trial.state == "raced")
+    path = folder.trial_captions(raced.number)
+    lines = path.read_text().splitlines(keepends=True)
+    judged = manifest.image_order[: raced.images]
+    lost = [line for line in lines if json.loads(line)["image_id"] in judged[:3]]
+    assert len(lost) == 3 and len(lines) - 3 >= raced.images, "more were in flight than are lost"
+    path.write_text("".join(line for line in lines if line not in lost))
+    view = Notes()
+    run_search(folder, load_manifest(folder), 12, captioner=FakeCaptioner(shared_luck=True), view=view)
+    assert "; 3 captions are written again" in view.said[0]
+
+
 def test_a_raced_trial_is_captioned_for_the_images_that_it_was_judged_by(tmp_path: Path) -> None:
     folder, manifest = new_study(tmp_path / "s", images=200, race=0.95, published=True)
     run_search(folder, manifest, 12, captioner=FakeCaptioner(shared_luck=True))
