@@ -87,7 +87,7 @@ def reproduce(
     checked = plans(request)
     with ExitStack() as stack:
         for plan in checked:
-            stack.enter_context(locked(plan.folder.path, "reproduction", "--out folder"))
+            stack.enter_context(locked(plan.folder.path, "reproduction"))
         for plan in checked:
             if load_manifest(plan.folder) != plan.begun:
                 raise RequestError(f"{plan.folder.path} was just begun by another process; give the command again")

@@ -4,25 +4,24 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import is_locked, locked_file, remove_leftovers
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import finish_switch
 
+_ELSEWHERE = {"study": ("--study name", "--studies-dir"), "reproduction": ("--out folder", "--out folder")}
+"""By what a folder is: the option that names another one, and the option that names another place for it."""
+
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str = "study", other: str = "--study name") -> Iterator[None]:
-    """Hold the right to write a study's folder, or another folder of which messages say what it is.
+def locked(folder: Path, what: Literal["study", "reproduction"] = "study") -> Iterator[None]:
+    """Hold the right to write the folder of a study or a reproduction.
 
     The lock belongs to the open file, so the operating system lets go of it when the process ends, however it ends:
     a lock file that was left behind blocks nobody. What killed processes left in the folder goes, or takes the place
     that it was on its way to.
-
-    Parameters
-    ----------
-    what, other
-        How messages call the folder, and the option that names another.
 
     Raises
     ------
@@ -32,6 +31,7 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
         If the folder cannot be written.
     """
     path = folder / ".lock"
+    other, place = _ELSEWHERE[what]
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         file = locked_file(path)
@@ -42,9 +42,7 @@ def locked(folder: Path, what: str = "study", other: str = "--study name") -> It
         ) from None
     except OSError as error:
         reason = error.strerror or error
-        raise KvtuneError(
-            f"cannot write in {folder}: {reason}; make it writable or choose another --studies-dir"
-        ) from error
+        raise KvtuneError(f"cannot write in {folder}: {reason}; make it writable or choose another {place}") from error
     try:
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -109,7 +110,9 @@ def test_a_second_process_is_refused_and_a_killed_one_blocks_nobody(tmp_path: Pa
         pass
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("what", "option"), [("study", "--studies-dir"), ("reproduction", "--out folder")])
+def test_a_folder_that_cannot_be_made(tmp_path: Path, what: Literal["study", "reproduction"], option: str) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(KvtuneError, match="cannot write in"), locked(tmp_path / "file" / "study"):
+    refused = pytest.raises(KvtuneError, match=f"cannot write in .* choose another {option}")
+    with refused, locked(tmp_path / "file" / "study", what):
         pass
