@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from kvtune.errors import RequestError
@@ -47,10 +47,20 @@ def given_cache(keywords: Mapping[str, Any]) -> Any:
     return next((keywords[name] for name in CACHE_NAMES if keywords.get(name) is not None), None)
 
 
-def image_token_id(model: Any) -> int | None:
+def image_token_id(config: Any) -> int | None:
     """The token that stands for each visual token in a prompt's ids; None if the model's configuration names none."""
     names = ("image_token_id", "image_token_index")
-    return next((value for name in names if (value := getattr(model.config, name, None)) is not None), None)
+    return next((value for name in names if (value := getattr(config, name, None)) is not None), None)
+
+
+def visual_tokens(config: Any, inputs: Mapping[str, Any]) -> Tensor:
+    """Which tokens of prompts are visual, [rows, tokens] bool, by the ``input_ids`` and ``attention_mask`` of a model.
+
+    Padding is not, whatever its id.
+    """
+    ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+    visual: Tensor = ids == image_token_id(config)
+    return visual & mask.bool() if mask is not None and mask.shape == visual.shape else visual
 
 
 def rotary_positions(positions: Any) -> Any:

@@ -10,6 +10,7 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from kvtune.errors import RequestError
 from kvtune.hf import check_attention
 
 ATTENTION = "kvtune_grid"
@@ -64,6 +65,10 @@ def _attention(
     **keywords: Any,
 ) -> tuple[Tensor, Tensor | None]:
     check_attention(module, keywords)
+    if attention_mask is not None and attention_mask.shape[1] > 1:  # of each head its own
+        raise RequestError(
+            f"{type(module).__name__} is not supported: its attention adds to scores what each head makes of the values"
+        )
     if kvtune_grid is None:  # a prefill
         output = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
         if kvtune_last_outputs is not None:

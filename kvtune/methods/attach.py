@@ -30,6 +30,7 @@ from kvtune.hf import (
     head_sizes,
     image_token_id,
     text_decoder,
+    visual_tokens,
 )
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.facts import Depth, PromptFacts, watched
@@ -109,10 +110,8 @@ class _Session:
         """The pass that is under way; None between passes."""
         self._looks_ahead = False
         """Whether a prompt is run for what methods must know of it, before it is run as they have it."""
-        self._ids: Tensor | None = None
-        """Ids of the prompt's tokens, [rows, tokens], as ``generate`` or the model was given them."""
         self._inputs: dict[str, Any] = {}
-        """All that it was given with them."""
+        """What ``generate`` or the model was given with the prompt; ``input_ids``, [rows, tokens], where it was."""
         self._prompts: list[PromptFacts] = []
         """What is known of each row's prompt."""
 
@@ -121,14 +120,15 @@ class _Session:
 
         @functools.wraps(generate)
         def watched(*arguments: Any, **keywords: Any) -> Any:
-            outer, self.prompt_length = self.prompt_length, _prompt_length(*arguments, **keywords)
-            outer_ids, ids = self._ids, _token_ids(*arguments, **keywords)
+            outer = self.prompt_length, self._inputs
+            self.prompt_length = _prompt_length(*arguments, **keywords)
+            ids = _token_ids(*arguments, **keywords)
             if ids is not None:
-                self._ids, self._inputs = ids, {**keywords, "input_ids": ids}
+                self._inputs = {**keywords, "input_ids": ids}
             try:
                 return generate(*arguments, **keywords)
             finally:
-                self.prompt_length, self._ids = outer, outer_ids
+                self.prompt_length, self._inputs = outer
 
         return watched
 
@@ -137,7 +137,7 @@ class _Session:
         if self.prompt_length is None:
             ids = _token_ids(*arguments, **keywords)
             if ids is not None and ids.shape[1] > 1:
-                self._ids, self._inputs = ids, {**keywords, "input_ids": ids}
+                self._inputs = {**keywords, "input_ids": ids}
 
     @torch.compiler.disable
     def before(self, decoder: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -283,15 +283,15 @@ class _Session:
 
     def _visual(self, rows: int, length: int) -> Tensor:
         """Which prompt tokens are visual, [rows, length] bool."""
-        token = image_token_id(self.model)
-        if token is None:
+        if image_token_id(self.model.config) is None:
             raise RequestError(f"{type(self.model).__name__} has no image token, on which the method acts")
-        if self._ids is None or self._ids.shape[1] != length or rows % len(self._ids):
+        ids = self._inputs.get("input_ids")
+        if ids is None or ids.shape[1] != length or rows % len(ids):
             raise RequestError("the method acts on visual tokens: call the model with input_ids, the whole prompt's")
-        visual = self._ids == token
+        visual = visual_tokens(self.model.config, self._inputs)
         if not visual.any(1).all():
             raise RequestError("the method acts on visual tokens, but a prompt has none")
-        return visual.repeat_interleave(rows // len(self._ids), dim=0)
+        return visual.repeat_interleave(rows // len(ids), dim=0)
 
     def _facts(
         self, batch: BatchMethods, methods: Sequence[ActingMethod | None], new: int, keywords: dict[str, Any]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from kvtune.errors import RequestError
-from kvtune.hf import HeadSizes, head_sizes, recorded_decoder, text_decoder
+from kvtune.hf import HeadSizes, head_sizes, recorded_decoder, text_decoder, visual_tokens
 from kvtune.methods.sending import sent
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
 from kvtune.models.misfit import first_line, in_a_line
@@ -70,7 +70,7 @@ class Family(ABC):
 
     def visual_tokens(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
         """Where the prompt's visual tokens are: a boolean mask [rows, prompt tokens]."""
-        return (inputs["input_ids"] == vlm.hf_model.config.image_token_id) & inputs["attention_mask"].bool()
+        return visual_tokens(vlm.hf_model.config, inputs)
 
     def places(
         self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], images: Sequence[Image.Image]

@@ -77,6 +77,7 @@ def check(vlm, methods):
             "gives no one size for the attention of all layers",
         ),
         ("qwen3_next", MOE, "no plain list of layers"),
+        ("doge", {}, "its attention adds to scores what each head makes of the values"),
     ],
 )
 def test_is_refused_in_a_line(kind, settings, message):

@@ -16,6 +16,7 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.request import cut
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.methods import VAF
 from kvtune.models import get_family, load_model
 from kvtune.models.minigpt4 import convert
 from kvtune.models.minigpt4.convert import convert_minigpt4
@@ -240,6 +241,18 @@ def test_kvsmooth_applies_by_context_manager(vlm):
         with KVSmooth(0.9, start_layer=0, end_layer=3)(vlm.hf_model):
             smoothed = vlm.hf_model.generate(**inputs, max_new_tokens=20, eos_token_id=None)
     assert not torch.equal(plain, smoothed)
+
+
+def test_padding_by_unknown_tokens_is_no_image(vlm):
+    """Whose places in a prompt are of that id too."""
+    inputs = vlm.prepare([IMAGE])
+    padded = inputs | {name: torch.nn.functional.pad(inputs[name], (3, 0)) for name in ("input_ids", "attention_mask")}
+    with torch.no_grad(), VAF(1.5, 0.1, 0, 3)(vlm.hf_model):
+        alone, beside = (
+            vlm.hf_model.generate(**one, max_new_tokens=20, eos_token_id=None)[:, one["input_ids"].shape[1] :]
+            for one in (inputs, padded)
+        )
+    assert torch.equal(alone, beside)
 
 
 # Files that are not what they should be: one line each, and nothing written.

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from kvtune.errors import RequestError
-from kvtune.hf import head_sizes, text_decoder
+from kvtune.hf import head_sizes, image_token_id, text_decoder
 from kvtune.models.chat_processor import chat_processor, chat_template
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.misfit import in_a_line
@@ -41,18 +41,14 @@ class Generic(Family):
         with torch.device("meta"):
             head_sizes(text_decoder(self.model_class()(config)).config)
         processor = chat_processor(folder, config)
-        if self.image_token_id(config) is None:
+        if image_token_id(config) is None:
             raise RequestError(f"{folder} names no token for images in its config.json, so where they go is not known")
         return processor
 
-    def image_token_id(self, config: Any) -> int | None:
-        """The token that stands for a part of an image in a prompt."""
-        ids = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
-        return next((one for one in ids if one is not None), None)
-
     def prepare(self, vlm: VisionLanguageModel, images: Sequence[Image.Image], prompt: str) -> dict[str, Tensor]:
         processor, tokenizer = vlm.processor, vlm.tokenizer
-        marks = {getattr(processor, "image_token", None), tokenizer.convert_ids_to_tokens(self._image_token(vlm))}
+        token = tokenizer.convert_ids_to_tokens(image_token_id(vlm.hf_model.config))
+        marks = {getattr(processor, "image_token", None), token}
         if any(str(mark) in prompt for mark in marks if mark):
             raise RequestError(OWN_TOKEN)
         with in_a_line(f"the chat template of {vlm.name} cannot be used"):
@@ -77,12 +73,6 @@ class Generic(Family):
         if not self.visual_tokens(vlm, inputs).any(1).all():
             raise RequestError(f"the processor of {vlm.name} makes no image tokens of the number in its config.json")
         return {name: value.to(vlm.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-
-    def visual_tokens(self, vlm: VisionLanguageModel, inputs: dict[str, Tensor]) -> Tensor:
-        return (inputs["input_ids"] == self._image_token(vlm)) & inputs["attention_mask"].bool()
-
-    def _image_token(self, vlm: VisionLanguageModel) -> int | None:
-        return self.image_token_id(vlm.hf_model.config)
 
     def decode(self, vlm: VisionLanguageModel, token_ids: Sequence[int]) -> str:
         return super().decode(vlm, answer_ids(vlm.tokenizer, token_ids))
