@@ -56,10 +56,10 @@ class Study:
 
     def document(self) -> dict[str, Any]:
         """What ``kvtune pareto --json`` prints, but for overlays; see :func:`study_document` there."""
+        from kvtune.analysis.selection import choose
         from kvtune.report.data.document import study_document
-        from kvtune.report.terminal import facts
 
-        return study_document(self.summary, facts.choice(self.summary))
+        return study_document(self.summary, choose(self.summary))
 
     def preset(self, select: str = "keep-f1", on: Literal["tune", "holdout"] = "tune") -> "Preset":
         """The preset that ``kvtune export --select`` takes, not saved yet.

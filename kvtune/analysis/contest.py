@@ -9,7 +9,7 @@ import numpy as np
 
 from kvtune.analysis.held_out import load_validation
 from kvtune.analysis.result import Difference, Interval
-from kvtune.analysis.selection import KEEP_F1, select
+from kvtune.analysis.selection import KEEP_F1, RULES, choose
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
 from kvtune.chair import OBJECTIVES, Scores, load_ground_truth
@@ -32,8 +32,8 @@ class Entry:
     Attributes
     ----------
     chosen, reason
-        The trial that ``kvtune export`` takes, chosen on tune images; None where there is none, and ``reason`` says
-        why.
+        The trial that ``kvtune export`` takes, chosen on tune images, and its rule in words; None where there is none,
+        and ``reason`` says why.
     metrics, intervals
         Of the chosen point on held-out images, with 95 % intervals; none without one.
     captions, tokens
@@ -89,11 +89,11 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
     scoring = Scoring(load_ground_truth(folders[0].ground_truth))
 
     summaries = [summarize(folder) for folder in folders]
-    choices = [_choice(summary) for summary in summaries]
+    choices = [choose(summary) for summary in summaries]
     files = {BASELINE: folders[0].holdout_captions("baseline")}
-    for folder, summary, (chosen, _) in zip(folders, summaries, choices, strict=True):
-        if chosen is not None:
-            files[summary.method] = folder.holdout_captions(f"trial-{chosen:04d}")
+    for folder, summary, choice in zip(folders, summaries, choices, strict=True):
+        if choice.trial is not None:
+            files[summary.method] = folder.holdout_captions(f"trial-{choice.trial:04d}")
     tables = {name: scoring.counts(captions_of(file, images)).table for name, file in files.items()}
     bootstrap = Bootstrap(np.stack(list(tables.values())))
     place = {name: index for index, name in enumerate(tables)}
@@ -101,20 +101,13 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
         name: Scores.of(table.sum(axis=0), images=len(images), scorer=scoring.version) for name, table in tables.items()
     }
     entries = []
-    for folder, summary, (chosen, reason) in zip(folders, summaries, choices, strict=True):
+    for folder, summary, choice in zip(folders, summaries, choices, strict=True):
         method = summary.method
         intervals = bootstrap.intervals(place[method]) if method in place else {}
         captions, tokens = _cost(folder)
-        entries.append(Entry(method, summary, chosen, reason, metrics.get(method), intervals, captions, tokens))
+        reason = choice.reason if choice.trial is None else RULES[KEEP_F1]
+        entries.append(Entry(method, summary, choice.trial, reason, metrics.get(method), intervals, captions, tokens))
     return Contest(entries, metrics[BASELINE], bootstrap.intervals(place[BASELINE]), _pairs(place, bootstrap))
-
-
-def _choice(summary: StudySummary) -> tuple[int | None, str]:
-    try:
-        selection = select(summary, KEEP_F1)
-    except KvtuneError as error:
-        return None, str(error)
-    return selection.trial.number, selection.rule
 
 
 def _pairs(place: dict[str, int], bootstrap: Bootstrap) -> list[Pair]:

@@ -43,6 +43,25 @@ class Selection:
     name: str | None = None
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The trial that a rule chooses, if any.
+
+    Attributes
+    ----------
+    trial
+        Its number; None where the rule finds none, perhaps none yet.
+    rule
+        As it was asked for; one of :data:`RULES`.
+    reason
+        The rule in words, or why it finds none.
+    """
+
+    trial: int | None
+    rule: str
+    reason: str
+
+
 def unknown_rule(rule: str, there: Iterable[str]) -> RequestError:
     """The error that ``--select`` takes no such rule, but those that are ``there``."""
     names = list(there)
@@ -83,6 +102,23 @@ def select(summary: StudySummary, rule: str = KEEP_F1) -> Selection:
     else:
         trial = min(complete, key=_chair_first if rule == "min-chair" else _f1_first)
     return Selection(trial, RULES[rule])
+
+
+def choose(summary: StudySummary, rule: str = KEEP_F1) -> Choice:
+    """What ``kvtune export`` would take by a rule; as :func:`select`, but finding nothing is no error.
+
+    Raises
+    ------
+    RequestError
+        If there is no such rule or trial.
+    """
+    try:
+        selection = select(summary, rule)
+    except RequestError:
+        raise
+    except KvtuneError as error:
+        return Choice(None, rule, str(error))
+    return Choice(selection.trial.number, rule, f"{selection.rule}, on {selection.on} images")
 
 
 def knee(front: Sequence[Point]) -> int:

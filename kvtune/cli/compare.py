@@ -34,20 +34,20 @@ def compare(
 
     Example: kvtune compare llava-kvsmooth minigpt4-kvsmooth
     """
+    from kvtune.analysis.selection import choose
     from kvtune.analysis.summarize import summarize
     from kvtune.files import check_writable
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.compare import comparison_figure
     from kvtune.report.study_files import write_frame
     from kvtune.report.terminal import compare as report
-    from kvtune.report.terminal import facts
     from kvtune.study.study_folder import find_study
 
     folders = [find_study(study, studies_dir) for study in studies]
     stem = (out_dir or folders[0].report) / "compare"
     check_writable(stem.with_suffix(".csv"))
     summaries = [summarize(folder) for folder in folders]
-    compared = [report.Compared(summary, facts.choice(summary, select)) for summary in summaries]
+    compared = [report.Compared(summary, choose(summary, select)) for summary in summaries]
     if json:
         print_json(report.comparison_document(compared))
         return

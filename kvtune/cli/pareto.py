@@ -36,12 +36,12 @@ def pareto(
 
     Example: kvtune pareto demo-kvsmooth --html --images
     """
+    from kvtune.analysis.selection import choose
     from kvtune.analysis.summarize import summarize
     from kvtune.errors import RequestError
     from kvtune.files import check_writable
     from kvtune.report.data.document import study_document
     from kvtune.report.data.overlay import overlay_points
-    from kvtune.report.terminal import facts
     from kvtune.report.terminal.study import front_view
     from kvtune.study.study_folder import find_study
 
@@ -57,7 +57,7 @@ def pareto(
         check_parquet()
     folder = find_study(study, studies_dir)
     summary = summarize(folder)
-    chosen = facts.choice(summary, select)
+    chosen = choose(summary, select)
     overlays = [
         point for name in overlay or [] for point in overlay_points(name, folder, summary.model, image_key, caption_key)
     ]
@@ -75,9 +75,9 @@ def pareto(
     report = out_dir or folder.report
     written: list[Path] = []
     if everything:
-        written += study_files.write_pictures(report, summary, chosen["trial"], overlays)
+        written += study_files.write_pictures(report, summary, chosen.trial, overlays)
     if everything or parquet:
-        written += study_files.write_trials(report, summary, chosen["trial"], parquet=parquet)
+        written += study_files.write_trials(report, summary, chosen.trial, parquet=parquet)
     if outcomes:
         written += study_files.write_frame(report / "outcomes", outcomes_frame(folder, summary), parquet=parquet)
     if html:

@@ -21,6 +21,7 @@ def rescore(
 
     Example: kvtune rescore demo-kvsmooth
     """
+    from kvtune.analysis.selection import choose
     from kvtune.analysis.summarize import summarize
     from kvtune.report.data.document import study_document
     from kvtune.report.terminal import facts
@@ -32,7 +33,7 @@ def rescore(
     changed = rescore_study(folder, coco, storage)
     summary = summarize(folder)
     if json:
-        print_json({"changed": changed} | study_document(summary, facts.choice(summary)))
+        print_json({"changed": changed} | study_document(summary, choose(summary)))
         return
     scored = sum(trial.scores is not None for trial in summary.trials) + (summary.baseline is not None)
     out().print(

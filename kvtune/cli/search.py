@@ -141,6 +141,7 @@ def search(
     # The time that it takes to load what follows counts too.
     deadline = Deadline(None if timeout is None else parse_duration(timeout))
     with busy("making ready"):
+        from kvtune.analysis.selection import choose
         from kvtune.report.data.document import study_document
         from kvtune.report.terminal import facts
         from kvtune.report.terminal.live import view_for
@@ -189,17 +190,17 @@ def search(
         summary = run(options, view_for(err()), deadline)
     except KeyboardInterrupt:
         raise stopped() from None
-    chosen = facts.choice(summary)
+    chosen = choose(summary)
     if json:
         print_json(study_document(summary, chosen))
         return
-    out().print(trials_table(summary, chosen["trial"], out()))
+    out().print(trials_table(summary, chosen.trial, out()))
     out().print()
-    for sentence in facts.same_rates(summary, chosen["trial"]):
+    for sentence in facts.same_rates(summary, chosen.trial):
         out().print(sentence, soft_wrap=True)
     out().print(f"{facts.progress(summary)}; {facts.volume(summary)}")
     out().print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
-    if chosen["trial"] is None:
-        out().print(f"No point to take: {chosen['reason']}", soft_wrap=True)
+    if chosen.trial is None:
+        out().print(f"No point to take: {chosen.reason}", soft_wrap=True)
     else:
         out().print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)

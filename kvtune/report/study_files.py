@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from kvtune.analysis.selection import Choice
 from kvtune.analysis.summary import StudySummary
 from kvtune.errors import RequestError
 from kvtune.files import write_bytes, write_text
@@ -55,7 +56,7 @@ def write_page(
     out: Path,
     folder: StudyFolder,
     summary: StudySummary,
-    chosen: dict[str, Any],
+    chosen: Choice,
     overlays: Sequence[OverlayPoint] = (),
     *,
     with_images: bool = False,
@@ -67,12 +68,12 @@ def write_page(
     Parameters
     ----------
     chosen
-        As :func:`kvtune.report.terminal.facts.choice` gives it.
+        What ``kvtune export`` would take.
     with_images, coco, on_progress
         See :func:`kvtune.report.page.study_captions.packed_captions`.
     """
     captions = packed_captions(
-        folder, summary, chosen["trial"], with_images=with_images, coco=coco, on_progress=on_progress
+        folder, summary, chosen.trial, with_images=with_images, coco=coco, on_progress=on_progress
     )
     path = out / "pareto.html"
     here = folder.path.resolve().parent == DEFAULT_STUDIES.resolve()

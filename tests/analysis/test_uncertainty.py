@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scored_studies import scored_study
 
+from kvtune.analysis.selection import choose
 from kvtune.analysis.summarize import summarize
 from kvtune.chair import METRICS, ChairScorer, load_ground_truth
 from kvtune.report.data.document import study_document
-from kvtune.report.terminal import facts
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.paired import holm, mcnemar, wilson_interval
 from kvtune.study.caption_log import read_captions
@@ -94,7 +94,7 @@ def test_the_same_study_the_same_statistics_with_and_without_its_cache(folder: S
 
 def test_all_of_it_is_json(folder: StudyFolder) -> None:
     summary = summarize(folder)
-    document = json.loads(json.dumps(study_document(summary, facts.choice(summary)), allow_nan=False))
+    document = json.loads(json.dumps(study_document(summary, choose(summary)), allow_nan=False))
     trial = document["trials"][3]
     assert set(trial["differences"]["f1"]) == {"value", "interval", "p_value", "p_adjusted"}
     assert document["statistics"] == {"confidence": 0.95, "resamples": 2000, "seed": 0}

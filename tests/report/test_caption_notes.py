@@ -8,11 +8,11 @@ from rich.console import Console
 from study_folders import write_study
 from synthetic_studies import study, trial
 
+from kvtune.analysis.selection import choose
 from kvtune.analysis.summarize import summarize
 from kvtune.chair import ChairScorer
 from kvtune.report.data.document import study_document
 from kvtune.report.page.build import html_page
-from kvtune.report.terminal import facts
 from kvtune.report.terminal.study import front_view
 from kvtune.study.caption_log import CaptionLog
 from kvtune.study.scoring import Scoring
@@ -48,20 +48,20 @@ def make(tmp_path):
 
 def shown(summary, width=80):
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(front_view(summary, facts.choice(summary, "min-chair"), console))
+    console.print(front_view(summary, choose(summary, "min-chair"), console))
     return console.file.getvalue()
 
 
 def test_good_captions_have_no_notes(make):
     summary = make({None: [GOOD] * 10, 0: [GOOD] * 10})
-    assert study_document(summary, facts.choice(summary))["notes"] == []
+    assert study_document(summary, choose(summary))["notes"] == []
     assert "No caption hit the token limit" in shown(summary)
 
 
 def test_notes_of_settings_stand_in_json_and_in_the_terminal(make):
     empty = {0: [GOOD] * 8 + [""] * 2, 1: [GOOD] * 5 + [""] * 5}
     summary = make({None: [GOOD] * 10, **empty}, {None: (1, 2), 1: (3,)})
-    notes = study_document(summary, facts.choice(summary))["notes"]
+    notes = study_document(summary, choose(summary))["notes"]
     assert [(note["trial"], note["kind"], note["count"]) for note in notes] == [
         (None, "token-limit", 2), (0, "empty", 2), (1, "empty", 5), (1, "token-limit", 1),
     ]  # fmt: skip
@@ -74,7 +74,7 @@ def test_notes_of_settings_stand_in_json_and_in_the_terminal(make):
 
 def test_notes_reach_the_page_as_text(make):
     summary = make({None: [GOOD] * 10, 0: [GOOD] * 9 + ["<think>a <b>cat</b></think> A dog."]})
-    page = html_page(summary, facts.choice(summary))
+    page = html_page(summary, choose(summary))
     assert "Reasoning inside: 1 of 10 captions" in page and "<b>cat" not in page
 
 
@@ -82,4 +82,4 @@ def test_scores_are_of_the_captions_as_they_are(make):
     summary = make({None: ["A dog and a cat.</s>"] * 10})
     lines = [{"image_id": image, "caption": "A dog and a cat.</s>"} for image in TRUTH]
     assert summary.baseline.rate("chair_s") == ChairScorer(TRUTH).score(lines).chair_s == 0
-    json.dumps(study_document(summary, facts.choice(summary)))
+    json.dumps(study_document(summary, choose(summary)))

@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 from synthetic_studies import random_study, study, trial, validation
 
+from kvtune.analysis.selection import Choice, choose
 from kvtune.presets import SubsetInfo
 from kvtune.report.figures.compare import comparison_figure
-from kvtune.report.terminal import facts
 from kvtune.report.terminal.compare import Compared, comparison_document, comparison_frame, comparison_table
 
 
@@ -16,8 +16,8 @@ def compared(**changes):
     first = random_study(30, seed=1)
     second = replace(random_study(40, seed=2), study="minigpt4-kvsmooth", model="minigpt4", **changes)
     return [
-        Compared(first, facts.choice(first, f"trial:{first.front[1]}")),
-        Compared(second, {"trial": None, "rule": "keep-f1", "reason": "no trial keeps the baseline's F1"}),
+        Compared(first, choose(first, f"trial:{first.front[1]}")),
+        Compared(second, Choice(None, "keep-f1", "no trial keeps the baseline's F1")),
     ]
 
 
@@ -32,7 +32,7 @@ def test_intervals_and_held_out_results_stand_beside_the_rates(width):
     first = random_study(30, seed=1, width=2.5)
     chosen = first.front[0]
     validated = replace(first, validation=validation(first, [None, chosen], chair_s=33.0, f1=66.0, width=4.0))
-    text = shown([Compared(validated, facts.choice(first, f"trial:{chosen}")), *compared()], width)
+    text = shown([Compared(validated, choose(first, f"trial:{chosen}")), *compared()], width)
     assert max(map(len, text.split("\n"))) <= width and "…" not in text
     rates = next(trial for trial in first.trials if trial.number == chosen)
     assert f"{rates.rate('chair_s') - 2.5:.1f}-{rates.rate('chair_s') + 2.5:.1f}" in text

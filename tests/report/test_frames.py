@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from synthetic_studies import random_study, study, trial
 
+from kvtune.analysis.selection import choose
 from kvtune.errors import RequestError
 from kvtune.report import study_files
 from kvtune.report.data.document import study_document
@@ -57,7 +58,7 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
 
 def test_the_document_is_json_with_the_promised_keys():
     summary = random_study(12, raced=1, failed=1, running=1, width=1.0)
-    document = study_document(summary, facts.choice(summary), paper_points(summary.model))
+    document = study_document(summary, choose(summary), paper_points(summary.model))
     document = json.loads(json.dumps(document, allow_nan=False))
     assert {"study", "baseline", "trials", "front", "hypervolume", "reference_point", "chosen"} <= set(document)
     keys = ["number", "params", "chair_s", "chair_i", "precision", "recall", "f1", "mean_words", "images", "state"]
@@ -68,14 +69,14 @@ def test_the_document_is_json_with_the_promised_keys():
 
 def test_choice_follows_the_rule_or_says_why_not():
     summary = study([trial(0, 40, 78), trial(1, 38, 77), trial(2, 45, 80)])
-    assert facts.choice(summary)["trial"] == 0
-    assert facts.choice(summary, "min-chair")["trial"] == 1
-    assert facts.choice(summary, "max-f1")["trial"] == 2
-    assert facts.choice(summary, "trial:1")["trial"] == 1
-    nothing = facts.choice(study([trial(0, 40, 50)]))
-    assert nothing["trial"] is None and "trial:0" in nothing["reason"]
+    assert choose(summary).trial == 0
+    assert choose(summary, "min-chair").trial == 1
+    assert choose(summary, "max-f1").trial == 2
+    assert choose(summary, "trial:1").trial == 1
+    nothing = choose(study([trial(0, 40, 50)]))
+    assert nothing.trial is None and "trial:0" in nothing.reason
     with pytest.raises(RequestError, match="trial '9'"):
-        facts.choice(summary, "trial:9")
+        choose(summary, "trial:9")
 
 
 def test_parameters_that_vary_and_those_all_share():

@@ -9,6 +9,7 @@ from rich.console import Console
 from synthetic_studies import random_study, study, trial, validation
 
 from kvtune.analysis.result import Difference
+from kvtune.analysis.selection import choose
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.held_out import held_out_figure
 from kvtune.report.study_files import write_pictures, write_trials
@@ -18,7 +19,7 @@ from kvtune.report.terminal.study import front_view
 
 def shown(summary, chosen):
     console = Console(file=io.StringIO(), width=140)
-    console.print(front_view(summary, facts.choice(summary, f"trial:{chosen}"), console, every=True))
+    console.print(front_view(summary, choose(summary, f"trial:{chosen}"), console, every=True))
     return console.file.getvalue()
 
 

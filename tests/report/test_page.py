@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_studies import random_study, study, trial
 
+from kvtune.analysis.selection import Choice, choose
 from kvtune.report.page import pack
 from kvtune.report.page.build import html_page
 from kvtune.report.page.pack import pack_captions
-from kvtune.report.terminal import facts
 
 
 def unpacked(packed):
@@ -84,20 +84,20 @@ def test_fifty_trials_of_five_hundred_images_stay_under_twelve_megabytes():
     summary = random_study(50)
     packed = pack_captions(sets, {image: ["dog"] for image in range(500)}, lambda text: [(0, 3, "dog"), (9, 12, "cat")])
     assert packed.note == ""
-    assert len(html_page(summary, facts.choice(summary), packed).encode()) < 12e6
+    assert len(html_page(summary, choose(summary), packed).encode()) < 12e6
 
 
 def test_nothing_from_the_study_can_become_markup():
     evil = "</script><script>alert(1)</script><!--"
     summary = study([trial(0, 40, 80, target=evil)], name=evil)
-    page = html_page(summary, facts.choice(summary))
+    page = html_page(summary, choose(summary))
     assert page.count("<script") == 3 and page.count("</script") == 3 and "alert(1)</script>" not in page
     assert study_data(page)["study"] == evil
     assert study_data(page)["trials"][0]["params"] == {"target": evil}
 
 
 def test_the_page_asks_for_nothing_and_allows_nothing():
-    page = html_page(random_study(5), {"trial": None, "rule": "keep-f1", "reason": "none"})
+    page = html_page(random_study(5), Choice(None, "keep-f1", "none"))
     assert (
         not re.search(r"(src|href)=[\"'](?!#)", page)
         and "@import" not in page
@@ -109,5 +109,5 @@ def test_the_page_asks_for_nothing_and_allows_nothing():
 
 def test_the_export_command_names_the_study_safely():
     summary = study([trial(0, 40, 80)], name="it's mine")
-    command = study_data(html_page(summary, facts.choice(summary)))["export_command"]
+    command = study_data(html_page(summary, choose(summary)))["export_command"]
     assert command == """kvtune export 'it'"'"'s mine' --select trial:{number} --out preset.json"""

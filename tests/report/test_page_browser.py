@@ -7,10 +7,10 @@ import browser
 import pytest
 from synthetic_studies import study, trial
 
+from kvtune.analysis.selection import choose
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.page.build import html_page
 from kvtune.report.page.pack import pack_captions
-from kvtune.report.terminal import facts
 
 pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="needs Chromium: apt-get install chromium")
 
@@ -46,7 +46,7 @@ def file(tmp_path_factory):
     packed = pack_captions([(None, BASELINE), (1, TRIAL)], TRUTH, mentions)
     overlays = [OverlayPoint("VCD <i>", {"chair_s": 50.0, "f1": 75.0}, reported=True, source="a table")]
     file = tmp_path_factory.mktemp("page") / "pareto.html"
-    file.write_text(html_page(summary, facts.choice(summary), packed, overlays), encoding="utf-8")
+    file.write_text(html_page(summary, choose(summary), packed, overlays), encoding="utf-8")
     return file
 
 
@@ -167,7 +167,7 @@ def test_nothing_runs_out_of_a_narrow_window(page, file, dark):
 def test_sparse_studies_open_without_errors(page, tmp_path, trials):
     file = tmp_path / "page.html"
     summary = study(trials, None)
-    file.write_text(html_page(summary, facts.choice(summary)), encoding="utf-8")
+    file.write_text(html_page(summary, choose(summary)), encoding="utf-8")
     page.open(file, 1280)
     assert page.errors == []
     assert text_of(page, "#plot") == "No trial is judged yet."

@@ -7,9 +7,9 @@ import pytest
 from synthetic_studies import cut_curve, random_study, study, trial, validation
 
 from kvtune.analysis.result import Difference
+from kvtune.analysis.selection import choose
 from kvtune.analysis.summary import Length
 from kvtune.report.page.build import html_page
-from kvtune.report.terminal import facts
 
 pytestmark = pytest.mark.skipif(browser.PROGRAM is None, reason="needs Chromium: apt-get install chromium")
 
@@ -25,7 +25,7 @@ def test_differences_ties_flags_and_the_cut_baseline(tmp_path):
     curve = cut_curve(*((20.0 * n, 10.0 * n, 65.0 + n) for n in range(1, 5)))
     summary = replace(study([found, trial(1, 40, 77)]), cut_baseline=curve)
     file = tmp_path / "pareto.html"
-    file.write_text(html_page(summary, facts.choice(summary)), encoding="utf-8")
+    file.write_text(html_page(summary, choose(summary)), encoding="utf-8")
     page = browser.Page(tmp_path / "profile")
     try:
         page.open(file, 1280)
@@ -49,7 +49,7 @@ def test_held_out_results_stand_beside_those_on_tune_images(tmp_path):
     found = found.model_copy(update={"settings": [*found.settings, alone]})
     summary = replace(summary, validation=found)
     file = tmp_path / "pareto.html"
-    file.write_text(html_page(summary, facts.choice(summary)), encoding="utf-8")
+    file.write_text(html_page(summary, choose(summary)), encoding="utf-8")
     page = browser.Page(tmp_path / "profile")
     try:
         page.open(file, 1280)
@@ -78,7 +78,7 @@ def test_raced_trials_and_floors_are_explained(tmp_path):
     trials = [*summary.trials[:-1], replace(summary.trials[-1], state="complete", below_floor=("f1",))]
     summary = replace(summary, trials=trials, race_confidence=0.95, floors={"f1": 70.0})
     file = tmp_path / "pareto.html"
-    file.write_text(html_page(summary, facts.choice(summary)), encoding="utf-8")
+    file.write_text(html_page(summary, choose(summary)), encoding="utf-8")
     page = browser.Page(tmp_path / "profile")
     try:
         page.open(file, 1280, fragment="#trial-26")

@@ -6,15 +6,15 @@ import pytest
 from rich.console import Console
 from synthetic_studies import random_study, study, trial
 
+from kvtune.analysis.selection import choose
 from kvtune.report.data.overlay import OverlayPoint
-from kvtune.report.terminal import facts
 from kvtune.report.terminal.study import front_view
 
 
 def view(summary, width=140, encoding="utf-8", overlays=(), every=False, rule="keep-f1", **console):
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     terminal = Console(file=file, width=width, highlight=False, **console)
-    terminal.print(front_view(summary, facts.choice(summary, rule), terminal, overlays, every=every))
+    terminal.print(front_view(summary, choose(summary, rule), terminal, overlays, every=every))
     file.seek(0)
     return file.read()
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from synthetic_studies import random_study, scores, study, sweep, trial, validation
 
 from kvtune.analysis.overview import Overview
+from kvtune.analysis.selection import Choice
 from kvtune.analysis.sensitivity import FORMAT, Sensitivity
 from kvtune.report.terminal.held_out import validation_view
 from kvtune.report.terminal.sensitivity import sensitivity_view
@@ -78,7 +79,7 @@ def test_sensitivity(width):
 
 @WIDTHS
 def test_a_study_of_which_nothing_is_known_yet_has_no_empty_table(width):
-    choice = {"trial": None, "rule": "keep-f1", "reason": "nothing yet"}
+    choice = Choice(None, "keep-f1", "nothing yet")
     begun = study([trial(0, None, None, "running", lambda_ref=0.5)], None)
     console = Console(file=io.StringIO(), width=width)
     console.print(front_view(begun, choice, console))

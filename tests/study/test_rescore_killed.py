@@ -16,6 +16,7 @@ from killing import child, die_at
 from scored_studies import HOLDOUT, scored_study
 
 import kvtune.study.rescore as module
+from kvtune.analysis.selection import Choice
 from kvtune.analysis.summarize import summarize
 from kvtune.chair import load_ground_truth
 from kvtune.errors import KvtuneError
@@ -54,7 +55,7 @@ def state(folder: StudyFolder) -> str:
     ledger, manifest = Ledger(folder.ledger), load_manifest(folder)
     return json.dumps(
         {
-            "summary": study_document(summarize(folder), {"trial": None}),
+            "summary": study_document(summarize(folder), Choice(None, "keep-f1", "")),
             "truth": {str(key): sorted(names) for key, names in load_ground_truth(folder.ground_truth).items()},
             "scoring": [trial.scoring for trial in [ledger.baseline, *ledger.trials]],
             "scores": [trial.metrics for trial in [ledger.baseline, *ledger.trials]],

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kvtune.analysis.result import Validation
+from kvtune.analysis.selection import Choice
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import METRICS
 from kvtune.report.data.overlay import OverlayPoint
@@ -12,9 +13,7 @@ from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE
 
 
-def study_document(
-    summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint] = ()
-) -> dict[str, Any]:
+def study_document(summary: StudySummary, chosen: Choice, overlays: Sequence[OverlayPoint] = ()) -> dict[str, Any]:
     """Return a study as one JSON document.
 
     Keys
@@ -66,7 +65,7 @@ def study_document(
         "front": summary.front,
         "floors": summary.floors,
         "race_confidence": summary.race_confidence,
-        "chosen": chosen,
+        "chosen": asdict(chosen),
         "hypervolume": summary.hypervolume,
         "reference_point": summary.reference_point,
         "hypervolume_estimate": None

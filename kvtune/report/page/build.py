@@ -10,6 +10,7 @@ from string import Template
 from typing import Any
 
 import kvtune
+from kvtune.analysis.selection import Choice
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import METRICS
 from kvtune.report.data.document import overlay_document, study_document, trial_document
@@ -35,7 +36,7 @@ _SCRIPTS = (
 
 def html_page(
     summary: StudySummary,
-    chosen: dict[str, Any],
+    chosen: Choice,
     captions: PackedCaptions | None = None,
     overlays: Sequence[OverlayPoint] = (),
     *,
@@ -49,7 +50,7 @@ def html_page(
     Parameters
     ----------
     chosen
-        As :func:`kvtune.report.terminal.facts.choice` gives it.
+        What ``kvtune export`` would take.
     captions
         Packed captions; the page says so where there are none.
     overlays
@@ -72,12 +73,12 @@ def html_page(
 
 def _page_document(
     summary: StudySummary,
-    chosen: dict[str, Any],
+    chosen: Choice,
     captions: PackedCaptions | None,
     overlays: Sequence[OverlayPoint],
     study_argument: str,
 ) -> dict[str, Any]:
-    number = chosen["trial"]
+    number = chosen.trial
     on_picture = {mark.trial.number for mark in marks(summary, number)}
 
     def point(trial: TrialSummary) -> dict[str, Any]:
@@ -114,12 +115,12 @@ def _page_document(
     }
 
 
-def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint]) -> list[str]:
+def _notes(summary: StudySummary, chosen: Choice, overlays: Sequence[OverlayPoint]) -> list[str]:
     notes = [
         facts.luck(summary),
         facts.racing(summary),
         facts.floors(summary),
-        facts.at_limit(summary, chosen["trial"]),
+        facts.at_limit(summary, chosen.trial),
     ]
     notes += facts.caption_notes(summary)
     notes += [f"{point.label}: {note.text}" for point in overlays for note in point.notes]

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvtune.analysis.result import Result
+from kvtune.analysis.selection import Choice
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import OBJECTIVES
 from kvtune.report.data.document import trial_document, validation_document
@@ -25,16 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compared:
-    """One of the studies: what it found, and the choice as :func:`kvtune.report.terminal.facts.choice` gives it."""
+    """One of the studies: what it found, and what ``kvtune export`` would take."""
 
     summary: StudySummary
-    choice: dict[str, Any]
+    choice: Choice
 
     @property
     def chosen(self) -> int | None:
         """The trial that ``kvtune export`` would take, if any."""
-        number: int | None = self.choice["trial"]
-        return number
+        return self.choice.trial
 
     @property
     def rows(self) -> list[TrialSummary]:
@@ -70,7 +70,7 @@ def _notes(studies: Sequence[Compared]) -> list[str]:
     notes = ["Under the rates: 95 % intervals."]
     if len(_subsets(studies)) > 1:
         notes.append("Different tune images: rates of different studies do not compare.")
-    notes += [f"{each.summary.study}: {each.choice['reason']}." for each in studies if each.chosen is None]
+    notes += [f"{each.summary.study}: {each.choice.reason}." for each in studies if each.chosen is None]
     missing = [
         f"trial {each.chosen} of {each.summary.study}"
         for each in studies

@@ -1,14 +1,11 @@
 """A study in a few sentences, the same in the terminal and on the page."""
 
 from collections import Counter
-from typing import Any
 
 from kvtune.analysis.claims import claim, claims
-from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summary import State, StudySummary
 from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.chair.notes import Note
-from kvtune.errors import KvtuneError, RequestError
 from kvtune.report.terminal.cells import interval
 from kvtune.text import number_of
 
@@ -188,25 +185,6 @@ def caption_notes(summary: StudySummary) -> list[str]:
         shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
         lines.append(f"{_setting(worst).capitalize()}: {note.text}" + (f" (also {shown})" if others else ""))
     return lines
-
-
-def choice(summary: StudySummary, rule: str = KEEP_F1) -> dict[str, Any]:
-    """What ``kvtune export`` would take: ``{"trial", "rule", "reason"}``.
-
-    ``trial`` is None where the rule finds no point (yet), and ``reason`` then says why.
-
-    Raises
-    ------
-    RequestError
-        If there is no such rule or trial.
-    """
-    try:
-        selection = select(summary, rule)
-    except RequestError:
-        raise
-    except KvtuneError as error:
-        return {"trial": None, "rule": rule, "reason": str(error)}
-    return {"trial": selection.trial.number, "rule": rule, "reason": f"{selection.rule}, on {selection.on} images"}
 
 
 def _setting(number: int | None) -> str:

@@ -1,11 +1,11 @@
 """A study in the terminal: what it is, the scatter, the table, the choice."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from kvtune.analysis.selection import Choice
 from kvtune.analysis.summary import StudySummary
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.terminal import facts
@@ -20,7 +20,7 @@ _WIDEST_PICTURE = 100
 
 def front_view(
     summary: StudySummary,
-    chosen: dict[str, Any],
+    chosen: Choice,
     console: Console,
     overlays: Sequence[OverlayPoint] = (),
     *,
@@ -31,7 +31,7 @@ def front_view(
     Parameters
     ----------
     chosen
-        As :func:`kvtune.report.terminal.facts.choice` gives it.
+        What ``kvtune export`` would take.
     console
         Where it will be printed: its width, encoding and colours decide the layout.
     overlays
@@ -44,43 +44,41 @@ def front_view(
     parts += [
         Text(visible(sentence)) for sentence in (facts.subject(summary), facts.progress(summary), facts.volume(summary))
     ]
-    picture = scatter(
-        summary, chosen["trial"], overlays, width=min(console.width, _WIDEST_PICTURE), ascii_only=ascii_only
-    )
+    picture = scatter(summary, chosen.trial, overlays, width=min(console.width, _WIDEST_PICTURE), ascii_only=ascii_only)
     if picture:
         parts += [Text(), picture]
-    rows = summary.settings if every else front_rows(summary, chosen["trial"])
+    rows = summary.settings if every else front_rows(summary, chosen.trial)
     if rows:
-        parts += [Text(), trials_table(summary, chosen["trial"], console, overlays, rows=rows)]
+        parts += [Text(), trials_table(summary, chosen.trial, console, overlays, rows=rows)]
     cuts = cut_table(summary, console)
     if cuts is not None:
         parts += [Text(), Text("The baseline's captions cut short, to compare with settings that say less"), cuts]
     return Group(*parts, Text(), listed(_notes(summary, chosen, overlays, every)))
 
 
-def _notes(summary: StudySummary, chosen: dict[str, Any], overlays: Sequence[OverlayPoint], every: bool) -> list[str]:
+def _notes(summary: StudySummary, chosen: Choice, overlays: Sequence[OverlayPoint], every: bool) -> list[str]:
     notes = []
     if any(trial.intervals for trial in summary.trials):
         notes.append("Under the rates: 95 % intervals")
     if not every:
-        notes += facts.same_rates(summary, chosen["trial"])
+        notes += facts.same_rates(summary, chosen.trial)
     shared = shared_parameters(summary)
     if shared:
         notes.append("In all trials: " + ", ".join(f"{name} {number(value)}" for name, value in shared.items()))
     if summary.baseline is None:
         notes.append("The baseline is not judged yet.")
-    if chosen["trial"] is None:
-        notes.append(f"Nothing chosen: {chosen['reason']}")
+    if chosen.trial is None:
+        notes.append(f"Nothing chosen: {chosen.reason}")
     else:
-        notes.append(f"Chosen: trial {chosen['trial']}, {chosen['reason']}")
-        notes += facts.against_baseline(summary, chosen["trial"])
+        notes.append(f"Chosen: trial {chosen.trial}, {chosen.reason}")
+        notes += facts.against_baseline(summary, chosen.trial)
     sentences = (
         facts.luck(summary),
-        facts.ties(summary, chosen["trial"]),
+        facts.ties(summary, chosen.trial),
         facts.racing(summary),
         facts.floors(summary),
-        facts.length_flags(summary, chosen["trial"]),
-        facts.at_limit(summary, chosen["trial"]),
+        facts.length_flags(summary, chosen.trial),
+        facts.at_limit(summary, chosen.trial),
         *facts.caption_notes(summary),
         *(f"{point.label}: {note.text}" for point in overlays for note in point.notes),
     )
