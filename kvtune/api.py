@@ -37,7 +37,7 @@ class Study:
     summary: StudySummary
 
     def __repr__(self) -> str:
-        from kvtune.report.terminal import facts
+        from kvtune.report import facts
 
         return f"Study({str(self.folder)!r}: {facts.subject(self.summary)}; {facts.progress(self.summary)})"
 

@@ -173,6 +173,19 @@ class StudySummary:
         return [*([self.baseline] if self.baseline else []), *self.trials]
 
     @property
+    def varying_parameters(self) -> list[str]:
+        """The parameters that differ between trials, in their own order; all of them for a single trial."""
+        names = list(dict.fromkeys(name for trial in self.trials for name in trial.params))
+        different = [name for name in names if len({repr(trial.params.get(name)) for trial in self.trials}) > 1]
+        return different or names
+
+    @property
+    def shared_parameters(self) -> dict[str, Any]:
+        """The parameters that all trials share, as :attr:`varying_parameters` leaves them out."""
+        varying = self.varying_parameters
+        return {name: value for trial in self.trials[:1] for name, value in trial.params.items() if name not in varying}
+
+    @property
     def notes(self) -> list[tuple[int | None, Note]]:
         """What makes captions implausible, with the trial's number; None is the baseline."""
         return [(setting.number, note) for setting in self.settings for note in setting.notes]

@@ -23,8 +23,8 @@ def rescore(
     """
     from kvtune.analysis.selection import choose
     from kvtune.analysis.summarize import summarize
+    from kvtune.report import facts
     from kvtune.report.data.document import study_document
-    from kvtune.report.terminal import facts
     from kvtune.study.rescore import rescore_study
     from kvtune.study.study_folder import find_study
     from kvtune.text import number_of

@@ -142,8 +142,8 @@ def search(
     deadline = Deadline(None if timeout is None else parse_duration(timeout))
     with busy("making ready"):
         from kvtune.analysis.selection import choose
+        from kvtune.report import facts
         from kvtune.report.data.document import study_document
-        from kvtune.report.terminal import facts
         from kvtune.report.terminal.live import view_for
         from kvtune.report.terminal.trials import trials_table
         from kvtune.search.session import Options

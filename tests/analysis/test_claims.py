@@ -15,7 +15,7 @@ from kvtune.analysis.result import Difference
 from kvtune.analysis.summary import Length, TrialSummary
 from kvtune.cli.main import main
 from kvtune.presets import load_preset
-from kvtune.report.terminal import facts
+from kvtune.report import facts
 from kvtune.report.terminal.length_control import cut_table
 
 

@@ -7,12 +7,10 @@ from synthetic_studies import random_study, study, trial
 
 from kvtune.analysis.selection import choose
 from kvtune.errors import RequestError
-from kvtune.report import study_files
+from kvtune.report import facts, study_files
 from kvtune.report.data.document import study_document
 from kvtune.report.data.frames import trials_frame
 from kvtune.report.data.overlay import paper_points
-from kvtune.report.terminal import facts
-from kvtune.report.terminal.trials import shared_parameters, varying_parameters
 
 
 def test_one_row_for_the_baseline_and_each_trial():
@@ -81,9 +79,9 @@ def test_choice_follows_the_rule_or_says_why_not():
 
 def test_parameters_that_vary_and_those_all_share():
     summary = study([trial(0, 40, 78, a=1, b="x"), trial(1, 38, 77, a=2, b="x")])
-    assert varying_parameters(summary) == ["a"] and shared_parameters(summary) == {"b": "x"}
+    assert summary.varying_parameters == ["a"] and summary.shared_parameters == {"b": "x"}
     alone = study([trial(0, 40, 78, a=1, b="x")])
-    assert varying_parameters(alone) == ["a", "b"] and shared_parameters(alone) == {}
+    assert alone.varying_parameters == ["a", "b"] and alone.shared_parameters == {}
 
 
 @pytest.mark.parametrize(

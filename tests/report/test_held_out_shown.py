@@ -10,10 +10,10 @@ from synthetic_studies import random_study, study, trial, validation
 
 from kvtune.analysis.result import Difference
 from kvtune.analysis.selection import choose
+from kvtune.report import facts
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.held_out import held_out_figure
 from kvtune.report.study_files import write_pictures, write_trials
-from kvtune.report.terminal import facts
 from kvtune.report.terminal.study import front_view
 
 

@@ -13,12 +13,11 @@ import kvtune
 from kvtune.analysis.selection import Choice
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import METRICS
+from kvtune.report import facts
 from kvtune.report.data.document import overlay_document, study_document, trial_document
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.page.pack import PackedCaptions
 from kvtune.report.roles import cut_line, front_line, marks, roles
-from kvtune.report.terminal import facts
-from kvtune.report.terminal.trials import shared_parameters, varying_parameters
 from kvtune.text import json_text
 
 _SCRIPTS = (
@@ -108,8 +107,8 @@ def _page_document(
         "notes": _notes(summary, chosen, overlays),
         "staircase": front_line(summary),
         "cut_staircase": cut_line(summary),
-        "parameters": varying_parameters(summary),
-        "shared_parameters": list(shared_parameters(summary)),
+        "parameters": summary.varying_parameters,
+        "shared_parameters": list(summary.shared_parameters),
         "export_command": f"kvtune export {shlex.quote(study_argument)} --select trial:{{number}} --out preset.json",
         "captions_note": captions.note if captions else "",
     }

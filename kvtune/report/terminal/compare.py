@@ -13,10 +13,10 @@ from kvtune.analysis.result import Result
 from kvtune.analysis.selection import Choice
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import OBJECTIVES
+from kvtune.report.cells import LENGTH, RATES, heading, rate, with_interval
 from kvtune.report.data.document import trial_document, validation_document
 from kvtune.report.data.frames import trials_frame
 from kvtune.report.roles import LOOKS, roles
-from kvtune.report.terminal.cells import LENGTH, RATES, heading, rate, with_interval
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting, listed
 

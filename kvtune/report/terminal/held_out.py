@@ -9,7 +9,7 @@ from rich.text import Text
 from kvtune.analysis.claims import claim
 from kvtune.analysis.result import Validated, Validation
 from kvtune.chair import METRICS, OBJECTIVES
-from kvtune.report.terminal.cells import LENGTH, interval, rate, with_interval
+from kvtune.report.cells import LENGTH, interval, rate, with_interval
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting, listed
 from kvtune.text import visible

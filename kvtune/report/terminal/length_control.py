@@ -5,7 +5,7 @@ from rich.table import Table
 
 from kvtune.analysis.summary import StudySummary
 from kvtune.chair import OBJECTIVES
-from kvtune.report.terminal.cells import LENGTH, heading, rate
+from kvtune.report.cells import LENGTH, heading, rate
 from kvtune.report.terminal.tables import plain_table
 
 _FIRST_COLUMN = 17

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from kvtune.report.terminal.cells import number
+from kvtune.report.cells import number
 from kvtune.report.terminal.tables import plain_table
 
 ACTS_FROM = {

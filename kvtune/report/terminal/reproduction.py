@@ -12,9 +12,9 @@ from rich.text import Text
 from kvtune.analysis.claims import claim
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.files import write_json, write_text
+from kvtune.report.cells import LENGTH, RATES, interval, rate, with_interval
 from kvtune.report.data.reported import Reported, reported
 from kvtune.report.study_files import write_frame
-from kvtune.report.terminal.cells import LENGTH, RATES, interval, rate, with_interval
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.reproduce import ModelResult, SettingResult

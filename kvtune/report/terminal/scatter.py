@@ -10,8 +10,8 @@ from rich.text import Text
 
 from kvtune.analysis.summary import StudySummary
 from kvtune.report.data.overlay import OverlayPoint
+from kvtune.report.facts import STATE_WORDS
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, Look, Mark, front_line, marks
-from kvtune.report.terminal.facts import STATE_WORDS
 
 _BLANK = chr(0x2800)  # the braille pattern without dots
 _MARGIN = 0.04

@@ -11,7 +11,7 @@ from rich.text import Text
 from kvtune.chair import METRICS, ChairScore, ChairScorer
 from kvtune.chair.cleaning import Cleaning
 from kvtune.chair.notes import Note, look_at, look_at_cleaning
-from kvtune.report.terminal.cells import interval
+from kvtune.report.cells import interval
 from kvtune.statistics.bootstrap import Interval, score_intervals
 
 

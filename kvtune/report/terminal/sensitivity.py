@@ -10,7 +10,7 @@ from kvtune.analysis.importance import ENOUGH_TRIALS, FEWEST_TRIALS, LEVEL
 from kvtune.analysis.sensitivity import Sensitivity, Sweep
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.methods import CHOICE
-from kvtune.report.terminal.cells import LENGTH, interval, number, rate
+from kvtune.report.cells import LENGTH, interval, number, rate
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.statistics.front import front

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kvtune.analysis.overview import Overview
-from kvtune.report.terminal.cells import rate
-from kvtune.report.terminal.facts import STATE_WORDS
+from kvtune.report.cells import rate
+from kvtune.report.facts import STATE_WORDS
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.text import visible

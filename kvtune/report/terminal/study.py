@@ -7,12 +7,12 @@ from rich.text import Text
 
 from kvtune.analysis.selection import Choice
 from kvtune.analysis.summary import StudySummary
+from kvtune.report import facts
+from kvtune.report.cells import number
 from kvtune.report.data.overlay import OverlayPoint
-from kvtune.report.terminal import facts
-from kvtune.report.terminal.cells import number
 from kvtune.report.terminal.length_control import cut_table
 from kvtune.report.terminal.scatter import scatter
-from kvtune.report.terminal.trials import front_rows, listed, shared_parameters, trials_table
+from kvtune.report.terminal.trials import front_rows, listed, trials_table
 from kvtune.text import visible
 
 _WIDEST_PICTURE = 100
@@ -62,7 +62,7 @@ def _notes(summary: StudySummary, chosen: Choice, overlays: Sequence[OverlayPoin
         notes.append("Under the rates: 95 % intervals")
     if not every:
         notes += facts.same_rates(summary, chosen.trial)
-    shared = shared_parameters(summary)
+    shared = summary.shared_parameters
     if shared:
         notes.append("In all trials: " + ", ".join(f"{name} {number(value)}" for name, value in shared.items()))
     if summary.baseline is None:

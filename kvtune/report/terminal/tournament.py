@@ -10,7 +10,7 @@ from rich.text import Text
 from kvtune.analysis.claims import claim, verdict
 from kvtune.analysis.contest import BASELINE, Contest, Pair
 from kvtune.chair import METRICS, OBJECTIVES, Scores
-from kvtune.report.terminal.cells import heading, rate, with_interval
+from kvtune.report.cells import heading, rate, with_interval
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting, listed
 from kvtune.search.tournament import Tournament

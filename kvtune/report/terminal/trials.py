@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
@@ -11,10 +10,10 @@ from rich.text import Text
 
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import OBJECTIVES
+from kvtune.report.cells import LENGTH, RATES, heading, number, rate, with_interval
 from kvtune.report.data.overlay import OverlayPoint
+from kvtune.report.facts import STATE_WORDS, stand_ins
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
-from kvtune.report.terminal.cells import LENGTH, RATES, heading, number, rate, with_interval
-from kvtune.report.terminal.facts import STATE_WORDS, stand_ins
 from kvtune.report.terminal.tables import plain_table
 from kvtune.text import visible
 
@@ -41,7 +40,7 @@ def trials_table(
     rows
         What to show, :func:`front_rows` when left out.
     """
-    names = varying_parameters(summary)
+    names = summary.varying_parameters
     draw = _Drawing(summary, chosen, console, front_rows(summary, chosen) if rows is None else rows, overlays)
     layouts: list[RenderableType] = [
         draw.table(RATES, names, intervals=RATES),
@@ -65,19 +64,6 @@ def listed(sentences: Sequence[str]) -> RenderableType:
     for sentence in sentences:
         grid.add_row("-", Text(visible(sentence)))
     return grid
-
-
-def varying_parameters(summary: StudySummary) -> list[str]:
-    """Return the parameters that differ between trials, in their own order; all of them for a single trial."""
-    names = list(dict.fromkeys(name for trial in summary.trials for name in trial.params))
-    different = [name for name in names if len({repr(trial.params.get(name)) for trial in summary.trials}) > 1]
-    return different or names
-
-
-def shared_parameters(summary: StudySummary) -> dict[str, Any]:
-    """Return the parameters that all trials share, as :func:`varying_parameters` leaves them out."""
-    varying = varying_parameters(summary)
-    return {k: v for trial in summary.trials[:1] for k, v in trial.params.items() if k not in varying}
 
 
 class _Drawing:
@@ -164,7 +150,7 @@ class _Drawing:
 def front_rows(summary: StudySummary, chosen: int | None) -> list[TrialSummary]:
     """Return baseline, published preset, chosen trial and front by rising CHAIR_S, those of them that there are.
 
-    Of trials of the front with the same scores there is one; :func:`kvtune.report.terminal.facts.same_rates` says so.
+    Of trials of the front with the same scores there is one; :func:`kvtune.report.facts.same_rates` says so.
     """
     baseline = [summary.baseline] if summary.baseline else []
     by_number = {trial.number: trial for trial in summary.trials}

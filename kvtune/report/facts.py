@@ -6,7 +6,7 @@ from kvtune.analysis.claims import claim, claims
 from kvtune.analysis.summary import State, StudySummary
 from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.chair.notes import Note
-from kvtune.report.terminal.cells import interval
+from kvtune.report.cells import interval
 from kvtune.text import number_of
 
 STATE_WORDS: dict[State, str] = {
