@@ -311,10 +311,10 @@ def score(
     RequestError
         If a file cannot be read, or an image has no ground truth.
     """
+    from kvtune.analysis.score import score_captions
     from kvtune.chair import load_ground_truth, read_captions_file
     from kvtune.chair.captions import caption_of
     from kvtune.chair.cleaning import Cleaning
-    from kvtune.report.terminal.score import score_captions, score_document
 
     if isinstance(captions, str | Path):
         records = read_captions_file(Path(captions)).captions
@@ -327,4 +327,4 @@ def score(
     unknown = next((record["image_id"] for record in records if record["image_id"] not in truth), None)
     if unknown is not None:
         raise RequestError(f"image {unknown} has a caption and no ground truth; add its objects")
-    return score_document(score_captions(records, truth, Cleaning(as_written, complete_sentences, answer_after)))
+    return score_captions(records, truth, Cleaning(as_written, complete_sentences, answer_after)).to_dict()

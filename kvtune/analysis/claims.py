@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-from kvtune.analysis.result import Difference, Interval
+from kvtune.analysis.result import Difference
 from kvtune.analysis.summary import TrialSummary
 from kvtune.chair import METRICS, OBJECTIVES
+from kvtune.statistics.confidence import Interval
 
 Verdict = Literal["better", "worse", "unclear"]
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from kvtune.analysis.held_out import load_validation
-from kvtune.analysis.result import Difference, Interval
+from kvtune.analysis.result import Difference
 from kvtune.analysis.selection import KEEP_F1, RULES, choose
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
 from kvtune.chair import OBJECTIVES, Scores, load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.statistics.bootstrap import Bootstrap
+from kvtune.statistics.confidence import Interval
 from kvtune.statistics.paired import holm
 from kvtune.study.caption_log import captions_of, read_captions
 from kvtune.study.manifest import load_manifest

@@ -8,9 +8,7 @@ from pydantic import Field, JsonValue
 from kvtune.chair import Scores
 from kvtune.presets import SubsetInfo
 from kvtune.schema import Document, Parameters
-
-Interval = tuple[float, float]
-"""The ends of a 95 % interval."""
+from kvtune.statistics.confidence import Interval
 
 
 @dataclass(frozen=True)

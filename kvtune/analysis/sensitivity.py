@@ -11,7 +11,6 @@ from pydantic import Field
 
 from kvtune.analysis.importance import importance
 from kvtune.analysis.judge import judge
-from kvtune.analysis.result import Interval
 from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary
@@ -21,6 +20,7 @@ from kvtune.files import read_json, write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document, validated
 from kvtune.spaces import Range
+from kvtune.statistics.confidence import Interval
 from kvtune.statistics.front import dominates
 from kvtune.study.captioning import OnProgress, Setting, caption_settings
 from kvtune.study.judged import judged_captions

@@ -7,6 +7,7 @@ from kvtune.analysis.result import Difference
 from kvtune.chair import Rates, Scores
 from kvtune.chair.notes import Note
 from kvtune.presets import SubsetInfo
+from kvtune.statistics.confidence import Interval
 from kvtune.statistics.front import Point
 from kvtune.statistics.hypervolume import HypervolumeEstimate
 
@@ -86,7 +87,7 @@ class TrialSummary:
     images: int
     state: State
     published: bool = False
-    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    intervals: dict[str, Interval] = field(default_factory=dict)
     differences: dict[str, Difference] = field(default_factory=dict)
     ties: tuple[int, ...] = ()
     length: Length | None = None

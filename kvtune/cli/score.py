@@ -49,10 +49,11 @@ def score(
 
     Example: kvtune score captions.jsonl --coco ~/coco
     """
+    from kvtune.analysis.score import score_captions
     from kvtune.chair import read_captions_file, save_details
     from kvtune.chair.cleaning import Cleaning
     from kvtune.chair.notes import look_at_request
-    from kvtune.report.terminal.score import score_captions, score_document, score_view
+    from kvtune.report.terminal.score import score_view
 
     if ground_truth is not None and coco is not None:
         raise RequestError("--ground-truth and --coco both say what is in the images; give one of them")
@@ -83,7 +84,7 @@ def score(
         for note in scored.notes:
             if note.is_warning:
                 logger.warning("warning: %s", note.text)
-        print_json(score_document(scored))
+        print_json(scored.to_dict())
     else:
         out().print(score_view(scored))
     if details is not None:

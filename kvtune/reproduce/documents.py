@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kvtune.analysis.result import Interval, Result
+from kvtune.analysis.result import Result
 from kvtune.chair import Scores
 from kvtune.coco import Subset
 from kvtune.files import read_json, write_json
 from kvtune.presets import SubsetInfo
 from kvtune.reproduce.paper_settings import SettingName, Table
 from kvtune.schema import Document, validated
+from kvtune.statistics.confidence import Interval
 
 FORMAT: Literal["kvtune-reproduction/1"] = "kvtune-reproduction/1"
 

@@ -34,11 +34,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kvtune.chair import COLUMNS, METRICS, OBJECTIVES, CaptionCounts, rates
-from kvtune.statistics.confidence import CONFIDENCE
+from kvtune.statistics.confidence import CONFIDENCE, Interval
 from kvtune.statistics.paired import mcnemar, share_difference_interval, wilson_interval
 from kvtune.statistics.randomization import randomization_p_values
-
-Interval = tuple[float, float]
 
 RESAMPLES = 2000
 SEED = 0

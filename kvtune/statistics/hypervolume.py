@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kvtune.statistics.confidence import CONFIDENCE
+from kvtune.statistics.confidence import CONFIDENCE, Interval
 from kvtune.statistics.front import Point
 
 
@@ -34,7 +34,7 @@ class HypervolumeEstimate:
     observed: float
     bias: float
     corrected: float
-    interval: tuple[float, float]
+    interval: Interval
 
 
 def hypervolume_estimate(observed: float, chair_s: ArrayLike, f1: ArrayLike, reference: Point) -> HypervolumeEstimate:

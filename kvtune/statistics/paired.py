@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from kvtune.statistics.confidence import CONFIDENCE
+from kvtune.statistics.confidence import CONFIDENCE, Interval
 
 
 def mcnemar(one: ArrayLike, other: ArrayLike) -> float:
@@ -53,7 +53,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def share_difference_interval(one: ArrayLike, other: ArrayLike) -> tuple[float, float]:
+def share_difference_interval(one: ArrayLike, other: ArrayLike) -> Interval:
     """95 % interval of the difference of two shares of the same images (Bonett and Price, 2012, JEBS 37).
 
     Wald's interval with two images more, one that differs either way. As Wilson's does for one share, it has a width
@@ -77,8 +77,8 @@ def share_difference_interval(one: ArrayLike, other: ArrayLike) -> tuple[float, 
     return 100 * max(-1.0, float(middle - half)), 100 * min(1.0, float(middle + half))
 
 
-def wilson_interval(hits: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """The interval of shares that a score test does not reject (E. B. Wilson, 1927, JASA 22).
+def wilson_interval(hits: int, total: int) -> Interval:
+    """The 95 % interval of shares that a score test does not reject (E. B. Wilson, 1927, JASA 22).
 
     It stays inside 0 to 100, has a width also at both ends, and covers close to its level for small counts (Brown, Cai
     and DasGupta, 2001, Statistical Science 16), where the usual p ± 1.96 s.e. does neither.
@@ -87,8 +87,6 @@ def wilson_interval(hits: int, total: int, confidence: float = CONFIDENCE) -> tu
     ----------
     hits, total
         Of ``total`` captions, 1 or more, ``hits`` have what is counted.
-    confidence
-        Of the interval, above 0 and below 1.
 
     Returns
     -------
@@ -99,6 +97,6 @@ def wilson_interval(hits: int, total: int, confidence: float = CONFIDENCE) -> tu
         raise ValueError(f"{hits} of {total} is no share")
     from scipy.stats import binomtest
 
-    found = binomtest(hits, total).proportion_ci(confidence, method="wilson")
+    found = binomtest(hits, total).proportion_ci(CONFIDENCE, method="wilson")
     # Rounding must not take the ends off 0 and 100 where no or every caption is hit.
     return 100 * float(found.low) if hits else 0.0, 100 * float(found.high) if hits < total else 100.0

@@ -10,10 +10,11 @@ from synthetic_studies import study, trial
 
 from kvtune.chair import ChairScorer
 from kvtune.errors import RequestError
+from kvtune.report.data.captions import caption_sets
 from kvtune.report.data.document import overlay_document
 from kvtune.report.data.outcomes import outcomes_frame
 from kvtune.report.data.overlay import captions_point, overlay_points
-from kvtune.report.page.study_captions import caption_sets, packed_captions
+from kvtune.report.page.study_captions import packed_captions
 from kvtune.report.page.thumbnails import SIDE, thumbnail
 
 TRUTH = {10: {"dog", "person"}, 20: {"cat"}, 30: set()}

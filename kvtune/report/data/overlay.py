@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kvtune.analysis.score import score_captions
 from kvtune.chair import METRICS, read_captions_file
 from kvtune.chair.notes import Note
 from kvtune.errors import RequestError
 from kvtune.files import check_path
 from kvtune.report.data.reported import reported_table
-from kvtune.report.terminal.score import score_captions
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
 

@@ -14,6 +14,7 @@ from kvtune.report.cells import heading, rate, with_interval
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting, listed
 from kvtune.search.tournament import Tournament
+from kvtune.statistics.confidence import Interval
 from kvtune.text import number_of
 
 
@@ -41,7 +42,7 @@ def _table(tournament: Tournament, console: Console, cost: bool) -> Table:
     return table
 
 
-def _rates(metrics: Scores | None, intervals: dict[str, tuple[float, float]]) -> list[str]:
+def _rates(metrics: Scores | None, intervals: dict[str, Interval]) -> list[str]:
     if metrics is None:
         return [rate(None) for _ in OBJECTIVES]
     return [with_interval(metrics[name], intervals.get(name)) for name in OBJECTIVES]
