@@ -23,7 +23,6 @@ from kvtune.captioning.prompts import Prompts, check_rotary, check_window
 from kvtune.captioning.question import Asking
 from kvtune.captioning.request import Caption, CaptionRequest, Work
 from kvtune.errors import KvtuneError, check_count
-from kvtune.hf import MovingRotary
 from kvtune.methods import Method
 from kvtune.methods.facts import Depth
 from kvtune.models import VisionLanguageModel
@@ -90,7 +89,6 @@ class Captioner(Asking):
         self._decoder = decoder_of(vlm)
         self._depths = Depths(vlm, self._keys.content, keep_images)
         self._prompts = Prompts(vlm, prompt, None if keep_images else 0)
-        self._rotary_limit = MovingRotary(vlm.decoder).limit
         if cuda_graphs and uses_pages(vlm) and len(vlm.cards) > 1:
             log.info("decode steps are launched one by one, without CUDA graphs: the model is on several GPUs")
 
@@ -253,7 +251,7 @@ class Captioner(Asking):
         prompts = self._prompts.of([self._keys.content(image) for image in images], images)
         for prompt in prompts:
             check_window(self.vlm, prompt.length, self.max_new_tokens)
-            check_rotary(self.vlm, self._rotary_limit, prompt.next_position, self.max_new_tokens)
+            check_rotary(self.vlm, prompt.next_position, self.max_new_tokens)
         return prompts
 
     def _expect(self, requests: Sequence[CaptionRequest]) -> None:

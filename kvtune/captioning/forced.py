@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-NO_TOKEN = -1
+NOT_FORCED = -1
 """In place of a token where a row is not forced."""
 
 
@@ -26,9 +26,9 @@ class ForcedTokens:
             self._ids[row, -len(token_ids) :] = token_ids
 
     def next(self, rows: np.ndarray) -> np.ndarray:
-        """What each of ``rows`` is fed next, :data:`NO_TOKEN` for one that is free."""
+        """What each of ``rows`` is fed next, :data:`NOT_FORCED` for one that is free."""
         left = self._left[rows]
-        return np.where(left > 0, self._ids[rows, -np.maximum(left, 1)], NO_TOKEN)
+        return np.where(left > 0, self._ids[rows, -np.maximum(left, 1)], NOT_FORCED)
 
     def to_come(self, rows: np.ndarray) -> np.ndarray:
         """Prompt tokens that come after the one that each of ``rows`` is fed next; -1 for one that is free."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kvtune.captioning.attention import attend
 from kvtune.captioning.cached import Cached
-from kvtune.captioning.forced import NO_TOKEN
+from kvtune.captioning.forced import NOT_FORCED
 from kvtune.captioning.greedy import choose
 from kvtune.captioning.grid_attention import KeysOnly
 from kvtune.captioning.grid_cache import GridCache, grown
@@ -173,7 +173,7 @@ class Grid(GridCache):
             self.suffix_keys = grown(self.suffix_keys, 2 * longest)
             self.suffix_values = grown(self.suffix_values, 2 * longest)
         fed = self.forced.next(running)
-        held = fed != NO_TOKEN
+        held = fed != NOT_FORCED
         to_come = np.full(self.rows, -1)
         if held.any():
             self.tokens[self._to_device(running[held])] = self._to_device(fed[held])
@@ -184,7 +184,7 @@ class Grid(GridCache):
         return self.tokens
 
     def _decode(self, step: GridStep) -> None:
-        with self._rotary.held(), looking_at_layers(self.methods.decoder, step.states):
+        with self.vlm.moving_rotary.held(), looking_at_layers(self.methods.decoder, step.states):
             hidden = self.vlm.decoder(
                 inputs_embeds=self._embed(self.tokens.clamp(min=0))[:, None],
                 position_ids=self._positions[:, None],

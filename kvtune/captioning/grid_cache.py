@@ -20,7 +20,6 @@ from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.memory import bytes_per_position
 from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prefix import KnownPrompts, Prefix
-from kvtune.hf import MovingRotary
 from kvtune.methods import Method
 from kvtune.methods.row_methods import RowMethods
 from kvtune.methods.seen import position_classes
@@ -54,7 +53,6 @@ class GridCache(KnownPrompts):
         self._slot_bytes = bytes_per_position(vlm) // vlm.n_layers
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()
-        self._rotary = MovingRotary(vlm.decoder)
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(self.n_layers, *shape, vlm.head_dim, dtype=vlm.dtype, device=device)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from kvtune.captioning.card_pages import CardPages, Methods, StepShape
 from kvtune.captioning.decoding import on_device
-from kvtune.captioning.forced import NO_TOKEN, ForcedTokens
+from kvtune.captioning.forced import NOT_FORCED, ForcedTokens
 from kvtune.captioning.graphs import step_graphs
 from kvtune.captioning.greedy import choose
 from kvtune.captioning.grid_attention import KeysOnly
@@ -32,7 +32,7 @@ from kvtune.captioning.paged_plan import PagedPlan
 from kvtune.captioning.paged_step import SpreadStep
 from kvtune.captioning.pages import PAGE, Pages, pages_for
 from kvtune.captioning.prefix import KnownPrompts, Prefix
-from kvtune.hf import CACHE, MovingRotary
+from kvtune.hf import CACHE
 from kvtune.methods import Method
 from kvtune.methods.row_methods import captured_with, looking_at_layers
 from kvtune.methods.row_state import RowState
@@ -68,7 +68,6 @@ class PagedGrid(KnownPrompts):
         device = vlm.device
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()
-        self._rotary = MovingRotary(vlm.decoder)
         self.pages = Pages(plan.pages)
         self.cards = []
         for card in vlm.cards:
@@ -218,9 +217,9 @@ class PagedGrid(KnownPrompts):
         on_several = [(card.device, part) for card, (part, _) in zip(self.cards, parts, strict=True)]
         step = first if len(parts) == 1 else SpreadStep(on_several)
         tokens, positions = self.tokens[: shape.width], self._positions[: shape.width]
-        fed = torch.where(forced == NO_TOKEN, tokens, forced).clamp(min=0)
+        fed = torch.where(forced == NOT_FORCED, tokens, forced).clamp(min=0)
         with ExitStack() as undo:
-            undo.enter_context(self._rotary.held())
+            undo.enter_context(self.vlm.moving_rotary.held())
             for card, (states, _) in zip(self.cards, on_cards, strict=True):
                 undo.enter_context(looking_at_layers(card.methods.decoder, states))
             hidden = self.vlm.decoder(
@@ -259,7 +258,7 @@ class PagedGrid(KnownPrompts):
             lengths.append(part_lengths)
         newest = np.full(width, -1, dtype=np.int32)
         newest[running] = self.newest[running]
-        forced = np.full(width, NO_TOKEN, dtype=np.int32)
+        forced = np.full(width, NOT_FORCED, dtype=np.int32)
         forced[running] = self.forced.next(running)
         to_come = np.full(width, -1, dtype=np.int32)
         to_come[running] = self.forced.to_come(running)

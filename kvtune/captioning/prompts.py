@@ -144,21 +144,20 @@ def check_window(vlm: VisionLanguageModel, prompt_tokens: int, max_new_tokens: i
     )
 
 
-def check_rotary(vlm: VisionLanguageModel, limit: int | None, next_position: int, max_new_tokens: int) -> None:
+def check_rotary(vlm: VisionLanguageModel, next_position: int, max_new_tokens: int) -> None:
     """Refuse captions in the middle of which the decoder's rotary frequencies would become others.
 
     Parameters
     ----------
-    limit
-        See :class:`kvtune.hf.MovingRotary`.
     next_position
         The position of a caption's first token.
 
     Raises
     ------
     RequestError
-        If a caption might pass the limit.
+        If a caption might pass the limit; see :class:`kvtune.hf.MovingRotary`.
     """
+    limit = vlm.moving_rotary.limit
     fit = max_new_tokens if limit is None else limit - next_position + 1  # nobody looks back from the last token
     if max_new_tokens > fit:
         cure = f"at most {fit} new tokens fit" if fit > 0 else "no caption fits into that"

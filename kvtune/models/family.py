@@ -7,6 +7,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from kvtune.errors import RequestError
-from kvtune.hf import HeadSizes, head_sizes, recorded_decoder, text_decoder, visual_tokens
+from kvtune.hf import HeadSizes, MovingRotary, head_sizes, recorded_decoder, text_decoder, visual_tokens
 from kvtune.methods.sending import sent
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
 from kvtune.models.misfit import first_line, in_a_line
@@ -193,6 +194,11 @@ class VisionLanguageModel:
     def decoder(self) -> Any:
         """The stack of layers that writes the text."""
         return text_decoder(self.hf_model)
+
+    @cached_property
+    def moving_rotary(self) -> MovingRotary:
+        """Rotary embeddings of the decoder that follow the longest position of a batch."""
+        return MovingRotary(self.decoder)
 
     @property
     def heads(self) -> HeadSizes:
