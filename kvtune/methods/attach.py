@@ -9,7 +9,7 @@ through beam search and two caches never mix.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
 
 from kvtune.errors import RequestError
@@ -28,14 +27,14 @@ from kvtune.hf import (
     attention_implementation,
     given_cache,
     head_sizes,
-    image_token_id,
     text_decoder,
-    visual_tokens,
 )
 from kvtune.methods.decoder import Decoder
-from kvtune.methods.facts import Depth, PromptFacts, watched
+from kvtune.methods.facts import AnyFact, Depth, PromptFacts
 from kvtune.methods.followed_cache import Followed, check_cache, follow, newest
 from kvtune.methods.lerp import lerp_
+from kvtune.methods.look_ahead import look_ahead
+from kvtune.methods.prompt_arguments import prompt_length, token_ids, visual_tokens_of_rows
 from kvtune.methods.row_attention import ATTENTION, BatchMethods, Step, acts_on_prompt
 from kvtune.methods.row_methods import show_layer
 from kvtune.methods.row_state import ActingMethod, first_acting
@@ -121,8 +120,8 @@ class _Session:
         @functools.wraps(generate)
         def watched(*arguments: Any, **keywords: Any) -> Any:
             outer = self.prompt_length, self._inputs
-            self.prompt_length = _prompt_length(*arguments, **keywords)
-            ids = _token_ids(*arguments, **keywords)
+            self.prompt_length = prompt_length(*arguments, **keywords)
+            ids = token_ids(*arguments, **keywords)
             if ids is not None:
                 self._inputs = {**keywords, "input_ids": ids}
             try:
@@ -135,7 +134,7 @@ class _Session:
     def note_ids(self, model: object, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Of a prompt that is run outside of ``generate``, see the ids."""
         if self.prompt_length is None:
-            ids = _token_ids(*arguments, **keywords)
+            ids = token_ids(*arguments, **keywords)
             if ids is not None and ids.shape[1] > 1:
                 self._inputs = {**keywords, "input_ids": ids}
 
@@ -160,12 +159,12 @@ class _Session:
         past = int(cache.get_seq_length())
         rows, new = tokens.shape[:2]
         is_prompt = self._is_prompt(past, new)
-        if is_prompt and isinstance(cache, Followed) and cache.kvtune_session is self and past and self.prompt_length:
-            pass  # the next part of a prompt that comes in parts
-        elif is_prompt or not isinstance(cache, Followed) or cache.kvtune_session is not self:
+        is_ours = isinstance(cache, Followed) and cache.kvtune_session is self
+        in_parts = bool(past and self.prompt_length)  # a prompt that comes in parts goes on
+        if not is_ours or (is_prompt and not in_parts):
             length = past + new if self.prompt_length is None else self.prompt_length
             follow(cache, self, self._new_methods(rows, length, new, tokens.device, keywords))
-        elif cache.kvtune_cropped:
+        elif not is_prompt and cache.kvtune_cropped:
             raise RequestError("the cache was cropped after the last step; what the method remembers cannot follow")
         methods: BatchMethods | None = cache.kvtune_state
         step = self._step = Step(methods, is_prompt, positions=past + new)
@@ -261,8 +260,8 @@ class _Session:
         facts = any(part.facts for method in methods if method for part in method.parts)
         attention = any(state.changes_attention for state in batch.states.values())
         if any(map(acts_on_prompt, methods)) or facts or attention:
-            batch.see(self._visual(rows, length).to(device))
-            self._prompts = self._facts(batch, methods, new, keywords)
+            batch.see(visual_tokens_of_rows(self.model, self._inputs, rows, length).to(device))
+            self._prompts = self._facts(batch.classes[1], methods, new, keywords)
             batch.begin(range(rows), self._prompts, lambda kind: kind.acts_from != "generated")
         else:
             batch.see(torch.zeros(rows, length, dtype=torch.bool, device=device))
@@ -281,20 +280,8 @@ class _Session:
                 "kvtune.captioning.Captioner, or a model on one device"
             )
 
-    def _visual(self, rows: int, length: int) -> Tensor:
-        """Which prompt tokens are visual, [rows, length] bool."""
-        if image_token_id(self.model.config) is None:
-            raise RequestError(f"{type(self.model).__name__} has no image token, on which the method acts")
-        ids = self._inputs.get("input_ids")
-        if ids is None or ids.shape[1] != length or rows % len(ids):
-            raise RequestError("the method acts on visual tokens: call the model with input_ids, the whole prompt's")
-        visual = visual_tokens(self.model.config, self._inputs)
-        if not visual.any(1).all():
-            raise RequestError("the method acts on visual tokens, but a prompt has none")
-        return visual.repeat_interleave(rows // len(ids), dim=0)
-
     def _facts(
-        self, batch: BatchMethods, methods: Sequence[ActingMethod | None], new: int, keywords: dict[str, Any]
+        self, visual: Tensor, methods: Sequence[ActingMethod | None], new: int, keywords: dict[str, Any]
     ) -> list[PromptFacts]:
         """What methods that act on the prompt may know of it, which must be known before it is run."""
         wanted = {fact for method in methods if method for part in method.parts for fact in part.facts}
@@ -302,25 +289,17 @@ class _Session:
             raise RequestError(
                 "generate() has no picture to take depth from: use kvtune.captioning.Captioner, or depth none"
             )
-        visual = batch.classes[1]
         if wanted and new < visual.shape[1]:
             raise RequestError(
                 "the method looks at the whole prompt before it acts: call generate() without prefill_chunk_size"
             )
-        noted: list[dict[Any, Any]] = [{} for _ in methods]
+        noted: list[dict[AnyFact, Any]] = [{} for _ in methods]
         if wanted:
-            others = {name: value for name, value in keywords.items() if name not in (*CACHE_NAMES, "use_cache")}
-            others["attention_mask"] = _without_cache(keywords.get("attention_mask"))
-            with watched(tuple(wanted), self.decoder) as found, attention_implementation(self.model, "sdpa"):
-                self._looks_ahead = True
-                try:
-                    self.decoder.module(**others, use_cache=False)
-                finally:
-                    self._looks_ahead = False
-            begins = _begins(others["attention_mask"], len(noted))
-            for row, own in enumerate(noted):
-                for fact, seen in found.items():
-                    own[fact] = fact.of_row(self.decoder, seen, row, begins[row], visual[row])
+            self._looks_ahead = True
+            try:
+                noted = look_ahead(self.model, self.decoder, wanted, keywords, visual)
+            finally:
+                self._looks_ahead = False
         places = self.vlm.places(self._inputs) if self.vlm is not None and self._inputs else None
         nothing = visual.new_zeros(self.decoder.n_layers, 0, 0)
         beams = len(visual) // max(1, len(places or ()))
@@ -354,48 +333,6 @@ class _End:
             new = newest(cached, length)
             for states, factor in ((cached.keys, key_factor), (cached.values, value_factor)):
                 lerp_(states[:, :, new], states[:, :, new - 1], factor[:, None, None].to(states.device))
-
-
-def _without_cache(mask: Any) -> Any:
-    """The mask of a prompt's pass, as it is without the places that a static cache keeps for later tokens."""
-    if isinstance(mask, Mapping):  # by kind of layer
-        return {kind: _without_cache(one) for kind, one in mask.items()}
-    if isinstance(mask, Tensor) and mask.ndim == 4:
-        return mask[..., : mask.shape[2]]
-    return mask
-
-
-def _begins(mask: Any, rows: int) -> list[int]:
-    """Where each row's prompt begins, after its padding on the left."""
-    if isinstance(mask, Mapping):
-        mask = mask.get("full_attention", next(iter(mask.values()), None))
-    if mask is None:
-        return [0] * rows
-    if mask.ndim == 4:  # whom the last token sees, boolean or added to scores
-        mask = mask[:, 0, -1] if mask.dtype == torch.bool else mask[:, 0, -1] == 0
-    begins: list[int] = mask.int().argmax(-1).expand(rows).tolist()
-    return begins
-
-
-def _token_ids(*arguments: Any, **keywords: Any) -> Tensor | None:
-    """Token ids among the arguments of a forward pass or of ``generate()``, [rows, tokens]."""
-    for given in (*arguments[:1], *map(keywords.get, ("inputs", "input_ids"))):
-        if isinstance(given, Tensor) and given.ndim == 2 and not given.is_floating_point():
-            return given
-    return None
-
-
-def _prompt_length(*arguments: Any, **keywords: Any) -> int | None:
-    """Cache positions that the prompt of a ``generate`` call fills; None if the call does not say."""
-    inputs = [*arguments[:1], *map(keywords.get, ("inputs", "input_ids", "inputs_embeds", "attention_mask"))]
-    # Pixel values may stand first: images have four axes or more, prompts two, embedded prompts three.
-    lengths = [tensor.shape[1] for tensor in inputs if isinstance(tensor, Tensor) and tensor.ndim in (2, 3)]
-    if not lengths:
-        return None
-    cache = given_cache(keywords)
-    past = int(cache.get_seq_length()) if isinstance(cache, Cache) else 0
-    # With only the new tokens given, the cache comes on top; the whole conversation, or its mask, is longer than it.
-    return max(lengths) if max(lengths) > past else max(lengths) + past
 
 
 def _restore(module: nn.Module, name: str, before: Any) -> None:

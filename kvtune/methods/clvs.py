@@ -201,9 +201,9 @@ class CLVSRows(RowState[CLVS]):
         return scores
 
     def change_weights(self, seen: Seen, weights: Tensor) -> Tensor:
-        on_image = weights[..., : seen.prompt]
-        most = on_image.amax(1, keepdim=True)  # of visual tokens alone it means something
-        memory = self.once(seen, "memory", lambda: most.clone())
+        a = weights[..., : seen.prompt]
+        highest = a.amax(1, keepdim=True)  # of visual tokens alone it means something
+        memory = self.once(seen, "memory", lambda: highest.clone())
         if seen.layer == 0:
             self._ended[seen.rows] = False
             return weights
@@ -214,11 +214,11 @@ class CLVSRows(RowState[CLVS]):
         if seen.layer > self._first_looked_at:
             goes_on = goes_on & ~seen.of_rows(self._ended)[:, None, None]
             mix = mix * goes_on
-        on_image.lerp_(memory, mix)
+        a.lerp_(memory, mix)  # alpha a + (1 - alpha) M
         total = weights.sum(-1, keepdim=True)
         weights /= total.where(goes_on, 1.0)
-        # Where it has ended nobody looks at the memory any more.
-        memory.lerp_(most, self.once(seen, "news", lambda: 1 - self.value(seen, "beta", weights)))
+        # beta M + (1 - beta) max a; where it has ended nobody looks at the memory any more.
+        memory.lerp_(highest, self.once(seen, "news", lambda: 1 - self.value(seen, "beta", weights)))
         return weights
 
     @property

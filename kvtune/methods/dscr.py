@@ -176,12 +176,14 @@ def nearness(method: DSCR, places: Tensor, depth: Tensor | None) -> Tensor:
     """
     placed = ~places.isnan().any(-1)
     apart = (places[:, None] - places).square().sum(-1)
-    near = (apart / (-2 * method.sigma_s**2)).exp() ** method.beta
+    f_s = (apart / (-2 * method.sigma_s**2)).exp()
+    w = f_s**method.beta
     if depth is not None:
-        behind = (depth[:, None] - depth).to(near.dtype).square()
-        near = near + (behind / (-2 * method.sigma_d**2)).exp() ** method.alpha
-    own = near.new_ones(len(places)).diag()
-    near = near.where(placed[:, None] & placed & (own == 0), near.new_zeros(()))
-    total = near.sum(0, keepdim=True)
+        behind = (depth[:, None] - depth).to(w.dtype).square()
+        f_d = (behind / (-2 * method.sigma_d**2)).exp()
+        w = w + f_d**method.alpha
+    own = w.new_ones(len(places)).diag()
+    w = w.where(placed[:, None] & placed & (own == 0), w.new_zeros(()))
+    total = w.sum(0, keepdim=True)
     # One that has no place, or nobody near, keeps its own.
-    return (near / total).where(total > 0, own)
+    return (w / total).where(total > 0, own)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kvtune.errors import RequestError
 from kvtune.methods.parameters import Parameter, declared
-from kvtune.methods.row_state import ActsFrom
+from kvtune.methods.row_state import ActsFrom, RowState
 from kvtune.text import not_there, quoted
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from kvtune.methods.decoder import Decoder
     from kvtune.methods.facts import AnyFact
-from kvtune.methods.row_state import RowState
 
 _REGISTRY: dict[str, type[Method]] = {}
 

@@ -90,23 +90,23 @@ class SPARCRows(RowState[SPARC]):
         """In the layer that is watched, see who has gained attention; the weights stay."""
         if seen.layer not in self._watched:
             return weights
-        watched = weights[..., : seen.prompt].mean(1)
-        if self._mean.dtype != watched.dtype:
+        a = weights[..., : seen.prompt].mean(1)
+        if self._mean.dtype != a.dtype:
             self._mean, self._gain, self._next_gain = (
-                tensor.to(watched.dtype) for tensor in (self._mean, self._gain, self._next_gain)
+                tensor.to(a.dtype) for tensor in (self._mean, self._gain, self._next_gain)
             )
         width = min(seen.prompt, self._mean.shape[1])
         where = (seen.of_newest(seen.rows), slice(width))
-        watched, visual = seen.of_newest(watched[:, :width]), seen.of_newest(seen.visual[:, :width])
+        a, visual = seen.of_newest(a[:, :width]), seen.of_newest(seen.visual[:, :width])
         mean, gain, next_gain = self._mean[where], self._gain[where], self._next_gain[where]
         alpha, beta, tau, layer = (
             seen.of_newest(self.value(seen, name, weights))[:, 0] for name in ("alpha", "beta", "tau", "layer")
         )
         here = (layer == seen.layer) & seen.of_newest(self.acting(seen))[:, 0]
         begins = seen.of_newest(seen.to_come)[:, None] >= 0
-        selected = ((watched - mean) / mean >= tau) & visual & here & ~begins
-        follows = (1 - beta) * watched + beta * mean
-        self._mean[where] = watched.where(begins, follows).where(here, mean)
+        selected = ((a - mean) / mean >= tau) & visual & here & ~begins
+        follows = (1 - beta) * a + beta * mean
+        self._mean[where] = a.where(begins, follows).where(here, mean)
         self._next_gain[where] = (gain * alpha).where(selected, next_gain)
         return weights
 

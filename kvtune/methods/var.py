@@ -170,14 +170,14 @@ class VARRows(RowState[VAR]):
 
         masks, some, nearly_none = self._worked_out(seen, weights)
         own = masks[seen.layer - self.layers.start]
-        sums = weights @ own
+        sums = weights @ own  # of each head's weights, [n, heads, 3]
         of_sinks, of_others, of_visual_sinks = sums.split(1, dim=-1)
         of_visual = of_others + of_visual_sinks
         share = of_visual_sinks / (of_visual + nearly_none)
         changed = (of_visual >= LEAST_ON_IMAGE) & (share <= self.value(seen, "rho", weights)) & (of_others > 0)
         changed &= some[seen.layer - self.layers.start]
         freed = 1 - self.value(seen, "p", weights)
-        # By which share of theirs the weights of sinks, and of the others, change.
+        # By which share of theirs weights change: of sinks p - 1, of others what all sinks lose, in proportion.
         shares = torch.cat([-torch.ones_like(of_sinks), of_sinks / of_others], dim=-1) * freed
         shares = shares.where(changed, shares.new_zeros(()))
         return weights.addcmul_(weights, shares @ own[..., :2].transpose(1, 2))
