@@ -136,6 +136,7 @@ def check_torch() -> Iterator[Check]:
                 yield Check(f"device cuda:{index}", "warning", f"{name} does not compute: {_line(error)}", cure)
             else:
                 yield Check(f"device cuda:{index}", "ok", f"{name}, {_gib(free)} of {_gib(total)} free")
+        yield check_kernels()
         return
     cores = f"CPU, {number_of(torch.get_num_threads(), 'thread')}"
     if shutil.which("nvidia-smi"):
@@ -148,6 +149,17 @@ def check_torch() -> Iterator[Check]:
         )
     else:
         yield Check("device", "ok", f"{cores}, no NVIDIA GPU: enough for the demo, slow for real models")
+
+
+def check_kernels() -> Check:
+    """Whether the engine's kernels can be built for a GPU."""
+    from kvtune.kernel_builds import missing_for_builds
+
+    missing = missing_for_builds()
+    if missing:
+        what, cure = missing
+        return Check("kernels", "warning", f"{what}: attention in plain torch, several times slower", cure)
+    return Check("kernels", "ok", f"Triton {importlib.metadata.version('triton')}, a C compiler, Python's headers")
 
 
 def check_memory() -> Check:

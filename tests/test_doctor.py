@@ -196,7 +196,8 @@ def test_gpu_that_does_not_compute(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Old GPU")
     monkeypatch.setattr(torch, "ones", fail)
-    (check,) = doctor.check_torch()
+    check, kernels = doctor.check_torch()
+    assert kernels.name == "kernels"
     assert check.state == "warning"
     assert (
         check.found == "Old GPU does not compute: CUDA error: no kernel image is available for execution on the device"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from kvtune.captioning import plain_layers
-from kvtune.captioning.kernels import why_not_built
+from kvtune.kernel_builds import why_not_built
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import textwrap
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from kvtune.captioning import paged_attention, paged_smoothing
 from kvtune.captioning.paged_attention import LANES, Layout, PagedAttend
 from kvtune.captioning.pages import PAGE
+from kvtune.kernel_builds import why_not_built
 from kvtune.methods.acting import Acting
 from kvtune.methods.seen import Seen
 
@@ -84,14 +84,6 @@ def built_or(plain: T, what: str, build: Callable[[], T]) -> T:
         log.warning("%s in plain torch, several times slower, for the kernels cannot be built: %s", what, reason)
         log.debug("where a kernel's build failed", exc_info=True)
         return plain
-
-
-def why_not_built(error: BaseException) -> str:
-    """In a line, why a kernel could not be built: Triton's own errors show the code first, and the fault below it."""
-    while error.__cause__ is not None:  # a fault in a function that a kernel calls
-        error = error.__cause__
-    said = getattr(error, "error_message", None) or str(error)
-    return textwrap.shorten(said, 300) or type(error).__name__
 
 
 @dataclasses.dataclass(frozen=True)

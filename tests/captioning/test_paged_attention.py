@@ -164,22 +164,6 @@ def test_kernels_for_methods_are_built_when_one_acts(monkeypatch, caplog):
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith("methods' attention in plain torch")
 
 
-@needs_triton
-def test_a_compiler_s_error_is_told_by_its_fault_and_not_by_the_code_above_it():
-    import ast
-
-    from triton.compiler.errors import CompilationError
-
-    source = "def kernel(x):\n    helper(x)"
-    inner = CompilationError(source, ast.parse(source).body[0], "Loop-carried variable tile has\n  initial type")
-    try:
-        raise CompilationError(source, ast.parse(source).body[0], repr(inner)) from inner
-    except CompilationError as error:
-        assert "Loop-carried" not in str(error).splitlines()[0]
-        assert kernels.why_not_built(error) == "Loop-carried variable tile has initial type"
-    assert kernels.why_not_built(AssertionError()) == "AssertionError"
-
-
 def test_proofs_do_without_kernels(caplog):
     assert kernels.kernels_for(torch.device("cuda"), torch.float64, 2, 1, 16) is kernels.PLAIN
     assert kernels.kernels_for(torch.device("cpu"), torch.bfloat16, 2, 1, 16) is kernels.PLAIN

@@ -105,6 +105,21 @@ def test_a_single_setting_has_hardly_any_luck_in_it() -> None:
     assert abs(found.bias) < 0.2 and found.interval[0] < found.observed < found.interval[1]
 
 
+def test_the_corrected_interval_is_the_resamples_moved_down_by_twice_the_bias() -> None:
+    draw = np.random.default_rng(3)
+    chair_s, f1 = draw.normal((40, 44), 2, size=(1000, 2)), draw.normal((75, 78), 1, size=(1000, 2))
+    each = sorted(hypervolume(list(zip(*row, strict=True)), (50, 60)) for row in zip(chair_s, f1, strict=True))
+    found = hypervolume_estimate(9.0, chair_s, f1, (50, 60))
+    bias = sum(each) / 1000 - 9.0
+    assert found.bias == pytest.approx(bias)
+    # 2.5 % of a thousand lie below the 25th and above the 975th.
+    assert each[24] - 2 * bias <= found.interval[0] <= each[25] - 2 * bias
+    assert each[974] - 2 * bias <= found.interval[1] <= each[975] - 2 * bias
+    assert hypervolume_estimate(0.0, np.zeros((3, 1)), np.full((3, 1), 100), (50, 60)).interval == (0, 0)
+    below = hypervolume_estimate(100.0, np.full((3, 1), 50), np.full((3, 1), 60), (50, 60))
+    assert (below.corrected, below.interval) == (100, (100, 100))
+
+
 def test_a_front_that_reaches_nothing_may_still_reach_something() -> None:
     draw = np.random.default_rng(2)
     chair_s, f1 = draw.normal(51, 3, size=(2000, 1)), draw.normal(75, 1, size=(2000, 1))

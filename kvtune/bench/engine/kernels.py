@@ -21,9 +21,10 @@ from kvtune.bench.engine.device import seconds_of
 from kvtune.bench.engine.projections import LLAVA_7B, projections
 from kvtune.bench.engine.projections import SMALL as SMALL_PROJECTIONS
 from kvtune.bench.engine.subject import print_line, say_everything
-from kvtune.captioning.kernels import PLAIN, AttendTiles, Kernels, kernels_for, nobody, why_not_built
+from kvtune.captioning.kernels import PLAIN, AttendTiles, Kernels, kernels_for, nobody
 from kvtune.captioning.paged_attention import LANES, Layout
 from kvtune.captioning.pages import PAGE, pages_for
+from kvtune.kernel_builds import why_not_built
 from kvtune.models.loading import resolve_device
 
 MOST_ERROR = {torch.bfloat16: 1.5e-2, torch.float16: 2e-3, torch.float32: 1e-5}
