@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kvtune.errors import KvtuneError
 from kvtune.files import decode, parse_json, write_bytes, write_text
-from kvtune.study.jsonl import LineWriter, each_line, read_lines
+from kvtune.study.jsonl import LineWriter, each_line
 from kvtune.text import json_text, quoted
 
 CAPTION_KEYS = ("image_id", "caption", "tokens", "finish_reason")
@@ -29,15 +29,18 @@ def read_captions(path: Path) -> dict[int, dict[str, Any]]:
     KvtuneError
         If a line is not a caption line, or an image has two.
     """
-    captions: dict[int, dict[str, Any]] = {}
-    for number, line in enumerate(read_lines(path), 1):
-        _check(line, f"{path} line {number}")
-        if line["image_id"] in captions:
-            raise KvtuneError(
-                f"{path} line {number}: image {line['image_id']} has a caption already; remove one of the two"
-            )
-        captions[line["image_id"]] = line
-    return captions
+    return {line["image_id"]: line for line in _each_caption(path)}
+
+
+def tokens_of(path: Path) -> dict[ImageId, int]:
+    """The images of a caption file, by id or name, and how many tokens their captions have.
+
+    Raises
+    ------
+    KvtuneError
+        As :func:`read_captions` does.
+    """
+    return {line["image_id"]: line["tokens"] for line in _each_caption(path, named=True)}
 
 
 def captions_of(path: Path, image_ids: Sequence[int]) -> list[dict[str, Any]]:
@@ -98,7 +101,39 @@ def count_captions(path: Path) -> int:
         raise KvtuneError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-class CaptionLog:
+class _Log:
+    """A caption file while it is being written: what it holds already is read, a torn last line is cut off."""
+
+    def __init__(self, path: Path, held: dict[Any, Any], named: bool) -> None:
+        self._held, self._named = held, named
+        self._writer = LineWriter(path)
+
+    def append(self, image_id: Any, caption: str, tokens: int, finish_reason: str) -> None:
+        """Append the caption of an image that has none yet, flushed before this returns."""
+        line = {"image_id": image_id, "caption": caption, "tokens": tokens, "finish_reason": finish_reason}
+        _check(line, str(self._writer.path), self._named)
+        if image_id in self._held:
+            raise ValueError(f"image {image_id} is captioned already in {self._writer.path}")
+        self._writer.append(line)
+        self._held[image_id] = self._kept(line)
+
+    def _kept(self, line: dict[str, Any]) -> Any:
+        """What is kept of a line in memory."""
+        raise NotImplementedError
+
+    def __contains__(self, image_id: ImageId) -> bool:
+        return image_id in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def close(self) -> None:
+        """Wait until all captions are on the disk and close the file."""
+        self._writer.sync()
+        self._writer.close()
+
+
+class CaptionLog(_Log):
     """The caption file of one trial while it is being written.
 
     Parameters
@@ -113,97 +148,53 @@ class CaptionLog:
     """
 
     def __init__(self, path: Path) -> None:
-        self._captions = read_captions(path)
-        self._writer = LineWriter(path)
+        super().__init__(path, read_captions(path), named=False)
 
-    def append(self, image_id: int, caption: str, tokens: int, finish_reason: str) -> None:
-        """Append the caption of an image that has none yet, flushed before this returns."""
-        line = {"image_id": image_id, "caption": caption, "tokens": tokens, "finish_reason": finish_reason}
-        _check(line, str(self._writer.path))
-        if image_id in self._captions:
-            raise ValueError(f"image {image_id} is captioned already in {self._writer.path}")
-        self._writer.append(line)
-        self._captions[image_id] = line
-
-    def __contains__(self, image_id: ImageId) -> bool:
-        return image_id in self._captions
+    def _kept(self, line: dict[str, Any]) -> dict[str, Any]:
+        return line
 
     def __getitem__(self, image_id: int) -> dict[str, Any]:
-        return self._captions[image_id]
-
-    def __len__(self) -> int:
-        return len(self._captions)
+        found: dict[str, Any] = self._held[image_id]
+        return found
 
     @property
     def image_ids(self) -> list[int]:
         """The images that have their caption, in the order of the file."""
-        return list(self._captions)
+        return list(self._held)
 
     def has_all(self, image_ids: Iterable[int]) -> bool:
         """Whether every one of these images has its caption."""
-        return all(image_id in self._captions for image_id in image_ids)
-
-    def close(self) -> None:
-        """Wait until all captions are on the disk and close the file."""
-        self._writer.sync()
-        self._writer.close()
+        return all(image_id in self._held for image_id in image_ids)
 
 
-class NamedLog:
+class NamedLog(_Log):
     """A file of captions of any number of images, by id or name, while it is being written.
 
-    Of what it holds, only the images and their captions' tokens are kept in memory.
-
-    Parameters
-    ----------
-    path
-        The file, as for :class:`CaptionLog`.
+    As :class:`CaptionLog`; of what it holds, only the images and their captions' tokens are kept in memory.
     """
 
     def __init__(self, path: Path) -> None:
-        self._tokens = tokens_of(path)
-        self._writer = LineWriter(path)
+        super().__init__(path, tokens_of(path), named=True)
 
-    def append(self, image_id: ImageId, caption: str, tokens: int, finish_reason: str) -> None:
-        """As :meth:`CaptionLog.append`."""
-        line = {"image_id": image_id, "caption": caption, "tokens": tokens, "finish_reason": finish_reason}
-        _check(line, str(self._writer.path), named=True)
-        if image_id in self._tokens:
-            raise ValueError(f"image {image_id} is captioned already in {self._writer.path}")
-        self._writer.append(line)
-        self._tokens[image_id] = tokens
-
-    def __contains__(self, image_id: ImageId) -> bool:
-        return image_id in self._tokens
+    def _kept(self, line: dict[str, Any]) -> int:
+        return int(line["tokens"])
 
     @property
     def tokens(self) -> Mapping[ImageId, int]:
         """Tokens of each caption."""
-        return self._tokens
-
-    def close(self) -> None:
-        """Wait until all captions are on the disk and close the file."""
-        self._writer.sync()
-        self._writer.close()
+        return self._held
 
 
-def tokens_of(path: Path) -> dict[ImageId, int]:
-    """The images of a caption file, by id or name, and how many tokens their captions have.
-
-    Raises
-    ------
-    KvtuneError
-        As :func:`read_captions` does.
-    """
-    tokens: dict[ImageId, int] = {}
+def _each_caption(path: Path, named: bool = False) -> Iterator[dict[str, Any]]:
+    """The lines of a caption file, checked, one an image; ``named``: an image may have a name instead of an id."""
+    seen: set[ImageId] = set()
     for number, line in enumerate(each_line(path), 1):
-        _check(line, f"{path} line {number}", named=True)
-        if line["image_id"] in tokens:
-            raise KvtuneError(
-                f"{path} line {number}: image {line['image_id']} has a caption already; remove one of the two"
-            )
-        tokens[line["image_id"]] = line["tokens"]
-    return tokens
+        place = f"{path} line {number}"
+        _check(line, place, named)
+        if line["image_id"] in seen:
+            raise KvtuneError(f"{place}: image {line['image_id']} has a caption already; remove one of the two")
+        seen.add(line["image_id"])
+        yield line
 
 
 def _check(line: Any, place: str, named: bool = False) -> None:
