@@ -17,10 +17,10 @@ from kvtune.models.options import ModelOptions
 from kvtune.presets import Preset
 from kvtune.study.caption_log import NamedLog, tokens_of
 from kvtune.study.captioning import OnProgress, caption_images
+from kvtune.study.fingerprint import model_in_fingerprint
 from kvtune.study.manifest import versions
 from kvtune.study.pace import Pace
 from kvtune.study.streams import NamedImage, alone
-from kvtune.study.subsets import DEMO
 
 if TYPE_CHECKING:
     from kvtune.captioning.open import AnyCaptioner
@@ -270,7 +270,7 @@ def _known(job: Job) -> dict[str, Any]:
     from kvtune.models import commit_of, locate
 
     _, source, name = locate(job.model.name)
-    known: dict[str, Any] = {"model": DEMO if name == DEMO else source}
+    known: dict[str, Any] = {"model": model_in_fingerprint(name, source)}
     known |= {"prompt": job.prompt, "max_new_tokens": job.max_new_tokens}
     if job.model.revision is not None:
         known["revision"] = commit_of(job.model.name, job.model.revision)
@@ -287,7 +287,7 @@ def _made_with(work: WithPreset, skipped: dict[Path, str]) -> MadeWith:
     captioner, preset, vlm = work.captioner, work.preset, work.captioner.vlm
     return MadeWith(
         format=FORMAT,
-        model=DEMO if vlm.name == DEMO else vlm.model_id,
+        model=model_in_fingerprint(vlm.name, vlm.model_id),
         revision=vlm.revision,
         dtype=vlm.dtype_name,
         method=None if preset is None else preset.method_name,

@@ -9,7 +9,7 @@ from pydantic import Field
 from kvtune.errors import RequestError
 from kvtune.files import read_json, write_json
 from kvtune.schema import Document, Parameters, validated
-from kvtune.study.manifest import first_difference
+from kvtune.study.fingerprint import first_difference
 
 FORMAT: Literal["kvtune-captions/1"] = "kvtune-captions/1"
 _FREE = {"format", "preset", "versions", "skipped"}

@@ -19,7 +19,7 @@ from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
 from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, Table, published_preset, rows
 from kvtune.reproduce.paper_subset import Images, check_count, find_images, reporting_subset
 from kvtune.study.caption_log import read_captions
-from kvtune.study.manifest import first_difference
+from kvtune.study.fingerprint import first_difference, model_in_fingerprint
 from kvtune.study.study_folder import plain_name
 from kvtune.study.subsets import DEMO, coco_of
 
@@ -86,7 +86,7 @@ def plans(request: Request) -> list[Plan]:
                 f"--models {located[folder][0].name} and {model.name} would both be kept in {folder.path}; run one of "
                 "them with another --out"
             )
-        located[folder] = model, DEMO if name == DEMO else source, name
+        located[folder] = model, model_in_fingerprint(name, source), name
     data: dict[bool, Images] = {}
     return [_plan(request, *place, folder, data) for folder, place in located.items()]
 

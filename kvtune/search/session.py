@@ -27,8 +27,9 @@ from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.statistics.racing import Race
 from kvtune.study.constraints import check_floor
 from kvtune.study.deadline import Deadline, TimeIsUp
+from kvtune.study.fingerprint import Fingerprint, model_in_fingerprint, refuse_difference
 from kvtune.study.lock import locked
-from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, load_manifest, refuse_difference, versions
+from kvtune.study.manifest import FORMAT, Manifest, Published, load_manifest, versions
 from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.study.scoring import Scoring
 from kvtune.study.shared_baseline import take_baseline
@@ -265,7 +266,7 @@ def _revision(options: Options, folder: StudyFolder, begun: Manifest | None) -> 
     _, source, name = locate(options.model.name)
     if begun is None:
         return options.model.revision
-    refuse_difference(folder, begun.fingerprint, {"model": DEMO if name == DEMO else source})
+    refuse_difference(folder, begun.fingerprint, {"model": model_in_fingerprint(name, source)})
     revision = options.model.revision
     if revision is None:
         return begun.fingerprint.revision
@@ -297,8 +298,7 @@ def _space(options: Options, given: SearchSpace | None, begun: Manifest | None, 
 
 def _fingerprint(options: Options, vlm: "AnyModel", data: Data, space: SearchSpace) -> Fingerprint:
     return Fingerprint(
-        # Where kvtune is installed must not matter to a study of the model that ships with it.
-        model=DEMO if vlm.name == DEMO else vlm.model_id,
+        model=model_in_fingerprint(vlm.name, vlm.model_id),
         revision=vlm.revision,
         prompt=options.prompt if options.prompt is not None else vlm.default_prompt,
         max_new_tokens=options.max_new_tokens,

@@ -1,9 +1,8 @@
 """What is fixed about a study, and what is recorded of the machine it ran on."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Field, StrictInt, field_serializer, field_validator, model_validator
+from pydantic import Field, StrictInt, field_serializer, field_validator, model_validator
 
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
@@ -13,48 +12,13 @@ from kvtune.schema import Document, Parameters, validated
 from kvtune.spaces import SearchSpace
 from kvtune.statistics.front import Point
 from kvtune.statistics.racing import Race, image_order
-from kvtune.study.constraints import Constraints, check_floor, constraints_of
-from kvtune.study.sampler_names import SamplerName
+from kvtune.study.constraints import Constraints, constraints_of
+from kvtune.study.fingerprint import Fingerprint
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, Trial
-from kvtune.text import command_line, json_text, quoted
+from kvtune.text import quoted
 
 FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
-_LONGEST_SHOWN = 120
-
-
-def _floor(text: str) -> str:
-    try:
-        return check_floor(text)
-    except RequestError as error:
-        raise ValueError(str(error)) from None
-
-
-Floor = Annotated[str, AfterValidator(_floor)]
-
-
-class Fingerprint(Document):
-    """Everything that a trial's scores or a study's trials depend on: one study has one of these.
-
-    ``subset`` is the sha256 of the tune images' ids, ``dtype`` the weights' type by its torch name.
-    ``race_confidence`` is null where trials are not raced; ``min_f1`` and ``min_words`` are floors as
-    :func:`kvtune.study.constraints.check_floor` returns them, null for none.
-    """
-
-    model: str
-    revision: str | None
-    prompt: str
-    max_new_tokens: int = Field(ge=1)
-    subset: str
-    method: str
-    dtype: str
-    seed: int
-    sampler: SamplerName
-    parallel_trials: int = Field(ge=1)
-    space: SearchSpace
-    race_confidence: float | None = Field(default=None, gt=0, lt=1)
-    min_f1: Floor | None = None
-    min_words: Floor | None = None
 
 
 class Published(Document):
@@ -242,73 +206,6 @@ def _check_setting(setting: dict[str, Any], space: SearchSpace) -> None:
     space.method_of(setting)
 
 
-_OPTIONS = {
-    "model": "--model", "revision": "--revision", "prompt": "--prompt", "max_new_tokens": "--max-new-tokens",
-    "subset": "--images, --subset and --seed", "method": "--method", "dtype": "--dtype", "seed": "--seed",
-    "sampler": "--sampler", "parallel_trials": "--parallel-trials", "space": "--space",
-    "race_confidence": "--race-confidence or --no-race", "min_f1": "--min-f1", "min_words": "--min-words",
-}  # fmt: skip
-"""The option that each part of a fingerprint comes from."""
-
-
-def refuse_difference(
-    folder: StudyFolder, begun: Fingerprint, now: dict[str, Any], words: Mapping[str, tuple[str, str]] | None = None
-) -> None:
-    """Check that a command would continue a study as it was begun.
-
-    Parameters
-    ----------
-    now
-        A fingerprint's fields as plain data, or those of them that are known yet.
-    words
-        By field, what the study and the command have in words, where the values say nothing to a person.
-
-    Raises
-    ------
-    RequestError
-        If one differs; the message says what to give, and names the first that differs with both values.
-    """
-    before = begun.model_dump(mode="json")
-    for field in (name for name in before if name in now):
-        found = first_difference({field: before[field]}, {field: now[field]})
-        if found is None:
-            continue
-        if words and field in words:
-            found = f"{words[field][0]}, but this command has {words[field][1]}"
-        value = before[field]
-        if field == "dtype":  # quantization is a part of it
-            value, _, bits = value.partition("-")
-        plain = isinstance(value, str | int) and field != "subset"
-        option = f"{_OPTIONS[field]} {command_line([str(value)])}" if plain else f"{_OPTIONS[field]} as it was begun"
-        if field == "dtype" and bits:
-            option += f" --load-in-{bits}"
-        if value is None:
-            option = f"no {_OPTIONS[field]}"
-        raise RequestError(f"give {option}, or another --study name: study {folder.name} was begun with {found}")
-
-
-def first_difference(begun: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The first value that differs, as in ``seed 0, but this command has 1``; None where none does."""
-    before, after = _flat(begun), _flat(now)
-    for key in [*before, *after]:
-        if before.get(key) != after.get(key):
-            return f"{key} {_shown(before.get(key))}, but this command has {_shown(after.get(key))}"
-    return None
-
-
 def versions() -> dict[str, str]:
     """Versions of kvtune and of the packages that captions and trials depend on."""
     return package_versions("torch", "transformers", "optuna", "numpy")
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one: ``{"space": {"method": "x"}}`` becomes ``{"space.method": "x"}``."""
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def _shown(value: Any) -> str:
-    text = "none" if value is None else json_text(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN // 2]}...{text[-_LONGEST_SHOWN // 4 :]}"

@@ -9,7 +9,8 @@ from fake_search import new_study
 
 from kvtune.errors import RequestError
 from kvtune.spaces import default_space
-from kvtune.study.manifest import load_manifest, refuse_difference, versions
+from kvtune.study.fingerprint import refuse_difference
+from kvtune.study.manifest import load_manifest, versions
 
 
 def test_it_reads_back(tmp_path: Path) -> None:

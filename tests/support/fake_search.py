@@ -18,7 +18,8 @@ from kvtune.search.view import View
 from kvtune.spaces import SearchSpace, default_space
 from kvtune.statistics.racing import Race
 from kvtune.study.deadline import Deadline
-from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, Published, Start, versions
+from kvtune.study.fingerprint import Fingerprint
+from kvtune.study.manifest import FORMAT, Manifest, Published, Start, versions
 from kvtune.study.study_folder import StudyFolder
 
 LAYERS = 8

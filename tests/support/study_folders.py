@@ -8,7 +8,8 @@ from kvtune.chair import save_ground_truth
 from kvtune.coco import Subset
 from kvtune.spaces import SearchSpace
 from kvtune.study.caption_log import CaptionLog
-from kvtune.study.manifest import FORMAT, Fingerprint, Manifest
+from kvtune.study.fingerprint import Fingerprint
+from kvtune.study.manifest import FORMAT, Manifest
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import LedgerWriter, Trial
 

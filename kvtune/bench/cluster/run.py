@@ -24,7 +24,8 @@ from kvtune.search.view import View
 from kvtune.spaces import space_for
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.statistics.racing import Race
-from kvtune.study.manifest import FORMAT, Fingerprint, Manifest, versions
+from kvtune.study.fingerprint import Fingerprint
+from kvtune.study.manifest import FORMAT, Manifest, versions
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
 
