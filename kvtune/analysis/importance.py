@@ -76,7 +76,7 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> Importance | None
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator
 
-    from kvtune.study.optuna_copy import frozen_trial
+    from kvtune.study.optuna_trials import frozen_trial
 
     complete = [trial for trial in trials if trial.state == "complete"]
     if len(complete) < FEWEST_TRIALS:

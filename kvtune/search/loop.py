@@ -22,7 +22,7 @@ from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline, Waves
 from kvtune.study.judged import lost_captions
 from kvtune.study.manifest import Manifest, check_trials
-from kvtune.study.optuna_copy import optuna_copy
+from kvtune.study.optuna_copy import OptunaCopy
 from kvtune.study.pace import Pace
 from kvtune.study.rescore import scored_again, switch_scores, with_reference_point
 from kvtune.study.scoring import Scoring
@@ -97,7 +97,7 @@ class Search:
         self._ground_truth = ground_truth
         self._view = view
         self._ledger = LedgerWriter(folder.ledger)
-        self._optuna = optuna_copy(folder, manifest, storage)
+        self._optuna = OptunaCopy(folder, manifest, storage)
         self._optuna_is_behind = False
         self._optuna_was_level = math.inf
         self._workers = WorkersFile(folder.workers, captioner)

@@ -15,7 +15,7 @@ import optuna
 from kvtune.search.samplers import grid_points, make_sampler, round_seed
 from kvtune.spaces import SearchSpace
 from kvtune.study.constraints import Constraints
-from kvtune.study.optuna_copy import frozen_trial
+from kvtune.study.optuna_trials import frozen_trial
 from kvtune.study.sampler_names import SamplerName
 from kvtune.study.trials import Trial
 

@@ -37,7 +37,7 @@ def rename_study(folder: StudyFolder, name: str) -> StudyFolder:
     KvtuneError
         If a file cannot be written.
     """
-    from kvtune.study.optuna_copy import optuna_copy
+    from kvtune.study.optuna_copy import OptunaCopy
 
     new = StudyFolder(folder.path.with_name(check_name(name)))
     if new.path.exists():
@@ -52,6 +52,6 @@ def rename_study(folder: StudyFolder, name: str) -> StudyFolder:
         except OSError as error:
             raise KvtuneError(f"cannot rename {folder.path}: {error.strerror or error}") from error
         if has_database:
-            with closing(optuna_copy(new, manifest, None)) as optuna:
+            with closing(OptunaCopy(new, manifest, None)) as optuna:
                 optuna.rebuild(ledger)
     return new

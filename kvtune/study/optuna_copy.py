@@ -12,21 +12,20 @@ import contextlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.spaces import SearchSpace
 from kvtune.study.constraints import Constraints
 from kvtune.study.manifest import Manifest
+from kvtune.study.optuna_trials import STATES, frozen_trial, user_attributes
 from kvtune.study.storage_url import STUDY_ID, open_remote, other_study, reason
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import journals
@@ -41,35 +40,21 @@ class OptunaCopy:
 
     Parameters
     ----------
-    folder
-        The study; its name is the Optuna study's.
-    study_id
-        The manifest's id, which tells this study from another of the same name in a shared storage.
-    space
-        The search space.
+    folder, manifest
+        The study; its folder's name is the Optuna study's, and the manifest's id tells it from another of the same name
+        in a shared storage.
     url
         The storage; None for ``study.db`` in the study's folder.
-    about
-        What dashboards show of the study: model, method and the like.
-    constraints
-        The study's constraints, given its baseline.
     """
 
-    def __init__(
-        self,
-        folder: StudyFolder,
-        study_id: str,
-        space: SearchSpace,
-        url: str | None,
-        about: dict[str, Any],
-        constraints: Callable[[Trial], Constraints] = lambda baseline: Constraints(),
-    ) -> None:
+    def __init__(self, folder: StudyFolder, manifest: Manifest, url: str | None) -> None:
+        fingerprint = manifest.fingerprint
         self._folder = folder
-        self._id = study_id
-        self._space = space
+        self._id = manifest.id
+        self._space = fingerprint.space
         self._url = url
-        self._about = about
-        self._constraints_of = constraints
+        self._about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
+        self._constraints_of = manifest.constraints
         self._constraints = Constraints()
         self._storage: RDBStorage | None = None
         self._study: optuna.Study | None = None
@@ -239,7 +224,7 @@ class OptunaCopy:
         values = None if trial.point is None else list(trial.point)
         self._opened.tell(trial.number, values, state=STATES[trial.state])
 
-    def _agree(self, trial: Trial, found: optuna.trial.FrozenTrial) -> bool:
+    def _agree(self, trial: Trial, found: FrozenTrial) -> bool:
         """Whether Optuna's trial is the ledger's, or what the ledger's was before it ended."""
         if any(trial.params[name] != value for name, value in found.params.items()) or not found.params:
             return False
@@ -249,7 +234,7 @@ class OptunaCopy:
         told = (found.state, found.values, found.constraints)
         return told == (STATES[trial.state], values, self._constraints.of(trial))
 
-    def _trials(self) -> list[optuna.trial.FrozenTrial]:
+    def _trials(self) -> list[FrozenTrial]:
         return self._opened.get_trials(deepcopy=False)
 
     def _delete_remote(self) -> None:
@@ -269,13 +254,6 @@ class OptunaCopy:
                 f"the Optuna storage {where} failed: {reason(error, self._url or '')}; no caption is lost: once "
                 f"that is mended, the same command goes on, and kvtune rescore {self._folder.name} builds it again"
             ) from error
-
-
-def optuna_copy(folder: StudyFolder, manifest: Manifest, storage: str | None) -> OptunaCopy:
-    """The Optuna storage that follows a study."""
-    fingerprint = manifest.fingerprint
-    about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
-    return OptunaCopy(folder, manifest.id, fingerprint.space, storage, about, manifest.constraints)
 
 
 def _local(url: str, has_tables: bool) -> RDBStorage:
@@ -310,39 +288,3 @@ def _remove_database(path: Path) -> None:
     path.unlink(missing_ok=True)
     for journal in journals(path):
         journal.unlink(missing_ok=True)
-
-
-STATES = {
-    "running": TrialState.RUNNING,
-    "complete": TrialState.COMPLETE,
-    "raced": TrialState.COMPLETE,
-    "failed": TrialState.FAIL,
-}
-"""The state of a trial in the ledger, and Optuna's for it: a pruned trial keeps no values there, so a raced one is a
-complete one that does not meet a constraint."""
-
-
-def frozen_trial(trial: Trial, space: SearchSpace, constraints: Constraints) -> FrozenTrial:
-    """A trial for ``study.add_trial``: the searched parameters, both objectives, every score as a user attribute."""
-    distributions = space.distributions(trial.params)
-    return create_trial(
-        state=STATES[trial.state],
-        values=None if trial.point is None else list(trial.point),
-        params={name: trial.params[name] for name in distributions},
-        distributions=distributions,
-        user_attrs=user_attributes(trial),
-        system_attrs=dict(trial.sampler),
-        constraints=constraints.of(trial),
-    )
-
-
-def user_attributes(trial: Trial) -> dict[str, Any]:
-    """What dashboards show of a trial beside its parameters and objectives."""
-    attributes: dict[str, Any] = dict(trial.metrics or {})
-    if trial.published:
-        attributes["published"] = True
-    if trial.by is not None:
-        attributes["raced_out_by"] = trial.by
-    if trial.reason is not None:
-        attributes["reason"] = trial.reason
-    return attributes

@@ -15,7 +15,7 @@ from kvtune.study.caption_log import captions_sha256
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, ReferencePoint, check_trials, load_manifest
-from kvtune.study.optuna_copy import OptunaCopy, optuna_copy
+from kvtune.study.optuna_copy import OptunaCopy
 from kvtune.study.scoring import Scoring
 from kvtune.study.storage_url import check_storage
 from kvtune.study.study_folder import StudyFolder
@@ -126,7 +126,7 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
             changed = sum(
                 _differ(ledger[number].metrics or {}, trial.metrics or {}) for number, trial in scored.items()
             )
-            with closing(optuna_copy(folder, manifest, storage)) as optuna:
+            with closing(OptunaCopy(folder, manifest, storage)) as optuna:
                 switch_scores(folder, manifest, ledger, scored, scoring, ground_truth, optuna)
     return changed
 

@@ -18,7 +18,7 @@ from kvtune.statistics.racing import Race, race_counts
 from kvtune.study.caption_log import captions_of, count_captions, read_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import load_manifest
-from kvtune.study.optuna_copy import optuna_copy
+from kvtune.study.optuna_copy import OptunaCopy
 from kvtune.study.rescore import rescore_study
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
@@ -248,7 +248,7 @@ def test_a_lost_database_is_built_again_with_constraints(tmp_path: Path, raced: 
     folder = copied(raced, tmp_path)
     before = found(folder)
     folder.database.unlink()
-    copy = optuna_copy(folder, load_manifest(folder), None)
+    copy = OptunaCopy(folder, load_manifest(folder), None)
     copy.follow(Ledger(folder.ledger))
     copy.close()
     assert found(folder) == before

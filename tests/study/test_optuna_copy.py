@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from kvtune.analysis.summarize import summarize
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.study.manifest import load_manifest
-from kvtune.study.optuna_copy import optuna_copy
+from kvtune.study.optuna_copy import OptunaCopy
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, LedgerWriter
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> StudyFolder:
 
 
 def follow(folder: StudyFolder, url: str | None = None) -> None:
-    copy = optuna_copy(folder, load_manifest(folder), url)
+    copy = OptunaCopy(folder, load_manifest(folder), url)
     copy.follow(Ledger(folder.ledger))
     copy.close()
 
@@ -60,7 +60,7 @@ def test_trials_that_kvtune_did_not_ask_are_refused_and_rebuilt_without(folder: 
     study.enqueue_trial({"lambda_ref": 0.5})
     with pytest.raises(RequestError, match="has 6 trials, but kvtune asked 5; kvtune rescore study builds it again"):
         follow(folder)
-    copy = optuna_copy(folder, load_manifest(folder), None)
+    copy = OptunaCopy(folder, load_manifest(folder), None)
     copy.rebuild(Ledger(folder.ledger))
     copy.close()
     assert stored(folder) == before
@@ -70,12 +70,12 @@ def test_the_old_database_stays_until_the_new_one_is_whole(
     folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = stored(folder)
-    copy = optuna_copy(folder, load_manifest(folder), None)
+    copy = OptunaCopy(folder, load_manifest(folder), None)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kvtune.study.optuna_copy.user_attributes", full)
+    monkeypatch.setattr("kvtune.study.optuna_trials.user_attributes", full)
     with pytest.raises(KvtuneError, match=r"study.db failed: .*No space left.*no caption is lost"):
         copy.rebuild(Ledger(folder.ledger))
     copy.close()
@@ -87,13 +87,13 @@ def test_it_follows_a_growing_ledger(folder: StudyFolder, tmp_path: Path) -> Non
     growing = StudyFolder(tmp_path / "growing" / "study")
     growing.captions.mkdir(parents=True)
     events = folder.ledger.read_text().splitlines(keepends=True)
-    copy = optuna_copy(growing, load_manifest(folder), None)
+    copy = OptunaCopy(growing, load_manifest(folder), None)
     for upto in (0, 3, 6, 8, 9, 11, len(events)):
         growing.ledger.write_text("".join(events[:upto]))
         ledger = Ledger(growing.ledger)
         if upto in (0, 8):
             copy.close()  # as a killed process does
-            copy = optuna_copy(growing, load_manifest(folder), None)
+            copy = OptunaCopy(growing, load_manifest(folder), None)
             copy.follow(ledger)
         else:
             copy.update(ledger)
@@ -113,7 +113,7 @@ def test_a_storage_elsewhere(tmp_path: Path) -> None:
     assert [values for *_, values, _ in stored(folder, url)] == [list(t.point or ()) for t in summarize(folder).trials]
     run_search(folder, load_manifest(folder), 7, storage=url)
     assert len(stored(folder, url)) == 7
-    copy = optuna_copy(folder, load_manifest(folder), url)
+    copy = OptunaCopy(folder, load_manifest(folder), url)
     before = stored(folder, url)
     copy.rebuild(Ledger(folder.ledger))
     copy.close()
@@ -127,7 +127,7 @@ def test_two_studies_of_one_name_do_not_share_a_storage(tmp_path: Path) -> None:
     other, manifest = new_study(tmp_path / "b" / "study", images=3)
     with pytest.raises(RequestError, match="another study called study"):
         run_search(other, manifest, 2, storage=url)
-    copy = optuna_copy(other, manifest, url)
+    copy = OptunaCopy(other, manifest, url)
     with pytest.raises(RequestError, match="another study called study"):
         copy.rebuild(Ledger(other.ledger))
     assert len(stored(one, url)) == 2

@@ -45,7 +45,7 @@ def without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep no copy of a study for Optuna, which takes most of the time of a search whose captions are made up."""
     copy = SimpleNamespace(is_local=True, **dict.fromkeys(("follow", "update"), lambda told: None))
     copy.close = lambda: None
-    monkeypatch.setattr("kvtune.search.loop.optuna_copy", lambda folder, manifest, storage: copy)
+    monkeypatch.setattr("kvtune.search.loop.OptunaCopy", lambda folder, manifest, storage: copy)
 
 
 @pytest.fixture
