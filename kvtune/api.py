@@ -139,11 +139,10 @@ def search(
 
     from kvtune.models.options import model_options
     from kvtune.report.terminal.live import view_for
-    from kvtune.search.budget import parse_duration
     from kvtune.search.session import Options
     from kvtune.search.session import search as run
     from kvtune.search.view import View
-    from kvtune.study.deadline import Deadline
+    from kvtune.study.deadline import Deadline, parse_duration
     from kvtune.study.study_folder import check_name, default_name
 
     known = [field.name for field in dataclasses.fields(Options) if field.name != "model"]

@@ -9,7 +9,7 @@ from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
 from kvtune.chair import METRICS, Scores
 from kvtune.errors import RequestError
-from kvtune.statistics.front import front_numbers, hypervolume
+from kvtune.statistics.front import hypervolume
 from kvtune.study.caption_log import count_captions
 from kvtune.study.constraints import Constraints
 from kvtune.study.lock import in_use
@@ -74,7 +74,7 @@ def summary_of(
         subset=manifest.tune.info,
         baseline=_trial_summary(ledger.baseline, images_of, Constraints(), name) if judged else None,
         trials=[_trial_summary(trial, images_of, constraints, name) for trial in ledger.trials],
-        front=front_numbers(complete),
+        front=constraints.front(ledger.trials),
         hypervolume=volume,
         reference_point=None if reference is None else reference.model_dump(),
         race_confidence=None if manifest.race is None else manifest.race.confidence,

@@ -135,8 +135,7 @@ def search(
     kvtune search --model demo --trials 12 --study next --from kept --timeout 90m
     """
     from kvtune.models.options import model_options
-    from kvtune.search.budget import parse_duration
-    from kvtune.study.deadline import Deadline
+    from kvtune.study.deadline import Deadline, parse_duration
 
     # The time that it takes to load what follows counts too.
     deadline = Deadline(None if timeout is None else parse_duration(timeout))

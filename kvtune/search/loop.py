@@ -1,6 +1,5 @@
 """The search itself: the baseline, then rounds of trials until enough are finished."""
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -11,13 +10,13 @@ from numpy.typing import NDArray
 
 from kvtune.chair import save_ground_truth
 from kvtune.errors import KvtuneError
-from kvtune.search.budget import cost
+from kvtune.search.budget import Budget
+from kvtune.search.optuna_follower import OptunaFollower
 from kvtune.search.race import FirstImages, Heat
 from kvtune.search.rounds import Plan
 from kvtune.search.view import View
-from kvtune.statistics.front import front_numbers
-from kvtune.statistics.racing import Race, race_counts
-from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, count_captions, read_captions, salvage
+from kvtune.statistics.racing import race_counts
+from kvtune.study.caption_log import CaptionLog, captions_of, captions_sha256, read_captions, salvage
 from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline, Waves
 from kvtune.study.judged import lost_captions
@@ -34,16 +33,6 @@ from kvtune.study.workers import WorkersFile
 
 FAILURES_IN_A_ROW = 3
 """So many failed trials, one after the other, end a search: something is wrong with more than the settings."""
-
-OPTUNA_SECONDS = 5.0
-"""Between two times that the Optuna storage is brought level with the trials."""
-
-_RACED_SHARE = 0.85
-"""Share of the images that trials in a race see on average, before any of this study has been in one: a quarter of them
-is stopped, after half of the images."""
-
-_KNOWN_TRIALS = 8
-"""Trials that this counts for beside those of the study."""
 
 
 class Search:
@@ -89,17 +78,15 @@ class Search:
         self._images = [(image_id, files[image_id]) for image_id in self._order]
         self._race = manifest.race
         self._waves = Waves(deadline or Deadline())
-        self._clock = self._waves.deadline.clock
-        self._pace = Pace(clock=self._clock)
+        clock = self._waves.deadline.clock
+        self._pace = Pace(clock=clock)
         self._counted: dict[int, NDArray[np.int64]] = {}
         self._ids = [image_id for image_id, _ in images]
         self._scoring = scoring
         self._ground_truth = ground_truth
         self._view = view
         self._ledger = LedgerWriter(folder.ledger)
-        self._optuna = OptunaCopy(folder, manifest, storage)
-        self._optuna_is_behind = False
-        self._optuna_was_level = math.inf
+        self._optuna = OptunaFollower(OptunaCopy(folder, manifest, storage), self._ledger, clock, view.note)
         self._workers = WorkersFile(folder.workers, captioner)
 
     def run(self, trials: int) -> None:
@@ -117,20 +104,17 @@ class Search:
         with closing(self._ledger), closing(self._optuna):
             check_trials(self._ledger, self._manifest)
             lost = self._find_lost()
-            to_come = self._captions_to_come(trials) + sum(lost.values())
-            self._meter = _Meter(to_come, len(self._order), self._race is not None, self._pace)
-            self._wanted = trials
-            self._expect_lengths()
+            self._budget = Budget(self._folder, self._manifest, self._ledger, self._pace, trials, sum(lost.values()))
             try:
-                with self._view.showing(self._manifest, self._ledger, to_come, self._pace):
+                with self._view.showing(self._manifest, self._ledger, self._budget.to_come, self._pace):
                     ended = (yield from self._restore(lost)) and (yield from self._search(trials))
             except BaseException:
                 with suppress(KvtuneError):
-                    self._tell_optuna(at_once=True)
+                    self._optuna.tell(at_once=True)
                 raise
             self._workers.keep(at_once=True)
-            self._tell_optuna(at_once=True)
-            if self._optuna_is_behind:
+            self._optuna.tell(at_once=True)
+            if self._optuna.is_behind:
                 self._view.note("the Optuna storage is behind; the same command brings it up to date")
             if ended:
                 return
@@ -153,7 +137,7 @@ class Search:
                 break
             if not (yield from self._judge(running)):
                 return False
-            self._tell_optuna()
+            self._optuna.tell()
             self._guard_against_failure()
         return True
 
@@ -189,7 +173,7 @@ class Search:
                     self._view.started(number, len(logs[number]))
                 methods = {number: self._method(number) for number in numbers}
                 images, written = self._images[:count], self._view.caption
-                self._look_ahead([])
+                self._budget.look_ahead([])
                 failures = yield from self._caption(images, methods, logs, written)
                 if failures:
                     number, reason = next(iter(failures.items()))
@@ -197,8 +181,7 @@ class Search:
                 if not all(log.has_all(self._order[:count]) for log in logs.values()):
                     return False
         self._same_scores_throughout()
-        self._optuna.follow(self._ledger)
-        self._optuna_was_level = self._clock()
+        self._optuna.begin()
         for number in lost:
             self._view.ended(self._ledger[number])
         return True
@@ -243,20 +226,19 @@ class Search:
 
             def written(number: int | None) -> None:
                 self._view.caption(number)
-                estimate = self._meter.caption(FirstImages(self._order, logs[number]))
+                estimate = self._budget.caption(FirstImages(self._order, logs[number]))
                 if estimate:
                     self._view.note(estimate)
                 if number is not None and number not in stopped and heat.look(number):
                     stopped.add(number)
                     spared = len(self._order) - len(logs[number])
-                    self._meter.to_come -= spared
-                    self._pace.spare(spared)
+                    self._budget.spare(spared)
                     self._view.stopped(number, spared)
 
             if unfinished and self._waves.size() != 0:
                 for number in unfinished:
                     self._view.started(number, len(logs[number]))
-                self._look_ahead(numbers)
+                self._budget.look_ahead(numbers)
                 failures = yield from self._caption(self._images, unfinished, logs, written, stopped)
             if not all(log.has_all(self._order) for n, log in logs.items() if n not in stopped and n not in failures):
                 return False
@@ -279,26 +261,8 @@ class Search:
     def _worked(self) -> None:
         self._view.worked()
         self._workers.keep()
-        if not self._optuna_is_behind:
-            self._tell_optuna()
-
-    def _expect_lengths(self) -> None:
-        """Captions to come are about as long as those of the baseline, if it is there."""
-        lines = read_captions(self._folder.trial_captions(None)) if self._ledger.baseline.metrics else {}
-        self._pace.expect([line["tokens"] for line in lines.values()])
-
-    def _look_ahead(self, at_work: Collection[int | None]) -> None:
-        """Tell the pace what comes after the trials at work, as long as they are known to be in a race."""
-        later = max(0, self._wanted - self._ledger.finished - sum(number is not None for number in at_work))
-        size = self._manifest.fingerprint.parallel_trials
-        share = 1.0
-        if self._race is not None:
-            raced = [trial.metrics for trial in self._ledger.trials[size:] if trial.metrics is not None]
-            shares = [metrics["images"] / len(self._order) for metrics in raced]
-            share = (_KNOWN_TRIALS * _RACED_SHARE + sum(shares)) / (_KNOWN_TRIALS + len(shares))
-        first_round = max(0, min(later, size - len(self._ledger.trials))) if None in at_work else 0
-        captions = len(self._order) * (first_round + share * (later - first_round))
-        self._pace.ahead(captions, min(size, later), len(self._order))
+        if not self._optuna.is_behind:
+            self._optuna.tell()
 
     def _settle(self, number: int | None, heat: Heat, failures: Mapping[int | None, str]) -> Trial:
         """Score a trial and write down what came of it."""
@@ -311,27 +275,6 @@ class Search:
             return self._ledger.fail(number, failures[number])
         return self._ledger.complete(number, *self._scores(number, self._ids))
 
-    def _tell_optuna(self, at_once: bool = False) -> None:
-        """Bring the Optuna storage level, unless that was done a moment ago, or it is not open yet.
-
-        One elsewhere whose server is away is left behind until it is back.
-        """
-        if self._clock() - self._optuna_was_level < (0 if at_once else OPTUNA_SECONDS):
-            return
-        was_behind, self._optuna_is_behind = self._optuna_is_behind, True  # also if Ctrl-C comes amid it
-        try:
-            if was_behind:
-                self._optuna.follow(self._ledger)
-            else:
-                self._optuna.update(self._ledger)
-            self._optuna_is_behind = False
-        except KvtuneError as error:
-            if self._optuna.is_local:
-                raise
-            if not was_behind:
-                self._view.note(f"{error}; the search goes on without it")
-        self._optuna_was_level = self._clock()
-
     def _scores(self, number: int | None, image_ids: Sequence[int]) -> tuple[dict[str, Any], str, str]:
         """Scores, what scored them, and the digest of the captions."""
         captions = captions_of(self._folder.trial_captions(number), image_ids)
@@ -342,8 +285,7 @@ class Search:
         constraints = self._manifest.constraints(self._ledger.baseline)
         size = self._manifest.fingerprint.parallel_trials
         first = min(logs, default=0) // size * size
-        earlier = [trial for trial in self._ledger.trials[:first] if constraints.met_by(trial)]
-        members = front_numbers(earlier) if self._race is not None and logs else []
+        members = constraints.front(self._ledger.trials[:first]) if self._race is not None and logs else []
         counts = {number: self._counts(number) for number in members}
         return Heat(self._race, self._order, counts, logs, lambda lines: race_counts(self._scoring.counts(lines).table))
 
@@ -374,7 +316,7 @@ class Search:
         if any(trial.scoring != self._scoring.identity or trial.captions is None for trial in judged):
             scored = scored_again(self._folder, self._manifest, self._ledger, self._scoring)
             self._manifest = switch_scores(
-                self._folder, self._manifest, self._ledger, scored, self._scoring, self._ground_truth, self._optuna
+                self._folder, self._manifest, self._ledger, scored, self._scoring, self._ground_truth, self._optuna.copy
             )
         elif self._ground_truth is not None:
             save_ground_truth(self._ground_truth, self._folder.ground_truth)
@@ -385,14 +327,6 @@ class Search:
             self._manifest = manifest
             manifest.save(self._folder)
 
-    def _captions_to_come(self, trials: int) -> int:
-        """Captions that are to be written until ``trials`` are finished, if none fails and none is raced out."""
-        pending = [trial for trial in [self._ledger.baseline, *self._ledger.trials] if trial.state == "running"]
-        begun = sum(count_captions(self._folder.trial_captions(trial.number)) for trial in pending)
-        asked = len(self._ledger.running)
-        unasked = max(0, trials - self._ledger.finished - asked)
-        return (len(pending) + unasked) * len(self._ids) - begun
-
     def _guard_against_failure(self) -> None:
         last = self._ledger.trials[-FAILURES_IN_A_ROW:]
         if len(last) == FAILURES_IN_A_ROW and all(trial.state == "failed" for trial in last):
@@ -400,26 +334,3 @@ class Search:
                 f"trials {last[0].number} to {last[-1].number} failed one after the other, the last with "
                 f"{last[-1].reason}; the same command tries other settings"
             )
-
-
-class _Meter:
-    """Measures what captions cost, and says once what those to come will."""
-
-    def __init__(self, to_come: int, images: int, raced: bool, pace: Pace) -> None:
-        self.to_come = to_come
-        self._block = next(iter(Race.of(images).looks), images)
-        self._raced, self._told = raced, False
-        self._written, self._pace = 0, pace
-
-    def caption(self, first: FirstImages) -> str | None:
-        """Count a caption; the estimate, once a block of images is captioned without a gap.
-
-        Captions finish when they are short, so those of whole blocks alone say how long captions are.
-        """
-        self.to_come -= 1
-        self._written += 1
-        if self._told or self._written < self._block or first.advance() < self._block:
-            return None
-        self._told = True
-        tokens = sum(first.log[image_id]["tokens"] for image_id in first.order[: self._block]) / self._block
-        return f"after {self._written} captions: {cost(self.to_come, tokens, self._pace.seconds_left(), self._raced)}"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-from kvtune.statistics.front import front_numbers
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
 from kvtune.study.trials import Ledger, Trial
@@ -106,7 +105,8 @@ class PlainView(View):
         parameters = " ".join(f"{key}={trial.params[key]:.4g}" for key in point)
         if trial.number is not None and self._space.alternatives.is_choice:
             parameters = f"{self._space.alternatives.chosen(trial.params)} {parameters}"
-        remark = ", on the front" if trial.number in _front_numbers(self._manifest, self._ledger) else ""
+        front = self._manifest.constraints(self._ledger.baseline).front(self._ledger.trials)
+        remark = ", on the front" if trial.number in front else ""
         if trial.state == "raced" and trial.metrics is not None:
             remark = f", raced out after {trial.metrics['images']} images by trial {trial.by}"
         self.note(f"{name}: {scores}{remark}" + (f"  ({parameters})" if parameters else ""))
@@ -123,9 +123,3 @@ class OneOfMany(PlainView):
 
     def worked(self) -> None:
         pass
-
-
-def _front_numbers(manifest: Manifest, ledger: Ledger) -> list[int]:
-    """Numbers of the front's trials, by rising CHAIR_S."""
-    constraints = manifest.constraints(ledger.baseline)
-    return front_numbers(trial for trial in ledger.trials if constraints.met_by(trial))

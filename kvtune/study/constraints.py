@@ -5,11 +5,12 @@ meet them, and ``study.best_trials`` lists no others.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kvtune.errors import RequestError
+from kvtune.statistics.front import front_numbers
 from kvtune.study.trials import Trial
 from kvtune.text import quoted
 
@@ -51,6 +52,11 @@ class Constraints:
     def met_by(self, trial: Trial) -> bool:
         """Whether a trial may be on the front: complete and not below a floor."""
         return trial.state == "complete" and not self.below(trial.metrics or {})
+
+    def front(self, trials: Iterable[Trial]) -> list[int]:
+        """Numbers of the trials on the front, by rising CHAIR_S: those that may be on it and that none of these
+        dominates."""
+        return front_numbers(trial for trial in trials if self.met_by(trial))
 
     def below(self, metrics: Mapping[str, Any]) -> tuple[str, ...]:
         """The metrics that are below their floor."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 import signal
 import sys
 import threading
@@ -10,9 +11,34 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TypeVar
 
+from kvtune.errors import RequestError
 from kvtune.interrupts import imports_under
+from kvtune.text import quoted
 
 Item = TypeVar("Item")
+
+
+_NUMBER = r"\d+(?:\.\d+)?"
+_DURATION = re.compile(rf"(?:({_NUMBER})h)?(?:({_NUMBER})m)?(?:({_NUMBER})s)?", re.ASCII)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``2h``, ``90m``, ``45s`` or ``1h30m``.
+
+    Raises
+    ------
+    RequestError
+        If it is none of these, or 0.
+    """
+    text = text.strip()
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        raise RequestError(f"--timeout {text} has no unit; write {text}s, {text}m or {text}h")
+    found = _DURATION.fullmatch(text)
+    hours, minutes, seconds = (float(part or 0) for part in found.groups()) if found else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise RequestError(f"--timeout takes a time like 2h, 90m, 1h30m or 45s, not {quoted(text)}")
+    return total
 
 
 class TimeIsUp(BaseException):

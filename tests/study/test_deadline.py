@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from timed_captioner import Clock
 
-from kvtune.study.deadline import Deadline, TimeIsUp, Waves
+from kvtune.errors import RequestError
+from kvtune.study.deadline import Deadline, TimeIsUp, Waves, parse_duration
 
 
 def test_a_deadline_comes() -> None:
@@ -122,3 +123,23 @@ def test_one_that_comes_while_it_is_put_off_leaves_no_alarm(moment: str, monkeyp
         pass
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert signal.getsignal(signal.SIGALRM) is before
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("90m", 5400), ("45s", 45), (" 1h30m ", 5400), ("1.5h", 5400), ("1h2m3s", 3723)],
+)
+def test_times_as_they_are_written(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0s", "0m", "-5m", "soon", "2d", "1m2h", "2 h", "h", "1h30", "²s", "٣s"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(RequestError, match="--timeout takes a time like 2h, 90m, 1h30m or 45s"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["45", "0", "1.5"])
+def test_a_number_needs_a_unit(text: str) -> None:
+    with pytest.raises(RequestError, match=f"--timeout {text} has no unit; write {text}s, {text}m or {text}h"):
+        parse_duration(text)

@@ -51,4 +51,4 @@ def without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def optuna_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the copy for Optuna follow at every chance, not every few seconds."""
-    monkeypatch.setattr("kvtune.search.loop.OPTUNA_SECONDS", 0)
+    monkeypatch.setattr("kvtune.search.optuna_follower.OPTUNA_SECONDS", 0)
