@@ -21,6 +21,7 @@ from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.request import Caption, CaptionRequest, Work, cut
 from kvtune.captioning.scheduler import Placement
+from kvtune.captioning.texts import Texts
 from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
 from kvtune.methods import Method
@@ -119,11 +120,7 @@ class Decoding(ABC):
         self.depth_of: DepthOf | None = None
         self._stops = vlm.family.stop_sequences(vlm)
         self._ends = np.array(vlm.eos_token_ids + [stop[-1] for stop in self._stops], dtype=int)
-        self._written = np.zeros((rows, max_new_tokens), dtype=int)
-        self._lengths = np.zeros(rows, dtype=int)
-        self._limits = np.zeros(rows, dtype=int)
-        self._turns = np.zeros(rows, dtype=int)
-        """Captions that each row has begun."""
+        self._texts = Texts(rows, max_new_tokens)
         self._unread: list[Unread] = []
         """Steps, and starts of captions, whose tokens have not been looked at, oldest first."""
 
@@ -148,7 +145,7 @@ class Decoding(ABC):
                 return False
             rows = np.fromiter(self.requests, dtype=int)
             writing = self.grid.forced.writing(rows)
-            self._unread.append(Unread(writing, self._turns[writing], HostCopy(self.grid.step(rows))))
+            self._unread.append(Unread(writing, self._texts.turns[writing], HostCopy(self.grid.step(rows))))
             self.work.cost += self._cost(rows)
             self._read(done, self.late)
             return True
@@ -188,7 +185,7 @@ class Decoding(ABC):
 
     def _drop(self, row: int) -> None:
         """Nobody wants the caption of ``row`` any more."""
-        self.work.in_flight -= int(self._lengths[row])
+        self.work.in_flight -= int(self._texts.lengths[row])
         del self.requests[row]
 
     def _end(self, row: int) -> None:
@@ -208,17 +205,15 @@ class Decoding(ABC):
                 break
             self._learn(starts)
             rows = [placement.row for placement in starts]
-            self._lengths[rows] = 0
-            self._turns[rows] += 1
             most = self.max_new_tokens
-            self._limits[rows] = [min(most, placement.request.max_new_tokens or most) for placement in starts]
+            self._texts.begin(rows, [min(most, placement.request.max_new_tokens or most) for placement in starts])
             self.requests.update(zip(rows, (placement.request for placement in starts), strict=True))
             images = [placement.image for placement in starts]
             begun = np.array(
                 self.grid.start(rows, images, [placement.request.method for placement in starts]), dtype=int
             )
             if len(begun):
-                self._unread.append(Unread(begun, self._turns[begun], HostCopy(self.grid.tokens)))
+                self._unread.append(Unread(begun, self._texts.turns[begun], HostCopy(self.grid.tokens)))
                 if not self.late:
                     self._read(done, 0)
 
@@ -245,7 +240,7 @@ class Decoding(ABC):
         while len(self._unread) > late:
             step = self._unread.pop(0)
             tokens = step.tokens.read()
-            goes_on = self._turns[step.rows] == step.turns
+            goes_on = self._texts.turns[step.rows] == step.turns
             rows = np.array([row for row in step.rows[goes_on].tolist() if row in self.requests], dtype=int)
             done += self._take(rows, tokens[rows])
 
@@ -259,16 +254,16 @@ class Decoding(ABC):
             raise KvtuneError(
                 f"the model's logits for image {request.image_id} are NaN or infinite: {too_large}{damaged}"
             )
-        self._written[rows, self._lengths[rows]] = tokens
-        self._lengths[rows] += 1
+        self._texts.add(rows, tokens)
         self.work.tokens += len(rows)
         self.work.in_flight += len(rows)
-        at_limit = self._lengths[rows] == self._limits[rows]
+        at_limit = self._texts.at_limit(rows)
+        may_end = at_limit | np.isin(tokens, self._ends)
         captions = []
-        for row in rows[at_limit | np.isin(tokens, self._ends)].tolist():
-            written = self._written[row, : self._lengths[row]].tolist()
+        for row, must_end in zip(rows[may_end].tolist(), at_limit[may_end], strict=True):
+            written = self._texts.of(row)
             ended = cut(written, self.vlm.eos_token_ids, self._stops)
-            if ended is None and len(written) < self._limits[row]:
+            if ended is None and not must_end:
                 continue
             ids, reason = ended or (written, "length")
             request = self.requests[row]

@@ -128,16 +128,15 @@ class GridCache(KnownPrompts):
         self._hide_missing_positions()
         return [row for row, ids in zip(rows, forced, strict=True) if not ids]
 
-    def packed(self, groups: Sequence[Sequence[int]], lanes: int) -> Self:
-        """A grid of these rows alone, those of each group on at most ``lanes`` lanes of one image.
+    def packed(self, order: np.ndarray, lanes: int) -> Self:
+        """A grid whose row ``i`` is what row ``order[i]`` was, ``lanes`` side by side of one image.
 
         For the end of a run, when few captions are left.
         """
-        host_rows = np.array([[*rows, *[rows[0]] * (lanes - len(rows))] for rows in groups]).flatten()
-        host_group = host_rows[::lanes] // self.lanes
-        index, group = self._to_device(host_rows), self._to_device(host_group)
+        host_group = order[::lanes] // self.lanes
+        index, group = self._to_device(order), self._to_device(host_group)
         other = copy.copy(self)
-        other.groups, other.rows, other.lanes = len(groups), len(host_rows), lanes
+        other.groups, other.rows, other.lanes = len(host_group), len(order), lanes
         for name in ("prefix_keys", "prefix_values", "classes"):
             setattr(other, name, getattr(self, name)[:, group])
         for name in ("suffix_keys", "suffix_values", "new_keys", "new_values", "last_keys", "last_values"):
@@ -145,10 +144,10 @@ class GridCache(KnownPrompts):
         for name in ("slots", "tokens", "_positions"):
             setattr(other, name, getattr(self, name)[index])
         for name in ("host_slots", "read"):
-            setattr(other, name, getattr(self, name)[host_rows])
+            setattr(other, name, getattr(self, name)[order])
         other._prompts = {group: self._prompts[one] for group, one in enumerate(host_group.tolist())}
-        other.forced.move(host_rows)
-        other.methods.move(host_rows, index)
+        other.forced.move(order)
+        other.methods.move(order, index)
         other._hide_missing_positions()
         return other
 

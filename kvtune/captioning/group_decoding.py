@@ -38,17 +38,15 @@ class GroupDecoding(Decoding):
             return
         groups, lanes = found
         rows = [[placement.row for placement in group] for group in groups]
+        # Lanes that stay empty become what the first one is.
+        order = np.array([row for own in rows for row in own + own[:1] * (lanes - len(own))])
         self.scheduler = self.scheduler.packed(groups, lanes)
         with torch.inference_mode():
-            self.grid = self.grid.packed(rows, lanes)
-        place_of = {row: group * lanes + lane for group, own in enumerate(rows) for lane, row in enumerate(own)}
-        self.requests = {place: self.requests[row] for row, place in place_of.items()}
-        kept, places = list(place_of), list(place_of.values())
-        for name in ("_written", "_lengths", "_limits", "_turns"):
-            before = getattr(self, name)
-            after = np.zeros((self.grid.rows, *before.shape[1:]), dtype=int)
-            after[places] = before[kept]
-            setattr(self, name, after)
+            self.grid = self.grid.packed(order, lanes)
+        self._texts.move(order)
+        self.requests = {
+            group * lanes + lane: self.requests[row] for group, own in enumerate(rows) for lane, row in enumerate(own)
+        }
 
     def _packing(self) -> tuple[list[Sequence[Placement[CaptionRequest]]], int] | None:
         """Groups and lanes of a smaller grid for what is left; None if nothing is, or too much."""
@@ -58,7 +56,7 @@ class GroupDecoding(Decoding):
 
         # Side by side with those of their length, rows are read together, and no further than need be.
         def length(placement: Placement[CaptionRequest]) -> int:
-            return int(self._lengths[placement.row])
+            return int(self._texts.lengths[placement.row])
 
         images = [sorted(image, key=length) for image in self.scheduler.of_one_image()]
         groups, lanes = packing(images, self.grid.lanes, len(self.scheduler.groups))
@@ -68,7 +66,7 @@ class GroupDecoding(Decoding):
 
     def _cost(self, rows: np.ndarray) -> float:
         longest = np.zeros(self.grid.groups, dtype=int)
-        np.maximum.at(longest, rows // self.grid.lanes, self._lengths[rows] + 1)
+        np.maximum.at(longest, rows // self.grid.lanes, self._texts.lengths[rows] + 1)
         return self.price.of(self.grid.rows, int(np.count_nonzero(longest)), int(longest.sum()) * self.grid.lanes)
 
     def _load(

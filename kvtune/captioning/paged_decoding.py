@@ -70,8 +70,7 @@ class PagedDecoding(Decoding):
             self.grid.move(order)
             self.scheduler.move(order.tolist())
             self.requests = {place: self.requests[row] for place, row in enumerate(running.tolist())}
-            for name in ("_written", "_lengths", "_limits", "_turns"):
-                setattr(self, name, getattr(self, name)[order])
+            self._texts.move(order)
 
     def _worth_moving(self) -> bool:
         """Whether a step would be narrower by a share of :data:`IDLE` if its rows stood side by side."""
@@ -81,7 +80,7 @@ class PagedDecoding(Decoding):
         return self.grid.width(running, moved=True) <= (1 - IDLE) * self.grid.width(running)
 
     def _cost(self, rows: np.ndarray) -> float:
-        return self.price.of(self.grid.width(rows), self.scheduler.images, int(self._lengths[rows].sum()))
+        return self.price.of(self.grid.width(rows), self.scheduler.images, int(self._texts.lengths[rows].sum()))
 
     def _load(
         self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]

@@ -101,9 +101,7 @@ def test_refused_at_any_moment(limits, lanes, refused, paged):
         patch.setattr(group_decoding, "Grid", refusing("make", Grid))
         patch.setattr(decoding, "prefill", refusing("prefill", decoding.prefill))
         patch.setattr(Grid, "step", refusing("step", Grid.step))
-        patch.setattr(
-            Grid, "packed", lambda self, rows, lanes: sizes.append(len(rows) * lanes) or packed(self, rows, lanes)
-        )
+        patch.setattr(Grid, "packed", lambda self, order, lanes: sizes.append(len(order)) or packed(self, order, lanes))
         try:
             captions = list(Captioner(MODEL, max_new_tokens=9, lanes=lanes).run(requests(limits)))
         except KvtuneError:
