@@ -23,7 +23,7 @@ from kvtune.hf import CACHE
 from kvtune.methods.acting import Acting
 from kvtune.methods.lerp import lerp_
 from kvtune.methods.row_methods import looking_at_layers
-from kvtune.methods.seen import Seen
+from kvtune.methods.seen import SeenPositions
 
 SPAN_BYTES = 2**19
 """Keys and values that a CPU reads in the time that reading them in two products rather than one costs, roughly."""
@@ -94,7 +94,7 @@ class GridStep:
             classes = grid.classes[:, torch.from_numpy(rows // grid.lanes), : grid.prefix_width]
             read = torch.from_numpy(grid.read[rows])
             lies = slice(span.first, span.last) if whole else None
-            seen = Seen(0, index, classes, read, self._to_come[index], index, 1.0, lies)
+            seen = SeenPositions(index, classes, read, self._to_come[index], lies)
             acting.append(Acting(states, seen, None if whole else index - span.first))
         return acting
 

@@ -16,7 +16,7 @@ from kvtune.captioning.paged_attention import LANES, Layout, PagedAttend
 from kvtune.captioning.pages import PAGE
 from kvtune.kernel_builds import why_not_built
 from kvtune.methods.acting import Acting
-from kvtune.methods.seen import Seen
+from kvtune.methods.seen import SeenPositions
 
 Smooth = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], None]
 """The signature of :func:`kvtune.captioning.paged_smoothing.smooth`."""
@@ -135,4 +135,4 @@ def nobody(query: Tensor, layout: Layout) -> Acting:
     """No methods on all lanes of a layout."""
     lanes = layout.tiles.flatten().long()
     classes = torch.zeros(3, len(lanes), layout.prompt_table.shape[1] * PAGE, dtype=torch.bool, device=query.device)
-    return Acting((), Seen(0, lanes, classes, lanes, lanes, query, 1.0))
+    return Acting((), SeenPositions(lanes, classes, lanes, lanes))

@@ -14,7 +14,7 @@ from kvtune.captioning.kernels import Kernels
 from kvtune.captioning.paged_attention import Layout
 from kvtune.methods.acting import Acting
 from kvtune.methods.row_state import RowState
-from kvtune.methods.seen import Seen
+from kvtune.methods.seen import SeenPositions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ class PagedStep:
         for number, states in enumerate(acting.methods):
             index = None if acting.lanes is None else acting.lanes[number].long()
             own, seen_images, own_read = (one if index is None else one[index] for one in (rows, images, read))
-            seen = Seen(0, own, classes[:, seen_images], own_read, self._to_come[own], own, 1.0)
+            seen = SeenPositions(own, classes[:, seen_images], own_read, self._to_come[own])
             self._acting.append(Acting(states, seen, index))
 
     def _changed_by(self, acting: Sequence[Acting]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.row_state import RowState
-from kvtune.methods.seen import Seen
+from kvtune.methods.seen import SeenPositions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Acting:
     """
 
     states: Sequence[RowState[Any]]
-    seen: Seen
+    seen: SeenPositions
     index: Tensor | None = None
 
     def changes(self, layer: int) -> bool:

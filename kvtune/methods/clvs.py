@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvtune.methods.decoder import Decoder
-    from kvtune.methods.seen import Seen
+    from kvtune.methods.seen import Seen, SeenPositions
 
 LIKELIEST = 10
 """Tokens over which uncertainty is measured (k in the authors' code)."""
@@ -237,7 +237,7 @@ class CLVSRows(RowState[CLVS]):
         rows = slice(len(hidden))
         self._ended[rows] |= unsure.to(hidden.device) < self.parameter("threshold")[rows]
 
-    def follow(self, other: CLVSRows, seen: Sequence[tuple[Seen, Seen]]) -> None:
+    def follow(self, other: CLVSRows, seen: Sequence[tuple[SeenPositions, SeenPositions]]) -> None:
         self._ended = other._ended.to(self._ended.device)
         for there, here in seen:
             here.take((type(self), "memory"), there)

@@ -18,7 +18,7 @@ from kvtune.methods.acting import Acting
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.row_methods import RowMethods
 from kvtune.methods.row_state import ActingMethod, RowState
-from kvtune.methods.seen import Seen, position_classes
+from kvtune.methods.seen import SeenPositions, position_classes
 
 ATTENTION = "kvtune"
 """The name under which the attention function and its mask function are registered with transformers."""
@@ -170,7 +170,7 @@ class Step:
             read = torch.full_like(row, classes.shape[2])
             ends = [place for place, (_, token_of_row) in enumerate(own) if token_of_row == count - 1]
             newest = torch.tensor(ends, device=row.device) if count > 1 else None
-            seen = Seen(0, row, classes, read, torch.zeros_like(row) + to_come, row, 1.0, newest=newest)
+            seen = SeenPositions(row, classes, read, torch.zeros_like(row) + to_come, newest=newest)
             found.append(Acting(states, seen, token if self.is_prompt else row))
         return found
 

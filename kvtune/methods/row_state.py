@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kvtune.methods.decoder import Decoder
     from kvtune.methods.facts import AnyFact, PromptFacts
     from kvtune.methods.parameters import Parameter
-    from kvtune.methods.seen import Seen
+    from kvtune.methods.seen import Seen, SeenPositions
 
 M = TypeVar("M", bound="ActingMethod")
 
@@ -225,7 +225,7 @@ class RowState(Generic[M]):
     def end_step(self, step: StepEnd) -> None:
         """The step is over for all rows."""
 
-    def follow(self, other: Self, seen: Sequence[tuple[Seen, Seen]]) -> None:
+    def follow(self, other: Self, seen: Sequence[tuple[SeenPositions, SeenPositions]]) -> None:
         """Know what ``other`` does, the state of the same rows on another card, whose layers came just before.
 
         For what one layer finds and another goes by. Called where a step goes on to the next card, and at its end,

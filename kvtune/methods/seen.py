@@ -13,16 +13,14 @@ T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
-    """The positions that the newest token of ``n`` rows sees in one layer.
+class SeenPositions:
+    """The positions that the newest token of ``n`` rows sees.
 
     Prompt positions come first, and all others are after the image. Where a prompt is run as a whole, a row is there
     once for each token on which a method acts.
 
     Attributes
     ----------
-    layer
-        0-based.
     rows
         [n], indices of the rows in the batch.
     classes
@@ -35,19 +33,12 @@ class Seen:
         The rows, where they lie side by side and the host knows it; None elsewhere.
     newest
         [rows], places among the n of each row's last token; None where each row is there once.
-    query
-        [n, heads, head_dim], turned by its position, not scaled.
-    scaling
-        What products of queries and keys are multiplied with.
     """
 
-    layer: int
     rows: Tensor
     classes: Tensor
     read: Tensor
     to_come: Tensor
-    query: Tensor
-    scaling: float
     span: slice | None = None
     newest: Tensor | None = None
     _made: dict[Hashable, object] = dataclasses.field(default_factory=dict)
@@ -94,14 +85,33 @@ class Seen:
         found: T = self._made[key]  # type: ignore[assignment]
         return found
 
-    def take(self, key: Hashable, other: Seen) -> None:
+    def take(self, key: Hashable, other: SeenPositions) -> None:
         """Have what ``other``, the same rows on another card, made for ``key``."""
         if key in other._made:
             self._made[key] = other._made[key].to(self.rows.device)  # type: ignore[attr-defined]
 
     def in_layer(self, layer: int, query: Tensor, scaling: float) -> Seen:
-        """The same in another layer, with the query there."""
-        return dataclasses.replace(self, layer=layer, query=query, scaling=scaling)
+        """The same in a layer, with the query there."""
+        return Seen(**vars(self), layer=layer, query=query, scaling=scaling)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen(SeenPositions):
+    """What the newest token of ``n`` rows sees in one layer, and with which query.
+
+    Attributes
+    ----------
+    layer
+        0-based.
+    query
+        [n, heads, head_dim], turned by its position, not scaled.
+    scaling
+        What products of queries and keys are multiplied with.
+    """
+
+    layer: int = dataclasses.field(kw_only=True)
+    query: Tensor = dataclasses.field(kw_only=True)
+    scaling: float = dataclasses.field(kw_only=True)
 
 
 def position_classes(visual: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kvtune.methods.facts import PromptFacts
-    from kvtune.methods.seen import Seen
+    from kvtune.methods.seen import Seen, SeenPositions
 
 _CODE = "code of mingi000508/SPARC"
 
@@ -119,7 +119,7 @@ class SPARCRows(RowState[SPARC]):
         weights[..., : seen.prompt] *= self.once(seen, "gains", gains)
         return weights
 
-    def follow(self, other: SPARCRows, seen: Sequence[tuple[Seen, Seen]]) -> None:
+    def follow(self, other: SPARCRows, seen: Sequence[tuple[SeenPositions, SeenPositions]]) -> None:
         self._next_gain = other._next_gain.to(self._next_gain.device)
         self._gain = self._gain.to(self._next_gain.dtype)
 

@@ -11,7 +11,7 @@ import torch
 from kvtune.captioning.paged_attention import attend_tiles, put
 from kvtune.captioning.triton_tiles import attend_tiles as by_kernel
 from kvtune.methods.acting import Acting
-from kvtune.methods.seen import Seen
+from kvtune.methods.seen import SeenPositions
 from naive_attention import paged_situation, relative_error
 
 class Changes:
@@ -42,7 +42,7 @@ for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):  # the interp
                 there[own] = True
                 index = torch.cat([own, torch.tensor([nobody, nobody])]) if len(kinds) > 1 else None
                 seen = lanes if index is None else lanes[index]
-                acting.append(Acting(states, Seen(0, seen, classes, seen, seen, query, 1.0), index))
+                acting.append(Acting(states, SeenPositions(seen, classes, seen, seen), index))
             expected = attend_tiles(query.double(), keys.double(), values.double(), part, 0.3, 1, acting)
             got = by_kernel(query, keys, values, part, 0.3, 1, acting)
             assert got[0].dtype == dtype and got[0].isfinite().all()
