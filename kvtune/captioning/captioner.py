@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -14,10 +13,11 @@ from kvtune.captioning.depths import Depths
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.image_keys import ImageKeys
-from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, most_rows, plan_grid
+from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, most_rows
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
-from kvtune.captioning.paged_plan import PagedPlan, acting_bytes, plan_pages
+from kvtune.captioning.paged_plan import PagedPlan
+from kvtune.captioning.planning import Plan, bytes_for_methods, plan_for
 from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prompts import Prompts, check_rotary, check_window
 from kvtune.captioning.question import Asking
@@ -33,8 +33,6 @@ from kvtune.models.options import Lanes, parse_lanes
 LOOK_AHEAD = 512
 """Requests that wait for a lane, enough for those of one image to find each other; more where the grid is larger, so
 that it can be filled with half of what each image has."""
-
-Plan = GridPlan | PagedPlan
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +87,7 @@ class Captioner(Asking):
         self._decoder = decoder_of(vlm)
         self._depths = Depths(vlm, self._keys.content, keep_images)
         self._prompts = Prompts(vlm, prompt, None if keep_images else 0)
-        if cuda_graphs and uses_pages(vlm) and len(vlm.cards) > 1:
+        if cuda_graphs and len(vlm.cards) > 1:
             log.info("decode steps are launched one by one, without CUDA graphs: the model is on several GPUs")
 
     def changed(self, **settings: Any) -> Captioner:
@@ -137,7 +135,7 @@ class Captioner(Asking):
         if plan != before:
             log.info("decoding %s", plan)
         withdrawn = 0
-        work = Work(room=most_rows(self.lanes), by_image=not uses_pages(self.vlm))
+        work = Work(room=most_rows(self.lanes), by_image=isinstance(plan, GridPlan))
         if plan.rows + plan.lanes <= min(work.room, len(first)):  # memory holds no more
             work.room = plan.rows
         decoding: Decoding | None = None
@@ -201,16 +199,8 @@ class Captioner(Asking):
         kept = self._kept.plan if self._kept else None
         longest = max(prompt.length for prompt in prompts)
         own = max(len(prompt.after_image) for prompt in prompts)
-        # Of each kind of method that is known by now there will be a state of all rows.
-        parts = {part for _, request in first if request.method for part in request.method.parts}
-        of_kind: dict[type, int] = {}
-        for part in parts:
-            of_kind[type(part)] = max(of_kind.get(type(part), 0), part.row_bytes(self._decoder, longest))
-        state = sum(of_kind.values())
-        if uses_pages(self.vlm) and any(
-            kind.row_state(1, self._decoder, "cpu").changes_attention for kind in {type(part) for part in parts}
-        ):
-            state += acting_bytes(self.vlm, longest, self.max_new_tokens + own)
+        methods = {request.method for _, request in first if request.method}
+        state = bytes_for_methods(self.vlm, methods, longest, self.max_new_tokens + own)
         return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes, kept, own, state)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
@@ -260,28 +250,6 @@ class Captioner(Asking):
         self._prompts.expect([self._keys.content(image) for image in images], images)
 
 
-def plan_for(
-    vlm: VisionLanguageModel,
-    prompt_tokens: int,
-    max_new_tokens: int,
-    requests: int,
-    images: int,
-    lanes: Lanes = "auto",
-    kept: PagedPlan | None = None,
-    own_tokens: int = 1,
-    row_state: int = 0,
-) -> Plan:
-    """The grid for a stream of requests: see :func:`plan_pages` and :func:`plan_grid`."""
-    if uses_pages(vlm):
-        return plan_pages(vlm, prompt_tokens, max_new_tokens, requests, images, lanes, kept, own_tokens, row_state)
-    return plan_grid(vlm, prompt_tokens, max_new_tokens, requests, images, lanes, row_state)
-
-
-def uses_pages(vlm: VisionLanguageModel) -> bool:
-    """Whether the grid is one of pages, as a GPU needs it, and not one of images by lanes."""
-    return vlm.device.type == "cuda"
-
-
 def _pulled(source: Iterator[CaptionRequest | None], most: int) -> tuple[list[CaptionRequest], bool]:
     """Requests that there are now, ``most`` at most, and whether there will be no more."""
     found: list[CaptionRequest] = []
@@ -294,13 +262,7 @@ def _pulled(source: Iterator[CaptionRequest | None], most: int) -> tuple[list[Ca
 
 def _smaller(plan: Plan) -> Plan:
     """A grid of about half the size."""
-    smaller: Plan | None
-    if isinstance(plan, PagedPlan):
-        smaller = plan.smaller()
-    elif plan.groups > 1:
-        smaller = dataclasses.replace(plan, groups=plan.groups // 2)
-    else:
-        smaller = dataclasses.replace(plan, lanes=plan.lanes // 2) if plan.lanes > 1 else None
+    smaller = plan.smaller()
     if smaller is None:
         raise KvtuneError(NO_ROOM)
     log.warning("out of device memory: going on with %d captions at once", smaller.rows)

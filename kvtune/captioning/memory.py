@@ -80,6 +80,12 @@ class GridPlan:
         """Most bytes that are held at once as long as no caption outgrows its slots."""
         return self.weights + self.prefixes + self.suffixes + self.states + max(self.step, self.prefill)
 
+    def smaller(self) -> GridPlan | None:
+        """A plan of half the images, or of half the captions of one; None if there is one caption."""
+        if self.groups > 1:
+            return dataclasses.replace(self, groups=self.groups // 2)
+        return dataclasses.replace(self, lanes=self.lanes // 2) if self.lanes > 1 else None
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"peak": self.peak}
 

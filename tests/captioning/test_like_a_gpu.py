@@ -16,8 +16,7 @@ from small_vlms import References, random_images, reference_tokens, small_vlm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, decoding, paged_grid
-from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning import Captioner, CaptionRequest, decoding, paged_grid, planning
 from kvtune.captioning.grid_attention import ATTENTION
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import plan_pages
@@ -86,8 +85,8 @@ def test_few_pages_change_no_caption(pages, lanes, seed):
     requests = [CaptionRequest(n, IMAGES[n % 3], METHODS[n % 5], n, int(random.choice([3, 20, 70]))) for n in range(10)]
     with pytest.MonkeyPatch.context() as patch:
         like_a_gpu(patch)
-        plan = captioner_module.plan_pages
-        patch.setattr(captioner_module, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=pages))
+        plan = planning.plan_pages
+        patch.setattr(planning, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=pages))
         captions = {c.tag: c for c in Captioner(ENDLESS, max_new_tokens=70, lanes=lanes).run(requests)}
     assert captions.keys() == set(range(10))
     for n, request in enumerate(requests):
@@ -103,8 +102,8 @@ def expected_of(image, method, limit):
 
 def test_too_few_pages_for_one_caption_are_said(monkeypatch):
     like_a_gpu(monkeypatch)
-    plan = captioner_module.plan_pages
-    monkeypatch.setattr(captioner_module, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=2))
+    plan = planning.plan_pages
+    monkeypatch.setattr(planning, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=2))
     with pytest.raises(KvtuneError, match="single caption"):
         list(Captioner(ENDLESS, max_new_tokens=100, lanes=4).run(long_and_short(4, 90, 80)))
 

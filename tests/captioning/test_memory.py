@@ -13,7 +13,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from kvtune import KVSmooth
 from kvtune.bench.engine.peak import measured_peak
-from kvtune.captioning import Captioner, CaptionRequest, memory
+from kvtune.captioning import Captioner, CaptionRequest, memory, planning
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.memory import bytes_per_position, mlp_numbers, plan_grid, predict, prefill_bytes
@@ -137,7 +137,7 @@ def test_prediction_is_within_a_tenth_of_what_the_allocator_saw(monkeypatch, set
     methods = [None, KVSmooth(0.9, 15, 0.2, 0, 2), KVSmooth(0.4, 3, 0.2, 0, 2), KVSmooth(0.5, 3, 0.2, 1, 2)]
     requests = [CaptionRequest(n, one, each, (n, each), 4) for n, one in enumerate(pictures) for each in methods]
     plans = []
-    monkeypatch.setattr(captioner_module, "plan_grid", lambda *given: plans.append(plan_grid(*given)) or plans[-1])
+    monkeypatch.setattr(planning, "plan_grid", lambda *given: plans.append(plan_grid(*given)) or plans[-1])
     captioner = Captioner(model, max_new_tokens=max_new_tokens, lanes=lanes)
     peak = measured_peak(model, lambda: list(captioner.run(requests)))
     assert plans[0].weights == sum(parameter.nbytes for parameter in model.hf_model.parameters())

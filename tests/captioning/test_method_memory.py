@@ -7,8 +7,7 @@ from small_models import small_llava
 from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, paged_grid, paged_plan
-from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning import Captioner, CaptionRequest, paged_grid, paged_plan, planning
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.paged_plan import plan_pages
 from kvtune.captioning.prefill import decoder_of, prefill
@@ -84,7 +83,7 @@ def test_what_is_known_of_the_first_requests_is_planned_for(vlm):
 @pytest.mark.parametrize("method", [*METHODS[2:], Stack.of(KVSmooth(0.5, 8, 0.2, 0, 3), PAI(0.5, 0, 3))], ids=str)
 def test_what_changing_attention_takes_for_a_moment_is_planned(vlm, monkeypatch, method):
     """On a GPU, where a step is planned without scores."""
-    monkeypatch.setattr(captioner_module, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
     monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
     most = []
 

@@ -10,8 +10,7 @@ from naive_attention import paged_situation, relative_error
 from small_models import small_llava
 from small_vlms import References, random_images, small_vlm
 
-from kvtune.captioning import Captioner, CaptionRequest
-from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning import Captioner, CaptionRequest, planning
 from kvtune.captioning.kernels import PLAIN, kernels_for, nobody
 from kvtune.captioning.paged_attention import attend, attend_tiles, put
 from kvtune.captioning.prompts import Prompts
@@ -55,8 +54,8 @@ def test_captions_by_the_kernels_equal_generate():
 
 def test_few_pages_change_no_caption(monkeypatch):
     """Captions that give way, and rows that move, with graphs."""
-    plan = captioner_module.plan_pages
-    monkeypatch.setattr(captioner_module, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=14))
+    plan = planning.plan_pages
+    monkeypatch.setattr(planning, "plan_pages", lambda *given: dataclasses.replace(plan(*given), pages=14))
     model, expected = model_on("cuda", 2, eos=())
     requests = [CaptionRequest(n, IMAGES[n % 4], METHODS[n % 5], n, (3, 20, LONGEST)[n % 3]) for n in range(24)]
     captions = {caption.tag: caption for caption in Captioner(model, max_new_tokens=LONGEST, lanes=8).run(requests)}

@@ -7,8 +7,7 @@ from engine_requests import check, requests_of, vlm
 from method_matrix import METHODS, generate, method_of, tried
 from no_races import NoRaces
 
-from kvtune.captioning import Captioner
-from kvtune.captioning import captioner as captioner_module
+from kvtune.captioning import Captioner, planning
 from kvtune.captioning.paged_attention import LANES
 
 
@@ -34,7 +33,7 @@ def test_around_generate(case):
 
 
 def test_in_pages(monkeypatch):
-    monkeypatch.setattr(captioner_module, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
     captioner = Captioner(vlm("grouped"), max_new_tokens=20, lanes=11)
     requests = requests_of([(n % 5, n % len(OF_ENGINE)) for n in range(2 * len(OF_ENGINE))])
 

@@ -7,7 +7,7 @@ import torch
 from pretended_cards import PretendedCards
 
 import kvtune
-from kvtune.captioning import captioner, prepared_ahead
+from kvtune.captioning import planning, prepared_ahead
 from kvtune.coco import CocoFolder
 from kvtune.demo import demo_coco
 from kvtune.models import loading
@@ -23,7 +23,7 @@ def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(loading, "resolve_devices", lambda device: [torch.device("cpu", int(n)) for n in device[5::7]])
-    monkeypatch.setattr(captioner, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
     # Threads of the host would not know of the cards.
     monkeypatch.setattr(prepared_ahead.PreparedAhead, "expect", lambda *given: None)
 

@@ -6,7 +6,7 @@ from pretended_cards import PretendedCards
 from published_configs import PUBLISHED
 from small_vlms import random_images
 
-from kvtune.captioning import Captioner, CaptionRequest, captioner
+from kvtune.captioning import Captioner, CaptionRequest, planning
 from kvtune.errors import RequestError
 from kvtune.models import get_family, load_model, loading
 from kvtune.models.opening import check_options, own_device, worker_devices
@@ -147,7 +147,7 @@ def test_a_checkpoint_loaded_onto_two_cards_writes_what_one_writes(checkpoint, l
     requests = [CaptionRequest(number, image, None, number) for number, image in enumerate(random_images(2))]
     alone = {one.tag: one.token_ids for one in Captioner(loaded(name), max_new_tokens=12).run(requests)}
     monkeypatch.setattr(loading, "resolve_devices", lambda device: CARDS)
-    monkeypatch.setattr(captioner, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
     with PretendedCards():
         vlm = load_model(checkpoint(name), dtype="float64")
         assert [card.device for card in cards_of(vlm.decoder)] == CARDS

@@ -107,7 +107,7 @@ def like_a_gpu(monkeypatch):
 
     Returns the recorders of the grids that were made.
     """
-    from kvtune.captioning import captioner, paged_grid
+    from kvtune.captioning import paged_grid, planning
 
     made = []
 
@@ -115,7 +115,7 @@ def like_a_gpu(monkeypatch):
         made.append(RecordedSteps())
         return made[-1]
 
-    monkeypatch.setattr(captioner, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
     monkeypatch.setattr(paged_grid, "step_graphs", recorder)
     return made
 

@@ -12,7 +12,7 @@ from kvtune.bench.engine.device import measure_device
 from kvtune.bench.engine.steps import time_steps
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning import Captioner, CaptionRequest
-from kvtune.captioning.captioner import plan_for
+from kvtune.captioning.planning import plan_for
 from kvtune.errors import RequestError
 from kvtune.methods import ALL, Method, get_method, listed_methods
 

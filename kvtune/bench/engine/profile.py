@@ -18,7 +18,7 @@ from torch.autograd import DeviceType
 from kvtune.bench.engine.steps import around_steps, decode_together, time_steps
 from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, say_everything, subject
 from kvtune.bench.engine.workload import Workload
-from kvtune.captioning.captioner import Plan, plan_for
+from kvtune.captioning.planning import Plan, plan_for
 from kvtune.methods import Method
 
 _IMAGES = 128
