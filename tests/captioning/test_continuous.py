@@ -29,10 +29,15 @@ class Played:
         self.scheduler = ContinuousScheduler(rows, self.pages, PageDemand(60, caption_pages), prompt_pages, together)
         self.key_of, self.on_grid = {}, {}
         self.ended, self.withdrawn = set(), set()
+        self.grown = False
 
     def place(self):
         scheduler = self.scheduler
+        waiting, looked = set(self.key_of) - self.withdrawn - self.ended, scheduler.has_room
+        assert scheduler.is_busy == bool(waiting)
         loads, starts = scheduler.place()
+        assert looked or self.grown or not starts  # who spares the look misses nothing
+        self.grown = False
         for image, key in loads.items():
             assert len(self.pages.of(("image", image))) == 0
             if self.pages.free < self.prompt_pages:  # a grid that is empty takes one whatever it needs
@@ -83,6 +88,7 @@ class Played:
             self.drop(some.row)
         elif some is not None and event == "grow" and (self.pages.free or scheduler.evict()):
             self.pages.take(("row", some.row), 1)
+            self.grown = True  # a caption that has gone on may be expected to want less from now on
 
 
 @settings(max_examples=200, deadline=None)

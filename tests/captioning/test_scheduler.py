@@ -23,7 +23,10 @@ def test_every_request_runs_once_beside_its_own_image(events, groups, lanes):
     loaded = {}
 
     def place():
+        assert scheduler.is_busy == bool(set(key_of) - withdrawn - ended)
+        looked = scheduler.has_room
         loads, starts = scheduler.place()
+        assert looked or not starts  # who spares the look misses nothing
         for group in loads:
             assert loads[group] == scheduler.groups[group].key
             loaded[group] = loads[group]
