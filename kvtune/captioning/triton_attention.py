@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 import triton
@@ -28,6 +29,13 @@ _FEWEST_QUERIES = 16
 
 _MOST_QUERIES = {2: 64, 4: 16}
 """Queries of one program over a prompt, by the bytes of a number: as many as registers hold."""
+
+_PAGE_AHEAD = 5
+"""Triton's stages of a loop that copies the next page while it computes. It must know the page's number before, so that
+two of four steps ahead are of one page; with three or four, nothing is copied while the loop computes."""
+
+_MOST_OF_A_HEAD = 256
+"""Bytes of a key with which two pages, the one at hand and the next, fit into the shared memory of every card."""
 
 
 def attend(
@@ -54,6 +62,7 @@ def attend(
     entropy = query.new_empty(rows, heads, dtype=torch.float32)
     cache = (keys, values, *keys.stride()[:3])
     shape = constants(kv_heads, share, head_dim)
+    options = options_for(shape["HEAD_BLOCK"], query.dtype.itemsize)
     tiles, lanes = layout.tiles.shape
     queries = queries_of_a_tile(lanes, share, query.dtype.itemsize)
     attend_prompts[(triton.cdiv(lanes * share, queries), tiles, kv_heads)](
@@ -69,7 +78,7 @@ def attend(
         LANES=lanes,
         QUERIES=queries,
         **shape,
-        **{"num_warps": warps_for(queries), "enable_fp_fusion": True, **over_prompts},
+        **{"num_warps": warps_for(queries), **options, **over_prompts},
     )
     attend_texts[(rows, kv_heads)](
         query,
@@ -85,7 +94,7 @@ def attend(
         scaling,
         QUERIES=queries_of_a_row(share),
         **shape,
-        **{"enable_fp_fusion": True, **over_texts},
+        **{**options, **over_texts},
     )
     return output, entropy
 
@@ -114,6 +123,16 @@ def queries_of_a_row(share: int) -> int:
 def warps_for(queries: int) -> int:
     """Warps of a program of so many queries; with fewer, registers spill."""
     return 4 if queries <= _FEWEST_QUERIES else 8
+
+
+def options_for(head_block: int, itemsize: int) -> dict[str, Any]:
+    """Triton's options for a kernel that goes over pages, but for its warps."""
+    return {"num_stages": stages_for(head_block, itemsize), "enable_fp_fusion": True}
+
+
+def stages_for(head_block: int, itemsize: int) -> int:
+    """Stages of a loop over pages, for heads of ``head_block`` numbers of so many bytes."""
+    return _PAGE_AHEAD if head_block * itemsize <= _MOST_OF_A_HEAD else 3
 
 
 @triton.jit

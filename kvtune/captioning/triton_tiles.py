@@ -16,7 +16,13 @@ from torch import Tensor
 
 from kvtune.captioning.paged_attention import Layout
 from kvtune.captioning.pages import PAGE
-from kvtune.captioning.triton_attention import constants, queries_of_a_row, queries_of_a_tile, warps_for
+from kvtune.captioning.triton_attention import (
+    constants,
+    options_for,
+    queries_of_a_row,
+    queries_of_a_tile,
+    warps_for,
+)
 from kvtune.methods.acting import Acting
 
 _ANYWHERE = ["tiles", "tile_images", "tile_lengths"]
@@ -41,9 +47,10 @@ def attend_tiles(
     shape = constants(kv_heads, share, head_dim)
     queries = queries_of_a_tile(lanes, share, query.dtype.itemsize)
     by_tile = (triton.cdiv(lanes * share, queries), tiles, kv_heads)
-    as_tiles = {"LANES": lanes, "QUERIES": queries, **shape, "num_warps": warps_for(queries), "enable_fp_fusion": True}
+    options = options_for(shape["HEAD_BLOCK"], query.dtype.itemsize)
+    as_tiles = {"LANES": lanes, "QUERIES": queries, **shape, "num_warps": warps_for(queries), **options}
     by_lane = (tiles * lanes, kv_heads)
-    as_lanes = {"QUERIES": queries_of_a_row(share), **shape, "enable_fp_fusion": True}
+    as_lanes = {"QUERIES": queries_of_a_row(share), **shape, **options}
     prompts = (
         layout.tiles,
         layout.tile_images,

@@ -96,7 +96,9 @@ def test_the_kernels_can_be_built_for_a_gpu(dtype, arch, head_dim, share):
     from kvtune.captioning import triton_attention
 
     shape = triton_attention.constants(32, share, head_dim)
-    queries = triton_attention.queries_of_a_tile(16, share, {"bf16": 2, "fp16": 2, "fp32": 4}[dtype])
+    itemsize = {"bf16": 2, "fp16": 2, "fp32": 4}[dtype]
+    queries = triton_attention.queries_of_a_tile(16, share, itemsize)
+    stages = triton_attention.stages_for(shape["HEAD_BLOCK"], itemsize)
     strides = dict.fromkeys(("page_stride", "head_stride", "position_stride"), "i32")
     cache = {"keys": f"*{dtype}", "values": f"*{dtype}", **strides}
     prompts = {
@@ -125,8 +127,9 @@ def test_the_kernels_can_be_built_for_a_gpu(dtype, arch, head_dim, share):
         (triton_attention.attend_texts, texts, {"QUERIES": triton_attention.queries_of_a_row(share)}, 4),
     ):
         aligned = [name for name, kind in signature.items() if kind.startswith("*")] + list(strides)
-        report = compiled(kernel, signature, {**shape, **more}, arch, aligned, warps)
+        report = compiled(kernel, signature, {**shape, **more}, arch, aligned, warps, stages)
         assert report.registers <= 255
+        assert report.ahead == (3 if stages > 3 else 0)  # page number, key and value of the page to come
         assert report.shared <= 99 * 1024  # what the smallest of these architectures lets a program have
         if dtype != "fp32":
             assert report.local <= 16, report  # nothing spills

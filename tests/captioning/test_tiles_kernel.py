@@ -71,7 +71,9 @@ def test_the_kernels_can_be_built_for_a_gpu(dtype, arch, head_dim, share):
     from kvtune.captioning import triton_attention, triton_tiles
 
     shape = triton_attention.constants(32, share, head_dim)
-    queries = triton_attention.queries_of_a_tile(16, share, {"bf16": 2, "fp16": 2, "fp32": 4}[dtype])
+    itemsize = {"bf16": 2, "fp16": 2, "fp32": 4}[dtype]
+    queries = triton_attention.queries_of_a_tile(16, share, itemsize)
+    stages = triton_attention.stages_for(shape["HEAD_BLOCK"], itemsize)
     sizes = ("page_stride", "head_stride", "position_stride", "positions", "of_prompts", "of_texts")
     kinds = {
         **dict.fromkeys(("query", "keys", "values", "output"), f"*{dtype}"),
@@ -90,6 +92,8 @@ def test_the_kernels_can_be_built_for_a_gpu(dtype, arch, head_dim, share):
     ):
         signature = {name: kinds[name] for name in kernel.arg_names if name not in constants}
         anywhere = ("tiles", "tile_images", "tile_lengths", "prompt_table_stride", "table_stride", "scaling")
-        report = compiled(kernel, signature, constants, arch, [n for n in signature if n not in anywhere], warps)
+        aligned = [name for name in signature if name not in anywhere]
+        report = compiled(kernel, signature, constants, arch, aligned, warps, stages)
+        assert (report.ahead > 0) == (stages > 3)  # the next page is on its way while one is computed with
         assert report.registers <= 255 and report.local == 0, report  # nothing spills
         assert report.shared <= 99 * 1024  # what the smallest of these architectures lets a program have

@@ -22,14 +22,17 @@ class Report:
         Bytes of a thread's stack and local memory; where registers spill, they spill to these.
     shared
         Bytes of shared memory of a program.
+    ahead
+        Copies into shared memory that go on while a loop computes; 0 where it waits for all, None without a loop.
     """
 
     registers: int
     local: int
     shared: int
+    ahead: int | None = None
 
 
-def compiled(fn, signature, constants, arch, aligned=None, num_warps=4):
+def compiled(fn, signature, constants, arch, aligned=None, num_warps=4, num_stages=3):
     """Compile a kernel with the types of a launch.
 
     Parameters
@@ -59,10 +62,15 @@ def compiled(fn, signature, constants, arch, aligned=None, num_warps=4):
         aligned = [name for name, kind in signature.items() if kind.startswith("*")]
     attributes = {(fn.arg_names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     source = ASTSource(fn=fn, signature=types, constexprs=constants, attrs=attributes)
-    options = {"num_warps": num_warps, "enable_fp_fusion": True}
+    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": True}
     kernel = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     used = _resources(kernel.asm["cubin"], os.path.dirname(triton.__file__))
-    return Report(used["REG"], used["STACK"] + used["LOCAL"], kernel.metadata.shared)
+    return Report(used["REG"], used["STACK"] + used["LOCAL"], kernel.metadata.shared, _ahead(kernel.asm["ttgir"]))
+
+
+def _ahead(code):
+    first_wait = re.search(r"ttg\.async_wait .*?num = (\d+)", code.partition("scf.for")[2])
+    return int(first_wait[1]) if first_wait else None
 
 
 def _resources(cubin, triton_folder):

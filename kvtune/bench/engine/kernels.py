@@ -210,9 +210,10 @@ WAYS = [
     (kernel, {"num_warps": warps, "num_stages": stages})
     for kernel, most in (("over_prompts", 8), ("over_texts", 4))
     for warps in (most // 4, most // 2, most)
-    for stages in (2, 3, 4)
+    for stages in (3, 5, 7)
 ]
-"""Of each kernel of attention: warps of a program, and how many pages it reads ahead."""
+"""Of each kernel of attention: warps of a program, and Triton's stages, with which no page is copied ahead, or one, or
+two."""
 
 
 def ways(shape: Shape, device: torch.device, repeats: int = 20) -> Iterator[dict[str, Any]]:
