@@ -1,4 +1,4 @@
-"""All that is known of transformers' internals: the text decoder, the attention switch, the cache's name."""
+"""All that is known of transformers' internals: the text decoder, its attention, the cache's name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from kvtune.errors import RequestError
@@ -187,6 +189,28 @@ def attention_implementation(model: Any, name: str) -> Iterator[None]:
     finally:
         for config, implementation in zip(configs, before, strict=True):
             config._attn_implementation = implementation
+
+
+@contextmanager
+def without_cudnn_attention() -> Iterator[None]:
+    """Let PyTorch's attention do without cuDNN's kernels for a while, which it takes first on an H100 or H200.
+
+    cuDNN makes a plan for every shape that it has not seen, in tens to hundreds of milliseconds of the host: for
+    prompts of every length and number, for images of every size, and for every token of a text that grows. The other
+    kernels take any shape at once.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
+def sdpa(*arguments: Any, **keywords: Any) -> Any:
+    """What transformers computes under the name "sdpa", :func:`without_cudnn_attention`."""
+    with without_cudnn_attention():
+        return sdpa_attention_forward(*arguments, **keywords)
 
 
 class _Recorded(BaseModelOutputWithPast):

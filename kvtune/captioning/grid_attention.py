@@ -7,11 +7,10 @@ from typing import Any, Protocol
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from kvtune.errors import RequestError
-from kvtune.hf import check_attention
+from kvtune.hf import check_attention, sdpa
 
 ATTENTION = "kvtune_grid"
 """The name under which the grid's attention function is registered with transformers."""
@@ -70,7 +69,7 @@ def _attention(
             f"{type(module).__name__} is not supported: its attention adds to scores what each head makes of the values"
         )
     if kvtune_grid is None:  # a prefill
-        output = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
+        output = sdpa(module, query, key, value, attention_mask, scaling=scaling, **keywords)
         if kvtune_last_outputs is not None:
             kvtune_last_outputs.append(output[0][:, -1].clone())  # [rows, heads, head_dim]
         return output

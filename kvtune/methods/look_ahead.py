@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvtune.hf import CACHE_NAMES, attention_implementation
+from kvtune.hf import CACHE_NAMES, attention_implementation, without_cudnn_attention
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.facts import AnyFact, watched
 
@@ -27,7 +27,7 @@ def look_ahead(
     """
     given = {name: value for name, value in keywords.items() if name not in (*CACHE_NAMES, "use_cache")}
     given["attention_mask"] = _without_cache(keywords.get("attention_mask"))
-    with watched(facts, decoder) as noted, attention_implementation(model, "sdpa"):
+    with watched(facts, decoder) as noted, attention_implementation(model, "sdpa"), without_cudnn_attention():
         decoder.module(**given, use_cache=False)
     begins = _begins(given["attention_mask"], len(visual))
     return [

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from kvtune.errors import RequestError
-from kvtune.hf import check_attention
+from kvtune.hf import check_attention, sdpa
 from kvtune.methods.acting import Acting
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.row_methods import RowMethods
@@ -209,7 +208,7 @@ def _attention(
     looked_at = step is not None and any(module.layer_idx in state.layers for state in step.states)
     if step is not None and looked_at and not step.is_prompt:
         return step.attend(module, query, key, value, attention_mask, scaling)
-    output, weights = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **keywords)
+    output, weights = sdpa(module, query, key, value, attention_mask, scaling=scaling, **keywords)
     if step is not None and step.is_prompt and step.methods is not None:
         output = step.attend_prompt(module, query, key, value, attention_mask, scaling, output)
     if step is not None and step.observed is not None:

@@ -16,7 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from kvtune.errors import RequestError
-from kvtune.hf import HeadSizes, MovingRotary, head_sizes, recorded_decoder, text_decoder, visual_tokens
+from kvtune.hf import (
+    HeadSizes,
+    MovingRotary,
+    head_sizes,
+    recorded_decoder,
+    text_decoder,
+    visual_tokens,
+    without_cudnn_attention,
+)
 from kvtune.methods.sending import sent
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
 from kvtune.models.misfit import first_line, in_a_line
@@ -110,7 +118,7 @@ class Family(ABC):
             If an image cannot be taken, or the model hands its decoder something that is not known here.
         """
         inputs = vlm.prepare_on_host(images, prompt) if inputs is None else inputs
-        with vlm.fitting(), recorded_decoder(vlm.hf_model) as calls:
+        with vlm.fitting(), without_cudnn_attention(), recorded_decoder(vlm.hf_model) as calls:
             vlm.hf_model.generate(**vlm.sent(inputs), max_new_tokens=2, eos_token_id=None, use_cache=True)
         places = self.places(vlm, inputs, images)
         visual = [
