@@ -35,7 +35,6 @@ Each kind of note has its own evidence and its own threshold:
     A study's: captions of a judged trial are missing or were changed (:mod:`kvtune.study.judged`).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,6 +45,7 @@ from numpy.typing import NDArray
 from kvtune.chair.captions import listed, printable
 from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, is_cut_off, read_line_breaks
 from kvtune.chair.counts import COLUMNS
+from kvtune.chair.degenerate import has_reasoning_tag, kinds_of_texts
 from kvtune.chair.metrics import rates
 from kvtune.text import ENDS_OF_REASONING, quoted
 
@@ -62,42 +62,8 @@ _LANGUAGE = "Hardly any English function word (another language, or a list of wo
 _MENTIONS, _EACH = 20, 8
 _POINT = 1.0
 
-_REASONING_TAG = re.compile(
-    r"</?(?:think|thinking|thought|reasoning|analysis|reflection|scratchpad)>|◁/?think▷"
-    r"|<\|(?:begin|end)_of_thought\|>",
-    re.IGNORECASE,
-)
-_REASONING_LINE = re.compile(
-    r"^[\W_]{0,6}(?:reasoning|thoughts?|thinking|chain of thought|let me think|let's think)\b[^\n.]{0,20}?[:.,]",
-    re.IGNORECASE | re.MULTILINE,
-)
-_QUESTION = re.compile(
-    r"^\s*(?:user|human|question|prompt|instruction)\s*:|\bassistant\s*:|\[/?INST\]|<image>|<\|im_start\|>"
-    r"|###\s*(?:human|user)\b|\bdescribe (?:this|the) (?:image|picture|photo)|^[^.!?\n]{10,300}\?(?=\s)",
-    re.IGNORECASE | re.ASCII,
-)
-_QUESTION_HAS = (":", "inst]", "<image>", "<|im_start|>", "###", "describe th", "?")
-_REFUSAL = re.compile(
-    r"^\W*(?:(?:i['’]?m|i am) (?:(?:very|so) )?(?:sorry|unable|not able|afraid|just an?|an? (?:ai|text))\b"
-    r"|sorry\b|(?:i |my )apologi[sz]e|my apologies\b|apologies\b|unfortunately\b[, ]+i\b"
-    r"|i (?:can['’]?t|cannot|can not|could ?n['’]?t|could not|do ?n['’]?t (?:have|see)|do not (?:have|see)|won['’]?t)\b"
-    r"|as an? (?:ai|artificial|(?:large )?language model|text-based)\b"
-    r"|it (?:seems|looks|appears)(?: like| that)? you (?:have ?n['’]?t|have not|did ?n['’]?t|did not|forgot)\b"
-    r"|(?:it (?:seems|looks|appears)(?: like| that)? )?(?:no|there (?:is|was) no) (?:image|picture|photo)\b"
-    r"|please (?:provide|upload|share|attach)\b)",
-    re.IGNORECASE,
-)
 _ANSWERS = ("Final answer:", "Final Answer:", "Answer:", "Caption:", "Description:", "Response:")
 _ENDS_OF_QUESTION = ("ASSISTANT:", "Assistant:", "assistant:", "[/INST]", "<image>", *_ANSWERS)
-_NOTHING = ("", "none", "null", "nan", "n/a")
-_LETTER = re.compile(r"[^\W\d_]")
-_LATIN = re.compile(r"[A-Za-zÀ-ɏḀ-ỿ]")
-_FUNCTION_WORDS = frozenset(
-    "a the and of is are to with at it its this that there by for from near while they be has have their which several "  # noqa: SIM905
-    "two some other another into his her who in on".split()
-)
-_FUNCTION_SHARE = 0.15
-_ENOUGH_WORDS, _ENOUGH_WORDS_TOGETHER = 15, 8
 
 
 @dataclass(frozen=True)
@@ -232,13 +198,7 @@ class _Look:
         self.fields = fields
         self.options = options
         self.kinds: dict[str, list[str]] = {}
-        kinds = [kind_of_text(text) for text in self.texts]
-        words = [
-            (0, 0) if kind is not None else _function_words(text) for text, kind in zip(self.texts, kinds, strict=True)
-        ]
-        known, together = (sum(counts) for counts in zip(*words, strict=True))
-        enough = 1 if _is_foreign(known, together, _ENOUGH_WORDS_TOGETHER) else _ENOUGH_WORDS
-        kinds = ["language" if _is_foreign(*each, enough) else kind for kind, each in zip(kinds, words, strict=True)]
+        kinds = kinds_of_texts(self.texts)
         for text, kind in zip(self.texts, kinds, strict=True):
             if kind is not None:
                 self.kinds.setdefault(kind, []).append(text)
@@ -294,7 +254,7 @@ class _Look:
             return None
         why = f"such as {_begin(found[0])}, whose objects are scored too"
         end = _most(found, (*ENDS_OF_REASONING, *_ANSWERS))
-        if end is None and any(map(_REASONING_TAG.search, found)):
+        if end is None and any(map(has_reasoning_tag, found)):
             return self._note("reasoning", "Reasoning without an end", len(found), why, "allow more new tokens")
         option = f"--answer-after '{end or 'TEXT'}' scores what follows it"
         return self._note("reasoning", "Reasoning inside", len(found), why, "cut it off", option)
@@ -353,32 +313,6 @@ class _Look:
             return None
         text = f"{len(self.captions)} captions of {images} images; each caption counts"
         return Note("same-image", further, 100 * further / len(self.captions), text)
-
-
-def kind_of_text(text: str) -> str | None:
-    """Why a text is no English description: the kind of note, or None."""
-    if text.strip().lower() in _NOTHING:
-        return "empty"
-    if (("<" in text or "◁" in text) and _REASONING_TAG.search(text)) or _REASONING_LINE.search(text):
-        return "reasoning"
-    if _REFUSAL.match(text):
-        return "refusals"
-    lower = text.lower()
-    if any(each in lower for each in _QUESTION_HAS) and _QUESTION.search(text):
-        return "question"
-    if not text.isascii() and 2 * len(_LATIN.findall(text)) < len(_LETTER.findall(text)):
-        return "script"
-    return None
-
-
-def _function_words(text: str) -> tuple[int, int]:
-    """How many of a text's words are English function words, and how many words there are."""
-    words = text.lower().split()
-    return sum(map(_FUNCTION_WORDS.__contains__, words)), sum(word[0].isalpha() for word in words)
-
-
-def _is_foreign(known: int, words: int, enough: int) -> bool:
-    return words >= enough and known < _FUNCTION_SHARE * words
 
 
 def _note(kind: str, label: str, count: int, total: int, text: str = "") -> Note:

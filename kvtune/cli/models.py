@@ -80,7 +80,8 @@ def check(
     """
     from PIL import Image
 
-    from kvtune.captioning.model_check import check_model, write_places
+    from kvtune.captioning.draw_places import write_places
+    from kvtune.captioning.model_check import check_model
     from kvtune.coco import load_image
     from kvtune.demo.coco import FIRST_ID
     from kvtune.demo.scenes import render

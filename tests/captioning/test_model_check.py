@@ -11,7 +11,8 @@ from small_models import small_llava
 from small_vlms import random_images, small_vlm
 
 from kvtune.captioning import model_check
-from kvtune.captioning.model_check import Proof, check_model, draw_places, judge, usable_methods
+from kvtune.captioning.draw_places import draw_places
+from kvtune.captioning.model_check import Proof, check_model, judge, usable_methods
 from kvtune.errors import RequestError
 from kvtune.methods import method_names
 from kvtune.models.decoder_inputs import VisualTokens
