@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from kvtune.demo.canvas import SIZE
 from kvtune.demo.descriptions import reference_captions
-from kvtune.demo.scenes import CATEGORIES, SIZE, render
+from kvtune.demo.scenes import CATEGORIES, render
 from kvtune.demo.shapes import SHAPES
 from kvtune.errors import KvtuneError
 from kvtune.files import new_folder

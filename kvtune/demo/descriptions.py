@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvtune.demo.scenes import KINDS, SIZE, Scene, SceneObject
+from kvtune.demo.canvas import SIZE
+from kvtune.demo.scene_kinds import KINDS
+from kvtune.demo.scenes import Scene, SceneObject
 from kvtune.demo.shapes import SHAPES
 
 #: Category -> (singular, plural) nouns, the usual one first. CHAIR reads all of them but "men", which WordNet has as a

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kvtune.demo.scenes import SIZE, render
+from kvtune.demo.canvas import SIZE
+from kvtune.demo.scenes import render
 from kvtune.errors import RequestError
 
 _FILE = re.compile(r"COCO_val2014_(\d{12})")

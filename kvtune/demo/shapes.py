@@ -12,10 +12,7 @@ The colour ``main`` stands for the one drawn for the object; all other colours b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from PIL import ImageDraw
 
 RGB = tuple[int, int, int]
 
@@ -33,7 +30,8 @@ PALETTE: dict[str, RGB] = {
     "gray": (140, 146, 154),
 }
 
-_FIXED: dict[str, RGB] = PALETTE | {
+#: All colours of drawings.
+COLOURS: dict[str, RGB] = PALETTE | {
     "skin": (238, 192, 150),
     "glass": (168, 220, 240),
     "dark": (52, 52, 60),
@@ -386,75 +384,3 @@ SHAPES: dict[str, Shape] = {
     """),
 }
 # fmt: on
-
-
-def draw(
-    canvases: Sequence[tuple[ImageDraw.ImageDraw, int | None]],
-    name: str,
-    colour: str,
-    box: tuple[float, float, float, float],
-    mirrored: bool,
-    shade: float = 1.0,
-) -> None:
-    """Draw one object.
-
-    Parameters
-    ----------
-    canvases : sequence of (ImageDraw, ink)
-        Where to draw. An ink of None takes the drawing's own colours; a number is used for every part, which
-        draws the object's silhouette (for a map of instances).
-    name : str
-        A key of `SHAPES`.
-    colour : str
-        A key of `PALETTE`, for the parts in the main colour.
-    box : (x0, y0, x1, y1)
-        In pixels of the canvases.
-    mirrored : bool
-        Left and right swapped.
-    shade : float
-        Brightness of all parts, 1 is as in the palette.
-    """
-    shape = SHAPES[name]
-    left, top, right, bottom = box
-    width, height = right - left, bottom - top
-    for part in shape.parts:
-        own = _shaded(PALETTE[colour] if part.colour == "main" else _FIXED[part.colour], shade)
-        edge = _shaded(own, 0.55) if part.colour == "main" else None
-        numbers = part.numbers[1:] if part.kind == "line" else part.numbers
-        if part.kind == "wheel":
-            numbers = numbers[:2]
-        points = [
-            (left + width * ((1 - x) if mirrored else x), top + height * y)
-            for x, y in zip(numbers[0::2], numbers[1::2], strict=True)
-        ]
-        for canvas, ink in canvases:
-            fill, outline = (own, edge) if ink is None else (ink, ink)
-            if part.kind == "poly":
-                canvas.polygon(points, fill=fill, outline=outline, width=2)
-            elif part.kind == "line":
-                canvas.line(points, fill=fill, width=max(2, round(part.numbers[0] * height)))
-            elif part.kind == "wheel":
-                radius = (part.numbers[2] * width / shape.aspect, part.numbers[2] * height)
-                canvas.ellipse(_around(points[0], radius), fill=fill)
-                hub = _shaded(_FIXED["steel"], shade) if ink is None else ink
-                canvas.ellipse(_around(points[0], (0.45 * radius[0], 0.45 * radius[1])), fill=hub)
-            else:
-                (xa, ya), (xb, yb) = points
-                corners = (min(xa, xb), ya, max(xa, xb), yb)
-                if part.kind == "rect":
-                    canvas.rectangle(corners, fill=fill, outline=outline, width=2)
-                elif part.kind == "oval":
-                    canvas.ellipse(corners, fill=fill, outline=outline, width=2)
-                elif part.kind == "ring":
-                    canvas.ellipse(corners, outline=fill, width=max(3, round(0.12 * height)))
-                else:
-                    canvas.pieslice(corners, 180, 360, fill=fill, outline=outline, width=2)
-
-
-def _shaded(colour: RGB, shade: float) -> RGB:
-    red, green, blue = (min(255, int(c * shade)) for c in colour)
-    return red, green, blue
-
-
-def _around(centre: tuple[float, float], radius: tuple[float, float]) -> tuple[float, float, float, float]:
-    return centre[0] - radius[0], centre[1] - radius[1], centre[0] + radius[0], centre[1] + radius[1]

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from kvtune.demo.scenes import SIZE
+from kvtune.demo.canvas import SIZE
 
 PATCH = 8
 PROMPT = "Please describe this image in detail."

@@ -28,8 +28,10 @@ import torch
 from torch import nn
 from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
+from kvtune.demo.canvas import SIZE
 from kvtune.demo.descriptions import training_caption
-from kvtune.demo.scenes import CATEGORIES, KINDS, SIZE, TRAINED, render
+from kvtune.demo.scene_kinds import KINDS
+from kvtune.demo.scenes import CATEGORIES, TRAINED, render
 from kvtune.demo.shapes import PALETTE
 from kvtune.demo.small_llava import PATCH, PROMPTS, TEMPLATE, build_model, build_processor, build_tokenizer
 

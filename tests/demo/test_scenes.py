@@ -3,7 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtune.demo.scenes import CATEGORIES, KINDS, SHOWN, SIZE, TRAINED, render
+from kvtune.demo.canvas import SIZE
+from kvtune.demo.scene_kinds import KINDS
+from kvtune.demo.scenes import CATEGORIES, SHOWN, TRAINED, render
 from kvtune.demo.shapes import PALETTE, SHAPES
 
 COCO_IDS = {

@@ -4,7 +4,8 @@ import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from kvtune.demo import train
-from kvtune.demo.scenes import CATEGORIES, SIZE, TRAINED, render
+from kvtune.demo.canvas import SIZE
+from kvtune.demo.scenes import CATEGORIES, TRAINED, render
 from kvtune.demo.small_llava import PATCH, PROMPT, TEMPLATE, build_model
 
 
