@@ -125,7 +125,7 @@ def search(
     progress
         Whether to show on stderr what the command shows.
     **options
-        The command's others, by the names of :class:`kvtune.search.session.Options`: ``method="kvsmooth"``,
+        The command's others, by the names of :class:`kvtune.search.search_options.Options`: ``method="kvsmooth"``,
         ``trials=50``, ``study``, ``studies_dir``, ``coco``, ``images``, ``seed``, ...
 
     Raises
@@ -139,7 +139,7 @@ def search(
 
     from kvtune.models.options import model_options
     from kvtune.report.terminal.live import view_for
-    from kvtune.search.session import Options
+    from kvtune.search.search_options import Options
     from kvtune.search.session import search as run
     from kvtune.search.view import View
     from kvtune.study.deadline import Deadline, parse_duration

@@ -96,7 +96,7 @@ def test_a_wrong_search_is_refused(tmp_path):
 def test_the_function_has_the_name_of_its_package():
     code = "import kvtune, kvtune.search.session; assert callable(kvtune.search), kvtune.search"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    from kvtune.search.session import Options
+    from kvtune.search.search_options import Options
 
     assert pickle.loads(pickle.dumps(Options)) is Options
 

@@ -88,7 +88,7 @@ def test_what_is_published_is_a_point_of_the_default_space(method: type[Method],
     space = default_space(method.name, layers, [published.model]).fitted(layers)
     assert space.point(parameters) is not None
     assert published.source
-    assert method.published_for(published.model) == published
+    assert method.published_for(published.model, layers) == published
 
 
 def test_number_types_follow_the_method_not_the_spelling(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def search(
         from kvtune.report.data.document import study_document
         from kvtune.report.terminal.live import view_for
         from kvtune.report.terminal.trials import trials_table
-        from kvtune.search.session import Options
+        from kvtune.search.search_options import Options
         from kvtune.search.session import search as run
 
     options = Options(

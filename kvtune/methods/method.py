@@ -99,9 +99,16 @@ class Method(ABC):
         return known | dict(next((of_model[name] for name in model_names if name in of_model), {}))
 
     @classmethod
-    def published_for(cls, model_name: str) -> Published | None:
-        """The setting that is published for this very model, if there is one."""
-        return next((one for one in cls.published if one.model == model_name), None)
+    def published_for(cls, model_name: str, n_layers: int) -> Published | None:
+        """The setting that is published for this very model; None if there is none, or if it does not fit so many
+        layers, because a folder may have any name."""
+        found = next((one for one in cls.published if one.model == model_name), None)
+        if found is not None:
+            try:
+                cls.from_parameters(found.parameters).check_layers(n_layers)
+            except RequestError:
+                return None
+        return found
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:

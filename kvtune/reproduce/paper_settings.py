@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kvtune.chair import Rates
 from kvtune.errors import RequestError
-from kvtune.methods import KVSmooth, Method, Published, get_method
+from kvtune.methods import KVSmooth, Method, get_method
 from kvtune.models.published import MODELS
 from kvtune.presets import Preset, load_preset
 
@@ -70,27 +70,9 @@ def constant_parameters(published: Mapping[str, Any], factor: float) -> dict[str
     return {**published, "lambda_ref": factor, "adaptive": False}
 
 
-def rival_setting(name: str, model: str, layers: int) -> Published | None:
-    """What the authors of one of :data:`RIVALS` publish for a model with so many layers; None where nothing is known.
-
-    Parameters
-    ----------
-    model
-        kvtune's name of it; a folder of that name may have other layers.
-    """
-    kind = get_method(name)
-    found = kind.published_for(model)
-    if found is not None:
-        try:
-            kind.from_parameters(found.parameters).check_layers(layers)
-        except RequestError:
-            return None
-    return found
-
-
 def rows(table: Table, model: str, layers: int) -> list[SettingName]:
     """The rows of a table for a model: all but those of rivals whose setting is not known for it."""
-    return [name for name in TABLES[table] if name not in RIVALS or rival_setting(name, model, layers)]
+    return [name for name in TABLES[table] if name not in RIVALS or get_method(name).published_for(model, layers)]
 
 
 def method_of(name: SettingName, model: str, layers: int, published: Mapping[str, Any], factor: float) -> Method | None:
@@ -99,7 +81,7 @@ def method_of(name: SettingName, model: str, layers: int, published: Mapping[str
     Parameters
     ----------
     model, layers
-        As for :func:`rival_setting`.
+        kvtune's name of the model, and its number of layers.
     published
         From :func:`published_parameters`.
     factor
@@ -110,7 +92,7 @@ def method_of(name: SettingName, model: str, layers: int, published: Mapping[str
     if name == "constant":
         return KVSmooth(**constant_parameters(published, factor))
     if name in RIVALS:
-        rival = rival_setting(name, model, layers)
+        rival = get_method(name).published_for(model, layers)
         assert rival is not None
         return get_method(name).from_parameters(rival.parameters)
     target = {"adaptive": "kv", "keys": "k", "attention_output": "attention_output"}[name]

@@ -10,7 +10,8 @@ from kvtune.analysis.contest import Contest, contest
 from kvtune.analysis.validate import validating
 from kvtune.errors import RequestError
 from kvtune.methods import ALL, listed_methods
-from kvtune.search.session import Options, check_options, searching
+from kvtune.search.search_options import Options, check_options
+from kvtune.search.session import searching
 from kvtune.search.view import OneOfMany
 from kvtune.spaces import SearchSpace, space_for
 from kvtune.study.captioning import OnProgress

@@ -18,9 +18,9 @@ from kvtune.errors import RequestError
 from kvtune.methods import CHOICE, Alternatives, Stack, get_method
 from kvtune.presets import load_preset
 from kvtune.search.enqueue import parse_point
+from kvtune.search.published_settings import published_settings
 from kvtune.search.rounds import Plan
 from kvtune.search.samplers import check_sampler, grid_points
-from kvtune.search.session import published_settings
 from kvtune.search.warm_start import other_front, start_from
 from kvtune.spaces import SearchSpace, load_space, space_for
 from kvtune.study.manifest import Manifest, check_trials, load_manifest, load_trials

@@ -9,7 +9,7 @@ import optuna
 
 from kvtune.search.rounds import Plan
 from kvtune.search.samplers import STARTUP_TRIALS, round_seed
-from kvtune.search.session import DEFAULT_PARALLEL_TRIALS
+from kvtune.search.search_options import DEFAULT_PARALLEL_TRIALS
 from kvtune.spaces import SearchSpace
 from kvtune.study.constraints import Constraints
 from kvtune.study.trials import Trial

@@ -12,6 +12,7 @@ from rich.text import Text
 from kvtune.analysis.claims import claim
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.files import write_json, write_text
+from kvtune.methods import get_method
 from kvtune.report.cells import LENGTH, RATES, interval, rate, with_interval
 from kvtune.report.data.reported import Reported, reported
 from kvtune.report.study_files import write_frame
@@ -19,7 +20,7 @@ from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.reproduce import ModelResult, SettingResult
 from kvtune.reproduce.documents import FORMAT
-from kvtune.reproduce.paper_settings import LAMBDAS, RIVALS, TABLES, rival_setting
+from kvtune.reproduce.paper_settings import LAMBDAS, RIVALS, TABLES
 from kvtune.text import visible
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def _rivals(found: ModelResult) -> list[str]:
     """Where the settings of other methods are published, and for which methods none is known for this model."""
     told, unknown = [], []
     for name in (name for name in TABLES[found.table] if name in RIVALS):
-        published = rival_setting(name, found.model, found.layers)
+        published = get_method(name).published_for(found.model, found.layers)
         setting = found.setting(name)
         if published is None or setting is None:
             unknown.append(_RIVALS[name])

@@ -24,7 +24,8 @@ from kvtune.coco import CocoFolder  # noqa: E402
 from kvtune.demo import demo_coco  # noqa: E402
 from kvtune.methods import KVSmooth  # noqa: E402
 from kvtune.models.options import EngineOptions, ModelOptions  # noqa: E402
-from kvtune.search.session import Options, check_options, search, searching  # noqa: E402
+from kvtune.search.search_options import Options, check_options  # noqa: E402
+from kvtune.search.session import search, searching  # noqa: E402
 from kvtune.search.view import View  # noqa: E402
 from kvtune.study.caption_log import read_captions  # noqa: E402
 from kvtune.study.streams import alone as run_alone  # noqa: E402

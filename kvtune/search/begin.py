@@ -1,0 +1,99 @@
+"""What is fixed when a study begins, and kept when it goes on: its space, fingerprint and manifest."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kvtune.errors import RequestError
+from kvtune.methods import Alternatives, get_method
+from kvtune.search.published_settings import published_settings
+from kvtune.search.samplers import check_sampler
+from kvtune.search.search_options import Options, floors
+from kvtune.spaces import SearchSpace, space_for
+from kvtune.statistics.racing import Race
+from kvtune.study.fingerprint import Fingerprint, model_in_fingerprint
+from kvtune.study.manifest import FORMAT, Manifest, versions
+from kvtune.study.scoring import Scoring
+from kvtune.study.subsets import Data
+
+if TYPE_CHECKING:
+    from kvtune.models.model_facts import AnyModel
+
+
+def space_of(options: Options, given: SearchSpace | None, begun: Manifest | None, vlm: "AnyModel") -> SearchSpace:
+    """The space: the one that was named, else the study's own, else the one that ships for the model's family."""
+    if given is None and begun is not None and begun.layers == vlm.n_layers:
+        space = begun.fingerprint.space
+    elif given is None:
+        space = space_for(options.method, (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
+    else:
+        if given.alternatives != Alternatives.of(options.method):
+            raise RequestError(f"{options.space} is a space of {given.alternatives}, not of --method {options.method}")
+        try:
+            space = given.fitted(vlm.n_layers)
+        except RequestError as error:
+            raise RequestError(f"search space {options.space}: {error}") from None
+    if options.depth is not None:
+        held = space.holding("depth", options.depth)
+        if held == space and not any("depth" in get_method(name).declared() for name in space.parts):
+            raise RequestError(f"--depth is for methods that use depth, as dscr; {options.method} does not")
+        space = held
+    check_sampler(options.sampler, space)
+    return space
+
+
+def fingerprint_of(options: Options, vlm: "AnyModel", data: Data, space: SearchSpace) -> Fingerprint:
+    """The fingerprint of a search, now that model and images are known."""
+    return Fingerprint(
+        model=model_in_fingerprint(vlm.name, vlm.model_id),
+        revision=vlm.revision,
+        prompt=options.prompt if options.prompt is not None else vlm.default_prompt,
+        max_new_tokens=options.max_new_tokens,
+        subset=data.tune.sha256,
+        method=str(space.alternatives),
+        dtype=vlm.dtype_name,
+        seed=options.seed,
+        sampler=options.sampler,
+        parallel_trials=options.parallel_trials,
+        space=space,
+        race_confidence=options.race_confidence,
+        **floors(options),
+    )
+
+
+def manifest_of(
+    options: Options,
+    begun: Manifest | None,
+    fingerprint: Fingerprint,
+    vlm: "AnyModel",
+    data: Data,
+    scoring: Scoring,
+) -> Manifest:
+    """The manifest of a study that begins, or of one that goes on where it now does."""
+    return Manifest(
+        format=FORMAT,
+        id=uuid.uuid4().hex if begun is None else begun.id,
+        created=datetime.now(UTC).isoformat(timespec="seconds") if begun is None else begun.created,
+        fingerprint=fingerprint,
+        model=vlm.name,
+        family=vlm.family.name,
+        layers=vlm.n_layers,
+        published=published_settings(fingerprint.space, vlm) if begun is None else begun.published,
+        tune=data.tune,
+        holdout=data.holdout,
+        coco=str(data.folder.root.absolute()),
+        versions=versions(),
+        device=vlm.device_name,
+        lanes=options.model.engine.lanes,
+        scorer=scoring.version if begun is None else begun.scorer,
+        reference_point=None if begun is None else begun.reference_point,
+        looks=_looks(fingerprint, data) if begun is None else begun.looks,
+        start=None if begun is None else begun.start,
+        enqueued=[] if begun is None else begun.enqueued,
+    )
+
+
+def _looks(fingerprint: Fingerprint, data: Data) -> list[int]:
+    if fingerprint.race_confidence is None:
+        return []
+    return list(Race.of(len(data.tune.image_ids), fingerprint.race_confidence).looks)

@@ -1,0 +1,94 @@
+"""What ``kvtune search`` is asked for, and what of it can be refused at once."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvtune.errors import RequestError, check_count
+from kvtune.methods import Alternatives
+from kvtune.models.options import ModelOptions, parse_lanes
+from kvtune.statistics.confidence import RACE_CONFIDENCE
+from kvtune.study.constraints import check_floor
+from kvtune.study.sampler_names import SAMPLERS, SamplerName
+from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
+from kvtune.text import not_there
+
+DEFAULT_PARALLEL_TRIALS = 8
+"""Trials in a round: enough to fill a batch that shares each image's prefill, few enough that a search of 50 trials
+looks at what it has seen six times."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``kvtune search`` was asked for; None is the default of the model, family or data."""
+
+    model: ModelOptions
+    method: str = "kvsmooth"
+    space: Path | None = None
+    trials: int = 50
+    study: str | None = None
+    studies_dir: Path = DEFAULT_STUDIES
+    coco: Path | None = None
+    subset: str | None = None
+    images: int | None = None
+    holdout_images: int | None = None
+    prompt: str | None = None
+    max_new_tokens: int = 512
+    depth: str | None = None
+    sampler: SamplerName = "tpe"
+    parallel_trials: int = DEFAULT_PARALLEL_TRIALS
+    seed: int = 0
+    storage: str | None = None
+    race_confidence: float | None = RACE_CONFIDENCE
+    min_f1: str | None = None
+    min_words: str | None = None
+    start_from: str | None = None
+    enqueue: Sequence[str] = ()
+
+
+def check_options(options: Options) -> StudyFolder:
+    """Check what can be checked at once; where the study is to be."""
+    Alternatives.of(options.method)
+    if options.sampler not in SAMPLERS:
+        raise RequestError(f"{not_there('sampler', options.sampler, SAMPLERS)}")
+    least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}
+    least |= {"--max-new-tokens": options.max_new_tokens}
+    for option, value in least.items():
+        check_count(option, value)
+    if options.subset is not None and options.images is not None:
+        raise RequestError("--subset says which images to tune on and --images how many to draw; give one of the two")
+    if options.race_confidence is not None and not 0 < options.race_confidence < 1:
+        raise RequestError(f"--race-confidence must be between 0 and 1, not {options.race_confidence:g}")
+    floors(options)
+    if options.seed < 0:
+        raise RequestError(f"--seed must be at least 0, not {options.seed}")
+    parse_lanes(options.model.engine.lanes)
+    name = check_name(options.study) if options.study is not None else default_name(options.model.name, options.method)
+    parent = options.studies_dir.expanduser().absolute()
+    existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise RequestError(f"cannot write studies in {options.studies_dir}; make it writable or name --studies-dir")
+    return StudyFolder(options.studies_dir.expanduser() / name)
+
+
+def known_fingerprint(options: Options) -> dict[str, Any]:
+    """What of the fingerprint is known before data and model are looked at."""
+    known: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "sampler", "max_new_tokens")}
+    known |= {"method": str(Alternatives.of(options.method)), "parallel_trials": options.parallel_trials}
+    known["race_confidence"] = options.race_confidence
+    known |= floors(options)
+    if options.prompt is not None:
+        known["prompt"] = options.prompt
+    return known
+
+
+def floors(options: Options) -> dict[str, str | None]:
+    """The floors of a fingerprint that the options ask for."""
+    given = {"min_f1": options.min_f1, "min_words": options.min_words}
+    found = {name: None if text is None else check_floor(str(text)) for name, text in given.items()}
+    f1 = found["min_f1"]
+    if f1 is not None and not f1.startswith("baseline") and float(f1) > 100:
+        raise RequestError(f"--min-f1 {f1}: F1 is at most 100; write a number (72), baseline, or baseline-2")
+    return found
