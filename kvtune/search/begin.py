@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     from kvtune.models.model_facts import AnyModel
 
 
+def usual_space(method: str, vlm: "AnyModel") -> SearchSpace:
+    """The space that a search of a model takes where none is named."""
+    return space_for(method, (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
+
+
 def space_of(options: Options, given: SearchSpace | None, begun: Manifest | None, vlm: "AnyModel") -> SearchSpace:
     """The space: the one that was named, else the study's own, else the one that ships for the model's family."""
     if given is None and begun is not None and begun.layers == vlm.n_layers:
         space = begun.fingerprint.space
     elif given is None:
-        space = space_for(options.method, (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
+        space = usual_space(options.method, vlm)
     else:
         if given.alternatives != Alternatives.of(options.method):
             raise RequestError(f"{options.space} is a space of {given.alternatives}, not of --method {options.method}")

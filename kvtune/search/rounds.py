@@ -133,8 +133,6 @@ class Plan:
 
     def _asked(self, study: optuna.Study) -> optuna.Trial:
         """Ask for a setting: first which method it has, where there are alternatives, then that one's parameters."""
-        if not self.space.alternatives.is_choice:
-            return study.ask(self.space.distributions())
         asked = study.ask(self.space.choice())
         for name, one in self.space.searched(asked.params).items():
             if one.whole:

@@ -10,10 +10,11 @@ from kvtune.analysis.contest import Contest, contest
 from kvtune.analysis.validate import validating
 from kvtune.errors import RequestError
 from kvtune.methods import ALL, listed_methods
+from kvtune.search.begin import usual_space
 from kvtune.search.search_options import Options, check_options
 from kvtune.search.session import searching
 from kvtune.search.view import OneOfMany
-from kvtune.spaces import SearchSpace, space_for
+from kvtune.spaces import SearchSpace
 from kvtune.study.captioning import OnProgress
 from kvtune.study.manifest import load_manifest
 from kvtune.study.pace import Pace
@@ -111,7 +112,7 @@ def tournament(
             together.run()
         for method in able:
             tokens[method] += together.tokens.get((what, method), 0)
-        return {each: error for each, error in ((m, together.failures.get((what, m))) for m in able) if error}
+        return {method: together.failures[what, method] for method in able if (what, method) in together.failures}
 
     first = folders[able[0]]
     searched: dict[Hashable, Captioning[Any]] = {}
@@ -152,4 +153,4 @@ def _space(folder: StudyFolder, method: str, vlm: "AnyModel") -> SearchSpace:
     """The space of a study that was begun, perhaps with one of its own, else the one that a search takes."""
     if folder.exists():
         return load_manifest(folder).fingerprint.space
-    return space_for(method, (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
+    return usual_space(method, vlm)

@@ -1,17 +1,14 @@
-"""Search spaces: which parameters are searched, over which ranges, and which are held."""
+"""A search space: which parameters are searched, over which ranges, and which are held; and its fit to a model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
-from pydantic import Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator
 
-import kvtune
 from kvtune.errors import RequestError
-from kvtune.files import without_half_pairs
-from kvtune.schema import Document, Parameters, validated
+from kvtune.schema import Document, Parameters
+from kvtune.spaces.ranges import Range, is_whole
 from kvtune.text import did_you_mean, quoted
 
 if TYPE_CHECKING:
@@ -28,60 +25,6 @@ def _method_names(value: Any) -> str | list[str]:
     ):
         return value
     raise ValueError("it must be a method's name, or a list of two or more")
-
-
-class Range(Document):
-    """The range of one parameter, both ends included.
-
-    ``step`` makes it discrete, ``log`` searches it on a logarithmic scale; a range has one or the other.
-    """
-
-    low: int | float
-    high: int | float
-    step: int | float | None = Field(default=None, gt=0)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
-        if self.log and self.step is not None:
-            raise ValueError("a range has step or log, not both")
-        if self.log and self.low <= 0:
-            raise ValueError(f"log needs a low above 0, not {self.low:g}")
-        if self.step is not None and not _whole((self.high - self.low) / self.step):
-            raise ValueError(f"step {self.step:g} does not lead from {self.low:g} to {self.high:g}")
-        return self
-
-    @property
-    def whole(self) -> bool:
-        """Whether its values are whole numbers, once :meth:`SearchSpace.fitted` has set the types."""
-        return isinstance(self.low, int)
-
-    def contains(self, value: float) -> bool:
-        """Whether ``value`` is in the range, and on one of its steps where it has them."""
-        return self.low <= value <= self.high and (self.step is None or _whole((value - self.low) / self.step))
-
-    def grid(self) -> list[float] | None:
-        """The values that the grid sampler tries; None for a continuous range without a step.
-
-        Whole numbers need no step: they go one by one, and on a logarithmic scale they double (2, 4, 8, ...).
-        """
-        if self.log and self.whole:
-            return [self.low * 2**power for power in range(64) if self.low * 2**power <= self.high]
-        if self.step is None and not self.whole:
-            return None
-        step = self.step or 1
-        return [self.snapped(self.low + index * step) for index in range(round((self.high - self.low) / step) + 1)]
-
-    def snapped(self, value: float) -> float:
-        """A value on one of the steps, exactly: adding steps up leaves 0.15000000000000002."""
-        return value if self.step is None or self.whole else round(value, 10)
-
-    def of_type(self, kind: type[int] | type[float]) -> "Range":
-        """The same range with its numbers of one type."""
-        step = None if self.step is None else kind(self.step)
-        return Range(low=kind(self.low), high=kind(self.high), step=step, log=self.log)
 
 
 class SearchSpace(Document):
@@ -302,7 +245,7 @@ def _fitted(space: SearchSpace, n_layers: int) -> SearchSpace:
         if name in declared and not declared[name].is_numeric:
             raise RequestError(f"{name} is not a number and cannot be searched; give it a value under fixed")
         whole = name in declared and declared[name].is_whole
-        if whole and not all(_whole(value) for value in (given.low, given.high, given.step or 1)):
+        if whole and not all(is_whole(value) for value in (given.low, given.high, given.step or 1)):
             raise RequestError(f"{name} takes whole numbers, so its low, high and step must be whole numbers")
         ranges[name] = given.of_type(int if whole else float)
     # What a method and a model allow is a range for each parameter, and an end above each start.
@@ -320,114 +263,6 @@ def _fitted(space: SearchSpace, n_layers: int) -> SearchSpace:
     return SearchSpace(method=name_of_method, parameters=ranges, fixed=space.fixed)
 
 
-def load_space(path: str | Path) -> SearchSpace:
-    """Read a search space from a YAML file.
-
-    Raises
-    ------
-    RequestError
-        If the file is missing, is not YAML, or a key is unknown, missing or wrong.
-    """
-    path = Path(path).expanduser()
-    try:
-        data = without_half_pairs(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise RequestError(
-            f"search space file {path} does not exist; those that ship are in {spaces_folder()}"
-        ) from None
-    except OSError as error:
-        raise RequestError(f"search space file {path} cannot be read: {error.strerror or error}") from None
-    except RecursionError:
-        raise RequestError(f"search space file {path} is nested too deeply, or contains itself") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = "" if mark is None else f", line {mark.line + 1} column {mark.column + 1}"
-        raise RequestError(f"search space file {path} is not valid YAML: {error.problem}{place}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a number of too many digits, a date that is none
-        reason = str(error).splitlines()[0]
-        raise RequestError(f"search space file {path} is not valid YAML: {reason}") from None
-    return validated(SearchSpace, data, f"search space {path}")
-
-
-def spaces_folder() -> Path:
-    """The folder of the spaces that ship, ``METHOD/MODEL.yaml``: within an installed package, else beside it."""
-    package = Path(kvtune.__file__).parent
-    inside = package / "search_spaces"
-    return inside if inside.is_dir() else package.parent / "search_spaces"
-
-
-def space_for(method: str, names: Iterable[str], n_layers: int) -> SearchSpace:
-    """The space that ships for a model or its family, or one made for the model's layers where none fits.
-
-    Parameters
-    ----------
-    method
-        The method's name, or those of alternatives with commas between.
-    names
-        Names to look for in :func:`spaces_folder`, the most special first: the model's, the family's.
-    n_layers
-        Decoder layers of the model; a space made for another number of layers is not used.
-    """
-    from kvtune.methods import Alternatives, get_method
-
-    names = list(names)
-    alternatives = Alternatives.of(method)
-    if alternatives.is_choice:
-        return SearchSpace.of_parts({each: space_for(each, names, n_layers) for each in alternatives.names})
-    declared = get_method(method).declared()
-    for path in (spaces_folder() / method / f"{name}.yaml" for name in names):
-        if path.is_file():
-            shipped = load_space(path)
-            ends = [one for name, one in shipped.parameters.items() if declared_as(declared, name) == "end_layer"]
-            if all(end.high == n_layers for end in ends):
-                return shipped
-    return default_space(method, n_layers, names)
-
-
-def default_space(method: str, n_layers: int, names: Iterable[str] = ()) -> SearchSpace:
-    """The ranges that a method declares, for any number of layers.
-
-    Parameters
-    ----------
-    names
-        Names of the model, for parameters that have no default and are published for some models.
-
-    Raises
-    ------
-    RequestError
-        If there is no such method, or it has a parameter for which nothing is known.
-    """
-    from kvtune.methods import get_method
-
-    kind = get_method(method)
-    known = kind.known_for(names)
-    ranges: dict[str, Range] = {}
-    fixed: dict[str, Any] = {}
-    for name, parameter in kind.declared().items():
-        split = -int(-n_layers * parameter.layer_split // 1)
-        if parameter.kind == "start_layer":
-            ranges[name] = Range(low=0, high=split - 1)
-        elif parameter.kind == "end_layer":
-            ranges[name] = Range(low=split, high=n_layers)
-        elif parameter.kind == "layer":
-            ranges[name] = Range(low=0, high=n_layers - 1)
-        elif parameter.search is not None:
-            low, high, step = parameter.search
-            ranges[name] = Range(low=low, high=high, step=step, log=parameter.log)
-        elif name in known:
-            fixed[name] = known[name]
-        else:
-            raise RequestError(
-                f"{method} needs {name}, which is not known for this model: write a search space with it under fixed, "
-                "and name it with --space FILE"
-            )
-    return SearchSpace(method=method, parameters=ranges, fixed=fixed)
-
-
 def declared_as(declared: Mapping[str, "Parameter"], name: str) -> str | None:
     """What kind of parameter ``name`` is; None if there is none of the name."""
     return declared[name].kind if name in declared else None
-
-
-def _whole(value: float) -> bool:
-    return abs(value - round(value)) < 1e-6
