@@ -4,8 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kvtune.models.checkpoint import commit_of, locate
     from kvtune.models.family import Family, VisionLanguageModel
-    from kvtune.models.loading import commit_of, load_model, locate
+    from kvtune.models.loading import load_model
     from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.models.registry import all_families, family_of, get_family
 
@@ -25,7 +26,8 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(["EngineOptions", "ModelOptions"], "options"),
     **dict.fromkeys(["Family", "VisionLanguageModel"], "family"),
-    **dict.fromkeys(["commit_of", "load_model", "locate"], "loading"),
+    **dict.fromkeys(["commit_of", "locate"], "checkpoint"),
+    "load_model": "loading",
     **dict.fromkeys(["all_families", "family_of", "get_family"], "registry"),
 }
 

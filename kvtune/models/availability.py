@@ -47,7 +47,7 @@ def at_hand(name: str) -> AtHand:
         If there is no such model, its architecture is not supported, or files are missing; the message has the command
         that gets them.
     """
-    from kvtune.models.loading import family_of_config, locate, read_config
+    from kvtune.models.checkpoint import family_of_config, locate, read_config
 
     family, source, called = locate(name)
     is_local = Path(source).is_dir()
@@ -69,7 +69,7 @@ def check_known(name: str) -> None:
 
     A model on the Hub is taken to be there.
     """
-    from kvtune.models.loading import locate
+    from kvtune.models.checkpoint import locate
 
     if Path(locate(name)[1]).is_dir():
         at_hand(name)

@@ -5,18 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
+from kvtune.models.checkpoint import description, family_of_config, locate, read_config
+from kvtune.models.devices import resolve_device
 from kvtune.models.family import VisionLanguageModel
-from kvtune.models.loading import (
-    description,
-    family_of_config,
-    generation_config,
-    locate,
-    make_ready,
-    read_config,
-    resolve_device,
-    resolve_dtype,
-)
+from kvtune.models.loading import make_ready, resolve_dtype
 from kvtune.models.misfit import in_a_line
 
 TEXT_LAYERS, VISION_LAYERS = 6, 3
@@ -50,7 +44,8 @@ def random_with_fewer_layers(
         processor = family.load_processor(folder, config)
         torch.manual_seed(0)
         hf_model = model_class(config)
-        hf_model.generation_config = generation_config(folder)
+        has_own = (folder / "generation_config.json").is_file()
+        hf_model.generation_config = GenerationConfig.from_pretrained(folder) if has_own else GenerationConfig()
     for parameter in hf_model.parameters():
         if parameter.ndim > 1:  # so large that tokens differ, and so small that softmaxes are not all on one of them
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,14 +16,13 @@ from transformers.generation import GenerationMixin
 from transformers.utils import logging as transformers_logging
 
 from kvtune.errors import RequestError
-from kvtune.files import check_path
 from kvtune.hf import beside_decoder
+from kvtune.models.checkpoint import description, family_of_config, locate, read_config
+from kvtune.models.devices import resolve_devices
 from kvtune.models.family import Family, VisionLanguageModel
-from kvtune.models.hub import fetch_description, fetch_weights, missing_weights, models_folder
-from kvtune.models.misfit import check_small_files, impossible_size, in_a_line, is_out_of_memory
+from kvtune.models.hub import fetch_weights, missing_weights
+from kvtune.models.misfit import check_small_files, in_a_line, is_out_of_memory
 from kvtune.models.options import check_dtype, quantization_of
-from kvtune.models.published import MODELS, hub_id_name, published_model
-from kvtune.models.registry import family_of, get_family
 from kvtune.models.spread import spread
 from kvtune.models.weight_memory import check_memory, smaller, spans_for
 from kvtune.text import quoted
@@ -100,39 +97,6 @@ def make_ready(vlm: VisionLanguageModel) -> None:
         vlm.family.decoder_inputs(vlm, [Image.new("RGB", (64, 64), "gray")])
 
 
-def commit_of(name: str | Path, revision: str | None = None) -> str | None:
-    """The commit that :func:`load_model` would load, without its weights; None for a folder. Raises as that does."""
-    return description(locate(str(name))[1], revision)[1]
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device that ``--device`` names; RequestError if it is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch("cpu|cuda(:[0-9]{1,3})?", device):
-        raise RequestError(f"unknown device {quoted(device)}; write auto, cpu, cuda or cuda:N")
-    target = torch.device(device)
-    if target.type == "cuda" and not torch.cuda.is_available():
-        raise RequestError(f"--device {device}: PyTorch sees no CUDA GPU; use --device cpu, or see kvtune doctor")
-    if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"--device {device}: there are {torch.cuda.device_count()} GPUs, counted from 0")
-    return target
-
-
-def resolve_devices(device: str) -> list[torch.device]:
-    """The device that is named, or several GPUs with commas between; RequestError if one is not there."""
-    named = device.split(",")
-    targets = [resolve_device(one) for one in named]
-    if len(targets) == 1:
-        return targets
-    if any(target.type != "cuda" or one == "auto" for one, target in zip(named, targets, strict=True)):
-        raise RequestError(f"a model is spread over GPUs, not over {device}; name GPUs, as cuda:0,cuda:1")
-    targets = [torch.device("cuda", target.index or 0) for target in targets]
-    if len(set(targets)) < len(targets):
-        raise RequestError(f"{device} names a device twice; name each once")
-    return targets
-
-
 def resolve_dtype(
     dtype: str, device: torch.device, config: Any, evaluation_dtype: torch.dtype | None = None
 ) -> torch.dtype:
@@ -145,76 +109,6 @@ def resolve_dtype(
     check_dtype(dtype)
     wanted: torch.dtype = getattr(torch, dtype)
     return wanted
-
-
-_HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
-
-
-def locate(name: str) -> tuple[Family | None, str, str]:
-    """Family (None where the configuration has to say), where the weights are, and what to call the model."""
-    check_path(name)
-    if name in MODELS:
-        family, published = get_family(name), MODELS[name]
-        if name == "demo":
-            from kvtune.demo import demo_model_path
-
-            return family, str(demo_model_path()), name
-        local = models_folder() / name
-        if local.is_dir():
-            return family, str(local.resolve()), name
-        if published.hub_id is None:
-            raise RequestError(f"{family.title} is not in {local}; make it with: {published.command}")
-        return family, published.hub_id, name
-    if name and Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser().resolve()
-        return None, str(folder), folder.name
-    if not _HUB_ID.fullmatch(name):
-        published_model(name)  # says which there are
-    return None, name, hub_id_name(name) or name.rsplit("/", 1)[-1]
-
-
-def description(source: str, revision: str | None) -> tuple[Path, str | None]:
-    """A folder with a model's configuration, and the commit that it is of; None for a folder of the user's."""
-    if not Path(source).is_dir():
-        return fetch_description(source, revision)
-    if revision is not None:
-        raise RequestError(f"a revision is for weights on the Hub, and {source} is a folder; leave the revision out")
-    return Path(source), None
-
-
-def read_config(folder: Path, source: str) -> dict[str, Any]:
-    """A checkpoint's config.json as it is stored; RequestError if there is none or it is no model's."""
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            raise RequestError(f"{source} is an adapter (LoRA), not a model; merge it into its base model first")
-        raise RequestError(f"{source} holds no config.json, so it is no Hugging Face checkpoint; give its top folder")
-    try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        stored = {"model_type": str(stored["model_type"]), **stored}
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise RequestError(f"{source}/config.json is not a model's configuration: {error!r}") from error
-    if (problem := impossible_size(stored)) is not None:
-        raise RequestError(f"{source}/config.json is no model's: {problem}; copy or download it again")
-    return stored
-
-
-def family_of_config(family: Family | None, stored: dict[str, Any], source: str) -> Family:
-    """The family that a stored configuration belongs to, which has to be ``family`` where that is given."""
-    kind = stored["model_type"]
-    found = family_of(kind)
-    if found is None:
-        why = (
-            "whose code comes with it and is not run; take a checkpoint in transformers' own format, often named -hf"
-            if "auto_map" in stored
-            else "and none of those that transformers loads as image-text-to-text"
-        )
-        raise RequestError(f"{source} is a {quoted(kind)} model, {why}")
-    if family is not None and not isinstance(family, type(found)):
-        raise RequestError(f"{source} is a {quoted(kind)} model, not {family.title}")
-    family = family or found
-    if (reason := family.check(stored)) is not None:
-        raise RequestError(f"{source} cannot be used: {reason}")
-    return family
 
 
 def _load(
@@ -292,15 +186,6 @@ def load_weights(family: Family, model_class: Any, folder: Path, source: str, se
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise RequestError(f"{source} is not a whole {family.title} checkpoint: {problems[0]}{more}")
     return hf_model
-
-
-def generation_config(folder: Path) -> GenerationConfig:
-    """How a checkpoint generates of itself, of which the ends of text count here."""
-    return (
-        GenerationConfig.from_pretrained(folder)
-        if (folder / "generation_config.json").is_file()
-        else GenerationConfig()
-    )
 
 
 def _decode_greedily(hf_model: Any, tokenizer: Any, source: str) -> None:

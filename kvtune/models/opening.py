@@ -41,7 +41,7 @@ def own_device(engine: EngineOptions) -> str:
     RequestError
         If a device is not there, or the options exclude each other.
     """
-    from kvtune.models.loading import resolve_device
+    from kvtune.models.devices import resolve_device
 
     if engine.gpus_per_worker != 1:
         devices = _groups_of_gpus(engine)
@@ -82,7 +82,7 @@ def _on_cluster(engine: EngineOptions) -> list[str]:
 def _on_this_machine(engine: EngineOptions) -> list[str]:
     import torch
 
-    from kvtune.models.loading import resolve_device
+    from kvtune.models.devices import resolve_device
 
     _check_counts(engine)
     if engine.gpus_per_worker > 1:
@@ -112,7 +112,7 @@ def _groups_of_gpus(engine: EngineOptions) -> list[str]:
     """The GPUs of each worker of several, on this machine."""
     import torch
 
-    from kvtune.models.loading import resolve_device
+    from kvtune.models.devices import resolve_device
 
     _check_counts(engine)
     each, named = engine.gpus_per_worker, engine.device.split(",")
@@ -154,7 +154,8 @@ def _check_each_once(engine: EngineOptions) -> None:
 
 def open_model(options: ModelOptions) -> VisionLanguageModel:
     """Load the model, or build it. Raises as :func:`check_options` and :func:`kvtune.models.load_model` do."""
-    from kvtune.models.loading import load_model, resolve_device
+    from kvtune.models.devices import resolve_device
+    from kvtune.models.loading import load_model
 
     check_options(options)
     device = own_device(options.engine)

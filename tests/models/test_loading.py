@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from kvtune.errors import RequestError
 from kvtune.models import all_families, commit_of, get_family, load_model, loading, options
 from kvtune.models.availability import at_hand
+from kvtune.models.devices import resolve_device
 from kvtune.models.hub import models_folder
-from kvtune.models.loading import resolve_device, resolve_dtype
+from kvtune.models.loading import resolve_dtype
 from kvtune.models.published import MODELS, PUBLISHED
 
 

@@ -25,7 +25,7 @@ from kvtune.captioning.kernels import PLAIN, AttendTiles, Kernels, kernels_for, 
 from kvtune.captioning.paged_attention import LANES, Layout
 from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.kernel_builds import why_not_built
-from kvtune.models.loading import resolve_device
+from kvtune.models.devices import resolve_device
 
 MOST_ERROR = {torch.bfloat16: 1.5e-2, torch.float16: 2e-3, torch.float32: 1e-5}
 """Of the result's norm, from the result of the same numbers in float64."""

@@ -253,7 +253,7 @@ def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None
         At the end, if something could not be measured.
     """
     from kvtune.models import locate
-    from kvtune.models.loading import resolve_device
+    from kvtune.models.devices import resolve_device
 
     model = request.model
     check_options(model)

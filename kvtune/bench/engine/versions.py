@@ -15,7 +15,7 @@ import torch
 from kvtune.bench.engine.device import measure_device
 from kvtune.bench.engine.subject import print_line
 from kvtune.captioning.memory import free_memory
-from kvtune.models.loading import resolve_device
+from kvtune.models.devices import resolve_device
 from kvtune.package_versions import package_versions
 
 

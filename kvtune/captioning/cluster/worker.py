@@ -21,7 +21,7 @@ from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report, Se
 from kvtune.captioning.memory import MOST_ROWS
 from kvtune.captioning.request import CaptionRequest, Work
 from kvtune.methods import Method
-from kvtune.models.loading import resolve_devices
+from kvtune.models.devices import resolve_devices
 from kvtune.models.model_facts import ModelFacts
 from kvtune.package_versions import package_versions
 

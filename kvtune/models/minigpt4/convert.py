@@ -25,8 +25,8 @@ from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import check_writable, new_folder
+from kvtune.models.checkpoint import read_config
 from kvtune.models.hub import missing_weights, weight_files
-from kvtune.models.loading import read_config
 from kvtune.models.minigpt4.model import MiniGpt4Config, MiniGpt4ForConditionalGeneration
 from kvtune.text import quoted
 
