@@ -1,13 +1,15 @@
 """``kvtune compare``: several studies side by side."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kvtune.cli import completion
-from kvtune.cli.common import err, out, print_json
+from kvtune.cli.common import out, print_json
 from kvtune.cli.options import STUDIES, Json, StudiesDir, value
+from kvtune.cli.side_files import write_beside
 
 
 def compare(
@@ -30,7 +32,7 @@ def compare(
 ) -> None:
     """Show several models or methods in one table and one picture (compare.png, .svg and .csv).
 
-    With --json, no file is written.
+    With --json, no file is written. Without --out, files that cannot be written are a warning.
 
     Example: kvtune compare llava-kvsmooth minigpt4-kvsmooth
     """
@@ -45,15 +47,18 @@ def compare(
 
     folders = [find_study(study, studies_dir) for study in studies]
     stem = (out_dir or folders[0].report) / "compare"
-    check_writable(stem.with_suffix(".csv"))
+    if out_dir is not None and not json:
+        check_writable(stem.with_suffix(".csv"))
     summaries = [summarize(folder) for folder in folders]
     compared = [report.Compared(summary, choose(summary, select)) for summary in summaries]
     if json:
         print_json(report.comparison_document(compared))
         return
     out().print(report.comparison_table(compared, out()))
-    paths = write_frame(stem, report.comparison_frame(compared))
-    figure = comparison_figure([(each.summary, each.chosen) for each in compared])
-    paths += save_pictures(figure, stem, "comparison of studies")
-    for path in paths:
-        err().print(f"wrote {path}", soft_wrap=True)
+
+    def files() -> Iterator[Path]:
+        yield from write_frame(stem, report.comparison_frame(compared))
+        figure = comparison_figure([(each.summary, each.chosen) for each in compared])
+        yield from save_pictures(figure, stem, "comparison of studies")
+
+    write_beside(files(), out_dir is not None, "--out DIR")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from kvtune.cli import completion
+from kvtune.study.sampler_names import SamplerName
 
 MODEL, IMAGES, TRIALS, RACING, FILES = "Model", "Images", "Trials", "Racing and floors", "Files"
 """Headings of the help."""
@@ -68,6 +69,9 @@ ImageKey = Annotated[
 ]
 CaptionKey = Annotated[str, value("FIELD", "Field of the caption in a captions file.")]
 
+Sampler = Annotated[
+    SamplerName, value("NAME", "How the next settings are chosen: tpe, nsga2, gp, random or grid.", panel=TRIALS)
+]
 Seed = Annotated[int, value("N", "Seed of what is drawn at random.", "--seed", min=0)]
 
 Study = Annotated[

@@ -1,11 +1,13 @@
 """``kvtune pareto``: what a study found."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from kvtune.cli.common import err, out, print_json
+from kvtune.cli.common import out, print_json
 from kvtune.cli.options import STUDIES, CaptionKey, ImageKey, Json, Select, StudiesDir, Study, flag, value
 from kvtune.cli.progress import progress
+from kvtune.cli.side_files import write_beside
 
 
 def pareto(
@@ -32,7 +34,8 @@ def pareto(
 ) -> None:
     """Show the front of a study: table and picture here; PNG, SVG, CSV and an HTML page as files.
 
-    With --json, only files that another option asks for are written.
+    With --json, only files that another option asks for are written. Files that no option asks for and that cannot be
+    written are a warning.
 
     Example: kvtune pareto demo-kvsmooth --html --images
     """
@@ -49,13 +52,15 @@ def pareto(
         raise RequestError("--images puts images into the page; write --html --images")
     if coco is not None and not images:
         raise RequestError("--coco says where --images are; write --html --images, or leave it out")
-    if out_dir is not None:
-        check_writable(out_dir / "front.png")
     if parquet:
         from kvtune.report.study_files import check_parquet
 
         check_parquet()
     folder = find_study(study, studies_dir)
+    report = out_dir or folder.report
+    asked = out_dir is not None or html or outcomes or parquet
+    if asked:
+        check_writable(report / "front.png")
     summary = summarize(folder)
     chosen = choose(summary, select)
     overlays = [
@@ -66,24 +71,23 @@ def pareto(
     else:
         out().print(front_view(summary, chosen, out(), overlays, every=every))
     everything = not json or out_dir is not None
-    if not (everything or html or outcomes or parquet):
+    if not (everything or asked):
         return
 
     from kvtune.report import study_files
     from kvtune.report.data.outcomes import outcomes_frame
 
-    report = out_dir or folder.report
-    written: list[Path] = []
-    if everything:
-        written += study_files.write_pictures(report, summary, chosen.trial, overlays)
-    if everything or parquet:
-        written += study_files.write_trials(report, summary, chosen.trial, parquet=parquet)
-    if outcomes:
-        written += study_files.write_frame(report / "outcomes", outcomes_frame(folder, summary), parquet=parquet)
-    if html:
-        with progress("images put into the page") as on_progress:
-            written += study_files.write_page(
-                report, folder, summary, chosen, overlays, with_images=images, coco=coco, on_progress=on_progress
-            )
-    for path in written:
-        err().print(f"wrote {path}", soft_wrap=True)
+    def files() -> Iterator[Path]:
+        if everything:
+            yield from study_files.write_pictures(report, summary, chosen.trial, overlays)
+        if everything or parquet:
+            yield from study_files.write_trials(report, summary, chosen.trial, parquet=parquet)
+        if outcomes:
+            yield from study_files.write_frame(report / "outcomes", outcomes_frame(folder, summary), parquet=parquet)
+        if html:
+            with progress("images put into the page") as on_progress:
+                yield from study_files.write_page(
+                    report, folder, summary, chosen, overlays, with_images=images, coco=coco, on_progress=on_progress
+                )
+
+    write_beside(files(), asked, "--out DIR")

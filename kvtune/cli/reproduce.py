@@ -95,10 +95,9 @@ def reproduce(
     try:
         for folder, found in run(request, progress, captions_progress, lambda text: err().print(text, soft_wrap=True)):
             results.append(found)
-            written = write_reproduction(folder.path, found)
             if not json:
                 out().print(reproduction_view(found, out()))
-            for path in written:
+            for path in write_reproduction(folder.path, found):
                 err().print(f"wrote {path}", soft_wrap=True)
     except KeyboardInterrupt:
         raise stopped() from None

@@ -25,6 +25,7 @@ from kvtune.cli.options import (
     MixedWorkers,
     Model,
     Revision,
+    Sampler,
     Seed,
     StudiesDir,
     Workers,
@@ -33,7 +34,6 @@ from kvtune.cli.options import (
 )
 from kvtune.cli.progress import busy
 from kvtune.statistics.confidence import RACE_CONFIDENCE
-from kvtune.study.sampler_names import SamplerName
 
 
 def search(
@@ -73,9 +73,7 @@ def search(
             panel=MODEL,
         ),
     ] = None,
-    sampler: Annotated[
-        SamplerName, value("NAME", "How the next settings are chosen: tpe, nsga2, gp, random or grid.", panel=TRIALS)
-    ] = "tpe",
+    sampler: Sampler = "tpe",
     parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS)] = 8,
     seed: Seed = 0,
     storage: Annotated[str | None, value("URL", "Optuna storage instead of study.db.", panel=FILES)] = None,

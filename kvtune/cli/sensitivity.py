@@ -1,8 +1,10 @@
 """``kvtune sensitivity``: one parameter varied, the others held; importance."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
-from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.common import out, print_json, stopped
 from kvtune.cli.options import (
     STUDIES,
     Cluster,
@@ -20,6 +22,7 @@ from kvtune.cli.options import (
     value,
 )
 from kvtune.cli.progress import captions_progress
+from kvtune.cli.side_files import write_beside
 
 
 def sensitivity(
@@ -71,7 +74,10 @@ def sensitivity(
     for line in offers(found):
         out().print(line, soft_wrap=True)
     stem = folder.report / "sensitivity"
-    written = [stem.with_suffix(".json"), *write_frame(stem, sensitivity_frame(found))]
-    written += save_pictures(sensitivity_figure(found), stem, f"{found.study}: sensitivity")
-    for path in written:
-        err().print(f"wrote {path}", soft_wrap=True)
+
+    def files() -> Iterator[Path]:
+        yield stem.with_suffix(".json")
+        yield from write_frame(stem, sensitivity_frame(found))
+        yield from save_pictures(sensitivity_figure(found), stem, f"{found.study}: sensitivity")
+
+    write_beside(files())

@@ -1,5 +1,6 @@
 """``kvtune tournament``: methods against each other, each tuned with the same images and budget."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,12 +25,13 @@ from kvtune.cli.options import (
     MixedWorkers,
     Model,
     Revision,
+    Sampler,
     StudiesDir,
     Workers,
     value,
 )
 from kvtune.cli.progress import captions_progress
-from kvtune.study.sampler_names import SamplerName
+from kvtune.cli.side_files import write_beside
 
 if TYPE_CHECKING:
     from kvtune.search.tournament import Tournament
@@ -61,10 +63,12 @@ def tournament(
     ] = None,
     prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)] = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL, min=1)] = 512,
-    sampler: Annotated[SamplerName, value("NAME", "How the next settings are chosen.", panel=TRIALS)] = "tpe",
+    sampler: Sampler = "tpe",
     parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS, min=1)] = 8,
     seed: Annotated[int, value("N", "Seed of image draws and sampler.", panel=TRIALS, min=0)] = 0,
-    out_dir: Annotated[Path, value("DIR", "Folder for the picture.", "--out", panel=FILES)] = Path("."),
+    out_dir: Annotated[
+        Path | None, value("DIR", "Folder for the picture; this one when left out.", "--out", panel=FILES)
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     revision: Revision = None,
@@ -92,8 +96,8 @@ def tournament(
     from kvtune.search.search_options import Options
     from kvtune.search.tournament import tournament as run
 
-    picture = out_dir / "tournament"
-    if not json:
+    picture = (out_dir or Path()) / "tournament"
+    if out_dir is not None and not json:
         check_writable(picture.with_suffix(".png"))
     options = Options(
         model=model_options(
@@ -134,9 +138,12 @@ def tournament(
     from kvtune.report.figures.compare import comparison_figure
 
     out().print(tournament_view(found, out()))
-    figure = comparison_figure([(entry.summary, entry.chosen) for entry in found.found.entries])
-    for path in save_pictures(figure, picture, "fronts of several methods"):
-        err().print(f"wrote {path}", soft_wrap=True)
+
+    def files() -> Iterator[Path]:
+        figure = comparison_figure([(entry.summary, entry.chosen) for entry in found.found.entries])
+        yield from save_pictures(figure, picture, "fronts of several methods")
+
+    write_beside(files(), out_dir is not None, "--out DIR")
     _fail_if_any(found)
 
 

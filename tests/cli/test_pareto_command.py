@@ -148,6 +148,22 @@ def test_an_unwritable_folder_is_one_line_and_nothing_else(studies, tmp_path, ca
     assert "cannot write" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["pareto", "compare"])
+def test_where_a_study_cannot_be_written_what_is_asked_for_is_shown(command, studies, tmp_path, capsys):
+    study_folder = tmp_path / "read-only"
+    shutil.copytree(studies / "minigpt4-kvsmooth", study_folder, ignore=shutil.ignore_patterns("report"))
+    (study_folder / "report").write_text("in the way of the folder")  # in root's too, whom no permission stops
+    code, out, err = run_here(capsys, command, study_folder)
+    assert code == 0 and "baseline" in out
+    assert err.startswith("warning: not written: cannot write") and err.endswith("(--out DIR)\n")
+    assert err.count("\n") == 1
+    for asked in (["--json"], ["--out", tmp_path / "else"]):
+        code, _, err = run_here(capsys, command, study_folder, *asked)
+        assert code == 0 and "warning" not in err
+    for asked in ["--out", study_folder / "report"], *([["--html"], ["--parquet"]] if command == "pareto" else []):
+        assert "is not a folder" in refused(capsys, command, study_folder, *asked)
+
+
 def test_no_torch_is_imported(studies):
     code = (
         "import sys; from kvtune.cli.main import main\n"
