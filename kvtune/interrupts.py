@@ -1,11 +1,17 @@
-"""Signals that end the work, kept back while a module is imported.
+"""Signals that end the work: at once before it begins, and kept back while a module is imported.
 
 What is raised amid an import can be lost in it, or end the process: an extension module in C++ does not expect it.
 """
 
+import os
 from types import FrameType
 
 _IMPORT = "<frozen importlib._bootstrap>"
+
+
+def end_at_once(number: int, frame: FrameType | None) -> None:
+    """End the process as Ctrl-C does, without a word: a handler for the time before there is anything to lose."""
+    os._exit(130)
 
 
 def imports_under(frame: FrameType | None) -> int:

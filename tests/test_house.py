@@ -32,6 +32,7 @@ FLOORS = (
     ("api",),
     ("doctor",),
     ("cli",),
+    ("__main__",),
 )
 """Modules and packages from the lowest to the highest; each may import what stands before it."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kvtune.errors import KvtuneError
-from kvtune.interrupts import imports_under
+from kvtune.interrupts import end_at_once, imports_under
 from kvtune.text import command_line, json_text, one_line, visible, without_passwords
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def terminable() -> Iterator[None]:
     """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block; amid an import, after it.
 
     SIGTERM is a job scheduler's way to end a run, SIGHUP comes when a terminal or a connection closes. A signal that
-    is ignored, as SIGHUP is under ``nohup``, stays so, and so does a handler of SIGINT that is not Python's.
+    is ignored, as SIGHUP is under ``nohup``, stays so, and so does a handler of SIGINT that is not Python's or ours.
     """
     base, over = imports_under(sys._getframe()), threading.Event()
 
@@ -135,8 +135,8 @@ def terminable() -> Iterator[None]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     heard = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        heard[signal.SIGINT] = signal.default_int_handler
+    if (handler := signal.getsignal(signal.SIGINT)) in (signal.default_int_handler, end_at_once):
+        heard[signal.SIGINT] = handler
     for number in heard:
         signal.signal(number, stop)
     try:

@@ -13,6 +13,7 @@ import pytest
 from study_folders import write_study
 from synthetic_studies import random_study
 
+import kvtune
 from kvtune.cli.common import terminable
 from kvtune.cli.main import main, root
 from kvtune.demo import demo_model_path
@@ -128,6 +129,28 @@ def test_a_search_that_nobody_hears_loses_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_demo
+def test_ctrl_c_while_the_program_itself_is_imported_ends_it_without_a_word():
+    code = """if True:
+        import importlib.abc, os, signal, sys
+        from kvtune.__main__ import program
+
+        class Pressed(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name == "kvtune.cli.main":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Pressed())
+        program()
+    """
+    ended = subprocess.run([sys.executable, "-c", code, "doctor"], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
+def test_the_package_is_the_program_too():
+    ended = subprocess.run([sys.executable, "-m", "kvtune", "--version"], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{kvtune.__version__}\n", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_a_search_as_ctrl_c_does(tmp_path: Path, number: signal.Signals) -> None:
     words = [*KVTUNE.split(), *SEARCH.replace("--trials 2", "--trials 50").split()]

@@ -13,6 +13,8 @@ from kvtune.analysis.summarize import summarize
 from kvtune.report.terminal import live
 from kvtune.report.terminal.live import LiveView, view_for
 from kvtune.search.view import PlainView
+from kvtune.study.pace import Pace
+from kvtune.study.trials import Ledger
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +51,18 @@ def test_the_display_has_progress_picture_front_baseline_and_the_latest_trials(t
         assert ("front" in row) == (trial.number in summary.front) and ("published" in row) == trial.published
         scores = [f"{value:.1f}" for value in (trial.rate("chair_s"), trial.rate("f1"), trial.rate("mean_words"))]
         assert [word for word in row.split() if word in scores][-1] == scores[-1] and set(scores) <= set(row.split())
+
+
+def test_what_is_in_work_says_what_its_numbers_are(tmp_path):
+    folder, manifest = new_study(tmp_path / "s", images=5)
+    used = terminal()
+    view = LiveView(used)
+    with view.showing(manifest, Ledger(folder.ledger), 15, Pace()):
+        for number in (None, 0, 1):
+            view.started(number, 0)
+        view.caption(None)
+        view.caption(0)
+    assert "trials finished: 0   in work (captions of 5): baseline: 1, trial 0: 1, trial 1: 0" in last_frame(used)
 
 
 def test_long_lists_are_cut(tmp_path, monkeypatch):

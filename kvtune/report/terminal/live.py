@@ -110,12 +110,12 @@ class LiveView(View):
         fingerprint = self._manifest.fingerprint
         title = f"{fingerprint.method} on {self._manifest.model}, {self._images} images, sampler {fingerprint.sampler}"
         at_work = ", ".join(
-            f"{'baseline' if number is None else number} {captions}/{self._images}"
+            f"{'baseline' if number is None else f'trial {number}'}: {captions}"
             for number, captions in self._in_work.items()
         )
         raced = sum(trial.state == "raced" for trial in self._ledger.trials)
         done = f"trials finished: {self._ledger.finished}" + (f", {raced} of them raced out" if raced else "")
-        done += f"   in work: {at_work}" if at_work else ""
+        done += f"   in work (captions of {self._images}): {at_work}" if at_work else ""
         return Group(Text(title), self._bar, Text(done), self._results)
 
 
