@@ -1,27 +1,21 @@
-"""Reading and writing files so that nobody ever sees half of one."""
+"""Files and folders that are whole or not there, whoever is killed when."""
 
-import codecs
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
-import re
-import reprlib
 import shutil
 import stat
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.text import json_text, quoted
+from kvtune.locks import hold
+from kvtune.text import quoted
 
 _TEMPORARY = ".kvtune-tmp"
-_LOOKS = 3
 _LONGEST_NAME, _LONGEST_PATH = 255, 4095
 """Bytes that Linux's file systems take."""
 
@@ -105,7 +99,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = _locked(temporary, lambda: os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        handle = hold(temporary, lambda: os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
         with open(temporary, "wb", opener=lambda *_: handle) as file:
             try:
                 file.truncate(0)
@@ -167,7 +161,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir(exist_ok=True)
         return os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    handle = _locked(temporary, opened)
+    handle = hold(temporary, opened)
     try:
         for left in temporary.iterdir():
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
@@ -181,50 +175,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(handle)
-
-
-def locked_file(path: Path) -> int:
-    """Make a lock file, and folders for it, and hold its lock; it goes when the file is closed or the process ends.
-
-    Whoever only looks whether it is held (:func:`is_locked`) is waited for.
-
-    Returns
-    -------
-    int
-        The open file.
-
-    Raises
-    ------
-    BlockingIOError
-        If another process holds it.
-    OSError
-        If it cannot be made.
-    """
-
-    def opened() -> int:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-
-    for _ in range(_LOOKS):
-        with contextlib.suppress(BlockingIOError):
-            return _locked(path, opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(0.01)
-    return _locked(path, opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of :func:`locked_file`; nothing is written to find out."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
-    return False
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -249,143 +199,3 @@ def _temporary(path: Path) -> Path:
     if len(os.fsencode(name)) + len(_TEMPORARY) + 1 > _LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
     return path.with_name(f".{name}{_TEMPORARY}")
-
-
-def _locked(path: Path, opened: Callable[[], int], lock: int = fcntl.LOCK_EX) -> int:
-    """An open and locked file or folder that still has the name ``path`` once the lock is there."""
-    while True:
-        handle = opened()
-        try:
-            fcntl.flock(handle, lock)
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                return handle
-        except FileNotFoundError:  # whoever had the lock has renamed or removed it
-            pass
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write ``document`` as indented JSON; see :func:`write_text`."""
-    write_text(path, json_text(document, indent=2) + "\n")
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file; ``what`` names it in the message ("subset", "preset").
-
-    Raises
-    ------
-    RequestError
-        If the file is missing, unreadable or not JSON.
-    """
-    return parse_json(read_text(path, what), f"{what} file {path}")
-
-
-def read_text(path: Path, what: str) -> str:
-    """Read UTF-8 text, with or without a byte order mark.
-
-    Raises
-    ------
-    RequestError
-        If the file is missing, unreadable or other text.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise RequestError(f"{what} file {path} does not exist") from None
-    except OSError as error:
-        raise RequestError(f"{what} file {path} cannot be read: {error.strerror or error}") from None
-    return decode(data, f"{what} file {path}")
-
-
-def decode(data: bytes, what: str) -> str:
-    """UTF-8 text, with or without a byte order mark; ``what`` names it in the message.
-
-    Raises
-    ------
-    RequestError
-        If it is other text.
-    """
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        reason = "UTF-16" if utf_16 else f"byte {error.start} is 0x{data[error.start]:02x}"
-        raise RequestError(f"{what} is not UTF-8 text ({reason}); save it as UTF-8") from None
-
-
-def parse_json(text: str, what: str, *, each_key_once: bool = False) -> Any:
-    """The one JSON value of a text; arguments and errors as :func:`parse_json_values`."""
-    values = parse_json_values(text, what, each_key_once=each_key_once)
-    if len(values) != 1:
-        many = f"{len(values)} JSON values stand one after another" if values else "it is empty"
-        raise RequestError(f"{what} is not valid JSON: {many}")
-    return values[0]
-
-
-def parse_json_values(text: str, what: str, *, each_key_once: bool = False) -> list[Any]:
-    """The JSON values of a text, one after another: one document, JSON lines, or objects over several lines.
-
-    Half of a surrogate pair becomes U+FFFD, so that whatever was read can be printed and written.
-
-    Parameters
-    ----------
-    what
-        How a message calls the text ("subset file /tmp/s.json").
-    each_key_once
-        Refuse an object that has a key twice, of which JSON keeps the last without a word.
-
-    Raises
-    ------
-    RequestError
-        If something is no JSON, is nested too deeply, has a number of more digits than Python reads, or a key twice.
-    """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise RequestError(f"{what} has the key {reprlib.repr(twice)} twice in one object; keep one")
-        return found
-
-    decoder = json.JSONDecoder(object_pairs_hook=once if each_key_once else None)
-    values = []
-    at = _SPACE.match(text).end()  # type: ignore[union-attr]
-    try:
-        while at < len(text):
-            value, end = decoder.raw_decode(text, at)
-            values.append(without_half_pairs(value) if _HALF_PAIR.search(text, at, end) else value)
-            at = _SPACE.match(text, end).end()  # type: ignore[union-attr]
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno} column {error.colno}"
-        if error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip()):
-            raise RequestError(f"{what} is not valid JSON: cut off in the value at {place}") from None
-        raise RequestError(f"{what} is not valid JSON: {error.msg}, {place}") from None
-    except RecursionError:
-        raise RequestError(f"{what} is not read: the value at {_line(text, at)} is nested too deeply") from None
-    except ValueError:
-        digits = sys.get_int_max_str_digits()
-        raise RequestError(f"{what} is not read: a number after {_line(text, at)} has over {digits} digits") from None
-    return values
-
-
-_SPACE = re.compile(r"[ \t\r\n]*")
-_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
-
-
-def without_half_pairs(value: Any) -> Any:
-    """What was read from JSON, with U+FFFD for half of a surrogate pair."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [without_half_pairs(each) for each in value]
-    if isinstance(value, dict):
-        return {without_half_pairs(key): without_half_pairs(each) for key, each in value.items()}
-    return value
-
-
-def _line(text: str, at: int) -> str:
-    return f"line {text.count(chr(10), 0, at) + 1}"

@@ -14,16 +14,8 @@ import pytest
 
 from kvtune import files
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import (
-    check_path,
-    check_writable,
-    locked_file,
-    new_folder,
-    remove_leftovers,
-    replacing,
-    write_bytes,
-    write_text,
-)
+from kvtune.files import check_path, check_writable, new_folder, remove_leftovers, replacing, write_bytes, write_text
+from kvtune.locks import locked_file
 from kvtune.study.lock import locked
 
 

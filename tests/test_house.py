@@ -11,7 +11,19 @@ TESTS = Path(__file__).resolve().parent
 PACKAGE = TESTS.parent / "kvtune"
 
 FLOORS = (
-    ("errors", "files", "schema", "text", "console", "host_memory", "kernel_builds", "interrupts", "package_versions"),
+    (
+        "errors",
+        "locks",
+        "files",
+        "json_files",
+        "schema",
+        "text",
+        "console",
+        "host_memory",
+        "kernel_builds",
+        "interrupts",
+        "package_versions",
+    ),
     ("hf",),
     ("methods",),
     ("spaces",),

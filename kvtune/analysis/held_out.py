@@ -7,7 +7,7 @@ from kvtune.analysis.result import Validated, Validation
 from kvtune.analysis.summary import StudySummary
 from kvtune.chair import METRICS
 from kvtune.errors import RequestError
-from kvtune.files import read_json
+from kvtune.json_files import read_json
 from kvtune.schema import validated
 from kvtune.statistics.front import front_numbers
 from kvtune.study.manifest import Manifest

@@ -16,7 +16,7 @@ from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary
 from kvtune.chair import Scores, load_ground_truth
 from kvtune.errors import RequestError, check_count
-from kvtune.files import read_json, write_json
+from kvtune.json_files import read_json, write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document, validated
 from kvtune.spaces import Range

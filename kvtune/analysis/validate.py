@@ -14,7 +14,7 @@ from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
 from kvtune.chair import load_ground_truth
 from kvtune.errors import KvtuneError
-from kvtune.files import write_json
+from kvtune.json_files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.statistics.bootstrap import RESAMPLES, SEED
 from kvtune.statistics.confidence import CONFIDENCE

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from kvtune.apply.made_with import FORMAT, MadeWith, Skipped, about, load_made_with, save_made_with
 from kvtune.apply.with_preset import NO_PRESET, Choice, WithPreset, open_with_preset, readable_images_for
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import check_writable, is_locked, locked_file
+from kvtune.files import check_writable
+from kvtune.locks import is_locked, locked_file
 from kvtune.models.options import ModelOptions
 from kvtune.presets import Preset
 from kvtune.study.caption_log import NamedLog, tokens_of

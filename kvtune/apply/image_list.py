@@ -9,7 +9,7 @@ from pathlib import Path
 from kvtune.chair import parse_image_id
 from kvtune.coco.images import broken_images, told_of_broken
 from kvtune.errors import RequestError
-from kvtune.files import decode, read_text
+from kvtune.json_files import decode, read_text
 from kvtune.study.caption_log import ImageId
 from kvtune.study.streams import NamedImage
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kvtune.errors import RequestError
-from kvtune.files import read_json, write_json
+from kvtune.json_files import read_json, write_json
 from kvtune.schema import Document, Parameters, validated
 from kvtune.study.fingerprint import first_difference
 

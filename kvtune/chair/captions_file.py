@@ -13,7 +13,8 @@ from typing import Any
 from kvtune.chair.captions import caption_of, listed, parse_image_id
 from kvtune.chair.vocabulary import load_vocabulary
 from kvtune.errors import RequestError
-from kvtune.files import decode, parse_json_values, read_text, write_text
+from kvtune.files import write_text
+from kvtune.json_files import decode, parse_json_values, read_text
 
 STANDARD_INPUT = Path("-")
 

@@ -10,7 +10,8 @@ from kvtune.chair.captions import parse_image_id, shown
 from kvtune.chair.reader import CaptionReader
 from kvtune.chair.vocabulary import load_vocabulary
 from kvtune.errors import RequestError
-from kvtune.files import parse_json, read_text, write_text
+from kvtune.files import write_text
+from kvtune.json_files import parse_json, read_text
 
 
 def build_ground_truth(

@@ -8,7 +8,7 @@ from typing import Any
 from kvtune.coco.layout import Kind, fetch_again
 from kvtune.coco.records import JSONFormError, read_records
 from kvtune.errors import RequestError
-from kvtune.files import without_half_pairs
+from kvtune.json_files import without_half_pairs
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from kvtune.coco.fetch import FetchError, Patience, Progress, fetch_bytes, fetch
 from kvtune.coco.images import problem_with
 from kvtune.coco.layout import KINDS, Kind, annotation_name, check_source, find_any_image, has_annotations, image_name
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import locked_file, remove_leftovers, replacing, write_bytes
+from kvtune.files import remove_leftovers, replacing, write_bytes
+from kvtune.locks import locked_file
 from kvtune.text import quoted
 
 BASE_URL = "http://images.cocodataset.org"

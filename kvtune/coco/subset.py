@@ -10,7 +10,8 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 
 from kvtune.coco.folder import CocoFolder
 from kvtune.errors import RequestError
-from kvtune.files import check_path, read_json, write_json
+from kvtune.files import check_path
+from kvtune.json_files import read_json, write_json
 from kvtune.presets import SubsetInfo
 from kvtune.schema import Document, validated
 from kvtune.text import did_you_mean, quoted

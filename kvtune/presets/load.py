@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from kvtune.errors import RequestError
-from kvtune.files import check_path, read_json
+from kvtune.files import check_path
+from kvtune.json_files import read_json
 from kvtune.presets.preset import Preset, SchemaVersion
 from kvtune.schema import validated
 from kvtune.text import did_you_mean, quoted

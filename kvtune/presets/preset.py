@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from kvtune.files import write_json
+from kvtune.json_files import write_json
 from kvtune.schema import Document
 
 if TYPE_CHECKING:

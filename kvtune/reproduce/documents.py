@@ -9,7 +9,7 @@ from pydantic import Field
 from kvtune.analysis.result import Result
 from kvtune.chair import Scores
 from kvtune.coco import Subset
-from kvtune.files import read_json, write_json
+from kvtune.json_files import read_json, write_json
 from kvtune.presets import SubsetInfo
 from kvtune.reproduce.paper_settings import SettingName, Table
 from kvtune.schema import Document, validated

@@ -8,7 +8,7 @@ import yaml
 
 import kvtune
 from kvtune.errors import RequestError
-from kvtune.files import without_half_pairs
+from kvtune.json_files import without_half_pairs
 from kvtune.schema import validated
 from kvtune.spaces.ranges import Range
 from kvtune.spaces.search_space import SearchSpace, declared_as

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.errors import KvtuneError
-from kvtune.files import decode, parse_json, write_bytes, write_text
+from kvtune.files import write_bytes, write_text
+from kvtune.json_files import decode, parse_json
 from kvtune.study.jsonl import LineWriter, each_line
 from kvtune.text import json_text, quoted
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import decode, parse_json
+from kvtune.json_files import decode, parse_json
 from kvtune.text import json_text
 
 _BLOCK = 1 << 16

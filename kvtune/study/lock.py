@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import is_locked, locked_file, remove_leftovers
+from kvtune.files import remove_leftovers
+from kvtune.locks import is_locked, locked_file
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import finish_switch
 

@@ -6,7 +6,7 @@ from pydantic import Field, StrictInt, field_serializer, field_validator, model_
 
 from kvtune.coco import Subset
 from kvtune.errors import RequestError
-from kvtune.files import read_json, write_json
+from kvtune.json_files import read_json, write_json
 from kvtune.package_versions import package_versions
 from kvtune.schema import Document, Parameters, validated
 from kvtune.spaces import SearchSpace

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.errors import KvtuneError
-from kvtune.files import read_json, write_json
+from kvtune.json_files import read_json, write_json
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from kvtune.apply.made_with import about
 from kvtune.captioning.request import Work
 from kvtune.chair import read_captions_file
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import locked_file
+from kvtune.locks import locked_file
 from kvtune.models.options import ModelOptions
 
 OPTIONS = ModelOptions("small")

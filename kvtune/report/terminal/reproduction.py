@@ -11,7 +11,8 @@ from rich.text import Text
 
 from kvtune.analysis.claims import claim
 from kvtune.chair import METRICS, OBJECTIVES
-from kvtune.files import write_json, write_text
+from kvtune.files import write_text
+from kvtune.json_files import write_json
 from kvtune.methods import get_method
 from kvtune.report.cells import LENGTH, RATES, interval, rate, with_interval
 from kvtune.report.data.reported import Reported, reported
