@@ -1,20 +1,19 @@
 """HTTP downloads that survive drops, truncation and busy servers, and go on where they were stopped."""
 
-import contextlib
 import email.utils
 import http.client
 import re
-import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Timer
+from threading import Event
 from typing import Any, TypeVar
 
 from kvtune import __version__
+from kvtune.coco.http_opener import OPENER
 from kvtune.errors import KvtuneError
 
 T = TypeVar("T")
@@ -213,7 +212,7 @@ def _open(url: str, timeout: float, start: int = 0) -> Any:
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:
-        return _OPENER.open(request, timeout=timeout)
+        return OPENER.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:
             return error  # a response too
@@ -223,62 +222,6 @@ def _open(url: str, timeout: float, start: int = 0) -> Any:
         raise FetchError(url, reason, final=True) from error
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a redirection to no address
         raise _AttemptError(_reason(error)) from error
-
-
-class _Connection(http.client.HTTPConnection):
-    """A connection whose answer begins in time: status and headers may not drip in either."""
-
-    _is_cut = False
-
-    def getresponse(self) -> http.client.HTTPResponse:
-        timer = Timer(self.timeout or Patience.timeout, self._cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            response = super().getresponse()
-        finally:
-            timer.cancel()
-        if self._is_cut:
-            raise TimeoutError("the answer begins too slowly")
-        return response
-
-    def _cut(self) -> None:
-        self._is_cut = True
-        with contextlib.suppress(OSError, AttributeError):
-            self.sock.shutdown(socket.SHUT_RDWR)
-
-
-class _SecureConnection(_Connection, http.client.HTTPSConnection):
-    """The same over TLS."""
-
-
-class _Handler(urllib.request.HTTPHandler):
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_Connection, request)
-
-
-class _SecureHandler(urllib.request.HTTPSHandler):
-    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_SecureConnection, request)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """What opens http and https addresses and no others, wherever a server redirects."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.UnknownHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPRedirectHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        _Handler(),
-        _SecureHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-_OPENER = _opener()
 
 
 def _read(response: Any) -> bytes:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from kvtune.captioning.cluster.backend import WorkerDiedError
 from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report
-from kvtune.captioning.cluster.pool import WorkerDiedError
 from kvtune.captioning.request import CaptionRequest, Work
 from kvtune.models.family import Family
 from kvtune.models.model_facts import ModelFacts
@@ -101,7 +101,7 @@ class _Promise:
 
 
 class PretendedBackend:
-    """Pretended workers behind the calls of :class:`kvtune.captioning.cluster.pool.Backend`.
+    """Pretended workers behind the calls of :class:`kvtune.captioning.cluster.backend.Backend`.
 
     Parameters
     ----------

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from kvtune.captioning.cluster.admission import Admission
+from kvtune.captioning.cluster.backend import Backend, WorkerDiedError
 from kvtune.captioning.cluster.messages import Machine, Ready, Report
 from kvtune.captioning.cluster.roster import Roster
 from kvtune.errors import KvtuneError, RequestError
@@ -29,35 +31,6 @@ GROW_SECONDS = 5.0
 
 DEATHS_IN_A_ROW = 3
 """Workers that died in one place before they wrote a caption; then that place is given up."""
-
-
-class WorkerDiedError(Exception):
-    """A worker's process is gone, or cannot be reached."""
-
-
-class Backend(Protocol):
-    """Processes on some machines, and calls to them that return at once."""
-
-    def places(self) -> int:
-        """Workers that there is room for."""
-
-    def launch(self, place: int) -> Any:
-        """Begin a worker; its handle."""
-
-    def call(self, handle: Any, method: str, *arguments: Any) -> Any:
-        """Call a method of a worker; a promise of what it returns."""
-
-    def wait(self, promises: Sequence[Any], seconds: float) -> list[Any]:
-        """The promises that are kept, as soon as there is one, or none after so many seconds."""
-
-    def result(self, promise: Any) -> Any:
-        """What was promised; raises what the method raised, or WorkerDiedError."""
-
-    def kill(self, handle: Any) -> None:
-        """End a worker."""
-
-    def close(self) -> None:
-        """End all of them."""
 
 
 @dataclass(frozen=True)
@@ -129,11 +102,7 @@ class WorkerPool:
         self.backend, self.roster = backend, Roster()
         self.on_note = on_note
         self.clock = clock
-        self._versions, self._mixed = versions, mixed
-        self._device: str | None = None
-        """The kind of device that workers are to have."""
-        self._first: Ready | None = None
-        """The worker that was ready first, whose weights the others are to have."""
+        self._admission = Admission(versions, mixed)
         self._workers: dict[int, _Worker] = {}
         self._promises: dict[Any, tuple[str, _Worker]] = {}
         self._deaths: dict[int, int] = {}
@@ -229,9 +198,7 @@ class WorkerPool:
                 with contextlib.suppress(Exception):  # said when its turn comes
                     self._promises[promise][1].machine = self.backend.result(promise)
                     self._came_up = self.clock()
-        devices = [worker.machine.device for worker in self._come_up() if worker.machine is not None]
-        if devices:
-            self._device = max(devices, key=devices.count)
+        self._admission.go_by(worker.machine for worker in self._come_up() if worker.machine is not None)
 
     def _come_up(self) -> list[_Worker]:
         return [worker for worker in self._workers.values() if worker.machine is not None]
@@ -258,14 +225,14 @@ class WorkerPool:
     def _told(self, worker: _Worker, about: str, told: Any) -> Iterable[Event]:
         if about == "machine":
             worker.machine, self._came_up = told, self.clock()
-            if (why := self._why_not(told)) is not None:
+            if (why := self._admission.why_not(told)) is not None:
                 self._give_up(worker, RequestError(why))
             else:
                 self._promise("open", worker)
             return
         if about == "open":
             assert worker.machine is not None
-            if (why := self._other_weights(worker.machine, told)) is not None:
+            if (why := self._admission.other_weights(worker.machine, told)) is not None:
                 self._give_up(worker, RequestError(why))
                 return
             worker.is_ready = True
@@ -278,38 +245,6 @@ class WorkerPool:
             self._deaths.pop(worker.place, None)
         self._promise("report", worker, REPORT_SECONDS)
         yield Reported(worker.number, told)
-
-    def _why_not(self, machine: Machine) -> str | None:
-        """Why a worker is not let in."""
-        self._device = self._device or machine.device
-        if self._mixed:
-            return None
-        for package, ours in self._versions.items():
-            theirs = machine.versions.get(package)
-            if theirs != ours:
-                return (
-                    f"{machine.node} has {package} {theirs}, and here is {ours}: in half precision captions would "
-                    "differ; install the same, or give --mixed-workers"
-                )
-        if machine.device != self._device:
-            return (
-                f"{machine.node} has {machine.device}, and the others have {self._device}: in half precision captions "
-                "would differ; leave it out, or give --mixed-workers"
-            )
-        return None
-
-    def _other_weights(self, machine: Machine, ready: Ready) -> str | None:
-        """Why what a worker writes would be another model's."""
-        self._first = first = self._first or ready
-        same = f"put the same weights of {first.model.name} there"
-        for what in ("revision", "dtype_name"):
-            theirs, others = getattr(ready.model, what), getattr(first.model, what)
-            if theirs != others:
-                name = what.removesuffix("_name")
-                return f"{machine.node} has the model in {name} {theirs}, and the others in {name} {others}; {same}"
-        if ready.weights != first.weights:
-            return f"{machine.node} has other weights than the others; {same}"
-        return None
 
     def _died(self, worker: _Worker, reason: str) -> Iterable[Event]:
         """A worker is gone; another takes its place unless too many died there."""

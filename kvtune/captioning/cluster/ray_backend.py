@@ -14,7 +14,7 @@ import ray
 import ray.exceptions
 import torch
 
-from kvtune.captioning.cluster.pool import WorkerDiedError
+from kvtune.captioning.cluster.backend import WorkerDiedError
 from kvtune.captioning.cluster.ray_address import no_cluster
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import ModelOptions

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvtune.bench.cluster.pretended import PretendedBackend, pretended_model
+from kvtune.captioning.cluster.backend import WorkerDiedError
 from kvtune.captioning.cluster.data_parallel import DataParallelCaptioner
 from kvtune.captioning.cluster.hang_watch import HangWatch
 from kvtune.captioning.cluster.messages import Machine, Ready
-from kvtune.captioning.cluster.pool import DEATHS_IN_A_ROW, WorkerDiedError, WorkerPool
+from kvtune.captioning.cluster.pool import DEATHS_IN_A_ROW, WorkerPool
 from kvtune.captioning.request import CaptionRequest
 from kvtune.errors import KvtuneError, RequestError
 
