@@ -103,9 +103,9 @@ def test_what_was_measured_is_handed_over_as_it_comes(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         small_bench(keep=keep)
     assert [len(result["arms"]) for result in seen] == [0, 1, 2, 3, 4, 5, 6, 6, 6, 6]
-    assert [arm["repeats"] for arm in seen[-1]["arms"]] == [2, 2, 2, 1, 1, 1]
+    assert [arm["repeats"] for arm in seen[-1]["arms"]] == [2, 2, 1, 1, 1, 2]
     assert not any(result["complete"] for result in seen)
-    assert seen[2]["ratios"].keys() == {"attached_over_plain_per_token"} and seen[2]["sweep"] is None
+    assert seen[2]["ratios"].keys() == {"e2_over_a0", "e2_over_a0_tokens"} and seen[2]["sweep"] is None
     assert seen[6]["sweep"]["extrapolated"] and seen[6]["noise"] is None
 
 
