@@ -211,6 +211,32 @@ def test_a_section_that_cannot_be_told_costs_itself_alone(gpu):
     assert "KeyError: 'calls'; see results.jsonl" in text and text.endswith("| fine | ok | 2 |  |\n")
 
 
+def bench_outcome(gpu, card="NVIDIA H200", model="llava-1.5 (random weights)", **more):
+    arm = {"name": "e16", "tokens_per_second": 16_500.0, "of_matmul_all": 0.4}
+    found = {"model": model, "device": {"name": card}, "arms": [arm], "sweep": {"seconds": 170.0}}
+    ratios = {"e16_over_a0_tokens": 412.3, "smoothing_over_none_per_step": 1.0154}
+    return gpu.Outcome("bench", 1.0, [], [found | {"ratios": ratios} | more])
+
+
+def test_goals_are_told_beside_what_was_measured(gpu, monkeypatch):
+    monkeypatch.setitem(gpu.SECTIONS, "bench", lambda outcome: [])
+    long = gpu.Outcome("long", 1.0, [], [{"what": "extra", "percent": 6.5}])
+    text = gpu.report([bench_outcome(gpu), long])
+    assert [line for line in text.splitlines() if line.startswith(("| tokens", "| %", "| s "))] == [
+        "| tokens/s over those of generate(), one at a time | at least 400 | 412 | yes |",
+        "| tokens/s | at least 20,000 | 16,500 | no |",
+        "| % of the matrix units, all counted | at least 44 | 40.0 | no |",
+        "| % that KVSmooth adds to a step | at most 2 | 1.5 | yes |",
+        "| % that 0.3 % of captions at the limit add | at most 5 | 6.5 | no |",
+        "| s for 50 trials on 500 images | at most 180 | 181 | no |",
+    ]
+    on_h100 = gpu.report([bench_outcome(gpu, "NVIDIA H100 80GB HBM3", arms=[], ratios={}, sweep=None)])
+    assert "| tokens/s | at least 16,000 |  | not measured |" in on_h100 and "| yes |" not in on_h100
+    assert "goals" not in gpu.report([bench_outcome(gpu, "CPU", "demo")])
+    without = {"model": gpu.GOALS_OF, "device": {"name": ""}, "arms": [], "ratios": {}}
+    assert "KeyError: 'sweep'; see results.jsonl" in gpu.report([gpu.Outcome("bench", 1.0, [], [without]), long])
+
+
 def trial(number, chair_s=10.0, f1=70.0, lambda_ref=0.5):
     return {"number": number, "params": {"lambda_ref": lambda_ref}, "chair_s": chair_s, "f1": f1}
 

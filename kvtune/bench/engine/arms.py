@@ -125,7 +125,7 @@ def measure(
 ) -> Iterator[list[Arm]]:
     """Every arm ``repeats`` times in turn, after a short run of each; the arms so far after each measurement.
 
-    The first and the last of ``ways``, whose ratio tells most, come first: the time may be up before all have had theirs.
+    The first and the last of ``ways``, whose ratio tells most, come first: time may be up before all have had theirs.
 
     Parameters
     ----------
