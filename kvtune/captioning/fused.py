@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from kvtune.captioning import plain_layers
 from kvtune.kernel_builds import why_not_built
+from kvtune.models.misfit import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -172,9 +173,9 @@ class _Parts:
         try:
             with torch.no_grad():
                 got = getattr(self._kernels, name)(*numbers, *more)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # of many kinds: no compiler, a compiler's own, a driver's
+            if is_out_of_memory(error):
+                raise
             log.warning("%s is not fused, for its kernel cannot be built: %s", name, why_not_built(error))
             log.debug("where a kernel's build failed", exc_info=True)
             return False

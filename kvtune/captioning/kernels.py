@@ -17,6 +17,7 @@ from kvtune.captioning.pages import PAGE
 from kvtune.kernel_builds import why_not_built
 from kvtune.methods.acting import Acting
 from kvtune.methods.seen import SeenPositions
+from kvtune.models.misfit import is_out_of_memory
 
 Smooth = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], None]
 """The signature of :func:`kvtune.captioning.paged_smoothing.smooth`."""
@@ -77,9 +78,9 @@ def built_or(plain: T, what: str, build: Callable[[], T]) -> T:
     """What ``build`` gives, or where that fails ``plain``, with a warning."""
     try:
         return build()
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # Triton's compiler fails with errors of its own, assertions and LLVM's among them
+        if is_out_of_memory(error):
+            raise
         reason = why_not_built(error)
         log.warning("%s in plain torch, several times slower, for the kernels cannot be built: %s", what, reason)
         log.debug("where a kernel's build failed", exc_info=True)

@@ -85,8 +85,10 @@ _NO_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "CUDA error: out of memory",  # of a graph, or of a kernel that is loaded
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "Triton Error [CUDA]: out of memory",
 )
-"""What PyTorch says of a lack of memory."""
+"""What PyTorch, and what it calls, says of a lack of memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

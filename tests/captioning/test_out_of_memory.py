@@ -1,6 +1,7 @@
 """A device of too little memory, wherever that shows: the grid gets smaller and no caption is lost or written twice."""
 
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from small_vlms import random_images, reference_tokens, small_vlm
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest, decoding, group_decoding, paged_decoding
+from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.grid import Grid
+from kvtune.captioning.kernels import built_or
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.errors import KvtuneError
 from kvtune.models.misfit import is_out_of_memory
@@ -118,5 +121,22 @@ def test_what_a_processor_says_when_memory_is_out_is_understood():
     for words in (
         "CUDA error: out of memory\nCUDA kernel errors",
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "Triton Error [CUDA]: out of memory",
     ):
         assert is_out_of_memory(RuntimeError(words))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("Triton Error [CUDA]: out of memory")])
+def test_a_kernel_for_which_memory_is_out_is_no_kernel_that_cannot_be_built(error):
+    """A smaller grid has room for it; plain torch would be taken for good."""
+
+    def build(*arguments):
+        raise error
+
+    with pytest.raises(type(error)):
+        built_or(None, "attention", build)
+    decoder = small_vlm(small_llava(0, kv_heads=2, dtype=torch.float32)).decoder
+    kernels = SimpleNamespace(rms_norm=build, silu_times=build, rotate=build)
+    with pytest.raises(type(error)):
+        FusedLayers(decoder, torch.device("cpu"), kernels)
