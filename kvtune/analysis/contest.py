@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kvtune.analysis.held_out import load_validation
+from kvtune.analysis.judge import paired_differences, tables_of
 from kvtune.analysis.result import Difference
 from kvtune.analysis.selection import KEEP_F1, RULES, choose
 from kvtune.analysis.summarize import summarize
@@ -16,8 +17,7 @@ from kvtune.chair import OBJECTIVES, Scores, load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.confidence import Interval
-from kvtune.statistics.paired import holm
-from kvtune.study.caption_log import captions_of, read_captions
+from kvtune.study.caption_log import read_captions
 from kvtune.study.manifest import load_manifest
 from kvtune.study.scoring import Scoring
 from kvtune.study.study_folder import StudyFolder
@@ -86,7 +86,7 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
             raise KvtuneError(f"{folder.name} and {folders[0].name} hold out different images; give another --name")
         if load_validation(folder) is None:
             raise KvtuneError(f"{folder.name} was not validated; run kvtune validate {folder.name}")
-    images = sorted(manifests[0].holdout.image_ids)
+    images = manifests[0].holdout.image_ids
     scoring = Scoring(load_ground_truth(folders[0].ground_truth))
 
     summaries = [summarize(folder) for folder in folders]
@@ -95,7 +95,7 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
     for folder, summary, choice in zip(folders, summaries, choices, strict=True):
         if choice.trial is not None:
             files[summary.method] = folder.holdout_captions(f"trial-{choice.trial:04d}")
-    tables = {name: scoring.counts(captions_of(file, images)).table for name, file in files.items()}
+    tables = tables_of(files, images, scoring)
     bootstrap = Bootstrap(np.stack(list(tables.values())))
     place = {name: index for index, name in enumerate(tables)}
     metrics = {
@@ -112,14 +112,9 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
 
 
 def _pairs(place: dict[str, int], bootstrap: Bootstrap) -> list[Pair]:
-    names = list(combinations(place, 2))
-    found: list[dict[str, Difference]] = [{} for _ in names]
-    for metric in OBJECTIVES:
-        p_values = [bootstrap.p_value(metric, place[other], place[one]) for one, other in names]
-        for index, ((one, other), p_value, adjusted) in enumerate(zip(names, p_values, holm(p_values), strict=True)):
-            value, interval = bootstrap.difference(metric, place[other], place[one])
-            found[index][metric] = Difference(value, interval, p_value, adjusted)
-    return [Pair(other, one, differences) for (one, other), differences in zip(names, found, strict=True)]
+    names = [(other, one) for one, other in combinations(place, 2)]
+    found = paired_differences([(place[one], place[other]) for one, other in names], bootstrap, OBJECTIVES)
+    return [Pair(one, other, differences) for (one, other), differences in zip(names, found, strict=True)]
 
 
 def _cost(folder: StudyFolder) -> tuple[int, int]:

@@ -1,19 +1,25 @@
 """Judging settings: their captions of the same images scored, resampled together, and compared with the baseline."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kvtune.analysis.result import Difference, Result
 from kvtune.chair import METRICS, Scores
-from kvtune.statistics.bootstrap import Bootstrap
+from kvtune.statistics.bootstrap import RESAMPLES, SEED, Bootstrap
+from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.statistics.paired import holm
 from kvtune.study.caption_log import captions_of
 from kvtune.study.captioning import Setting
 from kvtune.study.scoring import Scoring
 
 K = TypeVar("K", bound=Hashable)
+
+STATISTICS: dict[str, Any] = {"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED, "adjustment": "holm"}
+"""What intervals and p-values are made with, as documents say it."""
 
 
 def judge(
@@ -44,19 +50,37 @@ def judge(
     KvtuneError
         If a caption is missing.
     """
-    images = sorted(image_ids)
-    tables = {key: scoring.counts(captions_of(setting.file, images)).table for key, setting in settings.items()}
+    tables = tables_of({key: setting.file for key, setting in settings.items()}, image_ids, scoring)
     bootstrap = Bootstrap(np.stack(list(tables.values())))
     place = {key: index for index, key in enumerate(tables)}
     compared = differences({key: index for key, index in place.items() if key not in apart}, bootstrap, baseline)
     return {
         key: Result(
-            metrics=Scores.of(table.sum(axis=0), images=len(images), scorer=scoring.version),
+            metrics=Scores.of(table.sum(axis=0), images=len(image_ids), scorer=scoring.version),
             intervals=bootstrap.intervals(place[key]),
             differences=compared.get(key, {}),
         )
         for key, table in tables.items()
     }
+
+
+def tables_of(files: Mapping[K, Path], image_ids: Sequence[int], scoring: Scoring) -> dict[K, NDArray[np.int64]]:
+    """What the captions of these images in each file come to, by the files' keys.
+
+    Returns
+    -------
+    dict
+        As :attr:`kvtune.chair.CaptionCounts.table`, a row an image, in the order of their ids.
+
+    Raises
+    ------
+    RequestError
+        If an image has no ground truth.
+    KvtuneError
+        If a caption is missing.
+    """
+    images = sorted(image_ids)
+    return {key: scoring.counts(captions_of(file, images)).table for key, file in files.items()}
 
 
 def differences(
@@ -78,12 +102,26 @@ def differences(
         return {}
     others = {key: index for key, index in place.items() if key != baseline}
     origin = next(index for key, index in place.items() if key == baseline)
-    found: dict[K, dict[str, Difference]] = {key: {} for key in others}
-    for metric in METRICS:
-        p_values = [bootstrap.p_value(metric, index, origin) for index in others.values()]
-        for (key, index), p_value, adjusted in zip(
-            others.items(), p_values, holm([*p_values, *[1.0] * given_up]), strict=False
-        ):
-            value, interval = bootstrap.difference(metric, index, origin)
-            found[key][metric] = Difference(value, interval, p_value, adjusted)
+    found = paired_differences([(index, origin) for index in others.values()], bootstrap, METRICS, given_up)
+    return dict(zip(others, found, strict=True))
+
+
+def paired_differences(
+    pairs: Sequence[tuple[int, int]], bootstrap: Bootstrap, metrics: Iterable[str], given_up: int = 0
+) -> list[dict[str, Difference]]:
+    """The first setting of each pair minus the second, by metric; p-values adjusted over the pairs, metric by metric.
+
+    Parameters
+    ----------
+    pairs
+        Of indices in ``bootstrap``.
+    given_up
+        As for :func:`differences`.
+    """
+    found: list[dict[str, Difference]] = [{} for _ in pairs]
+    for metric in metrics:
+        p_values = [bootstrap.p_value(metric, *pair) for pair in pairs]
+        adjusted = holm([*p_values, *[1.0] * given_up])
+        for each, pair, p_value, p_adjusted in zip(found, pairs, p_values, adjusted, strict=False):
+            each[metric] = Difference(*bootstrap.difference(metric, *pair), p_value, p_adjusted)
     return found

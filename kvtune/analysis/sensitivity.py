@@ -19,7 +19,7 @@ from kvtune.errors import RequestError, check_count
 from kvtune.json_files import read_json, write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.schema import Document, validated
-from kvtune.spaces import Range
+from kvtune.spaces import Range, SearchSpace
 from kvtune.statistics.confidence import Interval
 from kvtune.statistics.front import dominates
 from kvtune.study.captioning import OnProgress, Setting, caption_settings
@@ -29,7 +29,7 @@ from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring
 from kvtune.study.streams import Number, alone
 from kvtune.study.study_folder import StudyFolder
-from kvtune.study.trials import Ledger
+from kvtune.study.trials import Trial
 from kvtune.text import did_you_mean, quoted
 
 FORMAT: Literal["kvtune-sensitivity/1"] = "kvtune-sensitivity/1"
@@ -137,37 +137,44 @@ def sensitivity(
     with locked(folder.path):
         manifest = load_manifest(folder)
         ledger = load_trials(folder, manifest)
-        space = manifest.fingerprint.space
+        space, image_ids = manifest.fingerprint.space, manifest.tune.image_ids
         summary = summary_of(folder.name, manifest, ledger)
         selection = select(summary, rule)
         around = selection.trial.params
         ranges = space.searched(around)
-        for name in parameters:
-            if name not in ranges:
-                of = f" for {space.alternatives.chosen(around)}" if space.alternatives.is_choice else ""
-                wrong = f"{quoted(name)} was not searched in {folder.name}{of}{did_you_mean(name, ranges) or ';'}"
-                raise RequestError(f"{wrong} it has {', '.join(ranges)}")
+        _check_searched(parameters, ranges, folder.name, space, around)
         settings = {
             name: [around | {name: value} for value in sweep_values(ranges[name], around[name], points)]
             for name in (parameters or ranges)
         }
-        files = _files(folder, manifest, ledger, [each for group in settings.values() for each in group])
-        image_ids = manifest.tune.image_ids
-        varied = _distinct(settings)
-        wanted: dict[Number, Setting] = {
-            index: Setting(space.method_of(params), files[_key(params)][0]) for index, params in enumerate(varied)
+        trials = {_key(trial.params): trial for trial in reversed(ledger.trials) if trial.state == "complete"}
+        varied = {_key(params): params for group in settings.values() for params in group}
+        wanted = {
+            key: Setting(space.method_of(params), _captions_file(folder, manifest, key, trials.get(key)))
+            for key, params in varied.items()
         }
+        numbered: dict[Number, Setting] = dict(enumerate(wanted.values()))
         like = folder.trial_captions(None)
-        alone(caption_settings(manifest, image_ids, wanted, coco, engine, on_progress, like=like))
+        alone(caption_settings(manifest, image_ids, numbered, coco, engine, on_progress, like=like))
 
+        scoring = Scoring(load_ground_truth(folder.ground_truth))
+        judged = judge(wanted, image_ids, scoring)
+        baseline = scoring.counts(judged_captions(folder, manifest, ledger.baseline))
         # Parameters of other alternatives are others; so only trials of the same method tell what matters for it.
         chosen = space.alternatives.chosen(around)
         alike = [trial for trial in ledger.trials if space.alternatives.chosen(trial.params) == chosen]
-        scoring = Scoring(load_ground_truth(folder.ground_truth))
-        keys = map(_key, varied)
-        judged = judge(dict(zip(keys, wanted.values(), strict=True)), image_ids, scoring)
-        baseline = scoring.counts(judged_captions(folder, manifest, ledger.baseline))
         matters = importance(alike, space)
+
+        def point(name: str, params: dict[str, Any]) -> SweepPoint:
+            key = _key(params)
+            return SweepPoint(
+                value=params[name],
+                trial=trials[key].number if key in trials else None,
+                metrics=judged[key].metrics,
+                intervals=judged[key].intervals,
+                dominates=_dominated(judged[key].metrics, summary),
+            )
+
         result = Sensitivity(
             format=FORMAT,
             study=folder.name,
@@ -178,20 +185,7 @@ def sensitivity(
             around=around,
             baseline=Scores.of(baseline.totals(), images=len(baseline), scorer=scoring.version),
             sweeps=[
-                Sweep(
-                    parameter=name,
-                    held=around[name],
-                    points=[
-                        SweepPoint(
-                            value=params[name],
-                            trial=files[_key(params)][1],
-                            metrics=judged[_key(params)].metrics,
-                            intervals=judged[_key(params)].intervals,
-                            dominates=_dominated(judged[_key(params)].metrics, summary),
-                        )
-                        for params in group
-                    ],
-                )
+                Sweep(parameter=name, held=around[name], points=[point(name, params) for params in group])
                 for name, group in settings.items()
             ],
             importance=None if matters is None else matters.shares,
@@ -221,23 +215,23 @@ def _dominated(scores: Scores, summary: StudySummary) -> list[int]:
     return [number for number in summary.front if (other := points[number]) is not None and dominates(here, other)]
 
 
-def _distinct(settings: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    return list({_key(params): params for group in settings.values() for params in group}.values())
+def _check_searched(
+    parameters: Sequence[str], ranges: Mapping[str, Range], study: str, space: SearchSpace, around: Mapping[str, Any]
+) -> None:
+    """Refuse a parameter that was not searched for settings of this one's method."""
+    for name in parameters:
+        if name not in ranges:
+            of = f" for {space.alternatives.chosen(around)}" if space.alternatives.is_choice else ""
+            wrong = f"{quoted(name)} was not searched in {study}{of}{did_you_mean(name, ranges) or ';'}"
+            raise RequestError(f"{wrong} it has {', '.join(ranges)}")
 
 
-def _files(
-    folder: StudyFolder, manifest: Manifest, ledger: Ledger, settings: Sequence[dict[str, Any]]
-) -> dict[str, tuple[Path, int | None]]:
-    """Where each setting's captions are or go, and the trial that they are of."""
-    trials = {_key(trial.params): trial.number for trial in reversed(ledger.trials) if trial.state == "complete"}
-    files: dict[str, tuple[Path, int | None]] = {}
-    for params in settings:
-        key, number = _key(params), trials.get(_key(params))
-        own = folder.captions / "sensitivity" / f"{key}.jsonl"
-        files[key] = (own, None) if number is None else (folder.trial_captions(number), number)
-        if number is not None:
-            judged_captions(folder, manifest, ledger[number])
-    return files
+def _captions_file(folder: StudyFolder, manifest: Manifest, key: str, trial: Trial | None) -> Path:
+    """Where a setting's captions are, if a trial had it, or go."""
+    if trial is None:
+        return folder.captions / "sensitivity" / f"{key}.jsonl"
+    judged_captions(folder, manifest, trial)  # all there, and as they were scored
+    return folder.trial_captions(trial.number)
 
 
 def _key(params: Mapping[str, Any]) -> str:

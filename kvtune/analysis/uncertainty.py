@@ -1,18 +1,20 @@
 """How sure a study's numbers are: its summary with intervals, differences to the baseline, ties, length control and
 notes on its captions."""
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 
 from kvtune.analysis.judge import differences
 from kvtune.analysis.length_control import cut_baseline, length_of
 from kvtune.analysis.outcomes import Outcome, Outcomes
-from kvtune.analysis.summary import StudySummary, TrialSummary
-from kvtune.chair import load_ground_truth
+from kvtune.analysis.summary import CutBaseline, StudySummary, TrialSummary
+from kvtune.chair import OBJECTIVES, load_ground_truth
 from kvtune.chair.notes import Note, look_at
 from kvtune.statistics.bootstrap import Bootstrap
-from kvtune.statistics.hypervolume import hypervolume_estimate
+from kvtune.statistics.hypervolume import HypervolumeEstimate, hypervolume_estimate
 from kvtune.study.judged import LostCaptionsError, judged_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.scoring import Scoring
@@ -30,84 +32,97 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
     if not folder.ground_truth.exists():
         return summary
     scoring = Scoring(load_ground_truth(folder.ground_truth))
+    read = _read(folder, manifest, ledger, scoring)
+    summary = _with_notes(summary, read.lost)
+    if not read.complete:
+        return summary
+
+    place = {number: index for index, number in enumerate(read.complete)}
+    bootstrap = Bootstrap(np.stack([outcome.counts for outcome in read.complete.values()]))
+    tried = sum(number is not None for number in place)
+    compared = differences(place, bootstrap, given_up=ledger.finished - tried)
+    ties = _ties([number for number in summary.front if number in place], place, bootstrap)
+
+    def seen(trial: TrialSummary) -> TrialSummary:
+        number = trial.number
+        if number in place:
+            return replace(
+                trial,
+                notes=read.notes[number],
+                intervals=bootstrap.intervals(place[number]),
+                differences=compared.get(number, {}),
+                ties=ties.get(number, ()),
+                length=length_of(read.complete[number], None if number is None else trial.scores, read.cuts),
+            )
+        if number in read.raced:
+            outcome = read.raced[number]
+            intervals = Bootstrap(outcome.counts[None]).intervals(0)
+            return replace(trial, notes=read.notes[number], intervals=intervals, length=length_of(outcome))
+        return trial
+
+    return replace(
+        summary,
+        baseline=summary.baseline and seen(summary.baseline),
+        trials=[seen(trial) for trial in summary.trials],
+        hypervolume_estimate=_hypervolume_estimate(summary, place, bootstrap),
+        cut_baseline=read.cuts,
+    )
+
+
+@dataclass
+class _Read:
+    """What the captions of a study came to, by trial; None is the baseline, which is among the complete ones."""
+
+    complete: dict[int | None, Outcome] = field(default_factory=dict)
+    raced: dict[int | None, Outcome] = field(default_factory=dict)
+    notes: dict[int | None, tuple[Note, ...]] = field(default_factory=dict)
+    lost: dict[int | None, Note] = field(default_factory=dict)
+    cuts: list[CutBaseline] = field(default_factory=list)
+
+
+def _read(folder: StudyFolder, manifest: Manifest, ledger: Ledger, scoring: Scoring) -> _Read:
     outcomes = Outcomes(folder.counts, scoring)
-    known: dict[int | None, Outcome] = {}
-    raced: dict[int | None, Outcome] = {}
-    notes: dict[int | None, tuple[Note, ...]] = {}
-    lost: dict[int | None, Note] = {}
-    curve = []
+    read = _Read()
     for trial in [ledger.baseline, *ledger.trials]:
         if trial.metrics is None or trial.scoring != scoring.identity:
             continue
         try:
             captions = judged_captions(folder, manifest, trial)
         except LostCaptionsError as error:
-            lost[trial.number] = _lost_note(error)
+            read.lost[trial.number] = _lost_note(error)
             continue
         captions.sort(key=lambda line: line["image_id"])  # as kvtune.analysis.judge resamples images
         outcome = outcomes.of(captions)
-        (raced if trial.state == "raced" else known)[trial.number] = outcome
-        notes[trial.number] = tuple(look_at(captions, outcome.counts))
+        (read.raced if trial.state == "raced" else read.complete)[trial.number] = outcome
+        read.notes[trial.number] = tuple(look_at(captions, outcome.counts))
         if trial.number is None:
-            curve = cut_baseline(outcomes.of_cuts(captions))
+            read.cuts = cut_baseline(outcomes.of_cuts(captions))
     outcomes.save()
-    summary = _with_notes(summary, lost)
-    if not known:
-        return summary
+    return read
 
-    place = {number: index for index, number in enumerate(known)}
-    bootstrap = Bootstrap(np.stack([outcome.counts for outcome in known.values()]))
-    finished = sum(trial.state in ("complete", "raced") for trial in ledger.trials)
-    compared = differences(place, bootstrap, given_up=finished - sum(number is not None for number in place))
-    members = [number for number in summary.front if number in place]
-    ties: dict[int, list[int]] = {number: [] for number in members}
-    for index, one in enumerate(members):
-        for other in members[index + 1 :]:
-            if bootstrap.tied(place[one], place[other]):
-                ties[one].append(other)
-                ties[other].append(one)
-    changed = {
-        trial.number: replace(
-            trial,
-            notes=notes[trial.number],
-            intervals=bootstrap.intervals(place[trial.number]),
-            differences=compared.get(trial.number, {}),
-            ties=tuple(ties.get(trial.number, ())) if trial.number is not None else (),
-            length=length_of(
-                known[trial.number],
-                None if trial.number is None else trial.scores,
-                curve,
-            ),
-        )
-        for trial in summary.settings
-        if trial.number in place
+
+def _ties(
+    front: Sequence[int], place: Mapping[int | None, int], bootstrap: Bootstrap
+) -> dict[int | None, tuple[int, ...]]:
+    """For each trial of the front, those of it that it is tied with."""
+    pairs = [(one, other) for one, other in combinations(front, 2) if bootstrap.tied(place[one], place[other])]
+    return {
+        number: tuple(other if number == one else one for one, other in pairs if number in (one, other))
+        for number in front
     }
-    changed |= {
-        trial.number: replace(
-            trial,
-            notes=notes[trial.number],
-            intervals=Bootstrap(raced[trial.number].counts[None]).intervals(0),
-            length=length_of(raced[trial.number]),
-        )
-        for trial in summary.trials
-        if trial.number in raced
-    }
-    estimate = None
+
+
+def _hypervolume_estimate(
+    summary: StudySummary, place: Mapping[int | None, int], bootstrap: Bootstrap
+) -> HypervolumeEstimate | None:
+    """None where there is no hypervolume, or the captions of a trial that may be on the front are not known."""
     complete = [trial.number for trial in summary.trials if trial.state == "complete" and not trial.below_floor]
-    if summary.hypervolume is not None and summary.reference_point and all(number in place for number in complete):
-        columns = [place[number] for number in complete]
-        replicates = bootstrap.replicates
-        reference = (summary.reference_point["chair_s"], summary.reference_point["f1"])
-        estimate = hypervolume_estimate(
-            summary.hypervolume, replicates["chair_s"][:, columns], replicates["f1"][:, columns], reference
-        )
-    return replace(
-        summary,
-        baseline=changed.get(None, summary.baseline),
-        trials=[changed.get(trial.number, trial) for trial in summary.trials],
-        hypervolume_estimate=estimate,
-        cut_baseline=curve,
-    )
+    if summary.hypervolume is None or not summary.reference_point or not all(number in place for number in complete):
+        return None
+    columns = [place[number] for number in complete]
+    chair_s, f1 = (bootstrap.replicates[name][:, columns] for name in OBJECTIVES)
+    reference = summary.reference_point["chair_s"], summary.reference_point["f1"]
+    return hypervolume_estimate(summary.hypervolume, chair_s, f1, reference)
 
 
 def _lost_note(error: LostCaptionsError) -> Note:

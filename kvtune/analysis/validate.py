@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.held_out import FORMAT
-from kvtune.analysis.judge import judge
+from kvtune.analysis.judge import STATISTICS, judge
 from kvtune.analysis.result import Result, Validated, Validation
 from kvtune.analysis.selection import more
 from kvtune.analysis.summarize import summary_of
@@ -16,8 +16,6 @@ from kvtune.chair import load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.json_files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
-from kvtune.statistics.bootstrap import RESAMPLES, SEED
-from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.study.captioning import OnProgress, Setting, caption_settings
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
@@ -176,7 +174,7 @@ def _validation(
         scoring=scoring.identity,
         subset=manifest.holdout.info,
         tune_subset=manifest.tune.info,
-        statistics={"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED, "adjustment": "holm"},
+        statistics=STATISTICS,
         settings=settings,
     )
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kvtune.analysis.judge import judge
+from kvtune.analysis.judge import STATISTICS, judge
 from kvtune.chair import save_ground_truth
 from kvtune.coco.subset import ids_sha256
 from kvtune.errors import RequestError
@@ -34,8 +34,6 @@ from kvtune.reproduce.paper_settings import (
     rows,
 )
 from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_difference
-from kvtune.statistics.bootstrap import RESAMPLES, SEED
-from kvtune.statistics.confidence import CONFIDENCE
 from kvtune.study.captioning import OnProgress, Setting, caption_files
 from kvtune.study.lock import locked
 from kvtune.study.manifest import versions
@@ -231,7 +229,7 @@ def _result(
         subset=SubsetInfo(name=plan.reporting.name, sha256=ids_sha256(plan.image_ids), images=plan.count),
         whole=plan.count == len(plan.reporting.image_ids),
         scoring=scoring.identity,
-        statistics={"confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED, "adjustment": "holm"},
+        statistics=STATISTICS,
         constant=sweep,
         settings=[
             SettingResult(
