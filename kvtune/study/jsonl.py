@@ -102,8 +102,7 @@ class LineWriter:
 
     def _failed(self, error: OSError) -> KvtuneError:
         return KvtuneError(
-            f"cannot write {self.path}: {error.strerror or error}; free some space or make the folder writable, "
-            "then give the same command again"
+            f"cannot write {self.path}: {error.strerror or error}; free some space or make the folder writable"
         )
 
 

@@ -2,13 +2,16 @@ import io
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 from synthetic_studies import random_study, study, trial, validation
 
 from kvtune.analysis.selection import Choice, choose
 from kvtune.presets import SubsetInfo
 from kvtune.report.figures.compare import comparison_figure
+from kvtune.report.figures.drawing import PALETTE
 from kvtune.report.terminal.compare import Compared, comparison_document, comparison_frame, comparison_table
 
 
@@ -82,3 +85,16 @@ def test_the_picture_names_every_study_and_fits_long_names():
     assert labels == ["llava15-kvsmooth", "minigpt4-kvsmooth", "a-long-name-" * 8, "empty", "baseline", "chosen"]
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
+def test_studies_with_the_same_points_are_all_seen():
+    first = random_study(30, seed=1)
+    studies = [(replace(first, study=name), first.front[1]) for name in ("one", "other", "third")]
+    figure = comparison_figure(studies)
+    figure.legends[0].remove()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    colours, counts = np.unique(np.asarray(canvas.buffer_rgba())[..., :3].reshape(-1, 3), axis=0, return_counts=True)
+    seen = {tuple(colour): count for colour, count in zip(colours.tolist(), counts, strict=True)}
+    for colour in PALETTE[:3]:
+        assert seen.get(tuple(bytes.fromhex(colour[1:])), 0) > 20, f"{colour} is hidden"

@@ -27,12 +27,16 @@ _LEGEND_WIDTH = 44
 _SHARED = "#555555"
 """Colour of what is of no study alone."""
 
+_RING = 2.5
+"""Points by which a marker or line is larger for each one that is drawn over it at the same place."""
+
 
 def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Figure":
     """Draw the front of each study in a colour of its own, its baseline as a square and its chosen point as a star.
 
     These two have their 95 % intervals as error bars. Baselines of one model on the same images coincide, and are one
-    grey square.
+    grey square. Other points of several studies at one place are drawn around each other, and so are their fronts where
+    all of them is the same.
 
     Parameters
     ----------
@@ -42,15 +46,19 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
     with style():
         figure, axes = column_figure()
         baselines: dict[tuple[float | None, float | None], list[tuple[TrialSummary, str]]] = {}
+        fronts = [front_line(summary) for summary, _ in studies]
+        marked = [_places(summary, chosen) for summary, chosen in studies]
         for index, (summary, chosen) in enumerate(studies):
             colour = PALETTE[index % len(PALETTE)]
             dashes = ("-", "--", ":")[index // len(PALETTE) % 3]
-            front = front_line(summary)
-            if front:
-                axes.plot(*zip(*front, strict=True), dashes, color=colour, linewidth=1)
-            members = [trial for trial in summary.trials if trial.number in summary.front and trial.number != chosen]
-            _dots(axes, members, "o", colour, 3)
-            _dots(axes, [trial for trial in summary.trials if trial.number == chosen], "*", colour, 9)
+            if front := fronts[index]:
+                width = 1 + _RING * fronts[index + 1 :].count(front)
+                axes.plot(*zip(*front, strict=True), dashes, color=colour, linewidth=width)
+            for trial in summary.trials:
+                if trial.number in marked[index]:
+                    rings = _RING * sum(marked[index][trial.number] in later.values() for later in marked[index + 1 :])
+                    marker, size = ("*", 9 + 2 * rings) if trial.number == chosen else ("o", 3 + rings)
+                    _dots(axes, [trial], marker, colour, size)
             _bars(axes, [trial for trial in summary.trials if trial.number == chosen], colour)
             if summary.baseline:
                 point = (summary.baseline.rate("chair_s"), summary.baseline.rate("f1"))
@@ -69,6 +77,15 @@ def comparison_figure(studies: Sequence[tuple[StudySummary, int | None]]) -> "Fi
         give_room(axes)
         legend_below(figure, axes)
         return figure
+
+
+def _places(summary: StudySummary, chosen: int | None) -> dict[int | None, tuple[float | None, float | None]]:
+    """Where the front and the chosen point are, by number."""
+    return {
+        trial.number: (trial.rate("chair_s"), trial.rate("f1"))
+        for trial in summary.trials
+        if trial.number in summary.front or trial.number == chosen
+    }
 
 
 def _bars(axes: Any, trials: Sequence[TrialSummary], colour: str) -> None:
