@@ -27,8 +27,9 @@ from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring
-from kvtune.study.streams import Number, alone
+from kvtune.study.streams import Number
 from kvtune.study.study_folder import StudyFolder
+from kvtune.study.together import alone
 from kvtune.study.trials import Trial
 from kvtune.text import did_you_mean, quoted
 

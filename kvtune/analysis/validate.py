@@ -20,8 +20,9 @@ from kvtune.study.captioning import OnProgress, Setting, caption_settings
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring
-from kvtune.study.streams import Captioning, Number, alone
+from kvtune.study.streams import Captioning, Number
 from kvtune.study.study_folder import StudyFolder
+from kvtune.study.together import alone
 from kvtune.study.trials import Ledger
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from kvtune.study.captioning import OnProgress, caption_images
 from kvtune.study.fingerprint import model_in_fingerprint
 from kvtune.study.manifest import versions
 from kvtune.study.pace import Pace
-from kvtune.study.streams import NamedImage, alone
+from kvtune.study.streams import NamedImage
+from kvtune.study.together import alone
 
 if TYPE_CHECKING:
     from kvtune.captioning.open import AnyCaptioner

@@ -39,8 +39,9 @@ from kvtune.study.lock import locked
 from kvtune.study.manifest import versions
 from kvtune.study.pace import Pace
 from kvtune.study.scoring import Scoring
-from kvtune.study.streams import CaptionWriter, Number, alone
+from kvtune.study.streams import CaptionWriter, Number
 from kvtune.study.subsets import Image
+from kvtune.study.together import alone
 
 if TYPE_CHECKING:
     from kvtune.captioning import AnyCaptioner

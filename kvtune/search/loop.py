@@ -25,9 +25,10 @@ from kvtune.study.optuna_copy import OptunaCopy
 from kvtune.study.pace import Pace
 from kvtune.study.rescore import scored_again, switch_scores, with_reference_point
 from kvtune.study.scoring import Scoring
-from kvtune.study.streams import Captioning, CaptionWriter, alone
+from kvtune.study.streams import Captioning, CaptionWriter
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import Image
+from kvtune.study.together import alone
 from kvtune.study.trials import LedgerWriter, Trial
 from kvtune.study.workers import WorkersFile
 

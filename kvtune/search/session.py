@@ -26,9 +26,10 @@ from kvtune.study.manifest import Manifest, load_manifest
 from kvtune.study.scoring import Scoring
 from kvtune.study.shared_baseline import take_baseline
 from kvtune.study.storage_url import check_storage
-from kvtune.study.streams import Captioning, alone
+from kvtune.study.streams import Captioning
 from kvtune.study.study_folder import StudyFolder, find_study
 from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, coco_of, find_data
+from kvtune.study.together import alone
 from kvtune.study.trials import Ledger
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from kvtune.study.captioning import OnProgress
 from kvtune.study.manifest import load_manifest
 from kvtune.study.pace import Pace
 from kvtune.study.shared_baseline import take_baseline
-from kvtune.study.streams import Captioning, Together
+from kvtune.study.streams import Captioning
 from kvtune.study.study_folder import StudyFolder, default_name
+from kvtune.study.together import Together
 
 if TYPE_CHECKING:
     from kvtune.models.model_facts import AnyModel

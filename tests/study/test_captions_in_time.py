@@ -13,7 +13,8 @@ from timed_captioner import PROMPTS_TOGETHER, Clock, Machine, TimedCaptioner
 from kvtune.study.caption_log import CaptionLog
 from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline, Waves
-from kvtune.study.streams import Number, alone
+from kvtune.study.streams import Number
+from kvtune.study.together import alone
 
 ROUNDS: tuple[tuple[Number, ...], ...] = ((None,), (0, 1, 2, 3), (4, 5, 6, 7))
 _folders = count()

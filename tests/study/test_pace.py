@@ -13,7 +13,8 @@ from kvtune.search.view import View
 from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline
 from kvtune.study.pace import Pace
-from kvtune.study.streams import Number, alone
+from kvtune.study.streams import Number
+from kvtune.study.together import alone
 from kvtune.study.trials import Ledger
 
 pytestmark = pytest.mark.usefixtures("without_optuna")

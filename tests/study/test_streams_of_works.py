@@ -10,7 +10,8 @@ from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import PAI, KVSmooth
 from kvtune.study.captioning import caption_images
 from kvtune.study.pace import Pace
-from kvtune.study.streams import Captioning, Number, Together, alone
+from kvtune.study.streams import Captioning, Number
+from kvtune.study.together import Together, alone
 
 IMAGES = fake_images(12)
 METHODS: dict[str, dict[Number, Any]] = {
