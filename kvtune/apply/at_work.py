@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kvtune.apply.made_with import FORMAT, MadeWith, Skipped, about, load_made_with, save_made_with
+from kvtune.apply.refused_images import caption_all
 from kvtune.apply.with_preset import NO_PRESET, Choice, WithPreset, open_with_preset, readable_images_for
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.files import check_writable
@@ -17,21 +18,14 @@ from kvtune.locks import is_locked, locked_file
 from kvtune.models.options import ModelOptions
 from kvtune.presets import Preset
 from kvtune.study.caption_log import NamedLog, tokens_of
-from kvtune.study.captioning import OnProgress, caption_images
+from kvtune.study.captioning import OnProgress
 from kvtune.study.fingerprint import model_in_fingerprint
 from kvtune.study.manifest import versions
 from kvtune.study.pace import Pace
 from kvtune.study.streams import NamedImage
-from kvtune.study.together import alone
-
-if TYPE_CHECKING:
-    from kvtune.captioning.open import AnyCaptioner
 
 _TOKENS_A_WORD = 1.15
 """Of captions, whose punctuation counts as words."""
-
-_WORKS = 8
-"""Images that are tried to see whether the model takes any."""
 
 
 @dataclass(frozen=True)
@@ -140,77 +134,17 @@ def caption_into_file(
             begun.refuse_difference(job.out, now.model_dump(mode="json"))
         save_made_with(now, job.out)
         with closing(NamedLog(job.out)) as log:
-            run = _Run(job, work, readable, log, note)
-            before = len(log.tokens)
-            began = time.monotonic()
-            run(on_progress)
+            before, began = len(log), time.monotonic()
+            pace = Pace(_usual_tokens(work))
+            pace.found([log.tokens[name] for name, _ in job.images if name in log])
+            refused = caption_all(work, readable, log, pace, on_progress, job.skip_broken, note)
             seconds = time.monotonic() - began
-            if run.refused:
-                broken |= run.refused
+            if refused:
+                broken |= refused
                 now = _made_with(work, broken)
                 save_made_with(now, job.out)
-            written = len(log.tokens) - before
+            written = len(log) - before
             return Done(sum(name in log for name, _ in job.images), now, written, seconds, broken)
-
-
-class _Run:
-    """Captions of images that can be read, but for those that the model refuses.
-
-    Attributes
-    ----------
-    refused
-        Images that the model cannot take, and why.
-    """
-
-    def __init__(
-        self, job: Job, work: WithPreset, images: Sequence[NamedImage], log: NamedLog, note: Callable[[str], None]
-    ) -> None:
-        self.refused: dict[Path, str] = {}
-        self._job, self._work, self._images, self._log, self._note = job, work, images, log, note
-
-    def __call__(self, on_progress: OnProgress) -> None:
-        pace = Pace(_usual_tokens(self._work))
-        held = self._log.tokens
-        pace.found([held[name] for name, _ in self._job.images if name in held])
-        while True:
-            left = [image for image in self._images if image[0] not in self._log and image[1] not in self.refused]
-            try:
-                alone(
-                    caption_images(
-                        self._work.captioner,
-                        left,
-                        {None: self._work.method},
-                        {None: self._log},
-                        lambda number: None,
-                        pace=pace,
-                        on_work=lambda: on_progress(pace),
-                    )
-                )
-                return
-            except KvtuneError as error:
-                if not isinstance(error.__cause__, RequestError):
-                    raise
-                found = self._refused_one(left)
-                if found is None:
-                    raise
-                path, why = found
-                if not self._job.skip_broken:
-                    raise KvtuneError(
-                        f"captioning stopped at {path}: {why}; no caption is lost, and the same command with "
-                        "--skip-broken goes on without this image"
-                    ) from error
-                self.refused[path] = why
-                self._note(f"skipped {path}: {why}")
-
-    def _refused_one(self, left: Sequence[NamedImage]) -> tuple[Path, str] | None:
-        """The first image that the model cannot take, and why; None where it takes no other either."""
-        captioner = self._work.captioner
-        for place, image in enumerate(left):
-            if (why := _refusal(captioner, image)) is not None:
-                others = [*left[:place][:1], *left[place + 1 :][:_WORKS]]
-                works = self._log.tokens or any(_refusal(captioner, other) is None for other in others)
-                return (image[1], why) if works else None
-        return None
 
 
 def _usual_tokens(work: WithPreset) -> float:
@@ -218,21 +152,6 @@ def _usual_tokens(work: WithPreset) -> float:
     preset = work.preset
     words = preset.metrics.tune.get("mean_words") if preset is not None and preset.metrics is not None else None
     return _TOKENS_A_WORD * words if words else work.captioner.vlm.family.usual_tokens
-
-
-def _refusal(captioner: "AnyCaptioner", image: NamedImage) -> str | None:
-    """Why the model cannot take an image; None if it can."""
-    from kvtune.captioning import CaptionRequest
-
-    request = CaptionRequest(image[0], image[1], max_new_tokens=1)
-    try:
-        if hasattr(captioner, "prompts_of"):
-            captioner.prompts_of([request])
-        else:
-            list(captioner.run([request]))
-    except RequestError as error:
-        return str(error)
-    return None
 
 
 def _check_out(out: Path) -> None:
