@@ -110,8 +110,8 @@ class Worker:
 
     def begin(self, run: int) -> None:
         """Leave everything; what comes now belongs to another run."""
-        self.drop([each[1][0] for each in self._queue] + list(self._begun))
         with self._changed:
+            self.drop([each[1][0] for each in self._queue] + list(self._begun))
             self._lacking = {}
             self._more_to_come = True
             self._report = Report(run, work=self._report.work, rows=self._report.rows)

@@ -1,6 +1,8 @@
 """A worker without Ray: messages in, reports out, what an ordinary captioner writes."""
 
+import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,32 @@ def test_what_goes_wrong_is_reported_and_the_worker_goes_on(worker, tmp_path):
         worker.begin(run)
     worker.take(Batch(SETTINGS, numbered(IMAGES[:1], 5)))
     assert [number for number, *_ in fetched(worker, 1)[0]] == [5]
+
+
+class Swallower:
+    """A captioner that takes requests and writes nothing."""
+
+    prompt, max_new_tokens, lanes, cuda_graphs, keep_images = None, 12, "auto", True, True
+
+    def run(self, requests, on_work):
+        deque(requests, maxlen=0)
+        return iter(())
+
+    def withdraw(self, tag):
+        pass
+
+
+def test_a_new_run_begins_while_the_queue_is_taken_from():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        worker, request = Worker(Swallower()), CaptionRequest(0, IMAGES[0])
+        for run in range(60):
+            worker.take(Batch(SETTINGS, [(number, request) for number in range(1000)]))
+            worker.begin(run)
+        worker.no_more()
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_the_digest_of_weights_is_that_of_the_same_weights_alone():
