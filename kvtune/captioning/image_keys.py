@@ -31,11 +31,11 @@ class ImageKeys:
         self._last: tuple[Image.Image, str] | None = None
 
     def content(self, image: Image.Image | Path) -> str:
-        """What tells images apart: a digest of the pixels, or of the file, or the file's path."""
+        """What tells images apart: a digest of the pixels' colours, or of the file, or the file's path."""
         if isinstance(image, Image.Image):
             # Requests of one image usually come one after the other and hold the same object.
             if self._last is None or self._last[0] is not image:
-                self._last = image, f"{image.mode}{image.size}{hashlib.sha256(image.tobytes()).hexdigest()}"
+                self._last = image, f"{image.size}{hashlib.sha256(open_image(image).tobytes()).hexdigest()}"
             return self._last[1]
         if not self._keep:
             return str(image)

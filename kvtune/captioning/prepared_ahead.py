@@ -44,7 +44,7 @@ class PreparedAhead:
             self._coming.cancel()
         self._expected, self._coming = list(contents), None
         if contents:
-            self._coming = self._worker.submit(self._prepare, list(images))
+            self._coming = self._worker.submit(self._prepare, self._own, list(images))
 
     def take(self, contents: Sequence[str]) -> Prepared | None:
         """What was begun, if it is of these images in this order; waits for its end.
@@ -59,13 +59,14 @@ class PreparedAhead:
         coming, self._expected, self._coming = self._coming, [], None
         return coming.result()
 
-    def _prepare(self, images: Sequence[Image.Image | Path]) -> Prepared:
+    def _prepare(self, own: VisionLanguageModel, images: Sequence[Image.Image | Path]) -> Prepared:
         opened = list(self._readers.map(open_image, images))
-        return opened, self._own.prepare_on_host(opened, self._prompt)
+        return opened, own.prepare_on_host(opened, self._prompt)
 
     @cached_property
     def _own(self) -> VisionLanguageModel:
-        """The model with a processor of its own, for a tokenizer must not be used by two threads."""
+        """The model with a processor of its own, for a tokenizer must not be used by two threads, nor copied by one of
+        them."""
         own = copy.copy(self._vlm)
         object.__setattr__(own, "processor", copy.deepcopy(self._vlm.processor))
         return own

@@ -1,5 +1,7 @@
 """Prompts kept in host memory: the vision tower runs once an image, and captions are the same with and without."""
 
+import threading
+
 import pytest
 import torch
 from graph_like import like_a_gpu
@@ -135,6 +137,33 @@ def test_other_images_than_were_expected(tmp_path):
     ahead.expect(["x"], [tmp_path / "missing.png"])
     with pytest.raises(RequestError, match=r"missing\.png"):
         ahead.of(["x"], [tmp_path / "missing.png"])
+
+
+def test_a_tokenizer_is_not_copied_while_it_may_be_used():
+    """Its copy, for the thread that prepares, is made by who uses it, before it does so again."""
+    threads = []
+
+    class Processor(type(MODEL.processor)):
+        def __deepcopy__(self, memo):
+            threads.append(threading.current_thread())
+            return self
+
+    vlm = small_vlm()
+    object.__setattr__(vlm, "processor", Processor())
+    ahead = PreparedAhead(vlm, None)
+    ahead.expect(["a"], IMAGES[:1])
+    assert ahead.take(["a"]) is not None
+    assert threads == [threading.current_thread()]
+
+
+def test_images_of_other_palettes_are_other_images():
+    """Though all of their pixels have the same numbers in them."""
+    pictures = [image.quantize(8) for image in IMAGES[:2]]
+    pictures[1].frombytes(pictures[0].tobytes())
+    requests = [CaptionRequest(n, picture, None, n) for n, picture in enumerate(pictures)]
+    written = {one.tag: one.token_ids for one in Captioner(MODEL, max_new_tokens=9).run(requests)}
+    for n, picture in enumerate(pictures):
+        assert written[n] == reference_tokens(MODEL, picture.convert("RGB"), None, 9)[0]
 
 
 def test_on_a_gpu_prompts_are_run_together_and_prepared_ahead(monkeypatch):
