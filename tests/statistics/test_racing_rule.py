@@ -75,6 +75,14 @@ def test_what_cannot_be() -> None:
         Race.of(100).dominator(np.zeros((19, 4)), np.zeros((1, 100, 4)), 20)
 
 
+def test_what_z_must_exceed_is_shared_among_looks_and_the_two_ways_to_err() -> None:
+    """Tests in sequence spend a level once however many members there are; a trial between two is tested by both."""
+    race = Race(100, 0.9, (20, 40, 60, 80))
+    assert NormalDist().cdf(race.critical(1)) == pytest.approx(1 - 0.1 / 4)
+    for members in (2, 3, 50):
+        assert NormalDist().cdf(race.critical(members)) == pytest.approx(1 - 0.1 / 8)
+
+
 def test_race_counts_are_columns_of_the_scorers_table() -> None:
     table = np.arange(3 * len(ALL)).reshape(3, len(ALL))
     assert race_counts(table).tolist() == [[row[ALL.index(name)] for name in COLUMNS] for row in table.tolist()]
