@@ -37,12 +37,16 @@ class Kernels:
     attend_tiles: AttendTiles = paged_attention.attend_tiles
 
 
+MOST_ERROR = {torch.bfloat16: 1.5e-2, torch.float16: 2e-3, torch.float32: 1e-5}
+"""Of the norm of a kernel's result, from that of the same numbers in float64."""
+
 PLAIN = Kernels(paged_attention.attend, paged_smoothing.smooth)
 """Plain torch, for any device and type."""
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype, kv_heads: int, share: int, head_dim: int) -> Kernels:
-    """The kernels for a model's shapes, tried on one row; plain torch, with a warning, where they cannot be built.
+    """The kernels for a model's shapes, tried on one row; plain torch, with a warning, where they cannot be built
+    or are wrong.
 
     Those for methods that change attention are built when the first of these acts. float64 is for proofs, in which
     kernels have no part.
@@ -74,6 +78,10 @@ def kernels_for(device: torch.device, dtype: torch.dtype, kv_heads: int, share: 
 T = TypeVar("T")
 
 
+class WrongNumbersError(Exception):
+    """A kernel computes on a device what plain torch does not."""
+
+
 def built_or(plain: T, what: str, build: Callable[[], T]) -> T:
     """What ``build`` gives, or where that fails ``plain``, with a warning."""
     try:
@@ -81,17 +89,24 @@ def built_or(plain: T, what: str, build: Callable[[], T]) -> T:
     except Exception as error:  # Triton's compiler fails with errors of its own, assertions and LLVM's among them
         if is_out_of_memory(error):
             raise
-        reason = why_not_built(error)
-        log.warning("%s in plain torch, several times slower, for the kernels cannot be built: %s", what, reason)
+        why = str(error) if isinstance(error, WrongNumbersError) else f"cannot be built: {why_not_built(error)}"
+        log.warning("%s in plain torch, several times slower, for the kernels %s", what, why)
         log.debug("where a kernel's build failed", exc_info=True)
         return plain
 
 
 @dataclasses.dataclass(frozen=True)
 class OneRow:
-    """A row with a page of text about a page of prompt, to try kernels on.
+    """A row with two pages of text, and some of a third, about as much of a prompt, to try kernels on.
 
     Steps of a grid take the same builds of Triton kernels, for which steps of 1 in tensors make a difference.
+
+    Attributes
+    ----------
+    new
+        The new token's key and value, [2, 1, kv_heads, head_dim].
+    cache
+        Keys and values, [2, layers, pages, kv_heads, PAGE, head_dim].
     """
 
     query: Tensor
@@ -101,35 +116,68 @@ class OneRow:
 
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype, kv_heads: int, share: int, head_dim: int) -> OneRow:
-        def numbers(*shape: int, of: int = 0) -> Tensor:
-            return torch.full(shape, of, dtype=torch.int32, device=device)
+        random = torch.Generator().manual_seed(0)
 
-        members = numbers(1, LANES, of=-1)
-        members[0, 0] = 0
+        def numbers(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=random, device="cpu", dtype=torch.float32).to(device, dtype)
+
+        def whole(*rows: list[int]) -> Tensor:
+            return torch.tensor(rows, dtype=torch.int32, device=device)
+
         layout = Layout(
-            newest=numbers(1, of=1),
-            table=numbers(1, 2, of=1),
-            tiles=members,
-            tile_images=numbers(1),
-            tile_lengths=numbers(1, of=1),
-            lanes_of_rows=numbers(1),
-            prompt_table=numbers(1, 2, of=2),
+            newest=whole([2 * PAGE + 3])[0],
+            table=whole([1, 3, 5]),
+            tiles=whole([0, *[-1] * (LANES - 1)]),
+            tile_images=whole([0])[0],
+            tile_lengths=whole([2 * PAGE + 7])[0],
+            lanes_of_rows=whole([0])[0],
+            prompt_table=whole([6, 4, 2]),
         )
-        query = torch.zeros(1, kv_heads, share, head_dim, dtype=dtype, device=device)
-        new = torch.zeros(1, kv_heads, head_dim, dtype=dtype, device=device)
-        cache = torch.zeros(1, 3, kv_heads, PAGE, head_dim, dtype=dtype, device=device)
-        return cls(query, new, cache, layout)
+        query = numbers(1, kv_heads, share, head_dim)
+        return cls(query, numbers(2, 1, kv_heads, head_dim), numbers(2, 1, 7, kv_heads, PAGE, head_dim), layout)
 
     def try_attention(self, kernels: Kernels) -> None:
-        """Attention and smoothing."""
-        layout = self.layout
-        kernels.attend(self.query, self.new, self.new, self.cache[0], self.cache[0], layout, 1.0)
-        factors = torch.full((1, 2), 0.5, device=self.cache.device)[:, :1]
-        kernels.smooth(self.cache, self.cache, layout.table, layout.newest, factors, factors, 0)
+        """Attention and smoothing; WrongNumbersError if they are not those of plain torch in float64."""
+        exact = self._exact
+        for name, got, right in zip(("outputs", "entropies"), self._attend(kernels), exact._attend(PLAIN), strict=True):
+            self._compare(name, got, right)
+        for one, by in ((self, kernels), (exact, PLAIN)):
+            factors = torch.full((1, 2), 0.5, device=one.cache.device)[:, :1]
+            keys, values = one.cache
+            by.smooth(keys, values, one.layout.table, one.layout.newest, factors, factors, 0)
+        self._compare("smoothed keys and values", self.cache[:, :, 1:], exact.cache[:, :, 1:])
 
     def try_tiles(self, attend_tiles: AttendTiles) -> None:
-        """Attention as methods have it, of which there are none."""
-        attend_tiles(self.query, self.cache[0], self.cache[0], self.layout, 1.0, 0, [nobody(self.query, self.layout)])
+        """Attention as methods have it, of which there are none; WrongNumbersError as above."""
+        self._compare("outputs", self._attend_tiles(attend_tiles), self._exact._attend_tiles(PLAIN.attend_tiles))
+
+    @property
+    def _exact(self) -> OneRow:
+        return OneRow(self.query.double(), self.new.double(), self.cache.double(), self.layout)
+
+    @property
+    def _scaling(self) -> float:
+        return float(self.query.shape[-1] ** -0.5)
+
+    def _attend(self, kernels: Kernels) -> tuple[Tensor, Tensor]:
+        (key, value), (keys, values) = self.new, self.cache[:, 0]
+        output, entropy = kernels.attend(self.query, key, value, keys, values, self.layout, self._scaling)
+        return output, entropy.mean(-1)
+
+    def _attend_tiles(self, attend_tiles: AttendTiles) -> Tensor:
+        acting = [nobody(self.query, self.layout)]
+        return attend_tiles(self.query, *self.cache[:, 0], self.layout, self._scaling, 0, acting)[0][0]
+
+    def _compare(self, what: str, got: Tensor, right: Tensor) -> None:
+        error = relative_error(got, right)
+        if not error <= MOST_ERROR[self.query.dtype]:  # NaN is not
+            kind = str(self.query.dtype).removeprefix("torch.")
+            raise WrongNumbersError(f"are wrong here: {what} in {kind} are off by {error:.1g} of their norm")
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    """Distance in the Euclidean norm over the norm of what is expected."""
+    return float((got.double() - expected).norm() / expected.norm())
 
 
 def nobody(query: Tensor, layout: Layout) -> Acting:

@@ -1,5 +1,6 @@
 """Attention over pages: plain torch against loops, the kernels against plain torch, and built for GPUs without one."""
 
+import dataclasses
 import sys
 from types import SimpleNamespace
 
@@ -13,13 +14,13 @@ from triton_without_gpu import interpreted, needs_triton
 
 from kvtune import captioning
 from kvtune.captioning import kernels
-from kvtune.captioning.paged_attention import attend
+from kvtune.captioning.paged_attention import attend, attend_tiles
 from kvtune.captioning.pages import PAGE
 
 INTERPRETED = """
 import torch
 from kvtune.captioning.kernels import Kernels, OneRow
-from kvtune.captioning.paged_attention import attend
+from kvtune.captioning.paged_attention import attend, attend_tiles
 from kvtune.captioning.triton_attention import attend as by_kernel
 from kvtune.captioning.triton_smoothing import smooth
 from kvtune.captioning.triton_tiles import attend_tiles
@@ -173,7 +174,51 @@ def test_proofs_do_without_kernels(caplog):
     assert not caplog.messages
 
 
-def test_plain_torch_runs_on_one_row():
-    row = kernels.OneRow.of(torch.device("cpu"), torch.float32, 2, 3, 16)
+@pytest.mark.parametrize("dtype", kernels.MOST_ERROR)
+@pytest.mark.parametrize(("kv_heads", "share", "size"), [(2, 3, 16), (32, 1, 128), (1, 8, 80)])
+def test_plain_torch_is_right_on_one_row(kv_heads, share, size, dtype):
+    row = kernels.OneRow.of(torch.device("cpu"), dtype, kv_heads, share, size)
     row.try_attention(kernels.PLAIN)
     row.try_tiles(kernels.PLAIN.attend_tiles)
+
+
+def no_newest(query, key, value, *given):
+    return attend(query, 0 * key, 0 * value, *given)
+
+
+def other_entropy(*given):
+    output, entropy = attend(*given)
+    return output, entropy * float("nan")
+
+
+def no_second_page(query, key, value, keys, values, layout, scaling):
+    table = layout.table.clone()
+    table[:, 1] = 0
+    output, entropy = attend(query, key, value, keys, values, dataclasses.replace(layout, table=table), scaling)
+    return output, entropy
+
+
+@pytest.mark.parametrize(
+    ("wrong", "what"),
+    [
+        ({"attend": no_newest}, "outputs in float32 are off by"),
+        ({"attend": no_second_page}, "outputs in float32 are off by"),
+        ({"attend": other_entropy}, "entropies in float32 are off by nan"),
+        ({"smooth": lambda *given: None}, "smoothed keys and values in float32 are off by"),
+    ],
+)
+def test_a_kernel_that_is_wrong_is_said_and_done_without(wrong, what, caplog):
+    row = kernels.OneRow.of(torch.device("cpu"), torch.float32, 2, 3, 16)
+
+    def build():
+        row.try_attention(dataclasses.replace(kernels.PLAIN, **wrong))
+
+    assert kernels.built_or("plain", "attention", build) == "plain"
+    (line,) = caplog.messages
+    assert line.startswith(f"attention in plain torch, several times slower, for the kernels are wrong here: {what}")
+
+
+def test_kernels_for_methods_that_are_wrong_are_not_taken():
+    row = kernels.OneRow.of(torch.device("cpu"), torch.float32, 2, 3, 16)
+    with pytest.raises(kernels.WrongNumbersError, match="outputs in float32 are off by 1 "):
+        row.try_tiles(lambda *given: (0 * attend_tiles(*given)[0], None))

@@ -21,14 +21,11 @@ from kvtune.bench.engine.device import seconds_of
 from kvtune.bench.engine.projections import LLAVA_7B, projections
 from kvtune.bench.engine.projections import SMALL as SMALL_PROJECTIONS
 from kvtune.bench.engine.subject import print_line, say_everything
-from kvtune.captioning.kernels import PLAIN, AttendTiles, Kernels, kernels_for, nobody
+from kvtune.captioning.kernels import MOST_ERROR, PLAIN, AttendTiles, Kernels, kernels_for, nobody, relative_error
 from kvtune.captioning.paged_attention import LANES, Layout
 from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.kernel_builds import why_not_built
 from kvtune.models.devices import resolve_device
-
-MOST_ERROR = {torch.bfloat16: 1.5e-2, torch.float16: 2e-3, torch.float32: 1e-5}
-"""Of the result's norm, from the result of the same numbers in float64."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,11 +239,6 @@ def speed(run: Callable[[], object], device: torch.device, size: int, repeats: i
 
     seconds = sorted(seconds_of(several, device) / repeats for _ in range(3))[1]
     return {"ms": 1e3 * seconds, "gb_per_second": size / seconds / 1e9}
-
-
-def relative_error(got: Tensor, expected: Tensor) -> float:
-    """Distance in the Euclidean norm over the norm of what is expected."""
-    return float((got.double() - expected).norm() / expected.norm())
 
 
 def main() -> None:
