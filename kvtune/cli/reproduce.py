@@ -68,7 +68,9 @@ def reproduce(
     Example: kvtune reproduce table1 --models llava-1.5
     """
     from kvtune.models.options import model_options
-    from kvtune.report.terminal.reproduction import reproduction_document, reproduction_view, write_reproduction
+    from kvtune.report.data.reproduction import reproduction_document
+    from kvtune.report.reproduction_files import write_reproduction
+    from kvtune.report.terminal.reproduction import reproduction_view
     from kvtune.reproduce import PAPER_MODELS, Request
     from kvtune.reproduce import reproduce as run
 

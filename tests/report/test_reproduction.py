@@ -15,15 +15,10 @@ from kvtune.chair import METRICS, Scores, load_ground_truth, read_captions
 from kvtune.cli.main import main
 from kvtune.presets import SubsetInfo
 from kvtune.report.data.reported import reported, reported_table
-from kvtune.report.terminal.reproduction import (
-    label,
-    reproduction_document,
-    reproduction_frame,
-    reproduction_markdown,
-    reproduction_view,
-    sentences,
-    write_reproduction,
-)
+from kvtune.report.data.reproduction import reproduction_document, reproduction_frame
+from kvtune.report.reproduction_facts import label, sentences
+from kvtune.report.reproduction_files import reproduction_markdown, write_reproduction
+from kvtune.report.terminal.reproduction import reproduction_view
 from kvtune.reproduce import PAPER_MODELS, ModelResult, SettingResult
 from kvtune.reproduce.documents import Sweep, SweepPoint
 from kvtune.reproduce.paper_settings import LAMBDAS, TABLES, rows
