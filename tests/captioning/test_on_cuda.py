@@ -1,5 +1,6 @@
 """The engine on a GPU: kernels, graphs, pages and late tokens, against generate() on the same device."""
 
+import copy
 import dataclasses
 import functools
 
@@ -13,7 +14,9 @@ from small_vlms import References, random_images, small_vlm
 from kvtune.captioning import Captioner, CaptionRequest, planning
 from kvtune.captioning.kernels import PLAIN, kernels_for, nobody
 from kvtune.captioning.paged_attention import attend, attend_tiles, put
+from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompts
+from kvtune.models.decoder_inputs import Prompt, VisualTokens
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -123,3 +126,27 @@ def test_the_kernels_for_methods_compute_what_float64_does(dtype, most, shape):
     expected, _ = attend_tiles(query.double(), keys.double(), values.double(), layout, 0.1, 0, acting)
     output, _ = kernels.attend_tiles(query, keys, values, layout, 0.1, 0, acting)
     assert relative_error(output[there], expected[there]) < most
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.bfloat16, 5e-2), (torch.float16, 1e-2), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_prompts_of_any_length_are_run_together(kv_heads, dtype, most):
+    """What hides padding must hide it in whichever of PyTorch's kernels takes it, and rows of padding see nothing."""
+    torch.manual_seed(0)
+    small = small_llava(0, kv_heads=kv_heads, dtype=dtype, head_dim=64).to("cuda")
+    prompts = [
+        Prompt(torch.randn(n, 32, device="cuda").to(dtype), torch.arange(n, device="cuda"), n, visual, (7,))
+        for n in (130, 61, 100, 130)
+        for visual in [VisualTokens(torch.arange(n, device="cuda") < 16, None)]
+    ]
+    exact = [
+        prompt.moved(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor) for prompt in prompts
+    ]
+    exact_model = small_vlm(copy.deepcopy(small).double())
+    with torch.inference_mode():
+        together = list(prefill(small_vlm(small), prompts))
+        apart = [prefix for prompt in exact for prefix in prefill(exact_model, [prompt])]
+    for one, right in zip(together, apart, strict=True):
+        assert relative_error(one.keys[0], right.keys[0]) < most
+        assert relative_error(one.values[0], right.values[0]) < most
+        assert relative_error(one.end.facts.outputs, right.end.facts.outputs) < most
