@@ -50,6 +50,18 @@ class Work:
     by_image: bool = False
     prompts_cost: float = 0.0
 
+    def after(self, before: Work) -> Work:
+        """What was done with what had been done before; what is of now stays."""
+        return dataclasses.replace(self, **{name: getattr(self, name) + getattr(before, name) for name in _DONE})
+
+    def since(self, before: Work) -> Work:
+        """What was done beyond what had been done before; what is of now stays."""
+        return dataclasses.replace(self, **{name: getattr(self, name) - getattr(before, name) for name in _DONE})
+
+
+_DONE = ("prompts", "tokens", "cost", "prompts_cost")
+"""What adds up from run to run, and from worker to worker."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CaptionRequest:

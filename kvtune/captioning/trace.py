@@ -112,7 +112,6 @@ def trace_caption(
     words: Sequence[Word],
     prompt: str | None = None,
     max_new_tokens: int = 512,
-    image_id: int = 0,
 ) -> Trace:
     """Write one caption with ``generate()`` under the method, and look on.
 
@@ -134,7 +133,7 @@ def trace_caption(
         )
     written = output[0, inputs["input_ids"].shape[1] :].tolist()
     ids, reason = cut(written, vlm.eos_token_ids, stops) or (written, "length")
-    caption = Caption(image_id, vlm.decode(ids), tuple(ids), reason)
+    caption = Caption(0, vlm.decode(ids), tuple(ids), reason)
     entropy = np.full((len(written), vlm.n_layers), np.nan)
     smoothing = entropy.copy()
     for place, (entropies, factors) in enumerate(steps):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kvtune.chair.sentences import split_sentences
 from kvtune.chair.tokens import sentence_tokens, word_tokenize
-from kvtune.chair.vocabulary import Vocabulary, load_vocabulary
+from kvtune.chair.vocabulary import load_vocabulary
 
 _OTHER = "."
 _UNKNOWN = "!"
@@ -49,12 +49,10 @@ class CaptionReader:
         Whether forms of verbs count by their lemma ("skiing" mentions skis). They do in the captions that the
         reference scores. The reference captions behind its ground truth were only singularised: there "a dog tied
         to a post" puts no tie in the picture.
-    vocabulary
-        The words that count; the shipped ones if None.
     """
 
-    def __init__(self, verbs: bool = True, vocabulary: Vocabulary | None = None) -> None:
-        vocabulary = vocabulary or load_vocabulary()
+    def __init__(self, verbs: bool = True) -> None:
+        vocabulary = load_vocabulary()
         new_symbol = map(chr, count(_FIRST_SYMBOL))
         words = {name: next(new_symbol) for name in vocabulary.category_of}
         self._category = {symbol: vocabulary.category_of[name] for name, symbol in words.items()}

@@ -343,11 +343,11 @@ def _part(rng: np.random.Generator, part: str) -> str:
     return _pick(rng, (f"on the {part} side", f"on the {part}"))
 
 
-def reference_captions(rng: np.random.Generator, scene: Scene, count: int = 5) -> list[str]:
-    """Short captions as people write them for COCO; they name only what is in the scene."""
+def reference_captions(rng: np.random.Generator, scene: Scene) -> list[str]:
+    """Five short captions as people write them for COCO; they name only what is in the scene."""
     present = groups(scene)
     captions = []
-    for index in range(count):
+    for index in range(5):
         place, at = _pick(rng, _PLACES[scene.kind]), _PREPOSITION.get(scene.kind, "in")
         first = present[min(index // 2, len(present) - 1)]
         what = _phrase(rng, first, scene.kind, 0.5)

@@ -292,9 +292,9 @@ def widened(tensor: Tensor, positions: int, fill: float = 0.0) -> Tensor:
     return torch.nn.functional.pad(tensor, (0, missing), value=fill) if missing > 0 else tensor
 
 
-def fitted(tensor: Tensor, width: int, fill: float = 0.0) -> Tensor:
-    """``tensor`` with a last axis of ``width``: other rows' prompts may be longer than all that it was kept for."""
+def fitted(tensor: Tensor, width: int) -> Tensor:
+    """``tensor`` with a last axis of ``width``, 0 beyond: other rows' prompts may be longer than those of its own."""
     import torch
 
     missing = width - tensor.shape[-1]
-    return torch.nn.functional.pad(tensor, (0, missing), value=fill) if missing > 0 else tensor[..., :width]
+    return torch.nn.functional.pad(tensor, (0, missing)) if missing > 0 else tensor[..., :width]

@@ -11,7 +11,6 @@ from typing import Any
 from kvtune.captioning.cluster.backend import WorkerDiedError
 from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report
 from kvtune.captioning.request import CaptionRequest, Work
-from kvtune.models.family import Family
 from kvtune.models.model_facts import ModelFacts
 from kvtune.models.registry import get_family
 
@@ -19,9 +18,9 @@ Written = tuple[str, int]
 """A caption and its tokens."""
 
 
-def pretended_model(family: Family | None = None) -> ModelFacts:
+def pretended_model() -> ModelFacts:
     """A model that nobody has."""
-    family = family or get_family("demo")
+    family = get_family("demo")
     return ModelFacts(family, "demo", "demo", None, "float32", 16, family.default_prompt, None, "pretended")
 
 

@@ -246,14 +246,11 @@ class _Run:
         if work != last or report.captions:
             self.watch.worked(worker, now)
         self.work = replace(
-            self.work,
-            prompts=self.work.prompts + work.prompts - last.prompts,
-            tokens=self.work.tokens + work.tokens - last.tokens,
+            work.since(last).after(self.work),
             in_flight=self.pool.roster.in_flight,
-            cost=self.work.cost + work.cost - last.cost,
             room=sum(ready.rows for ready in self.pool.roster.ready.values()),
-            by_image=work.by_image,
             rows=self.dispatcher.held,
+            by=self.work.by,
         )
         if report.run != self.number:
             return

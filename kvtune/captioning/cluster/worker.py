@@ -190,13 +190,7 @@ class Worker:
     def _worked(self, captioner: Captioner) -> Callable[[Work], None]:
         def worked(work: Work) -> None:
             with self._changed:
-                before = self._before
-                self._report.work = replace(
-                    work,
-                    prompts=before.prompts + work.prompts,
-                    tokens=before.tokens + work.tokens,
-                    cost=before.cost + work.cost,
-                )
+                self._report.work = work.after(self._before)
                 if captioner.plan is not None:
                     self._report.rows = captioner.plan.rows
 

@@ -51,10 +51,14 @@ def test_requests_that_come_one_after_the_other_are_captioned_as_ever(worker):
     captions, reports = fetched(worker, len(IMAGES))
     assert {number: tokens for number, _, tokens, _ in captions} == alone
     assert reports[-1].run == 1
+    first = reports[-1].work
     worker.take(Batch(Settings(None, 3, "auto", True), numbered(IMAGES, 100)))  # other settings, after all were done
     captions, reports = fetched(worker, len(IMAGES))
     assert {number - 100: tokens for number, _, tokens, _ in captions} == {n: ids[:3] for n, ids in alone.items()}
-    assert reports[-1].work.tokens <= 15 * len(IMAGES)
+    both = reports[-1].work
+    assert both.tokens <= 15 * len(IMAGES)
+    assert both.prompts == 2 * first.prompts
+    assert both.prompts_cost == pytest.approx(2 * first.prompts_cost) and first.prompts_cost > 0
 
 
 def test_what_is_dropped_does_not_come_and_a_new_run_begins_with_nothing(worker):
