@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from kvtune.host_memory import host_memory
+from kvtune.study.study_folder import DEFAULT_STUDIES
 from kvtune.text import number_of
 
 DEMO_MEMORY = 2 * 2**30
@@ -43,7 +44,7 @@ class Check:
     cure: str = ""
 
 
-def examine(coco: Path | None = None, studies: Path = Path("studies")) -> Iterator[Check]:
+def examine(coco: Path | None = None, studies: Path = DEFAULT_STUDIES) -> Iterator[Check]:
     """Run all checks, one after the other.
 
     Parameters

@@ -1,5 +1,6 @@
 """Names that a shell completes at a press of Tab."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
@@ -48,5 +49,5 @@ def subsets(incomplete: str) -> list[str]:
     return _beginning(incomplete, named_subsets())
 
 
-def _beginning(incomplete: str, names: object) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]  # type: ignore[attr-defined]
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.startswith(incomplete)]

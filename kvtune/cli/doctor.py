@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Coco, Json, value
+from kvtune.cli.options import STUDIES, Coco, Json, value
 from kvtune.text import visible
 
 _STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold red"}
@@ -14,7 +14,7 @@ _STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold re
 
 def doctor(
     coco: Coco = None,
-    studies_dir: Annotated[Path, value("DIR", "Where searches will write.", "--studies-dir")] = Path("studies"),
+    studies_dir: Annotated[Path, value("DIR", "Where searches will write.", "--studies-dir")] = STUDIES,
     json: Json = False,
 ) -> None:
     """Check Python, packages, device, memory, folders, COCO and models; exit code 1 if kvtune cannot work here.

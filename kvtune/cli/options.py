@@ -8,6 +8,9 @@ import typer
 
 from kvtune.cli import completion
 from kvtune.study.sampler_names import SamplerName
+from kvtune.study.study_folder import DEFAULT_STUDIES
+
+STUDIES = DEFAULT_STUDIES
 
 MODEL, IMAGES, TRIALS, RACING, FILES = "Model", "Images", "Trials", "Racing and floors", "Files"
 """Headings of the help."""
@@ -72,6 +75,18 @@ CaptionKey = Annotated[str, value("FIELD", "Field of the caption in a captions f
 Sampler = Annotated[
     SamplerName, value("NAME", "How the next settings are chosen: tpe, nsga2, gp, random or grid.", panel=TRIALS)
 ]
+Subset = Annotated[
+    str | None,
+    value(
+        "NAME|FILE", "Tune images: a shipped subset or a file, else drawn.", panel=IMAGES, complete=completion.subsets
+    ),
+]
+Images = Annotated[int | None, value("N", "Tune images to draw.  [default: 500; demo: 100]", panel=IMAGES, min=1)]
+HoldoutImages = Annotated[
+    int | None, value("N", "Held-out images to keep back.  [default: 500; demo: 100]", panel=IMAGES, min=1)
+]
+Prompt = Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)]
+
 Seed = Annotated[int, value("N", "Seed of what is drawn at random.", "--seed", min=0)]
 
 Study = Annotated[
@@ -90,6 +105,5 @@ Storage = Annotated[
     str | None, value("URL", "Optuna storage that the study was searched with, if not study.db.", panel=FILES)
 ]
 StudiesDir = Annotated[Path, value("DIR", "Folder of studies.", panel=FILES)]
-STUDIES = Path("studies")
 
 Json = Annotated[bool, flag("Print one JSON document on stdout and nothing else.", "--json")]

@@ -73,18 +73,18 @@ def busy(what: str) -> Iterator[None]:
 
 
 def _plain_captions(what: str) -> Callable[["Pace"], None]:
-    first = last = None
+    last: float | None = None
     ended = False
 
     def show(pace: "Pace") -> None:
-        nonlocal first, last, ended
+        nonlocal last, ended
         now = time.monotonic()
         if ended and pace.there == pace.total:
             return
         ended = pace.there == pace.total
-        if first is not None and now - last < _SECONDS_BETWEEN_LINES and not ended:
+        if last is not None and now - last < _SECONDS_BETWEEN_LINES and not ended:
             return
-        first, last = first or now, now
+        last = now
         err().print(", ".join(filter(None, [f"{what}: {pace.there} of {pace.total}", pace.words()])), soft_wrap=True)
 
     return show

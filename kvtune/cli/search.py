@@ -7,7 +7,6 @@ from kvtune.cli import completion
 from kvtune.cli.common import err, out, print_json, stopped
 from kvtune.cli.options import (
     FILES,
-    IMAGES,
     MODEL,
     RACING,
     STUDIES,
@@ -18,16 +17,20 @@ from kvtune.cli.options import (
     Device,
     Dtype,
     GpusPerWorker,
+    HoldoutImages,
+    Images,
     Json,
     Lanes,
     LoadIn4Bit,
     LoadIn8Bit,
     MixedWorkers,
     Model,
+    Prompt,
     Revision,
     Sampler,
     Seed,
     StudiesDir,
+    Subset,
     Workers,
     flag,
     value,
@@ -48,22 +51,10 @@ def search(
         Path | None, value("FILE", "Search space (YAML); the model family's when left out.", panel=TRIALS)
     ] = None,
     coco: Coco = None,
-    subset: Annotated[
-        str | None,
-        value(
-            "NAME|FILE",
-            "Tune images: a shipped subset or a file, else drawn.",
-            panel=IMAGES,
-            complete=completion.subsets,
-        ),
-    ] = None,
-    images: Annotated[
-        int | None, value("N", "Tune images to draw.  [default: 500; demo: 100]", panel=IMAGES, min=1)
-    ] = None,
-    holdout_images: Annotated[
-        int | None, value("N", "Held-out images to keep back.  [default: 500; demo: 100]", panel=IMAGES, min=1)
-    ] = None,
-    prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)] = None,
+    subset: Subset = None,
+    images: Images = None,
+    holdout_images: HoldoutImages = None,
+    prompt: Prompt = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL)] = 512,
     depth: Annotated[
         str | None,

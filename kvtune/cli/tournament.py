@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from kvtune.cli import completion
 from kvtune.cli.common import err, out, print_json, stopped
 from kvtune.cli.options import (
     FILES,
-    IMAGES,
     MODEL,
     STUDIES,
     TRIALS,
@@ -18,15 +16,19 @@ from kvtune.cli.options import (
     Device,
     Dtype,
     GpusPerWorker,
+    HoldoutImages,
+    Images,
     Json,
     Lanes,
     LoadIn4Bit,
     LoadIn8Bit,
     MixedWorkers,
     Model,
+    Prompt,
     Revision,
     Sampler,
     StudiesDir,
+    Subset,
     Workers,
     value,
 )
@@ -46,22 +48,10 @@ def tournament(
     ] = None,
     studies_dir: StudiesDir = STUDIES,
     coco: Coco = None,
-    subset: Annotated[
-        str | None,
-        value(
-            "NAME|FILE",
-            "Tune images: a shipped subset or a file, else drawn.",
-            panel=IMAGES,
-            complete=completion.subsets,
-        ),
-    ] = None,
-    images: Annotated[
-        int | None, value("N", "Tune images to draw.  [default: 500; demo: 100]", panel=IMAGES, min=1)
-    ] = None,
-    holdout_images: Annotated[
-        int | None, value("N", "Held-out images to keep back.  [default: 500; demo: 100]", panel=IMAGES, min=1)
-    ] = None,
-    prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)] = None,
+    subset: Subset = None,
+    images: Images = None,
+    holdout_images: HoldoutImages = None,
+    prompt: Prompt = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL, min=1)] = 512,
     sampler: Sampler = "tpe",
     parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS, min=1)] = 8,
