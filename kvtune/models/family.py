@@ -187,12 +187,16 @@ class VisionLanguageModel:
         return self.family.has_places
 
     def places(self, inputs: dict[str, Tensor]) -> list[Tensor] | None:
-        """Where the visual tokens of inputs for ``generate()`` are; None where that takes the images to tell."""
+        """Where the visual tokens of inputs for ``generate()`` are.
+
+        None where that takes the images to tell, or prompts have more than one.
+        """
         try:
             places = self.family.places(self, inputs, ())
         except (KeyError, IndexError):
             return None
-        return places if places is not None and len(places) == len(inputs["input_ids"]) else None
+        counts = self.family.visual_tokens(self, inputs).sum(1).tolist()
+        return places if places is not None and [len(own) for own in places] == counts else None
 
     @property
     def tokenizer(self) -> Any:

@@ -75,6 +75,10 @@ def test_where_it_cannot_be_served_it_is_refused():
         DSCR(end_layer=4, start_layer=1, depth="scenes")(model.hf_model),
     ):
         model.hf_model.generate(**inputs, max_new_tokens=2)
+    two = inputs | {name: torch.cat([inputs[name]] * 2, dim=1) for name in ("input_ids", "attention_mask")}
+    two["pixel_values"] = torch.cat([inputs["pixel_values"]] * 2)
+    with pytest.raises(RequestError, match="these have none"), DSCR(end_layer=4, start_layer=1)(model.hf_model):
+        model.hf_model.generate(**two, max_new_tokens=2)
     for depth in ("", 3):
         with pytest.raises(RequestError, match="depth must be"):
             DSCR(depth=depth)
