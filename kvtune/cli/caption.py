@@ -140,7 +140,7 @@ def caption(
     from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
     from kvtune.captioning.trace import spellable, spelt
     from kvtune.chair.spans import MentionFinder
-    from kvtune.coco.categories import truth_of_files
+    from kvtune.coco.truth import truth_of_files
     from kvtune.report.data.mentions import vocabulary_words
     from kvtune.report.study_files import check_parquet
     from kvtune.report.terminal.caption import captions_document, captions_view

@@ -68,7 +68,7 @@ def ground_truth(
     """
     from kvtune.chair.ground_truth import save_ground_truth
     from kvtune.coco import CocoFolder, Subset, find_coco
-    from kvtune.coco.categories import coco_truth
+    from kvtune.coco.truth import coco_truth
 
     check_writable(to)
     folder = CocoFolder(find_coco(coco))

@@ -101,7 +101,7 @@ def _ground_truth(
     if file is not None:
         return load_ground_truth(file), file
     from kvtune.coco import CocoFolder, find_coco
-    from kvtune.coco.categories import coco_truth
+    from kvtune.coco.truth import coco_truth
 
     folder = CocoFolder(find_coco(coco))
     if skip_unknown:

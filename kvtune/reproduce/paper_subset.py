@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kvtune.coco import OPERA500, CocoFolder, Subset, available_images, check_images, draw, find_coco
-from kvtune.coco.categories import coco_truth
+from kvtune.coco.truth import coco_truth
 from kvtune.errors import RequestError
 from kvtune.study.subsets import Image
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kvtune.chair import load_ground_truth, save_ground_truth
 from kvtune.coco import CocoFolder
-from kvtune.coco.categories import coco_truth
+from kvtune.coco.truth import coco_truth
 from kvtune.statistics.front import reference_point
 from kvtune.study.caption_log import captions_sha256
 from kvtune.study.judged import judged_captions

@@ -14,7 +14,7 @@ from kvtune.coco import (
     holdout_beside,
     tune_and_holdout,
 )
-from kvtune.coco.categories import coco_truth
+from kvtune.coco.truth import coco_truth
 
 Image = tuple[int, Path]
 """Image id and file."""

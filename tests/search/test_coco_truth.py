@@ -7,7 +7,7 @@ import pytest
 from small_coco import write_coco
 
 from kvtune.coco import CocoFolder
-from kvtune.coco.categories import coco_truth
+from kvtune.coco.truth import coco_truth
 from kvtune.errors import RequestError
 
 

@@ -24,7 +24,7 @@ from kvtune.captioning import Captioner
 from kvtune.captioning.one_device import open_on_one_device
 from kvtune.chair import ChairScorer
 from kvtune.coco import CocoFolder, find_coco, load_image
-from kvtune.coco.categories import coco_truth
+from kvtune.coco.truth import coco_truth
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import Method
 from kvtune.models import VisionLanguageModel

@@ -30,7 +30,7 @@ import kvtune
 from kvtune.bench.search.settings import SETS, Setting, methods_of
 from kvtune.bench.search.table import KEPT, Recorded, Table, load_table
 from kvtune.chair import COLUMNS, SCORER, ChairScorer
-from kvtune.coco.categories import coco_truth
+from kvtune.coco.truth import coco_truth
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.spaces import load_space, spaces_folder
