@@ -13,6 +13,7 @@ PACKAGE = TESTS.parent / "kvtune"
 FLOORS = (
     (
         "errors",
+        "array_files",
         "locks",
         "files",
         "json_files",

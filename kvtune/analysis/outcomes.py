@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kvtune.array_files import read_arrays
 from kvtune.chair import COLUMNS
 from kvtune.chair.sentences import split_sentences
 from kvtune.errors import KvtuneError
@@ -143,7 +143,6 @@ def distinct(text: str, n: int) -> float:
 
 def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return read_arrays(path)
+    except (OSError, ValueError):
         return {}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from kvtune.array_files import read_arrays
 from kvtune.errors import RequestError
 from kvtune.files import check_path
 
@@ -70,8 +71,8 @@ class _Folder:
     @staticmethod
     def _read(file: Path) -> np.ndarray:
         try:
-            found = np.load(file, allow_pickle=False) if file.suffix == ".npy" else np.asarray(Image.open(file))
-        except (OSError, ValueError) as error:
+            found = read_arrays(file)[""] if file.suffix == ".npy" else np.asarray(Image.open(file))
+        except (OSError, ValueError, LookupError) as error:
             raise RequestError(f"depth map {file} cannot be read: {error}") from None
         if found.ndim != 2 or not np.issubdtype(found.dtype, np.number) or not np.isfinite(found).all():
             raise RequestError(f"depth map {file} must hold one finite number a pixel, not {found.dtype} {found.shape}")

@@ -61,6 +61,17 @@ def test_a_broken_or_unwritable_cache_is_only_slower(tmp_path: Path, content: by
     blocked.save()
 
 
+def test_a_byte_that_changed_on_the_disk_makes_the_cache_only_slower(tmp_path: Path) -> None:
+    path = tmp_path / "counts.npz"
+    kept = Outcomes(path, Scoring(TRUTH))
+    counts = kept.of(CAPTIONS).counts
+    kept.save()
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        assert np.array_equal(Outcomes(path, Scoring(TRUTH)).of(CAPTIONS).counts, counts)
+
+
 def test_cuts_by_hand() -> None:
     curve = cut_baseline(Outcomes(None, Scoring(TRUTH)).of_cuts(CAPTIONS))
     assert [cut.sentences for cut in curve] == [1, 2, 3]

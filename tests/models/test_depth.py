@@ -45,13 +45,20 @@ def test_maps_in_a_folder(tmp_path):
     np.save(tmp_path / "b.npy", np.ones((6, 4)))
     np.save(tmp_path / "c.npy", np.full((4, 6), np.nan))
     (tmp_path / "d.npy").write_bytes(b"no map")
+    (tmp_path / "e.npy").write_bytes((tmp_path / "c.npy").read_bytes().replace(b"'shape': (", b"'shape': 0"))
     source = depth_maps(str(tmp_path), torch.device("cpu"))
     assert source(image, tmp_path / "a.jpg")[1, 2] == 8
-    for name, message in (("b", "4 x 6, but the image 6 x 4"), ("c", "one finite number"), ("d", "cannot be read")):
+    refused = {
+        "b": "4 x 6, but the image 6 x 4",
+        "c": "one finite number",
+        "d": "cannot be read",
+        "e": "cannot be read",
+    }
+    for name, message in refused.items():
         with pytest.raises(RequestError, match=message):
             source(image, tmp_path / f"{name}.jpg")
-    with pytest.raises(RequestError, match=r"no depth map e\.npy or \.png"):
-        source(image, tmp_path / "e.jpg")
+    with pytest.raises(RequestError, match=r"no depth map f\.npy or \.png"):
+        source(image, tmp_path / "f.jpg")
     with pytest.raises(RequestError, match="file names"):
         source(image, None)
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from kvtune.array_files import read_arrays
 from kvtune.bench.search.settings import SETS, Setting, methods_of
 from kvtune.chair import COLUMNS
 from kvtune.errors import RequestError
@@ -142,14 +142,14 @@ def load_table(path: Path) -> Table:
         If the file is missing, damaged, of another format, or contradicts itself.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            metadata, outcomes = file["metadata"], file["outcomes"]
+        arrays = read_arrays(path)
+        metadata, outcomes = arrays["metadata"], arrays["outcomes"]
         document = json.loads(metadata.tobytes())
     except FileNotFoundError:
         record = "python -m kvtune.bench.search.record"
         name = f"--set {path.stem} " if path.stem in SETS else ""
         raise RequestError(f"table {path} does not exist; record it: {record} {name}--out {path}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError):
         raise RequestError(f"table {path} is no table of outcomes, or is damaged") from None
     if not isinstance(document, dict):
         raise RequestError(f"table {path} is no table of outcomes, or is damaged")
