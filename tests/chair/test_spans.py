@@ -25,6 +25,7 @@ def marked(finder, caption):
         ("People (two women) SKIING!", [("People", "person"), ("women", "person"), ("SKIING", "skis")]),
         ("A toilet seat, then a chair.", [("toilet seat", "toilet"), ("chair", "chair")]),
         ("two\nTVs, one oven-like", [("TVs", "tv")]),
+        ('A "cat" and (dogs,cows) in İzmir: dog', [("cat", "cat"), ("dogs", "dog"), ("cows", "cow"), ("dog", "dog")]),
         ("", []),
     ],
 )
