@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
+from kvtune.captioning.arrivals import Arrivals
 from kvtune.captioning.decoding import Decoding, on_device
 from kvtune.captioning.depths import Depths
 from kvtune.captioning.fused import FusedLayers
@@ -123,10 +123,11 @@ class Captioner(Asking):
             If the device's memory does not hold a single caption, or the model's logits are no numbers.
         """
         self._withdrawn = set()
-        source = iter(requests)
         look_ahead = max(LOOK_AHEAD, 2 * most_rows(self.lanes))
-        pulled, exhausted = _pulled(source, look_ahead)
-        first = [(self._key(request), request) for request in pulled]
+        arrivals = Arrivals(requests)
+        arrivals.pull(look_ahead)
+        first = [(self._key(request), request) for request in arrivals.here]
+        arrivals.here.clear()
         if not first:
             return
         self.say_question()
@@ -154,15 +155,17 @@ class Captioner(Asking):
                     withdrawn = len(self._withdrawn)
                     scheduler.withdraw(lambda request: request.tag in self._withdrawn)
                     decoding.forget_withdrawn()
-                if not exhausted:
-                    pulled, exhausted = _pulled(source, max(0, look_ahead - scheduler.waiting))
-                    for request in pulled:
-                        if request.tag not in self._withdrawn:
-                            decoding.add(self._key(request), request)
+                if not arrivals.are_over:
+                    arrivals.pull(max(0, look_ahead - scheduler.waiting))
+                while arrivals.here:
+                    request = arrivals.here[0]
+                    if request.tag not in self._withdrawn:
+                        decoding.add(self._key(request), request)
+                    arrivals.here.popleft()
                 if not scheduler.is_busy:
                     self._kept = decoding.grid if isinstance(decoding, PagedDecoding) else None
                     return
-                if exhausted and not scheduler.waiting:
+                if arrivals.are_over and not scheduler.waiting:
                     decoding.shrink(done)
                 self.steps += decoding.advance(done)
             except BaseException as error:
@@ -248,16 +251,6 @@ class Captioner(Asking):
         """The images of ``requests`` will be wanted next."""
         images = [request.image for request in requests]
         self._prompts.expect([self._keys.content(image) for image in images], images)
-
-
-def _pulled(source: Iterator[CaptionRequest | None], most: int) -> tuple[list[CaptionRequest], bool]:
-    """Requests that there are now, ``most`` at most, and whether there will be no more."""
-    found: list[CaptionRequest] = []
-    for request in islice(source, most):
-        if request is None:
-            return found, False
-        found.append(request)
-    return found, len(found) < most
 
 
 def _smaller(plan: Plan) -> Plan:

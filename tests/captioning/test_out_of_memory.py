@@ -13,7 +13,7 @@ from small_models import small_llava
 from small_vlms import random_images, reference_tokens, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, decoding, group_decoding, paged_decoding
+from kvtune.captioning import Captioner, CaptionRequest, captioner, decoding, group_decoding, paged_decoding
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.kernels import built_or
@@ -54,6 +54,23 @@ def test_a_smaller_grid_is_made_only_when_the_larger_one_is_gone(caplog):
         check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
     assert device.refusals == 1
     assert caplog.text.count("out of device memory: going on with") == 1
+
+
+def test_requests_that_come_as_memory_runs_out_are_not_lost(monkeypatch):
+    """As where a method's depth estimator is loaded for them."""
+    checked, plain = [], Captioner.check
+
+    def check_method(captioner, method):
+        checked.append(method)
+        if len(checked) == 6:
+            raise torch.OutOfMemoryError("out of memory")
+        plain(captioner, method)
+
+    monkeypatch.setattr(captioner, "LOOK_AHEAD", 4)
+    monkeypatch.setattr(Captioner, "check", check_method)
+    limits = [5] * 24
+    check(list(Captioner(MODEL, max_new_tokens=5, lanes=2).run(requests(limits))), limits)
+    assert len(checked) > 6
 
 
 @pytest.mark.parametrize("share", [0.9, 0.4, 0.2])

@@ -111,8 +111,6 @@ class DataParallelCaptioner(Asking):
                 try:
                     run.turn()
                     on_work(run.work)
-                except GeneratorExit:
-                    raise
                 except BaseException:
                     yield from run.captions()
                     raise
