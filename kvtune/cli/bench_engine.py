@@ -107,18 +107,18 @@ def engine(
         if method is not None and not json:
             out().print(methods_table(result))
             for line in methods_lines(result):
-                out().print(line, soft_wrap=True, markup=False)
+                out().print(line, soft_wrap=True)
             return
         if png is not None and result["arms"]:
             engine_figure(result, png)
-            err().print(f"wrote {png}", soft_wrap=True, markup=False)
+            err().print(f"wrote {png}", soft_wrap=True)
         if json:
             print_json(result)
             return
         if result["arms"]:
             out().print(engine_table(result))
         for line in engine_lines(result):
-            out().print(line, soft_wrap=True, markup=False)
+            out().print(line, soft_wrap=True)
 
     try:
         with terminable():

@@ -1,7 +1,7 @@
 """``kvtune export``: one point of the front as a preset."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from kvtune.cli.common import err, out, print_json
 from kvtune.cli.options import STUDIES, Json, Select, StudiesDir, Study, value
@@ -33,6 +33,7 @@ def export(
     Example: kvtune export demo-kvsmooth --out preset.json
     """
     from kvtune.analysis.export import export as build
+    from kvtune.report.terminal.export import export_lines
     from kvtune.study.study_folder import find_study
 
     if to is not None:
@@ -50,34 +51,6 @@ def export(
             | {"preset": preset.model_dump(mode="json", by_alias=True)}
         )
         return
-    lines = []
-    if preset.metrics is not None:
-        lines += _lines("tune", preset.metrics.tune, preset.metrics.baseline)
-        if preset.metrics.holdout is not None:
-            lines += _lines("held-out", preset.metrics.holdout, preset.metrics.holdout["baseline"])
-        elif selection.on == "tune":
-            lines.append(f"it was chosen on these images, which flatter it: kvtune validate {folder.name} asks others")
-    parameters = " ".join(f"{name}={value}" for name, value in preset.parameters.items())
-    what = "a setting" if selection.trial.number is None else f"trial {selection.trial.number}"
-    out().print(f"{what} of {folder.name}: {selection.rule} (on {selection.on} images)", soft_wrap=True)
-    out().print("\n".join([*lines, parameters, f"wrote {path}"]), soft_wrap=True)
-
-
-def _lines(images: str, metrics: dict[str, Any], baseline: dict[str, Any]) -> list[str]:
-    """What the preset's metrics on one subset say."""
-    from kvtune.analysis.claims import claim
-    from kvtune.analysis.result import Difference
-    from kvtune.chair import METRICS, OBJECTIVES
-
-    scores = [
-        f"{METRICS[name].label} {metrics[name]:.1f} (baseline {baseline[name]:.1f})"
-        for name in OBJECTIVES
-        if name in baseline
-    ]
-    lines = [f"{images} images: {', '.join(scores)}"]
-    for name, found in metrics.get("differences", {}).items():
-        if name in OBJECTIVES:
-            lines.append(f"{images} images, against the baseline: {claim(name, Difference(**found))}")
-    if metrics.get("length_flag"):
-        lines.append(f"{images} images, length: {metrics['length_flag']}")
-    return lines
+    for line in export_lines(preset, selection, folder.name):
+        out().print(line, soft_wrap=True)
+    out().print(f"wrote {path}", soft_wrap=True)

@@ -1,7 +1,7 @@
 """``kvtune models``: what there is and what is here; one checked; MiniGPT-4 made of its files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,9 +19,6 @@ from kvtune.cli.options import (
     flag,
     value,
 )
-
-if TYPE_CHECKING:
-    from kvtune.captioning.model_check import ModelCheck
 
 app = group(invoke_without_command=True)
 
@@ -89,6 +86,7 @@ def check(
     from kvtune.models.fewer_layers import random_with_fewer_layers
     from kvtune.models.opening import check_options, open_model
     from kvtune.models.options import model_options
+    from kvtune.report.terminal.models import check_lines
 
     pictures = [load_image(one) for one in image or ()]
     pictures = pictures or [Image.fromarray(render(0, FIRST_ID + number).pixels) for number in range(2)]
@@ -103,44 +101,10 @@ def check(
     if json:
         print_json(checked.to_dict())
     else:
-        for key, found in _lines(checked):
-            out().print(f"{key:<14}{found}", soft_wrap=True)
+        for line in check_lines(checked):
+            out().print(line, soft_wrap=True)
     if checked.proven is False:
         raise typer.Exit(1)
-
-
-def _lines(checked: "ModelCheck") -> list[tuple[str, str]]:
-    heads = f"{checked.heads} heads, {checked.kv_heads} of keys and values"
-    ranges = ", ".join(f"{first} to {end - 1}" for first, end in checked.visual_ranges[:4])
-    ranges += ", ..." if len(checked.visual_ranges) > 4 else ""
-    places = "places in the picture not known" if checked.places is None else f"{checked.places} with a place"
-    memory = f"{_size(checked.weights_gib)} of weights"
-    if checked.peak_gib is not None:
-        memory += f", {_size(checked.peak_gib)} at most on {checked.device}"
-    speed = f"{checked.tokens} tokens in {checked.seconds:.2f} s by generate(), the prompt included"
-    lines = [
-        ("model", f"{checked.name} ({checked.family}), {checked.id}"),
-        ("revision", checked.revision or "none, a local folder"),
-        ("runs on", f"{checked.device} in {checked.dtype}"),
-        ("layers", f"{checked.layers}, {heads}"),
-        ("visual tokens", f"{checked.visual_tokens} of {checked.prompt_tokens} of the prompt, positions {ranges}"),
-        ("", places),
-        ("memory", memory),
-        ("question", checked.prompt),
-        ("caption", checked.caption),
-        ("speed", speed),
-    ]
-    for dtype in dict.fromkeys(proof.dtype for proof in checked.proofs):
-        for method in dict.fromkeys(proof.method for proof in checked.proofs):
-            own = [proof for proof in checked.proofs if (proof.dtype, proof.method) == (dtype, method)]
-            equal = sum(proof.first_difference is None for proof in own)
-            lines.append((method or "no method", f"{equal} of {len(own)} captions equal in {dtype}"))
-    lines += [(method, f"cannot serve this model: {why}") for method, why in checked.refused.items()]
-    return [*lines, ("verdict", checked.verdict)]
-
-
-def _size(gib: float) -> str:
-    return f"{gib:.1f} GiB" if gib >= 1 else f"{gib * 1024:.1f} MiB"
 
 
 @app.command(cls=Command)

@@ -89,7 +89,7 @@ def score(
         out().print(score_view(scored))
     if details is not None:
         save_details(scored.details, details)
-        err().print(f"wrote {details}", soft_wrap=True, markup=False)
+        err().print(f"wrote {details}", soft_wrap=True)
 
 
 def _ground_truth(

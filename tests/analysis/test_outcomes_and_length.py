@@ -67,7 +67,7 @@ def test_a_byte_that_changed_on_the_disk_makes_the_cache_only_slower(tmp_path: P
     counts = kept.of(CAPTIONS).counts
     kept.save()
     whole = path.read_bytes()
-    for place in range(len(whole)):
+    for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         assert np.array_equal(Outcomes(path, Scoring(TRUTH)).of(CAPTIONS).counts, counts)
 
