@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvtune.captioning.course import StepCost
+from kvtune.captioning.cost_model import StepCost
 from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.greedy import NO_TOKEN
 from kvtune.captioning.grid_attention import ATTENTION

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import torch
 
-from kvtune.captioning.course import CPU
+from kvtune.captioning.cost_model import CPU
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.memory import PREFILL_BATCH, GridPlan

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kvtune.captioning.course import lanes_by_image
+from kvtune.captioning.cost_model import lanes_by_image
 from kvtune.host_memory import host_memory
 from kvtune.models import VisionLanguageModel
 from kvtune.models.options import Lanes
@@ -111,7 +111,7 @@ def plan_grid(
 ) -> GridPlan:
     """The grid for a stream in which ``requests`` are about ``images``.
 
-    As :func:`kvtune.captioning.course.lanes_by_image` has it, unless memory is too small for that.
+    As :func:`kvtune.captioning.cost_model.lanes_by_image` has it, unless memory is too small for that.
 
     Parameters
     ----------

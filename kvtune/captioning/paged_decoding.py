@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from kvtune.captioning.continuous import ContinuousScheduler
-from kvtune.captioning.course import GPU
+from kvtune.captioning.cost_model import GPU
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf, on_device
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.memory import PREFILL_BATCH, prompts_together

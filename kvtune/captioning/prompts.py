@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from kvtune.captioning.aside import Aside
 from kvtune.captioning.host_copy import Arrival, leaving
 from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.memory import free_host_memory
 from kvtune.captioning.prepared_ahead import PreparedAhead
+from kvtune.captioning.side_stream import SideStream
 from kvtune.errors import RequestError
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
@@ -56,7 +56,7 @@ class Prompts:
         self._leaving: dict[str, Prompt] = {}
         """Those of the latest batch, on their way into pinned memory, which shall not be more than that takes."""
         self._arrival = Arrival(vlm.device)
-        self._aside = Aside(vlm.device)
+        self._beside = SideStream(vlm.device)
         self._ahead = PreparedAhead(vlm, prompt)
 
     @torch.inference_mode()
@@ -77,10 +77,10 @@ class Prompts:
         missing = self._missing(contents)
         new: dict[str, Prompt] = {}
         if missing:
-            with self._aside.running():
+            with self._beside.running():
                 new = dict(zip(missing, self._embed(list(missing), [images[n] for n in missing.values()]), strict=True))
                 self._keep(new)
-            self._aside.hand_over(tensor for prompt in new.values() for tensor in prompt.tensors)
+            self._beside.hand_over(tensor for prompt in new.values() for tensor in prompt.tensors)
         return [new[content] if content in new else self._kept[content].to(self.vlm.device) for content in contents]
 
     def expect(self, contents: Sequence[str], images: Sequence[Image.Image | Path]) -> None:

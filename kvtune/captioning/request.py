@@ -31,13 +31,13 @@ class Work:
     by
         Who does it, in lines of words, the first about all of them, where that is more than one device.
     cost
-        What the steps cost, by what each read and computed; see :class:`kvtune.captioning.course.StepCost`.
+        What the steps cost, by what each read and computed; see :class:`kvtune.captioning.cost_model.StepCost`.
     prompts_cost
         What the prompts cost, in the same measure.
     room
         Captions that there is room for at once.
     by_image
-        Whether images have lanes of their own; see :class:`kvtune.captioning.course.Shape`.
+        Whether images have lanes of their own; see :class:`kvtune.captioning.cost_model.Shape`.
     """
 
     prompts: int = 0

@@ -2,7 +2,7 @@
 
 Captions that are decoded side by side end at about the same time, so for long none is finished and then all are. What
 passes evenly is tokens. What a token costs changes in the course of a run, and from one kind of run to another; the
-engine's :class:`kvtune.captioning.course.Course` says by how much, and what steps have taken says how long that is.
+engine's :class:`kvtune.captioning.cost_model.Course` says by how much, and what steps have taken says how long that is.
 """
 
 import math
@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from kvtune.captioning.course import Course
+    from kvtune.captioning.cost_model import Course
 
 USUAL_TOKENS = 95.0
 """Tokens of a caption before one is known."""
@@ -244,7 +244,7 @@ class Pace:
 
     def _price(self, images: int, each: int, share: float) -> float:
         """What a token of a stage costs on the grid that runs, once this share of them is written."""
-        from kvtune.captioning.course import Course
+        from kvtune.captioning.cost_model import Course
 
         if self._engine is None:  # who writes does not say how
             return 1.0

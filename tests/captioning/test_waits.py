@@ -18,11 +18,11 @@ from PIL import Image
 from pretended_cards import PretendedCards
 
 import kvtune
-from kvtune.captioning import Captioner, CaptionRequest, aside, depths, paged_grid
+from kvtune.captioning import Captioner, CaptionRequest, depths, paged_grid, side_stream
 from kvtune.captioning import prompts as prompts_module
-from kvtune.captioning.aside import Aside
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompts
+from kvtune.captioning.side_stream import SideStream
 from kvtune.methods import DSCR
 from kvtune.methods.facts import Depth
 from kvtune.models import load_model
@@ -150,11 +150,11 @@ def test_images_go_through_the_vision_tower_beside_the_steps(monkeypatch):
     def record_stream(tensor, one):
         said.append((tensor.data_ptr(), one.name))
 
-    monkeypatch.setattr(aside, "side_stream", lambda device: Stream("aside"))
+    monkeypatch.setattr(side_stream, "side_stream", lambda device: Stream("aside"))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(streams[-1]))
     monkeypatch.setattr(torch.cuda, "stream", stream)
     monkeypatch.setattr(torch.Tensor, "record_stream", record_stream)
-    monkeypatch.setattr(prompts_module, "Aside", lambda device: Aside(torch.device("cuda")))
+    monkeypatch.setattr(prompts_module, "SideStream", lambda device: SideStream(torch.device("cuda")))
     found = Prompts(vlm())
     tower = vlm().hf_model.model.vision_tower
     hook = tower.register_forward_pre_hook(lambda *_: said.append(f"tower {streams[-1]}"))

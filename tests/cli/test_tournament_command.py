@@ -11,7 +11,7 @@ import pytest
 from fake_search import FakeCaptioner, FakeRequest
 from small_coco import write_coco
 
-from kvtune.captioning import course
+from kvtune.captioning import cost_model
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.methods import method_names
@@ -60,7 +60,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     models = SimpleNamespace(
         locate=lambda name: (None, vlm.model_id, name), commit_of=lambda name, revision=None: revision
     )
-    assert tournament_module and course, "imported before what they are in is replaced"
+    assert tournament_module and cost_model, "imported before what they are in is replaced"
     monkeypatch.setitem(sys.modules, "kvtune.models", models)
     captioning = SimpleNamespace(CaptionRequest=FakeRequest, open_captioner=Captioner)
     monkeypatch.setitem(sys.modules, "kvtune.captioning", captioning)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fake_search import caption_text, chance
 
-from kvtune.captioning.course import CPU, GPU, Shape, lanes_by_image
+from kvtune.captioning.cost_model import CPU, GPU, Shape, lanes_by_image
 from kvtune.captioning.request import Work
 from kvtune.captioning.scheduler import Placement, Scheduler, packing
 

@@ -1,4 +1,4 @@
-"""A GPU's work beside its decode steps, for which alone the host waits where it must."""
+"""A GPU's second stream, for work beside its decode steps: the host waits for that alone where it must."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Aside:
+class SideStream:
     """Runs something while decode steps go on: on a GPU in a stream of its own, elsewhere as anything is run.
 
     Who reads its numbers, as vision towers do by the dozen, would wait for the step that runs meanwhile too, and the
