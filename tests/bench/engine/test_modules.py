@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
+from graph_like import RecordedSteps
 from small_models import small_llava
 from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.bench.engine import versions
+from kvtune.bench.engine import kernels, versions
 from kvtune.bench.engine.long import long_among_short
 from kvtune.bench.engine.profile import StepKernels, capture_seconds, profile
 from kvtune.bench.engine.projections import projections
@@ -27,6 +28,16 @@ def small_work(lanes, max_new_tokens, images=2):
 
 def small_image(number):
     return random_images(1, seed=number)[0]
+
+
+def test_kernels_are_timed_without_their_launches(monkeypatch):
+    """Small ones take a GPU less time than the host takes to launch them."""
+    graphs, launched = RecordedSteps(), []
+    monkeypatch.setattr(kernels, "step_graphs", lambda device: graphs)
+    numbers = torch.zeros(3)
+    found = kernels.speed(lambda: launched.append(numbers.add_(1)), torch.device("cpu"), 8_000, repeats=5)
+    assert len(launched) == 2 * 5 and graphs.replays == 3 and numbers.tolist() == [25.0] * 3
+    assert found["gb_per_second"] == pytest.approx(8e-3 / found["ms"])
 
 
 def test_long_captions_are_few_forced_and_begin_early(monkeypatch):
