@@ -141,9 +141,10 @@ def caption(
     from kvtune.captioning.trace import spellable, spelt
     from kvtune.chair.spans import MentionFinder
     from kvtune.coco.truth import truth_of_files
+    from kvtune.report.data.caption import captions_document
     from kvtune.report.data.mentions import vocabulary_words
     from kvtune.report.study_files import check_parquet
-    from kvtune.report.terminal.caption import captions_document, captions_view
+    from kvtune.report.terminal.caption import captions_view
     from kvtune.report.trace_files import write_trace
 
     for path, why in broken.items():
@@ -186,7 +187,8 @@ def caption(
 
 def _write_captions(job: "Job", json: bool) -> None:
     from kvtune.apply.at_work import caption_into_file
-    from kvtune.report.terminal.caption import applied_document, applied_lines
+    from kvtune.report.data.caption import applied_document
+    from kvtune.report.terminal.caption import applied_lines
 
     try:
         with progress("images checked") as on_checked, captions_progress("captions") as on_progress:

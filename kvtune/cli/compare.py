@@ -39,10 +39,11 @@ def compare(
     from kvtune.analysis.selection import choose
     from kvtune.analysis.summarize import summarize
     from kvtune.files import check_writable
+    from kvtune.report.data.compare import Compared, comparison_document, comparison_frame
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.compare import comparison_figure
     from kvtune.report.study_files import write_frame
-    from kvtune.report.terminal import compare as report
+    from kvtune.report.terminal.compare import comparison_table
     from kvtune.study.study_folder import find_study
 
     folders = [find_study(study, studies_dir) for study in studies]
@@ -50,14 +51,14 @@ def compare(
     if out_dir is not None and not json:
         check_writable(stem.with_suffix(".csv"))
     summaries = [summarize(folder) for folder in folders]
-    compared = [report.Compared(summary, choose(summary, select)) for summary in summaries]
+    compared = [Compared(summary, choose(summary, select)) for summary in summaries]
     if json:
-        print_json(report.comparison_document(compared))
+        print_json(comparison_document(compared))
         return
-    out().print(report.comparison_table(compared, out()))
+    out().print(comparison_table(compared, out()))
 
     def files() -> Iterator[Path]:
-        yield from write_frame(stem, report.comparison_frame(compared))
+        yield from write_frame(stem, comparison_frame(compared))
         figure = comparison_figure([(each.summary, each.chosen) for each in compared])
         yield from save_pictures(figure, stem, "comparison of studies")
 

@@ -65,10 +65,11 @@ def sensitivity(
         print_json(found.model_dump(mode="json"))
         return
 
+    from kvtune.report.data.frames import sensitivity_frame
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.sensitivity import sensitivity_figure
     from kvtune.report.study_files import write_frame
-    from kvtune.report.terminal.sensitivity import offers, sensitivity_frame, sensitivity_view
+    from kvtune.report.terminal.sensitivity import offers, sensitivity_view
 
     out().print(sensitivity_view(found, out()))
     for line in offers(found):

@@ -82,7 +82,8 @@ def tournament(
     """
     from kvtune.files import check_writable
     from kvtune.models.options import model_options
-    from kvtune.report.terminal.tournament import tournament_document, tournament_view
+    from kvtune.report.data.tournament import tournament_document
+    from kvtune.report.terminal.tournament import tournament_view
     from kvtune.search.search_options import Options
     from kvtune.search.tournament import tournament as run
 

@@ -10,9 +10,10 @@ from synthetic_studies import random_study, study, trial, validation
 
 from kvtune.analysis.selection import Choice, choose
 from kvtune.presets import SubsetInfo
+from kvtune.report.data.compare import Compared, comparison_document, comparison_frame
 from kvtune.report.figures.compare import comparison_figure
 from kvtune.report.figures.drawing import PALETTE
-from kvtune.report.terminal.compare import Compared, comparison_document, comparison_frame, comparison_table
+from kvtune.report.terminal.compare import comparison_table
 
 
 def compared(**changes):

@@ -10,7 +10,7 @@ from synthetic_studies import study, trial
 
 from kvtune.chair import ChairScorer
 from kvtune.errors import RequestError
-from kvtune.report.data.captions import caption_sets
+from kvtune.report.data.caption_sets import caption_sets
 from kvtune.report.data.document import overlay_document
 from kvtune.report.data.outcomes import outcomes_frame
 from kvtune.report.data.overlay import captions_point, overlay_points

@@ -263,7 +263,7 @@ def test_too_few_images_for_a_look_are_not_raced(tmp_path: Path) -> None:
 
 
 def test_reports_show_the_captions_that_a_trial_was_judged_by(raced: StudyFolder) -> None:
-    from kvtune.report.data.captions import caption_sets
+    from kvtune.report.data.caption_sets import caption_sets
 
     summary, order = summarize(raced, statistics=False), load_manifest(raced).image_order
     shown = {number: list(lines) for number, lines in caption_sets(raced, summary)}

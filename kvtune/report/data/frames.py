@@ -1,8 +1,9 @@
-"""Trials as pandas data, for CSV, Parquet and notebooks."""
+"""Trials, and settings of a sensitivity, as pandas data for CSV, Parquet and notebooks."""
 
 from typing import TYPE_CHECKING
 
 from kvtune.analysis.result import Validated
+from kvtune.analysis.sensitivity import Sensitivity
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import METRICS, OBJECTIVES
 
@@ -93,6 +94,20 @@ def cut_baseline_frame(summary: StudySummary) -> "pd.DataFrame":
 
     columns = ["sentences", *sorted(METRICS, key=lambda name: METRICS[name].unit == "%")]
     return pd.DataFrame([cut.to_dict() for cut in summary.cut_baseline], columns=columns)
+
+
+def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":
+    """Return one row a value: ``parameter``, ``value``, ``trial``, scores, intervals as NAME_low and NAME_high."""
+    import pandas as pd
+
+    rows = []
+    for sweep in found.sweeps:
+        for point in sweep.points:
+            row = {"parameter": sweep.parameter, "value": point.value, "trial": point.trial, **point.metrics.to_dict()}
+            for name, (low, high) in point.intervals.items():
+                row |= {f"{name}_low": low, f"{name}_high": high}
+            rows.append(row | {"dominates": " ".join(map(str, point.dominates))})
+    return pd.DataFrame(rows).astype({"trial": "Int64"})
 
 
 _STATISTICS = [

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.summary import StudySummary
-from kvtune.report.data.captions import caption_sets
+from kvtune.report.data.caption_sets import caption_sets
 from kvtune.study.study_folder import StudyFolder
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kvtune.analysis.summary import StudySummary
-from kvtune.report.data.captions import caption_sets
+from kvtune.report.data.caption_sets import caption_sets
 from kvtune.report.page.pack import PackedCaptions, Progress, pack_captions
 from kvtune.report.page.thumbnails import thumbnail
 from kvtune.study.manifest import load_manifest

@@ -1,8 +1,7 @@
 """Captions for the terminal, with the objects that they name marked."""
 
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -14,7 +13,6 @@ from kvtune.text import visible
 
 if TYPE_CHECKING:
     from kvtune.apply.at_work import Done, Job
-    from kvtune.captioning.side_by_side import Pair
 
 _SIDE_BY_SIDE = 90
 """Columns from which two captions stand side by side."""
@@ -69,48 +67,6 @@ def captions_view(
         for heading, text in captions:
             parts += [Text(visible(heading), style="underline"), marked(text, truth, finder), Text()]
     return Group(*parts)
-
-
-def captions_document(
-    model: str,
-    preset: str | None,
-    pairs: "Sequence[Pair]",
-    truth: Mapping[Path, Collection[str]],
-    finder: MentionFinder,
-) -> dict[str, Any]:
-    """What ``kvtune caption --json`` prints."""
-    images = []
-    for pair in pairs:
-        written = {"baseline": pair.baseline, "preset": pair.treated}
-        captions = {
-            heading: {
-                "caption": caption.text,
-                "tokens": len(caption.token_ids),
-                "finish_reason": caption.finish_reason,
-                "mentioned": [category for _, _, category in finder(caption.text)],
-            }
-            for heading, caption in written.items()
-            if caption is not None
-        }
-        known = sorted(truth[pair.image]) if pair.image in truth else None
-        images.append({"image": str(pair.image), "in_picture": known, "captions": captions})
-    return {"model": model, "preset": preset, "images": images}
-
-
-def applied_document(job: "Job", done: "Done") -> dict[str, Any]:
-    """What ``kvtune caption --out FILE --json`` prints."""
-    made = done.made_with
-    return {
-        "out": str(job.out),
-        "model": None if made is None else made.model,
-        "preset": None if made is None else made.preset,
-        "prompt": None if made is None else made.prompt,
-        "images": len(job.images),
-        "captions": done.captions,
-        "written": done.written,
-        "images_per_second": done.images_per_second,
-        "skipped": [{"image": str(path), "reason": why} for path, why in done.skipped.items()],
-    }
 
 
 def applied_lines(job: "Job", done: "Done") -> list[str]:

@@ -1,7 +1,5 @@
 """How a study's scores depend on each parameter, as tables."""
 
-from typing import TYPE_CHECKING
-
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,10 +13,6 @@ from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.statistics.front import front
 from kvtune.text import visible
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 MOST_OFFERED = 3
 """Settings that are offered to be searched."""
@@ -85,20 +79,6 @@ def offers(found: Sensitivity) -> list[str]:
     name, point = settings[best[0]]
     told += [f"or take one as it is: kvtune export {found.study} --select sensitivity:{name}={point.value}"]
     return told
-
-
-def sensitivity_frame(found: Sensitivity) -> "pd.DataFrame":
-    """Return one row a value: ``parameter``, ``value``, ``trial``, scores, intervals as NAME_low and NAME_high."""
-    import pandas as pd
-
-    rows = []
-    for sweep in found.sweeps:
-        for point in sweep.points:
-            row = {"parameter": sweep.parameter, "value": point.value, "trial": point.trial, **point.metrics.to_dict()}
-            for name, (low, high) in point.intervals.items():
-                row |= {f"{name}_low": low, f"{name}_high": high}
-            rows.append(row | {"dominates": " ".join(map(str, point.dominates))})
-    return pd.DataFrame(rows).astype({"trial": "Int64"})
 
 
 def _table(sweep: Sweep, cell: str) -> Table:
