@@ -13,13 +13,13 @@ from kvtune.analysis.result import Difference
 from kvtune.analysis.selection import KEEP_F1, RULES, choose
 from kvtune.analysis.summarize import summarize
 from kvtune.analysis.summary import StudySummary
-from kvtune.chair import OBJECTIVES, Scores, load_ground_truth
+from kvtune.chair import OBJECTIVES, Scores
 from kvtune.errors import KvtuneError
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.confidence import Interval
 from kvtune.study.caption_log import read_captions
 from kvtune.study.manifest import load_manifest
-from kvtune.study.scoring import Scoring
+from kvtune.study.scoring import Scoring, truth_of
 from kvtune.study.study_folder import StudyFolder
 
 BASELINE = "baseline"
@@ -87,7 +87,7 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
         if load_validation(folder) is None:
             raise KvtuneError(f"{folder.name} was not validated; run kvtune validate {folder.name}")
     images = manifests[0].holdout.image_ids
-    scoring = Scoring(load_ground_truth(folders[0].ground_truth))
+    scoring = Scoring(truth_of(folders[0]))
 
     summaries = [summarize(folder) for folder in folders]
     choices = [choose(summary) for summary in summaries]

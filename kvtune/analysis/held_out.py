@@ -27,10 +27,13 @@ def load_validation(folder: StudyFolder) -> Validation | None:
     """
     if not folder.validation.exists():
         return None
-    document = read_json(folder.validation, "validation")
-    if _lacks_a_metric(document):
-        return None
-    return validated(Validation, document, f"validation {folder.validation}")
+    try:
+        document = read_json(folder.validation, "validation")
+        if _lacks_a_metric(document):
+            return None
+        return validated(Validation, document, f"validation {folder.validation}")
+    except RequestError as error:
+        raise RequestError(f"{error}; kvtune validate {folder.name} writes it anew") from None
 
 
 def _lacks_a_metric(document: Any) -> bool:

@@ -14,7 +14,7 @@ from kvtune.analysis.judge import judge
 from kvtune.analysis.selection import KEEP_F1, select
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary
-from kvtune.chair import Scores, load_ground_truth
+from kvtune.chair import Scores
 from kvtune.errors import RequestError, check_count
 from kvtune.json_files import read_json, write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
@@ -26,7 +26,7 @@ from kvtune.study.captioning import OnProgress, Setting, caption_settings
 from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
-from kvtune.study.scoring import Scoring
+from kvtune.study.scoring import Scoring, truth_of
 from kvtune.study.streams import Number
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.together import alone
@@ -158,7 +158,7 @@ def sensitivity(
         like = folder.trial_captions(None)
         alone(caption_settings(manifest, image_ids, numbered, coco, engine, on_progress, like=like))
 
-        scoring = Scoring(load_ground_truth(folder.ground_truth))
+        scoring = Scoring(truth_of(folder))
         judged = judge(wanted, image_ids, scoring)
         baseline = scoring.counts(judged_captions(folder, manifest, ledger.baseline))
         # Parameters of other alternatives are others; so only trials of the same method tell what matters for it.

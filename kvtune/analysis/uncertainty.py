@@ -11,13 +11,13 @@ from kvtune.analysis.judge import differences
 from kvtune.analysis.length_control import cut_baseline, length_of
 from kvtune.analysis.outcomes import Outcome, Outcomes
 from kvtune.analysis.summary import CutBaseline, StudySummary, TrialSummary
-from kvtune.chair import OBJECTIVES, load_ground_truth
+from kvtune.chair import OBJECTIVES
 from kvtune.chair.notes import Note, look_at
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.hypervolume import HypervolumeEstimate, hypervolume_estimate
 from kvtune.study.judged import LostCaptionsError, judged_captions
 from kvtune.study.manifest import Manifest
-from kvtune.study.scoring import Scoring
+from kvtune.study.scoring import Scoring, truth_of
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger
 
@@ -31,7 +31,7 @@ def with_statistics(folder: StudyFolder, manifest: Manifest, ledger: Ledger, sum
     """
     if not folder.ground_truth.exists():
         return summary
-    scoring = Scoring(load_ground_truth(folder.ground_truth))
+    scoring = Scoring(truth_of(folder))
     read = _read(folder, manifest, ledger, scoring)
     summary = _with_notes(summary, read.lost)
     if not read.complete:

@@ -12,14 +12,13 @@ from kvtune.analysis.selection import more
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
-from kvtune.chair import load_ground_truth
 from kvtune.errors import KvtuneError
 from kvtune.json_files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.study.captioning import OnProgress, Setting, caption_settings
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
-from kvtune.study.scoring import Scoring
+from kvtune.study.scoring import Scoring, truth_of
 from kvtune.study.streams import Captioning, Number
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.together import alone
@@ -91,7 +90,7 @@ def validating(
             )
             for number, candidate in candidates.items()
         }
-        scoring = Scoring(load_ground_truth(folder.ground_truth))
+        scoring = Scoring(truth_of(folder))
         _same_scorer(folder, ledger, candidates, scoring)
         like = folder.trial_captions(None)
         yield from caption_settings(manifest, image_ids, settings, coco, engine, on_progress, captioner, like)

@@ -46,7 +46,7 @@ def parse_image_id(value: Any) -> int:
             return int(found[1])
         if found := _FILE_NAME.fullmatch(re.split(r"[/\\]", text)[-1]):
             return int(found[1] or found[2])
-    raise ValueError(f"{shown(value)} is no image id: an integer, digits or a COCO file name is")
+    raise ValueError(f"{shown(value)} is no image id: a whole number from 0, digits or a COCO file name is")
 
 
 def caption_of(

@@ -47,7 +47,7 @@ from kvtune.chair.cleaning import Cleaning, complete_sentences, cut_end_marks, i
 from kvtune.chair.counts import COLUMNS
 from kvtune.chair.degenerate import has_reasoning_tag, kinds_of_texts
 from kvtune.chair.metrics import rates
-from kvtune.text import ENDS_OF_REASONING, quoted
+from kvtune.text import ENDS_OF_REASONING, number_of, quoted
 
 FACTS = ("end-marks", "line-breaks", "sentences", "skipped", "instances-only")
 """Kinds that say what was done with the captions; all others say that a score may mislead."""
@@ -311,7 +311,7 @@ class _Look:
         further = len(self.captions) - images
         if not further:
             return None
-        text = f"{len(self.captions)} captions of {images} images; each caption counts"
+        text = f"{len(self.captions)} captions of {number_of(images, 'image')}; each caption counts"
         return Note("same-image", further, 100 * further / len(self.captions), text)
 
 

@@ -104,10 +104,22 @@ def print_error_line(message: str) -> None:
 
 
 class _ToStderr(logging.Handler):
-    """Writes to whatever ``sys.stderr`` is at that moment: a live display puts itself there while it runs."""
+    """Writes to whatever ``sys.stderr`` is at that moment: a live display puts itself there while it runs.
+
+    The same warning, as each of several cards gives it, is said once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(visible(without_passwords(self.format(record))) + "\n")
+        line = visible(without_passwords(self.format(record)))
+        if record.levelno == logging.WARNING:
+            if line in self._warned:
+                return
+            self._warned.add(line)
+        sys.stderr.write(line + "\n")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kvtune.chair import load_ground_truth, save_ground_truth
+from kvtune.chair import save_ground_truth
 from kvtune.coco import CocoFolder
 from kvtune.coco.truth import coco_truth
 from kvtune.statistics.front import reference_point
@@ -16,7 +16,7 @@ from kvtune.study.judged import judged_captions
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, ReferencePoint, check_trials, load_manifest
 from kvtune.study.optuna_copy import OptunaCopy
-from kvtune.study.scoring import Scoring
+from kvtune.study.scoring import Scoring, truth_of
 from kvtune.study.storage_url import check_storage
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.switch import switching
@@ -118,7 +118,7 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
         manifest = load_manifest(folder)
         if storage is not None:
             check_storage(storage, folder.name, manifest.id)
-        ground_truth = truth_from_coco(coco, manifest) if coco else load_ground_truth(folder.ground_truth)
+        ground_truth = truth_from_coco(coco, manifest) if coco else truth_of(folder)
         scoring = Scoring(ground_truth)
         with closing(LedgerWriter(folder.ledger)) as ledger:
             check_trials(ledger, manifest)

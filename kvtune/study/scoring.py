@@ -5,7 +5,23 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from kvtune.chair import SCORER, CaptionCounts, ChairScorer
+from kvtune.chair import SCORER, CaptionCounts, ChairScorer, load_ground_truth
+from kvtune.errors import RequestError
+from kvtune.study.study_folder import StudyFolder
+
+
+def truth_of(folder: StudyFolder) -> dict[int, frozenset[str]]:
+    """Read the objects of a study's images.
+
+    Raises
+    ------
+    RequestError
+        If the file is missing or damaged, with the command that makes it anew.
+    """
+    try:
+        return load_ground_truth(folder.ground_truth)
+    except RequestError as error:
+        raise RequestError(f"{error}; kvtune rescore {folder.name} --coco DIR makes it anew") from None
 
 
 class Scoring:

@@ -117,6 +117,15 @@ def test_how_much_is_said_is_asked_before_or_after_the_command(words, run):
     assert logger_after("studies") == logging.INFO
 
 
+def test_a_warning_of_several_cards_is_said_once(run, capsys):
+    for _ in range(2):  # by each command
+        run("studies")
+        for card in (0, 1):
+            logging.getLogger("kvtune.captioning").warning("%s is not fused", "rms_norm")
+            logging.getLogger("kvtune").info("card %d is ready", card)
+        assert capsys.readouterr().err == "rms_norm is not fused\ncard 0 is ready\ncard 1 is ready\n"
+
+
 def test_debug_shows_the_traceback_wherever_it_stands(run):
     for words in (["pareto", "none", "--debug"], ["--debug", "pareto", "none"]):
         code, _, error = run(*words)

@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from commands import kvtune
@@ -162,6 +163,21 @@ def test_where_a_study_cannot_be_written_what_is_asked_for_is_shown(command, stu
         assert code == 0 and "warning" not in err
     for asked in ["--out", study_folder / "report"], *([["--html"], ["--parquet"]] if command == "pareto" else []):
         assert "is not a folder" in refused(capsys, command, study_folder, *asked)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{}")], ids=["gone", "damaged"])
+def test_what_can_be_made_anew_is_said_with_the_command(damage, studies, tmp_path, capsys):
+    study_folder = tmp_path / "study"
+    shutil.copytree(studies / "minigpt4-kvsmooth", study_folder)
+    (study_folder / "report" / "validation.json").parent.mkdir(exist_ok=True)
+    (study_folder / "report" / "validation.json").write_text("{")
+    assert "kvtune validate study writes it anew" in refused(capsys, "pareto", study_folder)
+    (study_folder / "report" / "validation.json").unlink()
+    (study_folder / "ground_truth.json").write_text("{}")
+    damage(study_folder / "ground_truth.json")
+    for command in (["rescore"], ["pareto", "--outcomes"]):
+        refusal = run_here(capsys, *command, study_folder)[2]
+        assert "kvtune rescore study --coco DIR makes it anew" in refusal
 
 
 def test_no_torch_is_imported(studies):

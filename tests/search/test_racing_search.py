@@ -239,7 +239,7 @@ def test_rescoring_keeps_who_was_raced_out(tmp_path: Path, raced: StudyFolder, m
         assert old.metrics is not None and new.metrics is not None
         assert old.metrics["images"] == new.metrics["images"] and new.metrics["scorer"] == "words-2"
     monkeypatch.setattr("kvtune.study.rescore.Scoring", lambda truth: WordScoring())
-    monkeypatch.setattr("kvtune.study.rescore.load_ground_truth", lambda path: {})
+    monkeypatch.setattr("kvtune.study.rescore.truth_of", lambda folder: {})
     assert rescore_study(folder) == TRIALS + 1
     assert Ledger(folder.ledger).trials == before
 

@@ -49,9 +49,10 @@ def outcomes_frame(folder: StudyFolder, summary: StudySummary) -> "pd.DataFrame"
     """
     import pandas as pd
 
-    from kvtune.chair import ChairScorer, load_ground_truth
+    from kvtune.chair import ChairScorer
+    from kvtune.study.scoring import truth_of
 
-    scorer = ChairScorer(load_ground_truth(folder.ground_truth))
+    scorer = ChairScorer(truth_of(folder))
     rows: list[dict[str, Any]] = []
     for number, lines in caption_sets(folder, summary):
         for line, detail in zip(lines.values(), scorer.details(lines.values()), strict=True):

@@ -147,8 +147,8 @@ def overlay_points(
     """
     if name == PAPER:
         return paper_points(model)
-    from kvtune.chair import load_ground_truth
+    from kvtune.study.scoring import truth_of
 
     path, manifest = check_path(name), load_manifest(folder)
-    truth = load_ground_truth(folder.ground_truth)
+    truth = truth_of(folder)
     return [captions_point(path, truth, manifest.tune.image_ids, image_key, caption_key)]

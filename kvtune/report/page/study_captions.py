@@ -33,8 +33,8 @@ def packed_captions(
     RequestError
         If images are wanted and cannot be read.
     """
-    from kvtune.chair import load_ground_truth
     from kvtune.chair.spans import MentionFinder
+    from kvtune.study.scoring import truth_of
 
     sets = [
         (number, {image: line["caption"] for image, line in lines.items()})
@@ -50,4 +50,4 @@ def packed_captions(
         images = manifest.tune.image_ids
         paths = dict(zip(images, CocoFolder(coco or manifest.coco).image_paths(images), strict=True))
     small = (lambda image: thumbnail(paths[image])) if with_images else None
-    return pack_captions(sets, load_ground_truth(folder.ground_truth), MentionFinder(), small, on_progress)
+    return pack_captions(sets, truth_of(folder), MentionFinder(), small, on_progress)
