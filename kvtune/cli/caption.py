@@ -29,7 +29,12 @@ from kvtune.errors import RequestError
 from kvtune.files import check_writable
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from kvtune.apply.at_work import Job
+    from kvtune.apply.with_preset import WithPreset
+    from kvtune.captioning.side_by_side import Pair
+    from kvtune.chair.spans import MentionFinder
 
 _FILE = "A captions file"
 _TRACE = "A look inside"
@@ -136,16 +141,12 @@ def caption(
         return
     readable, broken = readable_images_for(options, named, skip_broken)  # before anything heavy is loaded
     files = [path for _, path in readable]
-    from kvtune.captioning import Captioner
-    from kvtune.captioning.side_by_side import caption_pairs, trace_pairs
-    from kvtune.captioning.trace import spellable, spelt
+    from kvtune.captioning.side_by_side import caption_pairs
     from kvtune.chair.spans import MentionFinder
     from kvtune.coco.truth import truth_of_files
     from kvtune.report.data.caption import captions_document
-    from kvtune.report.data.mentions import vocabulary_words
     from kvtune.report.study_files import check_parquet
     from kvtune.report.terminal.caption import captions_view
-    from kvtune.report.trace_files import write_trace
 
     for path, why in broken.items():
         err().print(f"skipped {path}: {why}", soft_wrap=True)
@@ -158,18 +159,12 @@ def caption(
         raise RequestError("--trace looks into a model on one device; leave workers out, or --trace")
     truth = truth_of_files(files, ground_truth, coco)
     work = open_with_preset(options, choice, prompt, max_new_tokens)
-    captioner, method = work.captioner, work.method
-    finder = MentionFinder()
+    captioner, finder = work.captioner, MentionFinder()
     written: list[Path] = []
     if trace is None:
-        pairs = caption_pairs(captioner, files, method)
+        pairs = caption_pairs(captioner, files, work.method)
     else:
-        assert isinstance(captioner, Captioner)
-        own = captioner.vlm
-        words = spelt(own, objects) if objects else spellable(own, vocabulary_words())
-        traced = trace_pairs(captioner, files, method, words)
-        pairs = [each.captions for each in traced]
-        written = write_trace(trace, traced, [truth.get(image) for image in files], objects or (), finder)
+        pairs, written = _traced(trace, work, files, [truth.get(image) for image in files], objects or (), finder)
     name = work.preset.name if work.preset else None
     if json:
         document = captions_document(captioner.vlm.name, name, pairs, truth, finder)
@@ -183,6 +178,28 @@ def caption(
         out().print(captions_view(out(), captions, truth.get(pair.image), finder))
     for path in written:
         err().print(f"wrote {path}", soft_wrap=True)
+
+
+def _traced(
+    folder: Path,
+    work: "WithPreset",
+    files: list[Path],
+    truths: "Sequence[Collection[str] | None]",
+    objects: "Sequence[str]",
+    finder: "MentionFinder",
+) -> tuple[list["Pair"], list[Path]]:
+    """Caption the images and write what happened at each token; the captions, and the files."""
+    from kvtune.captioning import Captioner
+    from kvtune.captioning.side_by_side import trace_pairs
+    from kvtune.captioning.trace import spellable, spelt
+    from kvtune.report.data.mentions import vocabulary_words
+    from kvtune.report.trace_files import write_trace
+
+    assert isinstance(work.captioner, Captioner)
+    own = work.captioner.vlm
+    words = spelt(own, objects) if objects else spellable(own, vocabulary_words())
+    traced = trace_pairs(work.captioner, files, work.method, words)
+    return [each.captions for each in traced], write_trace(folder, traced, truths, objects, finder)
 
 
 def _write_captions(job: "Job", json: bool) -> None:

@@ -24,6 +24,7 @@ from kvtune.study.study_folder import StudyFolder, default_name
 from kvtune.study.together import Together
 
 if TYPE_CHECKING:
+    from kvtune.captioning import AnyCaptioner
     from kvtune.models.model_facts import AnyModel
 
 
@@ -92,15 +93,10 @@ def tournament(
     from kvtune.captioning import open_captioner
 
     captioner = open_captioner(options.model, options.prompt, options.max_new_tokens, note)
-    left_out: dict[str, str] = {}
-    for method in names:
-        try:
-            for sample in _space(folders[method], method, captioner.vlm).samples():
-                captioner.check(sample)
-        except RequestError as error:
-            if methods != ALL:
-                raise
-            left_out[method] = str(error)
+    refused = _refused(folders, captioner)
+    if refused and methods != ALL:
+        raise next(iter(refused.values()))
+    left_out = {method: str(error) for method, error in refused.items()}
     able = [method for method in names if method not in left_out]
     if not able:
         raise RequestError(f"no method can serve {options.model.name}")
@@ -148,6 +144,18 @@ def _names(methods: str) -> list[str]:
     if len(set(names)) < len(names):
         raise RequestError("--methods has a method twice")
     return names
+
+
+def _refused(folders: Mapping[str, StudyFolder], captioner: "AnyCaptioner") -> dict[str, RequestError]:
+    """The methods that cannot serve the model, and why."""
+    found: dict[str, RequestError] = {}
+    for method, folder in folders.items():
+        try:
+            for sample in _space(folder, method, captioner.vlm).samples():
+                captioner.check(sample)
+        except RequestError as error:
+            found[method] = error
+    return found
 
 
 def _space(folder: StudyFolder, method: str, vlm: "AnyModel") -> SearchSpace:
