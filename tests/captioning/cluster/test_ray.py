@@ -28,8 +28,8 @@ from kvtune.search.search_options import Options, check_options  # noqa: E402
 from kvtune.search.session import search, searching  # noqa: E402
 from kvtune.search.view import View  # noqa: E402
 from kvtune.study.caption_log import read_captions  # noqa: E402
-from kvtune.study.streams import alone as run_alone  # noqa: E402
 from kvtune.study.study_folder import StudyFolder  # noqa: E402
+from kvtune.study.together import alone as run_alone  # noqa: E402
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 TRIALS, IMAGES = 3, 20
