@@ -86,7 +86,7 @@ def reproduce(
     checked = plans(request)
     with ExitStack() as stack:
         for plan in checked:
-            stack.enter_context(locked(plan.folder.path, "reproduction"))
+            stack.enter_context(locked(plan.folder.path, "reproduction", begins=True))
         for plan in checked:
             if load_manifest(plan.folder) != plan.begun:
                 raise RequestError(f"{plan.folder.path} was just begun by another process; give the command again")

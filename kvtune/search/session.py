@@ -93,7 +93,7 @@ def searching(
 
             begun = None
             if folder.exists():
-                stack.enter_context(locked(folder.path))
+                stack.enter_context(locked(folder.path, begins=True))
                 begun = load_manifest(folder)
                 refuse_difference(folder, begun.fingerprint, known_fingerprint(options))
                 _refuse_other_start(options, folder, begun)
@@ -124,7 +124,7 @@ def searching(
             scoring = Scoring(truth)
 
             if begun is None:
-                stack.enter_context(locked(folder.path))
+                stack.enter_context(locked(folder.path, begins=True))
                 _refuse_leftovers(folder)
             manifest = manifest_of(options, begun, fingerprint, vlm, data, scoring)
             if begun is None:

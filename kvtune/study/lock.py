@@ -17,12 +17,12 @@ _ELSEWHERE = {"study": ("--study name", "--studies-dir"), "reproduction": ("--ou
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: Literal["study", "reproduction"] = "study") -> Iterator[None]:
+def locked(folder: Path, what: Literal["study", "reproduction"] = "study", begins: bool = False) -> Iterator[None]:
     """Hold the right to write the folder of a study or a reproduction.
 
     The lock belongs to the open file, so the operating system lets go of it when the process ends, however it ends:
     a lock file that was left behind blocks nobody. What killed processes left in the folder goes, or takes the place
-    that it was on its way to.
+    that it was on its way to. ``begins`` says that the command may as well begin another one.
 
     Raises
     ------
@@ -38,9 +38,8 @@ def locked(folder: Path, what: Literal["study", "reproduction"] = "study") -> It
         file = locked_file(path)
     except BlockingIOError:
         holder = path.read_text(errors="replace").strip()
-        raise RequestError(
-            f"{what} {folder.name} is in use by process {holder or '?'}; wait for it, or choose another {other}"
-        ) from None
+        cure = f"wait for it, or choose another {other}" if begins else "wait for it"
+        raise RequestError(f"{what} {folder.name} is in use by process {holder or '?'}; {cure}") from None
     except OSError as error:
         reason = error.strerror or error
         raise KvtuneError(f"cannot write in {folder}: {reason}; make it writable or choose another {place}") from error

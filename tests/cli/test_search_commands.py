@@ -502,7 +502,8 @@ def test_no_trial_keeps_the_baselines_f1(search: Any, run: Any, tmp_path: Path) 
 def test_a_study_in_use(search: Any, tmp_path: Path) -> None:
     search("--trials", 1)
     with locked(tmp_path / "studies" / "quick-kvsmooth"):
-        assert f"is in use by process {os.getpid()}" in refused(search("--trials", 2))
+        told = refused(search("--trials", 2))
+        assert f"is in use by process {os.getpid()}; wait for it, or choose another --study name" in told
 
 
 def test_a_failure_midway_is_one_line_and_exit_code_1(search: Any, quick_model: SimpleNamespace) -> None:

@@ -102,7 +102,7 @@ def test_missing_captions_are_named_and_nothing_changes(folder: StudyFolder, new
 
 
 def test_a_study_in_use_is_refused(folder: StudyFolder) -> None:
-    with locked(folder.path), pytest.raises(RequestError, match="is in use by process"):
+    with locked(folder.path), pytest.raises(RequestError, match=r"is in use by process \d+; wait for it$"):
         rescore_study(folder)
 
 
