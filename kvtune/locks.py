@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _LOOKS = 3
-"""Times that a lock is tried for which somebody holds, perhaps only to look."""
+"""Times that a lock is tried which is held: perhaps somebody only looks."""
 
 
 def locked_file(path: Path) -> int:
