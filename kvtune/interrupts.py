@@ -1,6 +1,7 @@
-"""Signals that end the work: at once before it begins, and kept back while a module is imported.
+"""Signals that end the work: at once before it begins, and kept back where what is raised may be lost.
 
-What is raised amid an import can be lost in it, or end the process: an extension module in C++ does not expect it.
+An import can lose it, or end the process with it: an extension module in C++ does not expect it. In ``__del__`` Python
+prints it and goes on.
 """
 
 import os
@@ -14,13 +15,13 @@ def end_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(130)
 
 
-def imports_under(frame: FrameType | None) -> int:
-    """How deep in imports a frame is; 0 for none.
+def kept_back_under(frame: FrameType | None) -> int:
+    """How deep in imports, and in ``__del__`` methods, a frame is; 0 for none.
 
     A handler compares the frame that it interrupts with the one that set it: the whole program may run in an import.
     """
     depth = 0
     while frame is not None:
-        depth += frame.f_code.co_filename == _IMPORT
+        depth += frame.f_code.co_filename == _IMPORT or frame.f_code.co_name == "__del__"
         frame = frame.f_back
     return depth

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kvtune.errors import KvtuneError
-from kvtune.interrupts import end_at_once, imports_under
+from kvtune.interrupts import end_at_once, kept_back_under
 from kvtune.text import command_line, json_text, one_line, visible, without_passwords
 
 if TYPE_CHECKING:
@@ -124,15 +124,16 @@ class _ToStderr(logging.Handler):
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block; amid an import, after it.
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block; amid an import or a
+    ``__del__``, after it.
 
     SIGTERM is a job scheduler's way to end a run, SIGHUP comes when a terminal or a connection closes. A signal that
     is ignored, as SIGHUP is under ``nohup``, stays so, and so does a handler of SIGINT that is not Python's or ours.
     """
-    base, over = imports_under(sys._getframe()), threading.Event()
+    base, over = kept_back_under(sys._getframe()), threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if imports_under(frame) > base:
+        if kept_back_under(frame) > base:
             _thread.start_new_thread(again, (number,))  # threading's own locks may be held by what is interrupted
         else:
             raise KeyboardInterrupt

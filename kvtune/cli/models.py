@@ -109,7 +109,7 @@ def check(
 
 @app.command(cls=Command)
 def convert(
-    model: Annotated[Literal["minigpt4"], typer.Argument(help="What to make: minigpt4.")],
+    model: Annotated[Literal["minigpt4"], typer.Argument(help="What to make: minigpt4.", metavar="MODEL")],
     vicuna: Annotated[Path, value("DIR", "Folder of Vicuna-7B v0 (Vision-CAIR/vicuna-7b).")],
     eva: Annotated[Path, value("FILE", "eva_vit_g.pth.")],
     qformer: Annotated[Path, value("FILE", "blip2_pretrained_flant5xxl.pth.")],

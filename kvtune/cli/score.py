@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def score(
     captions: Annotated[
         Path,
-        typer.Argument(help="Captions: JSON, JSON lines, CSV or TSV with a header; '-' is standard input."),
+        typer.Argument(help="JSON, JSON lines, CSV or TSV with a header; '-' is standard input.", metavar="CAPTIONS"),
     ],
     ground_truth: Annotated[
         Path | None,

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TypeVar
 
 from kvtune.errors import RequestError
-from kvtune.interrupts import imports_under
+from kvtune.interrupts import kept_back_under
 from kvtune.text import quoted
 
 Item = TypeVar("Item")
@@ -102,10 +102,10 @@ class Deadline:
             yield
             return
 
-        base = imports_under(sys._getframe())
+        base = kept_back_under(sys._getframe())
 
         def end(number: int, frame: FrameType | None) -> None:
-            if imports_under(frame) <= base:  # else the next alarm
+            if kept_back_under(frame) <= base:  # else the next alarm
                 raise TimeIsUp
 
         def put_off() -> None:

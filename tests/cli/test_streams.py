@@ -165,6 +165,18 @@ def test_a_signal_ends_a_search_as_ctrl_c_does(tmp_path: Path, number: signal.Si
     assert last.startswith("stopped; no caption is lost. Go on with: kvtune search --model demo")
 
 
+def test_a_signal_while_an_object_is_deleted_is_not_lost() -> None:
+    class Pressed:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0)  # where Python looks for signals
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        Pressed()
+        for _ in range(500):
+            time.sleep(0.01)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_amid_an_import_ends_the_command_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
