@@ -1,5 +1,7 @@
 """Every method and three stacks by the same checks, against naive references written apart."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -179,6 +181,13 @@ def test_static_caches_give_the_same_tokens(case, implementation):
 LOOKS_AT_THE_WHOLE_PROMPT = {"var", "clvs"}
 
 
+@functools.cache
+def parts_are_as_the_whole(size):
+    """Whether transformers, without a method, writes for a prompt in parts what it writes for the whole."""
+    of = tried("grouped heads")
+    return generate(of.model, of.alone[0], prefill_chunk_size=size)[0] == generate(of.model, of.alone[0])[0]
+
+
 @pytest.mark.parametrize("size", [4, 17, 20])
 @cases
 def test_a_prompt_that_comes_in_parts(case, size):
@@ -190,6 +199,8 @@ def test_a_prompt_that_comes_in_parts(case, size):
                 generate(of.model, of.alone[0], prefill_chunk_size=size)
             return
         tokens = generate(of.model, of.alone[0], prefill_chunk_size=size)[0]
+    if not parts_are_as_the_whole(size):
+        pytest.skip("this version of transformers itself writes another text for a prompt in parts")
     assert tokens == [naive("grouped heads", 0, case).tokens]
 
 
