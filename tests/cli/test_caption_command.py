@@ -1,16 +1,16 @@
 """``kvtune caption`` on the demo: baseline beside preset, objects marked; and the preset at work into a file."""
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 
 import pytest
 from checkpoints import save_llava
+from commands import kvtune
+from forked import kvtune_forked
 from PIL import Image
 
 from kvtune.cli.main import main
@@ -23,20 +23,8 @@ def coco():
     return CocoFolder(demo_coco())
 
 
-def kvtune(*arguments, columns):
-    return subprocess.run(
-        [sys.executable, "-m", "kvtune.cli.main", "caption", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": columns, "NO_COLOR": "1"},
-    )
-
-
 @pytest.fixture
 def kvtune_here(capsys):
-    """The same in this process, where all is imported already."""
-
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:
             main(["caption", *map(str, arguments)])
@@ -66,7 +54,7 @@ def test_both_captions_and_what_is_in_the_picture(kvtune_here, coco):
 def test_marks_are_signs_where_there_is_no_colour(coco):
     (image_id,) = coco.image_ids("val2014")[:1]
     image = coco.image_path(image_id)
-    result = kvtune(image, "--model", "demo", "--coco", coco.root, columns="60")
+    result = kvtune("caption", image, "--model", "demo", "--coco", coco.root, COLUMNS="60", NO_COLOR="1")
     assert result.returncode == 0, result.stderr
     assert "✓" in result.stdout
     assert "\x1b" not in result.stdout
@@ -124,7 +112,7 @@ def test_objects_may_be_named(kvtune_here, coco, tmp_path):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
     (image_id,) = coco.image_ids("val2014")[:1]
-    picture = (coco.image_path(image_id), "--model", "demo")
+    picture = (coco.image_path(image_id), "--model", "demo", "--max-new-tokens", 20)
     trace = ("--trace", tmp_path)
     assert kvtune_here(*picture, *trace, "--object", "dog", "--object", "wall").returncode == 0
     assert set(pd.read_parquet(tmp_path / "objects.parquet").word) == {"dog", "wall"}
@@ -168,21 +156,21 @@ def test_the_preset_at_work(kvtune_here, coco, tmp_path):
 def test_killed_three_times_nothing_is_written_twice(coco, tmp_path):
     folder, out, chance = tmp_path / "in", tmp_path / "captions.jsonl", random.Random(0)
     folder.mkdir()
-    ids = coco.image_ids("val2014")[:120]
+    ids = coco.image_ids("val2014")[:60]
     for path in coco.image_paths(ids):
         (folder / path.name).symlink_to(path)
-    command = [sys.executable, "-m", "kvtune.cli.main", "caption", folder, "--model", "demo", "--out", out]
+    command = ("caption", folder, "--model", "demo", "--out", out)
 
     def lines():
         return out.read_bytes().count(b"\n") if out.exists() else 0
 
     for sent, ended in ((signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        moment = lines() + chance.randrange(1, 25)
+        process = kvtune_forked(*command)
+        moment = lines() + chance.randrange(1, 12)
         while process.poll() is None and lines() < moment:
             time.sleep(0.01)
         process.send_signal(sent)
         assert process.wait() == ended
-    last = subprocess.run([*command, "--lanes", "7"], capture_output=True, text=True, check=False)
+    last = kvtune(*command, "--lanes", 7)
     assert last.returncode == 0, last.stderr
     assert Counter(json.loads(line)["image_id"] for line in out.read_text().splitlines()) == Counter(ids)

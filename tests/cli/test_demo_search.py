@@ -1,16 +1,15 @@
-"""The whole line with the demo model, in processes of its own: killed, continued, exported, applied."""
+"""The whole line with the demo model: killed, continued, exported, applied."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from commands import kvtune
+from forked import kvtune_forked
 
 from kvtune.analysis.summarize import summarize
 from kvtune.demo import demo_model_path
@@ -52,30 +51,17 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(coco: Path, studies: Path) -> list[str]:
     counts = ["--images", "24", "--holdout-images", "4", "--trials", str(TRIALS), "--parallel-trials", "2"]
-    data = ["--coco", str(coco), "--studies-dir", str(studies), "--max-new-tokens", "96"]
+    data = ["--coco", str(coco), "--studies-dir", str(studies), "--max-new-tokens", "80"]
     space = coco.parent / "space.yaml"
     space.write_text(SPACE)
     how = ["--sampler", "random", "--seed", "0", "--space", str(space), "--race-confidence", "0.9"]
-    return [
-        sys.executable,
-        "-m",
-        "kvtune.cli.main",
-        "search",
-        "--model",
-        "demo",
-        "--method",
-        "sparc",
-        *counts,
-        *data,
-        *how,
-        "--json",
-    ]
+    return ["search", "--model", "demo", "--method", "sparc", *counts, *data, *how, "--json"]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(coco: Path, tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     studies = tmp_path_factory.mktemp("undisturbed")
-    ran = subprocess.run(command(coco, studies), capture_output=True, text=True, check=False)
+    ran = kvtune(*command(coco, studies))
     assert ran.returncode == 0, ran.stderr
     assert json.loads(ran.stdout)["study"] == "demo-sparc"
     return StudyFolder(studies / "demo-sparc")
@@ -101,15 +87,13 @@ def test_a_trial_is_raced_out(undisturbed: StudyFolder) -> None:
 
 def test_killed_and_continued_with_other_lanes(coco: Path, undisturbed: StudyFolder, tmp_path: Path) -> None:
     folder = StudyFolder(tmp_path / "demo-sparc")
-    process = subprocess.Popen(
-        [*command(coco, tmp_path), "--lanes", "31"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = kvtune_forked(*command(coco, tmp_path), "--lanes", 31)
     while process.poll() is None and written(folder) < 40:  # the baseline is done, a trial is not
         time.sleep(0.01)
     assert process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    last = subprocess.run(command(coco, tmp_path), capture_output=True, text=True, check=False)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    last = kvtune(*command(coco, tmp_path))
     assert last.returncode == 0, last.stderr
     assert found(folder) == found(undisturbed)
 
@@ -123,14 +107,11 @@ def test_the_exported_preset_gives_the_captions_of_its_trial(
     coco: Path, undisturbed: StudyFolder, tmp_path: Path
 ) -> None:
     from kvtune import load_preset
-    from kvtune.cli.main import main
     from kvtune.coco import load_image
     from kvtune.models import load_model
 
     path = tmp_path / "preset.json"
-    with pytest.raises(SystemExit) as ended:
-        main(["export", str(undisturbed.path), "--out", str(path), "--select", "min-chair"])
-    assert not ended.value.code
+    assert kvtune("export", undisturbed.path, "--out", path, "--select", "min-chair").returncode == 0
     preset = load_preset(path)
     assert preset.study is not None
     vlm = load_model("demo", device="cpu", dtype="float32")

@@ -21,12 +21,12 @@ pytestmark = [
     ),
 ]
 
-IMAGES, TRIALS = 16, 4
+IMAGES, TRIALS = 8, 3
 STUDIES = {"kvsmooth": "demo-kvsmooth", "pai": "demo-pai", "kvsmooth+pai": "demo-kvsmooth-pai"}
 
 
 def kvtune(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
-    counts = ["--images", IMAGES, "--holdout-images", 4, "--trials", TRIALS, "--max-new-tokens", 96]
+    counts = ["--images", IMAGES, "--holdout-images", 4, "--trials", TRIALS, "--max-new-tokens", 40]
     how = ["--parallel-trials", TRIALS]
     with pytest.raises(SystemExit) as ended:
         main([str(word) for word in (*words, "--model", "demo", "--dtype", "float32", *counts, *how, "--json")])

@@ -1,16 +1,14 @@
 """``kvtune reproduce`` with real models: the demo, killed and continued; small random ones of the paper's families."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from checkpoints import LAYERS, SAVERS
+from forked import kvtune_forked
 from small_coco import write_coco
 
 from kvtune.cli.main import main
@@ -45,12 +43,12 @@ def lines(out: Path) -> int:
 )
 def test_the_demo_killed_and_continued(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "reproductions"
-    command = [sys.executable, "-m", "kvtune.cli.main", *options("table1", scenes, out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = kvtune_forked(*options("table1", scenes, out), out=tmp_path / "document")
     while process.poll() is None and lines(out) < 5:
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.communicate()[0] == b"" and lines(out) >= 5
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert (tmp_path / "document").read_bytes() == b"" and lines(out) >= 5
     paid = {path: read_captions(path) for path in out.rglob("*.jsonl")}
     document, said = run(capsys, *options("table1", scenes, out))
     for path, captions in paid.items():

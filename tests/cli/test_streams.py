@@ -9,13 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import pytest
+from forked import kvtune_forked
 from study_folders import write_study
 from synthetic_studies import random_study
 
 import kvtune
 from kvtune.cli.common import terminable
-from kvtune.cli.main import main, root
+from kvtune.cli.main import root
 from kvtune.demo import demo_model_path
 from kvtune.study.caption_log import read_captions
 
@@ -84,21 +86,8 @@ def test_files_are_written_all_the_same(study: Path, to: str) -> None:
 @pytest.mark.parametrize("option", ["--help", "--no-such-option"])
 def test_every_command_where_nothing_can_be_written(path: list[str], option: str) -> None:
     """In a process of its own that is not started anew: all commands are walked in the time that a few starts take."""
-    child = os.fork()
-    if not child:
-        full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, 1)
-        os.dup2(full, 2)
-        sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
-        sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
-        code = 99
-        try:
-            main([*path, option])
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (1 if option == "--help" else 2)
+    process = kvtune_forked(*path, option, out="/dev/full", err="/dev/full")
+    assert process.wait() == (1 if option == "--help" else 2)
 
 
 def test_a_reader_that_leaves_is_not_spoken_of(study: Path) -> None:
@@ -123,8 +112,7 @@ def test_a_search_that_nobody_hears_loses_nothing(tmp_path: Path) -> None:
         "trial-0000.jsonl": 6,
         "trial-0001.jsonl": 6,
     }
-    code, out, _ = shell("KVTUNE studies --json", tmp_path)
-    assert code == 0 and json.loads(out)[0]["trials"] == {"complete": 2}
+    assert json.loads(commands.kvtune("studies", "--json", cwd=tmp_path).stdout)[0]["trials"] == {"complete": 2}
 
 
 @pytest.mark.slow
@@ -153,15 +141,14 @@ def test_the_package_is_the_program_too():
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_signal_ends_a_search_as_ctrl_c_does(tmp_path: Path, number: signal.Signals) -> None:
-    words = [*KVTUNE.split(), *SEARCH.replace("--trials 2", "--trials 50").split()]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    words = SEARCH.replace("--trials 2", "--trials 50").split()
+    process = kvtune_forked(*words, cwd=tmp_path, err=tmp_path / "said")
     captions = tmp_path / "studies" / "demo-kvsmooth" / "captions"
     while process.poll() is None and len(list(captions.glob("*"))) < 2:
         time.sleep(0.02)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    last = err.strip().splitlines()[-1]
+    assert process.wait() == 130
+    last = (tmp_path / "said").read_text().strip().splitlines()[-1]
     assert last.startswith("stopped; no caption is lost. Go on with: kvtune search --model demo")
 
 
@@ -214,16 +201,9 @@ def test_so_it_does_every_command(tmp_path: Path, number: signal.Signals) -> Non
 @needs_demo
 def test_under_nohup_a_closed_terminal_is_not_heard(tmp_path: Path) -> None:
     """SIGHUP is ignored there, and a search goes on."""
-    words = [*KVTUNE.split(), *SEARCH.split()]
-    process = subprocess.Popen(
-        words,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
-    )
+    process = kvtune_forked(*SEARCH.split(), cwd=tmp_path, ignored=signal.SIGHUP)
     captions = tmp_path / "studies" / "demo-kvsmooth" / "captions"
     while process.poll() is None and not list(captions.glob("*")):
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGHUP)
-    assert process.wait(60) == 0
+    process.send_signal(signal.SIGHUP)
+    assert process.wait() == 0
