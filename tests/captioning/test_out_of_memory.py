@@ -45,12 +45,19 @@ def check(captions, limits):
         assert (caption.token_ids, caption.finish_reason) == expected(n % 4, n % 3, limits[n])
 
 
+@functools.cache
+def ample():
+    """The most that 24 captions take at a time."""
+    with LimitedMemory() as device:
+        limits = [20] * 24
+        check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
+    return device.peak
+
+
 def test_a_smaller_grid_is_made_only_when_the_larger_one_is_gone(caplog):
     """The device has room for a little more than half of the planned grid, never for both."""
     limits = [20] * 24
-    with LimitedMemory() as ample:
-        check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
-    with LimitedMemory(int(0.6 * ample.peak)) as device:
+    with LimitedMemory(int(0.6 * ample())) as device:
         check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
     assert device.refusals == 1
     assert caplog.text.count("out of device memory: going on with") == 1
@@ -76,9 +83,7 @@ def test_requests_that_come_as_memory_runs_out_are_not_lost(monkeypatch):
 @pytest.mark.parametrize("share", [0.9, 0.4, 0.2])
 def test_every_size_of_device_that_holds_a_caption_will_do(share):
     limits = [20] * 24
-    with LimitedMemory() as ample:
-        list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits)))
-    with LimitedMemory(int(share * ample.peak)) as device:
+    with LimitedMemory(int(share * ample())) as device:
         check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
     assert device.refusals > 0
     assert device.live == 0
