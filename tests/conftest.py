@@ -1,5 +1,6 @@
 """What tests of every package share."""
 
+import atexit
 import gc
 import os
 import signal
@@ -13,6 +14,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores; a test's models are small
 gc.disable()  # until all modules are imported
+# Taking apart what was imported takes seconds: a worker does without. Elsewhere bindings would say what they leak.
+atexit.register(*((os._exit, 0) if "PYTEST_XDIST_WORKER" in os.environ else (gc.unfreeze,)))
 
 settings.register_profile("kvtune", deadline=None)  # no test is failed by the clock
 settings.load_profile("kvtune")
@@ -28,11 +31,6 @@ def pytest_collection_finish() -> None:
     """Look for garbage from here on, and not among what was imported, which takes seconds each time."""
     gc.freeze()
     gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    """Let what was imported be taken apart as usual."""
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

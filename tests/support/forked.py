@@ -1,5 +1,6 @@
 """Processes that begin with all imported, which takes seconds; they live, are killed and end as any other."""
 
+import atexit
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ class Forked:
         self.pid = os.fork()
         if not self.pid:
             code = 99
+            atexit._clear()  # what is to be done when this process ends is its own
             try:
                 for number, (name, path) in enumerate((("stdin", os.devnull), ("stdout", out), ("stderr", err))):
                     flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if number else 0)
