@@ -1,6 +1,7 @@
 """COCO from a local server in COCO's own layout."""
 
 import fcntl
+import functools
 import io
 import subprocess
 import sys
@@ -201,6 +202,7 @@ def test_folder_that_cannot_be_written(server, tmp_path):
         download_images(tmp_path / "file", "val2014", [1], server.url, QUICK)
 
 
+@functools.cache
 def bomb(name: str, content: bytes, **settings) -> bytes:
     """An archive of the annotations with one of its files replaced."""
     buffer = io.BytesIO()

@@ -2,12 +2,12 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from forked import Forked
 
 from kvtune.bench.search import record as recorder
 from kvtune.bench.search.record import record
@@ -122,16 +122,12 @@ def test_a_table_without_its_lines_is_gone_on_with(recorded, tmp_path, asked):
 def test_a_killed_recording_keeps_whole_images(tmp_path):
     path = tmp_path / "table.npz"
     lines = path.with_name("table.npz.jsonl")
-    program = (
-        "import sys; from pathlib import Path; from kvtune.bench.search.record import record\n"
-        "from kvtune.bench.search.settings import POOL_AXES, grid_settings\n"
-        "record(Path(sys.argv[1]), grid_settings(POOL_AXES)[:3], range(920_001, 920_031), 'cpu')"
-    )
-    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.DEVNULL) as process:
-        until = time.monotonic() + 120
-        while not (lines.exists() and lines.read_bytes().count(b"\n") > 2) and time.monotonic() < until:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
+    process = Forked(lambda: record(path, grid_settings(POOL_AXES)[:3], range(920_001, 920_031), "cpu"))
+    until = time.monotonic() + 120
+    while not (lines.exists() and lines.read_bytes().count(b"\n") > 2) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     first, *done = [json.loads(line) for line in lines.read_bytes().split(b"\n")[:-1]]
     assert first["format"] == "kvtune-outcomes/1" and 1 < len(done) < 30 and not path.exists()
     record(path, grid_settings(POOL_AXES)[:3], range(920_001, 920_004), "cpu")
