@@ -36,11 +36,10 @@ def export(
     from kvtune.report.terminal.export import export_lines
     from kvtune.study.study_folder import find_study
 
-    if to is not None:
-        check_writable(to)
     folder = find_study(study, studies_dir)
     preset, selection = build(folder, select, select_on)
     path = to or folder.presets / f"{preset.name}.json"
+    check_writable(path)
     preset.save(path)
     for note in selection.trial.notes:
         if note.kind == "lost-captions":

@@ -165,6 +165,14 @@ def test_where_a_study_cannot_be_written_what_is_asked_for_is_shown(command, stu
         assert "is not a folder" in refused(capsys, command, study_folder, *asked)
 
 
+def test_a_preset_that_cannot_be_written_is_refused(studies, tmp_path, capsys):
+    study_folder = tmp_path / "read-only"
+    shutil.copytree(studies / "minigpt4-kvsmooth", study_folder, ignore=shutil.ignore_patterns("presets"))
+    (study_folder / "presets").write_text("in the way of the folder")
+    for asked in ([], ["--out", study_folder / "presets" / "mine.json"]):
+        assert "is not a folder" in refused(capsys, "export", study_folder, *asked)
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{}")], ids=["gone", "damaged"])
 def test_what_can_be_made_anew_is_said_with_the_command(damage, studies, tmp_path, capsys):
     study_folder = tmp_path / "study"
