@@ -290,6 +290,11 @@ def attend_texts(
     mass = tl.load(at + 1, mask=there, other=0.0)
     below = tl.load(at + 2, mask=there, other=0.0)
     out = tl.load(at[:, None] + 3 + columns[None, :], mask=tile, other=0.0)
+    # The newest token, which is not in the cache yet; on its way while the text is gone over.
+    new_at = (row * KV_HEADS + head) * HEAD_DIM + columns
+    k = tl.load(new_keys + new_at, mask=in_columns, other=0.0)
+    v = tl.load(new_values + new_at, mask=in_columns, other=0.0)
+    page = tl.load(table + row * table_stride + length // PAGE).to(tl.int64)
     most, mass, below, out = _read(
         q,
         keys,
@@ -309,11 +314,6 @@ def attend_texts(
         HEAD_BLOCK,
         PAGE,
     )
-    # The newest token, which is not in the cache yet.
-    new_at = (row * KV_HEADS + head) * HEAD_DIM + columns
-    k = tl.load(new_keys + new_at, mask=in_columns, other=0.0)
-    v = tl.load(new_values + new_at, mask=in_columns, other=0.0)
-    page = tl.load(table + row * table_stride + length // PAGE).to(tl.int64)
     cached_at = page * page_stride + head * head_stride + (length % PAGE) * position_stride + columns
     tl.store(keys + cached_at, k, mask=in_columns)
     tl.store(values + cached_at, v, mask=in_columns)
