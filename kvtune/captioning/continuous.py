@@ -105,7 +105,8 @@ class ContinuousScheduler(Generic[R]):
 
         def make_room(kept: Hashable) -> bool:
             nonlocal free, left
-            evicted = self.evict(kept)
+            # Where captions run, pages come free as they end.
+            evicted = self.evict(kept, self.ahead if self._running else 0)
             free, left = free + evicted, left + evicted
             return evicted > 0
 
@@ -147,6 +148,11 @@ class ContinuousScheduler(Generic[R]):
                 break
         self._has_room = bool(starts)
         return loads | ahead, starts
+
+    @property
+    def ahead(self) -> int:
+        """Images that come onto the grid before anybody starts, at most."""
+        return self.together - 1
 
     def next_of(self, key: Hashable) -> R:
         """The request that starts next, of those that wait with ``key``."""
@@ -215,19 +221,21 @@ class ContinuousScheduler(Generic[R]):
         running = [(key_of[placement.image], placement.request) for placement in self.running]
         return running + self._waiting.requests()
 
-    def evict(self, kept: Hashable = None) -> int:
+    def evict(self, kept: Hashable = None, spared: int = 0) -> int:
         """Take an image of which nothing runs off the grid, one for which nobody waits first; the pages of its prompt.
 
-        ``kept`` stays, and so do images whose prompts have not been run yet.
+        ``kept`` stays, and so do images whose prompts have not been run yet, and of those for which somebody waits, and
+        whose prompts would be run again, so many as are to be ``spared``.
         """
         idle = [
             key
             for key, image in self._images.items()
             if self._rows_of[image] == 0 and key != kept and self.pages.of(("image", image))
         ]
-        if not idle:
+        done = [key for key in idle if key not in self._waiting]
+        if not done and len(idle) <= spared:
             return 0
-        key = next((key for key in idle if key not in self._waiting), idle[-1])
+        key = done[0] if done else idle[-1]
         image = self._images.pop(key)
         del self._rows_of[image]
         held = len(self.pages.of(("image", image)))

@@ -17,13 +17,16 @@ from kvtune.captioning.memory import PREFILL_BATCH, prompts_together
 from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import USUAL_TOKENS, PagedPlan
-from kvtune.captioning.pages import pages_for
+from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.captioning.request import Caption, CaptionRequest
 from kvtune.captioning.scheduler import Placement
 from kvtune.errors import KvtuneError
 from kvtune.models import VisionLanguageModel
 
 NO_ROOM = "out of device memory with a single caption on the grid; free memory or use a smaller dtype"
+
+_TOKEN = 2
+"""What a token of a caption costs, in tokens of a prompt, by :data:`kvtune.captioning.cost_model.GPU`."""
 
 
 class PagedDecoding(Decoding):
@@ -159,13 +162,17 @@ class PagedDecoding(Decoding):
             missing = len(outgrown) - self.grid.pages.free
             if missing <= 0:
                 break
-            if self.scheduler.evict():
+            if self.scheduler.evict(spared=self.scheduler.ahead):
                 continue
-            if len(self.requests) == 1:
-                raise KvtuneError(NO_ROOM)
-            # Captions become longer than was expected; the youngest give way, which costs the least.
+            # Captions become longer than was expected; the youngest give way, or a prompt that was run ahead.
             youngest = sorted(self.requests, key=lambda row: (self.grid.newest[row], -row))
-            for row in youngest[: min(missing, len(youngest) - 1)]:
+            giving_way = youngest[: min(missing, len(youngest) - 1)]
+            written = int(self.grid.newest[giving_way].sum())
+            if (not giving_way or written * _TOKEN > self.scheduler.prompt_pages * PAGE) and self.scheduler.evict():
+                continue
+            if not giving_way:
+                raise KvtuneError(NO_ROOM)
+            for row in giving_way:
                 self.scheduler.put_back(row)
                 self._drop(row)
         else:

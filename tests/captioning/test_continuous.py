@@ -243,6 +243,25 @@ def test_images_that_come_ahead_leave_first():
     assert [len(played.pages.of(("image", image))) for image in loads] == [1, 1, 0]
 
 
+def test_a_prompt_that_came_ahead_gives_way_to_no_caption_while_others_run():
+    played = Played(rows=4, pages=9, prompt_pages=2, caption_pages=1, together=2)
+    played.scheduler.demand = PageDemand(2, 2)
+    for number, image in enumerate("aabb"):
+        played.scheduler.add(image, number)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(continuous, "AHEAD", 0.3)
+        loads, starts = played.scheduler.place()
+    assert list(loads.values()) == ["a", "b"] and [start.request for start in starts] == [0, 1]
+    for image in loads:
+        played.pages.take(("image", image), 2)
+    for start in starts:
+        played.pages.take(("row", start.row), 1)
+    assert played.scheduler.evict(spared=played.scheduler.ahead) == 0
+    assert played.scheduler.place() == ({}, [])  # a third caption, for which b's own prompt would have to go
+    played.do(-1, "finish", 0)
+    assert [start.request for start in played.scheduler.place()[1]] == [2]
+
+
 def test_what_is_known_of_captions_grows_with_them():
     demand = PageDemand(4, 2)
     assert demand.of([]).max() == 0

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from paged_without_model import Script, a_plan, request, scripted
 
 from kvtune.captioning import continuous
+from kvtune.captioning import decoding as decoding_module
 from kvtune.captioning.pages import pages_for
 from kvtune.errors import KvtuneError
 
@@ -97,3 +98,15 @@ def test_a_prompt_longer_than_was_thought_takes_the_place_of_one_that_is_done():
 def test_no_room_for_one_caption_is_said(pages):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KvtuneError, match="single caption"):
         run(scripted(patch, a_plan(1, pages, 90, 200), lambda image: 90, 200), [Script(0, 0, 190)])
+
+
+def test_prompts_that_came_ahead_are_not_run_again_for_the_sake_of_a_few_tokens(monkeypatch):
+    """Where memory is full, captions wait for those that end, and the youngest give way."""
+    monkeypatch.setattr(continuous, "AHEAD", 0.2)
+    decoding = scripted(monkeypatch, a_plan(64, 290, 626, 170), lambda image: 626, 170)
+    ran = []
+    monkeypatch.setattr(decoding_module, "prefill", lambda vlm, prompts, facts: iter(ran.extend(prompts) or prompts))
+    captions, _ = run(decoding, [Script(n, n // 8, 60 + n * 61 % 101) for n in range(400)], look_ahead=100)
+    assert len(captions) == 400
+    assert len(ran) <= 55  # about 50 images
+    assert sum(decoding.grid.steps) / len(decoding.grid.steps) > 35  # rows at work
