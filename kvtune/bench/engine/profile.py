@@ -1,4 +1,5 @@
-"""A decode step, taken apart: what a method adds, how long graphs take to capture, memory, and the dearest kernels.
+"""A decode step, taken apart: what a method adds, how long graphs take to capture, memory, and the dearest kernels; and
+a batch of prompts.
 
 Prints a line of JSON for each: ``python -m kvtune.bench.engine.profile --model llava-1.5 --device cuda``.
 """
@@ -15,10 +16,17 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 
+from kvtune.bench.engine.device import seconds_of
+from kvtune.bench.engine.operations import decoder_weights
 from kvtune.bench.engine.steps import around_steps, decode_together, time_steps
 from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, say_everything, subject
 from kvtune.bench.engine.workload import Workload
+from kvtune.captioning import CaptionRequest
+from kvtune.captioning.decoding import on_device
+from kvtune.captioning.fused import FusedLayers
+from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.planning import Plan, plan_for
+from kvtune.captioning.prefill import prefill
 from kvtune.methods import Method
 
 _IMAGES = 128
@@ -28,6 +36,9 @@ _STEPS = 4
 """Steps whose kernels are looked at, the first in the later half of the captions: graphs are captured by then."""
 
 _KERNELS = 15
+
+_TOGETHER = 5
+"""Prompts that are run together where 16 trials are in flight, as simulated."""
 
 
 def profile(work: Workload, method: Method, plan: Plan, keep: Callable[[dict[str, Any]], None]) -> None:
@@ -47,6 +58,36 @@ def profile(work: Workload, method: Method, plan: Plan, keep: Callable[[dict[str
     with kernels, around_steps(kernels.step):
         decode_together(work, work.captioner(rows), method, rows, plan.lanes)
     keep({"what": "kernels", "steps": len(kernels.steps), "kernels": kernels.dearest(_KERNELS)})
+    keep({"what": "prompts"} | time_prompts(work))
+
+
+@torch.inference_mode()
+def time_prompts(work: Workload) -> dict[str, Any]:
+    """A batch of prompts through the decoder, the quickest of three: milliseconds, those after which the host has
+    launched all of it, and TFLOP/s of the products with weights alone."""
+    vlm, device = work.vlm, work.vlm.device
+    count = min(_TOGETHER, prompts_together(work.prompt_tokens))
+    prompts = work.captioner(1).prompts_of([CaptionRequest(0, work.images[0])]) * count
+    launched: list[float] = []
+
+    def run() -> None:
+        begun = time.perf_counter()
+        for _ in prefill(vlm, prompts):
+            pass
+        launched.append(time.perf_counter() - begun)
+
+    with on_device(device), FusedLayers(vlm.decoder, device).applied():
+        seconds_of(run, device)
+        seconds = [seconds_of(run, device) for _ in range(3)]
+    best = min(range(3), key=seconds.__getitem__)
+    tokens = sum(prompt.length for prompt in prompts)
+    return {
+        "prompts": count,
+        "tokens": tokens,
+        "ms": 1e3 * seconds[best],
+        "host_ms": 1e3 * launched[1 + best],
+        "tflops": 2e-12 * decoder_weights(vlm)[0] * tokens / seconds[best],
+    }
 
 
 @contextmanager

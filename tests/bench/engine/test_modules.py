@@ -86,7 +86,7 @@ def test_a_profile_of_steps():
     plan = plan_grid(work.vlm, work.prompt_tokens, 40, 8, 2, 8)
     kept = []
     profile(work, METHOD, plan, kept.append)
-    steps, kernels = kept
+    steps, kernels, prompts = kept
     assert (steps["what"], steps["rows"], steps["steps"], steps["pairs"]) == ("steps", 8, 12, 2)
     assert (kernels["what"], kernels["steps"], len(kernels["kernels"])) == ("kernels", 4, 15)
     spent = [kernel["ms"] for kernel in kernels["kernels"]]
@@ -94,6 +94,8 @@ def test_a_profile_of_steps():
     assert 0 < sum(kernel["share"] for kernel in kernels["kernels"]) <= 1
     products = {kernel["name"]: kernel["calls"] for kernel in kernels["kernels"]}
     assert products["aten::mm"] >= 3 * 7  # a step has seven in each layer
+    assert (prompts["what"], prompts["prompts"], prompts["tokens"]) == ("prompts", 5, 5 * work.prompt_tokens)
+    assert 0 < prompts["host_ms"] <= prompts["ms"] and prompts["tflops"] > 0
     json.dumps(kept)
 
 
