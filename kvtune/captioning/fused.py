@@ -42,7 +42,7 @@ class Kernels(Protocol):
 class FusedLayers:
     """Parts of a decoder that can run as fused kernels, and do for as long as :meth:`applied` lasts.
 
-    They are RMSNorm modules, MLPs gated by SiLU, and the rotary function of attention modules for one token a row. What
+    They are RMSNorm modules, MLPs gated by SiLU, and the rotary function of attention modules. What
     is none of these, though it looks like one, is left alone; so are modules that are quantised, in float64, or have a
     forward of someone else's already. Hooks keep working. Where gradients are asked for, and on tensors that a kernel
     does not take, the original runs.
@@ -197,9 +197,14 @@ class _Rotary:
 
     def __call__(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *arguments: Any, **named: Any) -> Any:
         alone = not arguments and not named and not torch.is_grad_enabled()
-        if alone and self._fits(q, k, cos, sin) and _is_one_token_a_row(q, k, cos, sin):
+        if not (alone and self._fits(q, k, cos, sin) and _is_usual(q, k, cos, sin)):
+            return self._original(q, k, cos, sin, *arguments, **named)
+        rows, _, tokens, _ = q.shape
+        if tokens == 1:
             return self._kernels.rotate(q, k, cos, sin)
-        return self._original(q, k, cos, sin, *arguments, **named)
+        turns = (turn.expand(rows, -1, -1).flatten(0, 1)[:, None] for turn in (cos, sin))
+        turned = self._kernels.rotate(_rows_of(q), _rows_of(k), *turns)
+        return tuple(heads[:, :, 0].unflatten(0, (rows, tokens)).transpose(1, 2) for heads in turned)
 
     def leave(self, scope: dict[str, Any]) -> None:
         self.users -= 1
@@ -285,15 +290,22 @@ def _is_half_split(rotary: Callable[..., Any]) -> bool:
     return True
 
 
-def _is_one_token_a_row(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> bool:
-    rows, head_dim = query.shape[0], query.shape[-1]
+def _is_usual(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether the shapes are those of attention modules: a head's queries and keys of the same tokens, cos and sin of
+    each row or of all."""
+    rows, _, tokens, head_dim = query.shape if query.ndim == 4 else (0, 0, 0, 1)
     return (
         head_dim % 2 == 0
-        and query.shape == (rows, query.shape[1], 1, head_dim)
-        and key.shape == (rows, key.shape[1], 1, head_dim)
+        and key.ndim == 4
+        and key.shape == (rows, key.shape[1], tokens, head_dim)
         and cos.shape == sin.shape
-        and cos.shape in ((rows, 1, head_dim), (1, 1, head_dim))
+        and cos.shape in ((rows, tokens, head_dim), (1, tokens, head_dim))
     )
+
+
+def _rows_of(heads: Tensor) -> Tensor:
+    """[rows, heads, tokens, head_dim], each token as a row of its own; no copy of what a projection gives."""
+    return heads.transpose(1, 2).flatten(0, 1)[:, :, None]
 
 
 def _with(module: nn.Module, **parts: dict[str, Any]) -> Any:
