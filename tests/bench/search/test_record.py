@@ -122,7 +122,7 @@ def test_a_table_without_its_lines_is_gone_on_with(recorded, tmp_path, asked):
 def test_a_killed_recording_keeps_whole_images(tmp_path):
     path = tmp_path / "table.npz"
     lines = path.with_name("table.npz.jsonl")
-    process = Forked(lambda: record(path, grid_settings(POOL_AXES)[:3], range(920_001, 920_031), "cpu"))
+    process = Forked(record, path, grid_settings(POOL_AXES)[:3], range(920_001, 920_031), "cpu")
     until = time.monotonic() + 120
     while not (lines.exists() and lines.read_bytes().count(b"\n") > 2) and time.monotonic() < until:
         time.sleep(0.05)
