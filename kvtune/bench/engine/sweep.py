@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +64,9 @@ def extrapolated_sweep(
 ) -> dict[str, Any]:
     """What ``trials`` trials on ``images`` images would take at the speed of a measured run.
 
-    The speed is that of :func:`steady_slice`; what filling and emptying the grid cost is added once a round.
+    The speed of a round is that of :func:`steady_slice`; what filling and emptying the grid cost is added to each. What
+    is left for the last round has fewer rows to a prompt and takes longer a trial: its time is taken from the line
+    through those of the baseline, which is one trial alone, and of a full round.
 
     Parameters
     ----------
@@ -82,9 +83,15 @@ def extrapolated_sweep(
         The measured slice, the arithmetic in words, and ``seconds``, JSON-ready.
     """
     part = steady_slice(finished, rows)
-    rounds = math.ceil(trials / parallel_trials)
-    needed = trials * images
-    baseline = images * baseline_seconds
+    rounds, left = divmod(trials, parallel_trials)
+    one = images * baseline_seconds
+    full = parallel_trials * images / part.rate + part.edges
+    last = one + (left - 1) / (parallel_trials - 1) * max(full - one, 0) if left else 0.0
+    arithmetic = (
+        f"{rounds} rounds x ({parallel_trials} x {images} captions / {part.rate:.2f} captions/s + {part.edges:.1f} s) "
+        + (f"+ a round of {left} x {images}, {last:.1f} s " if left else "")
+        + f"+ baseline {images} x {baseline_seconds:.4f} s"
+    )
     return {
         "extrapolated": True,
         "trials": trials,
@@ -100,9 +107,6 @@ def extrapolated_sweep(
             "edge_seconds_a_round": part.edges,
             "baseline_seconds_a_caption": baseline_seconds,
         },
-        "arithmetic": (
-            f"{trials} x {images} captions / {part.rate:.2f} captions/s + {rounds} rounds x {part.edges:.1f} s "
-            f"+ baseline {images} x {baseline_seconds:.4f} s"
-        ),
-        "seconds": needed / part.rate + rounds * part.edges + baseline,
+        "arithmetic": arithmetic,
+        "seconds": rounds * full + last + one,
     }

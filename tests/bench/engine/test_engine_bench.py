@@ -317,8 +317,20 @@ def test_a_sweep_is_extrapolated_from_the_steady_slice():
     assert sweep["measured"]["captions_per_second"] == pytest.approx(1.0)
     assert (sweep["measured"]["captions"], sweep["measured"]["seconds"]) == (80, 80.0)
     assert sweep["measured"]["edge_seconds_a_round"] == pytest.approx(12.0)
-    assert sweep["seconds"] == pytest.approx(25000 + 4 * 12 + 1000)
-    assert sweep["arithmetic"] == "50 x 500 captions / 1.00 captions/s + 4 rounds x 12.0 s + baseline 500 x 2.0000 s"
+    # Three rounds of 16 trials take 8,012 s each, and one of 2 a fifteenth of the way there from one alone.
+    last = 1000 + (8012 - 1000) / 15
+    assert sweep["seconds"] == pytest.approx(3 * 8012 + last + 1000)
+    assert sweep["arithmetic"] == (
+        "3 rounds x (16 x 500 captions / 1.00 captions/s + 12.0 s) + a round of 2 x 500, 1467.5 s "
+        "+ baseline 500 x 2.0000 s"
+    )
+
+
+def test_a_sweep_of_whole_rounds_has_no_other():
+    finished = [5.0 + n for n in range(1, 91)] + [95.0 + 1.7 * n for n in range(1, 11)]
+    sweep = extrapolated_sweep(finished, 10, parallel_trials=2, baseline_seconds=2.0, trials=6, images=500)
+    assert sweep["seconds"] == pytest.approx(3 * (1000 + 12) + 1000)
+    assert "a round of" not in sweep["arithmetic"]
 
 
 def test_a_run_too_short_to_be_steady_is_taken_whole():
