@@ -22,9 +22,10 @@ settings.load_profile("kvtune")
 
 
 def pytest_configure() -> None:
-    """Let processes that tests start hear Ctrl-C: a shell that runs pytest in the background has it ignored by all."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let this process and those that tests start hear signals that a shell in the background, or nohup, ignores."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_finish() -> None:
