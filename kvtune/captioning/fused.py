@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -19,10 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from kvtune.captioning import plain_layers
-from kvtune.kernel_builds import why_not_built
-from kvtune.models.misfit import is_out_of_memory
-
-log = logging.getLogger(__name__)
+from kvtune.captioning.kernels import WrongNumbersError, built_or, relative_error
 
 _KINDS = (torch.bfloat16, torch.float16, torch.float32)
 """float64 is for proofs, in which kernels have no part."""
@@ -170,21 +166,17 @@ class _Parts:
         }
         numbers = [_random(*shape).to(self._device, dtype) for shape in shapes[name]]
         more = (1e-6,) if name == "rms_norm" else ()
-        try:
+
+        def tried() -> bool:
             with torch.no_grad():
                 got = getattr(self._kernels, name)(*numbers, *more)
-        except Exception as error:  # of many kinds: no compiler, a compiler's own, a driver's
-            if is_out_of_memory(error):
-                raise
-            log.warning("%s is not fused, for its kernel cannot be built: %s", name, why_not_built(error))
-            log.debug("where a kernel's build failed", exc_info=True)
-            return False
-        expected = getattr(plain_layers, name)(*(number.double() for number in numbers), *more)
-        pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
-        if all((one - right).norm() <= 8 * torch.finfo(dtype).eps * right.norm() for one, right in pairs):
+            expected = getattr(plain_layers, name)(*(number.double() for number in numbers), *more)
+            pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
+            if not all(relative_error(one, right) <= 8 * torch.finfo(dtype).eps for one, right in pairs):
+                raise WrongNumbersError(f"is wrong on {self._device} in {dtype}")
             return True
-        log.warning("%s is not fused, for its kernel is wrong on %s in %s", name, self._device, dtype)
-        return False
+
+        return built_or(False, name, tried, "is not fused, for its kernel")
 
 
 class _Rotary:

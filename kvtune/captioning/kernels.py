@@ -82,15 +82,18 @@ class WrongNumbersError(Exception):
     """A kernel computes on a device what plain torch does not."""
 
 
-def built_or(plain: T, what: str, build: Callable[[], T]) -> T:
-    """What ``build`` gives, or where that fails ``plain``, with a warning."""
+_SLOWER = "in plain torch, several times slower, for the kernels"
+
+
+def built_or(plain: T, what: str, build: Callable[[], T], otherwise: str = _SLOWER) -> T:
+    """What ``build`` gives, or where that fails ``plain``, with a warning of how ``what`` is done ``otherwise``."""
     try:
         return build()
     except Exception as error:  # Triton's compiler fails with errors of its own, assertions and LLVM's among them
         if is_out_of_memory(error):
             raise
         why = str(error) if isinstance(error, WrongNumbersError) else f"cannot be built: {why_not_built(error)}"
-        log.warning("%s in plain torch, several times slower, for the kernels %s", what, why)
+        log.warning("%s %s %s", what, otherwise, why)
         log.debug("where a kernel's build failed", exc_info=True)
         return plain
 
