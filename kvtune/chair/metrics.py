@@ -49,28 +49,29 @@ class Metric:
     share_of: str | None = None
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``part / whole``, 0 where there is no whole; all of one shape."""
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
 def _precision(sums: Sums) -> NDArray[np.float64]:
-    return 100 * _ratio(sums["correct"], sums["mentioned"])
+    return 100 * ratio(sums["correct"], sums["mentioned"])
 
 
 def _recall(sums: Sums) -> NDArray[np.float64]:
-    return 100 * _ratio(sums["correct"], sums["present"])
+    return 100 * ratio(sums["correct"], sums["present"])
 
 
 def _f1(sums: Sums) -> NDArray[np.float64]:
     # One division of whole numbers: equal figures of unequal counts are then equal to the last bit.
-    return 100 * _ratio(2 * sums["correct"], sums["mentioned"] + sums["present"])
+    return 100 * ratio(2 * sums["correct"], sums["mentioned"] + sums["present"])
 
 
 METRICS: dict[str, Metric] = {
     "chair_s": Metric(
         "CHAIR_S",
         "% of captions with a hallucinated object",
-        lambda sums: 100 * _ratio(sums["hallucinated_captions"], sums["captions"]),
+        lambda sums: 100 * ratio(sums["hallucinated_captions"], sums["captions"]),
         better="lower",
         objective=True,
         share_of="hallucinated_captions",
@@ -78,13 +79,13 @@ METRICS: dict[str, Metric] = {
     "chair_i": Metric(
         "CHAIR_I",
         "% of mentions that are hallucinated",
-        lambda sums: 100 * _ratio(sums["hallucinated_mentions"], sums["mentions"]),
+        lambda sums: 100 * ratio(sums["hallucinated_mentions"], sums["mentions"]),
         better="lower",
     ),
     "precision": Metric("precision", "% of the objects mentioned", _precision, better="higher"),
     "recall": Metric("recall", "% of the objects in these images", _recall, better="higher"),
     "f1": Metric("F1", "their harmonic mean", _f1, better="higher", objective=True),
-    "mean_words": Metric("words", "tokens a caption", lambda sums: _ratio(sums["words"], sums["captions"]), "words"),
+    "mean_words": Metric("words", "tokens a caption", lambda sums: ratio(sums["words"], sums["captions"]), "words"),
 }
 """By the names that documents and frames use, in the order in which they are shown.
 

@@ -128,9 +128,8 @@ def draw(
 ) -> Subset:
     """Draw images at random.
 
-    Images are ordered by the SHA-256 of ``"SEED:ID"`` and the first ones are taken. So a draw is the same on every
-    machine and in every Python version, does not depend on the order of ``image_ids``, and a smaller draw with the
-    same seed is the beginning of a larger one.
+    The first ones are taken of :func:`shuffled`, so that a smaller draw with the same seed is the beginning of a larger
+    one.
 
     Parameters
     ----------
@@ -160,8 +159,15 @@ def draw(
         raise RequestError(
             f"{images} images were asked for, but {source} has only {len(pool)} that are not set aside; ask for fewer"
         )
-    drawn = sorted(pool, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())[:images]
-    return Subset.of(name or f"{source}-{images}-seed{seed}", source, drawn, seed)
+    return Subset.of(name or f"{source}-{images}-seed{seed}", source, shuffled(pool, seed)[:images], seed)
+
+
+def shuffled(image_ids: Iterable[int], seed: int) -> list[int]:
+    """Images in random order: by the SHA-256 of ``"SEED:ID"``.
+
+    So it is the same on every machine and in every Python version, and does not depend on the order that they had.
+    """
+    return sorted(image_ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
 
 
 def tune_and_holdout(

@@ -17,7 +17,7 @@ from kvtune.statistics.racing import Race
 from kvtune.study.caption_log import CaptionLog
 
 CountsOf = Callable[[Sequence[Mapping[str, Any]]], NDArray[np.int64]]
-"""Captions to their counts for a race, ``[captions, len(racing.COLUMNS)]``."""
+"""Captions to their counts for a race, ``[captions, len(RACE_COLUMNS)]``."""
 
 
 @dataclass(frozen=True)

@@ -47,16 +47,15 @@ MOST_DRAWS = 10**7
 """At a time: 160 MB."""
 
 
-def resampling_weights(images: int, resamples: int = RESAMPLES, seed: int = SEED) -> NDArray[np.float64]:
-    """How often each of ``resamples`` bootstrap samples holds each image; shape ``[resamples, images]``.
+def resampling_weights(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """How often each of ``resamples`` bootstrap samples holds each image, as many at a time as memory should hold.
 
-    Rows sum to ``images``. Whole numbers, kept as float64 because matrix products of these are fast.
+    Yields
+    ------
+    NDArray
+        Shape ``[some of the resamples, images]``; rows sum to ``images``. Whole numbers, kept as float64 because matrix
+        products of these are fast.
     """
-    return np.concatenate(list(_weights(images, resamples, seed)))
-
-
-def _weights(images: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """The rows of :func:`resampling_weights`, as many at a time as memory should hold."""
     generator = np.random.default_rng(seed)
     most = max(1, MOST_DRAWS // images)
     for first in range(0, resamples, most):
@@ -101,7 +100,7 @@ class Bootstrap:
     def _sums(self) -> NDArray[np.float64]:
         """Counts of each resample, ``[resamples, settings, len(COLUMNS)]``."""
         by_image = np.moveaxis(self._counts, 1, 0).reshape(self.images, -1).astype(np.float64)
-        sums = [weights @ by_image for weights in _weights(self.images, self.resamples, self.seed)]
+        sums = [weights @ by_image for weights in resampling_weights(self.images, self.resamples, self.seed)]
         return np.concatenate(sums).reshape(self.resamples, self.settings, len(COLUMNS))
 
     @cached_property

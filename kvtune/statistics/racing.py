@@ -1,4 +1,4 @@
-"""Racing: when a trial may be stopped because another has beaten it beyond doubt. NumPy alone, no files.
+"""Racing: when a trial may be stopped because another has beaten it beyond doubt.
 
 All trials see the tune images in one random order. The truth that a race is about is what a trial would come to on
 all N of them, so after n images only the N - n others are unknown. At each of a few looks fixed beforehand the trial
@@ -52,18 +52,18 @@ the trial. Settings are chosen by what earlier trials did, and for raced ones th
 the order reaches later settings; whether it matters is measured by simulation, not assumed.
 """
 
-import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kvtune.chair import COLUMNS
+from kvtune.chair.metrics import ratio
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 
-COLUMNS = ("hallucinated_captions", "correct", "mentioned", "present")
+RACE_COLUMNS = ("hallucinated_captions", "correct", "mentioned", "present")
 """Counts of a caption that a race needs, in this order; names as in :data:`kvtune.chair.COLUMNS`."""
 
 LOOKS = 9
@@ -117,10 +117,10 @@ class Race:
         Parameters
         ----------
         trials
-            Shape ``[trials, n or more, len(COLUMNS)]``: counts by image in the order of the race; images after the
+            Shape ``[trials, n or more, len(RACE_COLUMNS)]``: counts by image in the order of the race; images after the
             first ``n`` are not looked at.
         members
-            Shape ``[members, images, len(COLUMNS)]``: all images, in the same order.
+            Shape ``[members, images, len(RACE_COLUMNS)]``: all images, in the same order.
         n
             One of ``looks``.
 
@@ -132,12 +132,13 @@ class Race:
         if n not in self.looks:
             raise ValueError(f"{n} images are not one of the looks {self.looks}")
         judged, known = np.asarray(trials, dtype=np.float64)[:, :n], np.asarray(members, dtype=np.float64)
-        if known.ndim != 3 or known.shape[1:] != (self.images, len(COLUMNS)) or judged.shape[1:] != (n, len(COLUMNS)):
+        columns = len(RACE_COLUMNS)
+        if known.ndim != 3 or known.shape[1:] != (self.images, columns) or judged.shape[1:] != (n, columns):
             raise ValueError(f"counts of {judged.shape} and {known.shape} are not of {n} of {self.images} images")
         if not len(known):
             return np.full(len(judged), -1)
         sums = known.sum(axis=1)
-        f1 = _ratio(2 * sums[:, 1], sums[:, 2] + sums[:, 3])
+        f1 = ratio(2 * sums[:, 1], sums[:, 2] + sums[:, 3])
         # [trials, members, n]
         hallucinated, correct, mentioned, _ = np.moveaxis(judged[:, None] - known[None, :, :n], -1, 0)
         chair_z = self._z(hallucinated, np.ones(len(known)), n)
@@ -160,16 +161,9 @@ class Race:
         return (against.sum(axis=2) - unit) / np.sqrt(spread)
 
 
-def image_order(image_ids: Sequence[int], seed: int) -> list[int]:
-    """Images in the order of the race: random, and for the same images and seed always the same."""
-    return sorted(image_ids, key=lambda image_id: hashlib.sha256(f"{seed}:{image_id}".encode()).digest())
-
-
 def race_counts(table: ArrayLike) -> NDArray[np.int64]:
     """The columns of :attr:`kvtune.chair.CaptionCounts.table` that a race needs; ``[..., 8]`` to ``[..., 4]``."""
-    from kvtune.chair import COLUMNS as ALL
-
-    return np.asarray(table)[..., [ALL.index(name) for name in COLUMNS]]
+    return np.asarray(table)[..., [COLUMNS.index(name) for name in RACE_COLUMNS]]
 
 
 def _in_sequence(rejected: NDArray[np.bool_], order: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -177,7 +171,3 @@ def _in_sequence(rejected: NDArray[np.bool_], order: NDArray[np.int64]) -> NDArr
     kept = np.empty_like(rejected)
     kept[:, order] = np.logical_and.accumulate(rejected[:, order], axis=1)
     return kept
-
-
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole > 0)

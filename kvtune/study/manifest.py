@@ -5,13 +5,14 @@ from typing import Any, Literal, Self
 from pydantic import Field, StrictInt, field_serializer, field_validator, model_validator
 
 from kvtune.coco import Subset
+from kvtune.coco.subset import shuffled
 from kvtune.errors import RequestError
 from kvtune.json_files import read_json, write_json
 from kvtune.package_versions import package_versions
 from kvtune.schema import Document, Parameters, validated
 from kvtune.spaces import SearchSpace
 from kvtune.statistics.front import Point
-from kvtune.statistics.racing import Race, image_order
+from kvtune.statistics.racing import Race
 from kvtune.study.constraints import Constraints, constraints_of
 from kvtune.study.fingerprint import Fingerprint
 from kvtune.study.study_folder import StudyFolder
@@ -118,7 +119,7 @@ class Manifest(Document):
     @property
     def image_order(self) -> list[int]:
         """The tune images in the order in which trials see them: random, fixed by the seed."""
-        return image_order(self.tune.image_ids, self.fingerprint.seed)
+        return shuffled(self.tune.image_ids, self.fingerprint.seed)
 
     def judged_images(self, trial: Trial) -> list[int]:
         """The tune images that a trial's scores are over: all, or for a raced trial the first of the race."""

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from kvtune.chair import COLUMNS, METRICS, CaptionCounts
 from kvtune.statistics.bootstrap import Bootstrap, resampling_weights, score_intervals
 from kvtune.statistics.paired import mcnemar, share_difference_interval, wilson_interval
 from kvtune.statistics.randomization import randomization_p_values
+
+
+def weights_of(images: int, resamples: int, seed: int = 0) -> NDArray[np.float64]:
+    return np.concatenate(list(resampling_weights(images, resamples, seed)))
 
 
 def rows_of(images: int, seed: int, hallucinating: float = 0.4) -> list[dict[str, int]]:
@@ -83,12 +88,12 @@ def test_wilson_as_published() -> None:
 
 
 def test_weights_are_multinomial_draws() -> None:
-    weights = resampling_weights(30, 4000)
+    weights = weights_of(30, 4000)
     assert np.all(weights.sum(axis=1) == 30)
     assert weights.mean() == 1
     assert weights.var() == pytest.approx(29 / 30, rel=0.03)
-    assert np.array_equal(weights, resampling_weights(30, 4000))
-    assert not np.array_equal(weights, resampling_weights(30, 4000, seed=1))
+    assert np.array_equal(weights, weights_of(30, 4000))
+    assert not np.array_equal(weights, weights_of(30, 4000, seed=1))
 
 
 @given(images=st.integers(1, 12), seed=st.integers(0, 99), hallucinating=st.sampled_from([0.0, 0.4, 1.0]))
@@ -96,7 +101,7 @@ def test_weights_are_multinomial_draws() -> None:
 def test_replicates_equal_a_loop_over_resamples(images: int, seed: int, hallucinating: float) -> None:
     trials = [rows_of(images, 10 * seed + trial, hallucinating) for trial in range(3)]
     found = Bootstrap([table(rows) for rows in trials], resamples=25)
-    weights = resampling_weights(images, 25)
+    weights = weights_of(images, 25)
     for trial, rows in enumerate(trials):
         assert {name: found.estimates[name][trial] for name in METRICS} == pytest.approx(naive_rates(rows))
         for resample in range(25):
@@ -163,7 +168,7 @@ def moves_most(one: list[dict[str, int]], other: list[dict[str, int]], name: str
 def test_paired_differences_equal_a_loop(hit: float) -> None:
     one, other = rows_of(40, 1), rows_of(40, 2, hit)
     found = Bootstrap([table(one), table(other)], resamples=200)
-    weights = resampling_weights(40, 200)
+    weights = weights_of(40, 200)
     more = np.random.default_rng([0, 1]).binomial(42, 1 / 42, size=(2, 200, 1))
     # Of 40 images: the ends of Student's interval with 39 degrees of freedom, from a variance over 40.
     tail = plain.NormalDist().cdf(-2.0226909200 * (40 / 39) ** 0.5)
@@ -274,10 +279,10 @@ def test_counts_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_resamples_do_not_depend_on_how_many_are_drawn_at_a_time(monkeypatch):
-    whole = resampling_weights(37, 50, seed=3)
+    whole = weights_of(37, 50, seed=3)
     for most in (1, 37 * 7, 1000):
         monkeypatch.setattr("kvtune.statistics.bootstrap.MOST_DRAWS", most)
-        assert np.array_equal(resampling_weights(37, 50, seed=3), whole)
+        assert np.array_equal(weights_of(37, 50, seed=3), whole)
 
 
 def test_intervals_of_a_captions_file():

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kvtune.chair import COLUMNS as ALL
-from kvtune.chair import rates
-from kvtune.statistics.racing import COLUMNS, Race, race_counts
+from kvtune.chair import COLUMNS, rates
+from kvtune.statistics.racing import RACE_COLUMNS, Race, race_counts
 
 Counts = NDArray[np.int64]
 
@@ -84,8 +83,10 @@ def test_what_z_must_exceed_is_shared_among_looks_and_the_two_ways_to_err() -> N
 
 
 def test_race_counts_are_columns_of_the_scorers_table() -> None:
-    table = np.arange(3 * len(ALL)).reshape(3, len(ALL))
-    assert race_counts(table).tolist() == [[row[ALL.index(name)] for name in COLUMNS] for row in table.tolist()]
+    table = np.arange(3 * len(COLUMNS)).reshape(3, len(COLUMNS))
+    assert race_counts(table).tolist() == [
+        [row[COLUMNS.index(name)] for name in RACE_COLUMNS] for row in table.tolist()
+    ]
 
 
 def counted_size(images: int, n: int, differing: int, level: float) -> float:
@@ -148,9 +149,9 @@ def test_the_sum_that_is_tested_says_which_f1_is_lower(seed: int, images: int) -
 
 
 def _table(counts: Counts) -> Counts:
-    table = np.zeros((len(counts), len(ALL)), dtype=np.int64)
-    for index, name in enumerate(COLUMNS):
-        table[:, ALL.index(name)] = counts[:, index]
+    table = np.zeros((len(counts), len(COLUMNS)), dtype=np.int64)
+    for index, name in enumerate(RACE_COLUMNS):
+        table[:, COLUMNS.index(name)] = counts[:, index]
     return table
 
 
