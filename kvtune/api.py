@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kvtune.analysis.summary import StudySummary
 from kvtune.errors import RequestError
+from kvtune.files import check_path
 from kvtune.study.study_folder import StudyFolder
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def search(
         raise RequestError(f"search has no option {unknown[0]!r}; it has {', '.join(known)}")
     for name in ("studies_dir", "coco", "space"):
         if options.get(name) is not None:
-            options[name] = Path(options[name])
+            options[name] = check_path(options[name])
     named = model_options(
         model,
         device,
@@ -170,7 +171,7 @@ def search(
     deadline = Deadline(None if timeout is None else parse_duration(str(timeout)))
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
     name = default_name(model, asked.method) if asked.study is None else check_name(asked.study)
-    return Study(asked.studies_dir.expanduser() / name, summary)
+    return Study(asked.studies_dir / name, summary)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,7 +247,7 @@ def caption(
     from kvtune.models.options import model_options
 
     if isinstance(images, str | Path):
-        images = [path for _, path in list_images([Path(images)])]
+        images = [path for _, path in list_images([check_path(images)])]
     choice = choose_preset(preset)
     options = model_options(
         model,
@@ -316,13 +317,13 @@ def score(
     from kvtune.chair.cleaning import Cleaning
 
     if isinstance(captions, str | Path):
-        records = read_captions_file(Path(captions)).captions
+        records = read_captions_file(check_path(captions)).captions
     else:
         given = (caption_of(record, place) for place, record in enumerate(captions))
         records = [{"image_id": image_id, "caption": text} for image_id, text in given]
     if not records:
         raise RequestError("there are no captions to score")
-    truth = load_ground_truth(Path(ground_truth)) if isinstance(ground_truth, str | Path) else ground_truth
+    truth = load_ground_truth(check_path(ground_truth)) if isinstance(ground_truth, str | Path) else ground_truth
     unknown = next((record["image_id"] for record in records if record["image_id"] not in truth), None)
     if unknown is not None:
         raise RequestError(f"image {unknown} has a caption and no ground truth; add its objects")

@@ -9,6 +9,7 @@ from pathlib import Path
 from kvtune.chair import parse_image_id
 from kvtune.coco.images import broken_images, told_of_broken
 from kvtune.errors import RequestError
+from kvtune.files import check_path
 from kvtune.json_files import decode, read_text
 from kvtune.study.caption_log import ImageId
 from kvtune.study.streams import NamedImage
@@ -102,7 +103,7 @@ def _of_list(path: Path) -> Iterator[tuple[Path, str]]:
         name, text = "the list on standard input", decode(sys.stdin.buffer.read() if sys.stdin else b"", "the list")
     else:
         name, text = f"list {path}", read_text(path, "list")
-    images = [Path(line).expanduser() for line in text.splitlines() if line.strip()]
+    images = [check_path(line) for line in text.splitlines() if line.strip()]
     if not any(image.is_file() for image in images):
         raise RequestError(f"{name} names no image that is there; it needs the path of one a line, from this folder")
     yield from ((image, image.as_posix()) for image in images)

@@ -125,7 +125,7 @@ def download(
     from kvtune.coco.download import BASE_URL, download_annotations, download_images
     from kvtune.coco.layout import sources_in
 
-    root = to.expanduser() if to is not None else default_coco()
+    root = to if to is not None else default_coco()
     subsets = [Subset.load(each) for each in subset or []]
     source = source if source is not None else next(iter(sources_in(root)), "val2014")
     url = base_url or BASE_URL

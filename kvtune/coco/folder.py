@@ -18,13 +18,14 @@ from kvtune.coco.layout import (
     sources_in,
 )
 from kvtune.errors import RequestError
+from kvtune.files import check_path
 from kvtune.text import quoted
 
 
 def default_coco() -> Path:
     """Where COCO is kept when no folder is named: ``$KVTUNE_COCO``, else ``~/.cache/kvtune/coco``."""
     named = os.environ.get("KVTUNE_COCO")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "kvtune" / "coco"
+    return check_path(named) if named else Path.home() / ".cache" / "kvtune" / "coco"
 
 
 def find_coco(path: str | Path | None = None, download_options: str = "") -> Path:
@@ -42,7 +43,7 @@ def find_coco(path: str | Path | None = None, download_options: str = "") -> Pat
     RequestError
         If the folder does not exist; the message has the download command.
     """
-    root = Path(path).expanduser() if path is not None else default_coco()
+    root = check_path(path) if path is not None else default_coco()
     if root.is_dir():
         return root
     if root.exists():

@@ -17,7 +17,7 @@ from kvtune.demo.descriptions import reference_captions
 from kvtune.demo.scenes import CATEGORIES, render
 from kvtune.demo.shapes import SHAPES
 from kvtune.errors import KvtuneError
-from kvtune.files import new_folder
+from kvtune.files import check_path, new_folder
 
 #: Image ids of the demo start here; training scenes count from 1 and COCO's own ids end below 600,000.
 FIRST_ID = 900_001
@@ -32,7 +32,7 @@ _LICENSE = {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licens
 def cache_folder() -> Path:
     """``$KVTUNE_CACHE``, else ``~/.cache/kvtune``."""
     chosen = os.environ.get("KVTUNE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "kvtune"
+    return check_path(chosen) if chosen else Path.home() / ".cache" / "kvtune"
 
 
 def demo_coco(

@@ -21,7 +21,7 @@ _HUB_ID = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 
 def locate(name: str) -> tuple[Family | None, str, str]:
     """Family (None where the configuration has to say), where the weights are, and what to call the model."""
-    check_path(name)
+    folder = check_path(name)
     if name in MODELS:
         family, published = get_family(name), MODELS[name]
         if name == "demo":
@@ -34,8 +34,8 @@ def locate(name: str) -> tuple[Family | None, str, str]:
         if published.hub_id is None:
             raise RequestError(f"{family.title} is not in {local}; make it with: {published.command}")
         return family, published.hub_id, name
-    if name and Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser().resolve()
+    if name and folder.is_dir():
+        folder = folder.resolve()
         return None, str(folder), folder.name
     if not _HUB_ID.fullmatch(name):
         published_model(name)  # says which there are

@@ -40,9 +40,9 @@ def depth_maps(source: str, device: torch.device) -> DepthMap:
         from kvtune.demo.scene_depth import scene_depth
 
         return lambda image, path: scene_depth(path)
-    folder = Path(source).expanduser()
+    folder = check_path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        return _Folder(check_path(folder))
+        return _Folder(folder)
     return _Estimator(source, device)
 
 

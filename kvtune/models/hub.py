@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.files import check_path
 from kvtune.text import quoted
 
 DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -28,7 +29,7 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 def models_folder() -> Path:
     """Where converted and copied models are looked for: ``$KVTUNE_MODELS``, else ``~/.cache/kvtune/models``."""
-    return Path(os.environ.get("KVTUNE_MODELS") or Path.home() / ".cache" / "kvtune" / "models").expanduser()
+    return check_path(os.environ.get("KVTUNE_MODELS") or Path.home() / ".cache" / "kvtune" / "models")
 
 
 def fetch_description(repo_id: str, revision: str | None) -> tuple[Path, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvtune.errors import RequestError
+from kvtune.files import check_path
 from kvtune.text import did_you_mean, not_there, quoted
 
 
@@ -101,7 +102,7 @@ def published_model(name: str) -> PublishedModel:
 def _folders_beside(path: str) -> list[str]:
     """The folders beside one that does not exist, spelled as it is."""
     try:
-        beside = [each.name for each in Path(path).expanduser().parent.iterdir() if each.is_dir()]
+        beside = [each.name for each in check_path(path).parent.iterdir() if each.is_dir()]
     except OSError:
         return []
     return [path.removesuffix(Path(path).name) + name for name in sorted(beside)]

@@ -80,7 +80,7 @@ def plans(request: Request) -> list[Plan]:
             if model.name not in MODELS:
                 raise
             raise _with_all_that_is_missing(error, request) from None
-        folder = ModelFolder(request.out.expanduser() / plain_name(name))
+        folder = ModelFolder(request.out / plain_name(name))
         if folder in located:
             raise RequestError(
                 f"--models {located[folder][0].name} and {model.name} would both be kept in {folder.path}; run one of "

@@ -66,11 +66,11 @@ def check_options(options: Options) -> StudyFolder:
         raise RequestError(f"--seed must be at least 0, not {options.seed}")
     parse_lanes(options.model.engine.lanes)
     name = check_name(options.study) if options.study is not None else default_name(options.model.name, options.method)
-    parent = options.studies_dir.expanduser().absolute()
+    parent = options.studies_dir.absolute()
     existing = next(folder for folder in (parent, *parent.parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise RequestError(f"cannot write studies in {options.studies_dir}; make it writable or name --studies-dir")
-    return StudyFolder(options.studies_dir.expanduser() / name)
+    return StudyFolder(options.studies_dir / name)
 
 
 def known_fingerprint(options: Options) -> dict[str, Any]:

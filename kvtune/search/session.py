@@ -99,7 +99,7 @@ def searching(
                 _refuse_other_start(options, folder, begun)
             other = None
             if options.start_from is not None and begun is None:
-                other = other_front(options.start_from, options.studies_dir.expanduser(), options.method)
+                other = other_front(options.start_from, options.studies_dir, options.method)
             if options.storage is not None:
                 check_storage(options.storage, folder.name, None if begun is None else begun.id)
             revision, data = _revision_and_data(options, folder, begun, stage)
@@ -222,7 +222,7 @@ def _refuse_other_start(options: Options, folder: StudyFolder, begun: Manifest) 
     before = None if begun.start is None else begun.start.study
     if options.start_from is None or check_path(options.start_from).name == before:
         return
-    find_study(options.start_from, options.studies_dir.expanduser())  # a name that is wrong is the first thing to say
+    find_study(options.start_from, options.studies_dir)  # a name that is wrong is the first thing to say
     cure = "leave --from out" if before is None else f"give --from {before}, or leave it out"
     raise RequestError(
         f"{cure}, or give another --study name: study {folder.name} was begun "

@@ -8,6 +8,7 @@ import yaml
 
 import kvtune
 from kvtune.errors import RequestError
+from kvtune.files import check_path
 from kvtune.json_files import without_half_pairs
 from kvtune.schema import validated
 from kvtune.spaces.ranges import Range
@@ -22,7 +23,7 @@ def load_space(path: str | Path) -> SearchSpace:
     RequestError
         If the file is missing, is not YAML, or a key is unknown, missing or wrong.
     """
-    path = Path(path).expanduser()
+    path = check_path(path)
     try:
         data = without_half_pairs(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -49,6 +49,13 @@ def test_a_list_names_a_path_a_line_from_where_the_command_runs(monkeypatch):
     assert list_images([Path("-")]) == [("c.jpg", Path("c.jpg"))]
 
 
+def test_a_tilde_in_a_list_is_a_home_or_part_of_a_name(monkeypatch):
+    monkeypatch.setenv("HOME", str(Path("home").resolve()))
+    put("home/a.jpg", "~draft.jpg")
+    Path("list.txt").write_text("~/a.jpg\n~draft.jpg\n")
+    assert [path for _, path in list_images([Path("list.txt")])] == [Path("home/a.jpg").resolve(), Path("~draft.jpg")]
+
+
 def test_an_image_that_is_given_twice_is_there_once():
     put("in/b.jpg")
     Path("list.txt").write_text("in/b.jpg\n./in/b.jpg\n")
@@ -62,6 +69,7 @@ def test_an_image_that_is_given_twice_is_there_once():
         (["ids"], "would both be called 42"),
         (["empty"], "folder empty has no image (.jpg, "),
         (["words.txt"], "list words.txt names no image that is there"),
+        (["text.txt"], "no file or folder can be called 'It was a long summer."),
         (["gone.txt"], "list file gone.txt does not exist"),
     ],
 )
@@ -69,6 +77,7 @@ def test_what_cannot_be_told_apart_or_is_nothing_is_refused(given, said):
     put("a/x.jpg", "b/x.jpg", "ids/COCO_val2014_000000000042.jpg", "ids/000000000042.jpg")
     Path("empty").mkdir()
     Path("words.txt").write_text("What I did last summer\n")
+    Path("text.txt").write_text("It was a long summer. " * 20)
     with pytest.raises(RequestError) as refused:
         list_images([Path(name) for name in given])
     assert said in str(refused.value)

@@ -57,10 +57,10 @@ BASE = {
 """What each command is asked for beside what is wrong."""
 
 WRONG = {
-    "model": ["", "demmo", "a/b/c", "-", "/"],
+    "model": ["", "demmo", "a/b/c", "-", "/", "~nobody-of-this-name/x"],
     "models": ["", "demmo", "demo,demo", ","],
     "studies rename name": ["", "../up", ".", "a/b", "/", "x" * 300],
-    "models check name": ["", "demmo", "a/b/c", "coco", "/"],
+    "models check name": ["", "demmo", "a/b/c", "coco", "/", "~nobody-of-this-name/x"],
     "study": ["", "../up", "none", "coco", "/", "."],
     "search study": ["", "../up", "/", ".", "a/b", "-x", "x" * 300],
     "studies": ["", "none", "coco"],

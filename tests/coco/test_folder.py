@@ -233,6 +233,12 @@ def test_where_coco_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("KVTUNE_COCO", str(environment))
     assert find_coco(named) == named
     assert find_coco(None) == environment
+    for nobody in ("~nobody-of-this-name/x", Path("~nobody-of-this-name/x")):
+        with pytest.raises(RequestError, match="does not exist"):
+            find_coco(nobody)
+    monkeypatch.setenv("KVTUNE_COCO", "~nobody-of-this-name/x")
+    with pytest.raises(RequestError, match="does not exist"):
+        find_coco(None)
     monkeypatch.delenv("KVTUNE_COCO")
     assert find_coco(None) == default
     default.rmdir()
