@@ -144,7 +144,6 @@ def search(
     from kvtune.search.session import search as run
     from kvtune.search.view import View
     from kvtune.study.deadline import Deadline, parse_duration
-    from kvtune.study.study_folder import check_name, default_name
 
     known = [field.name for field in dataclasses.fields(Options) if field.name != "model"]
     unknown = [name for name in options if name not in known]
@@ -170,8 +169,7 @@ def search(
     asked = Options(model=named, **options)
     deadline = Deadline(None if timeout is None else parse_duration(str(timeout)))
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
-    name = default_name(model, asked.method) if asked.study is None else check_name(asked.study)
-    return Study(asked.studies_dir / name, summary)
+    return Study(asked.studies_dir / summary.study, summary)
 
 
 @dataclasses.dataclass(frozen=True)

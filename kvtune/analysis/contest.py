@@ -20,7 +20,7 @@ from kvtune.statistics.confidence import Interval
 from kvtune.study.caption_log import read_captions
 from kvtune.study.manifest import load_manifest
 from kvtune.study.scoring import Scoring, truth_of
-from kvtune.study.study_folder import StudyFolder
+from kvtune.study.study_folder import StudyFolder, setting_name
 
 BASELINE = "baseline"
 """Stands for no method among those that are compared."""
@@ -91,10 +91,10 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
 
     summaries = [summarize(folder) for folder in folders]
     choices = [choose(summary) for summary in summaries]
-    files = {BASELINE: folders[0].holdout_captions("baseline")}
+    files = {BASELINE: folders[0].holdout_captions(setting_name(None))}
     for folder, summary, choice in zip(folders, summaries, choices, strict=True):
         if choice.trial is not None:
-            files[summary.method] = folder.holdout_captions(f"trial-{choice.trial:04d}")
+            files[summary.method] = folder.holdout_captions(setting_name(choice.trial))
     tables = tables_of(files, images, scoring)
     bootstrap = Bootstrap(np.stack(list(tables.values())))
     place = {name: index for index, name in enumerate(tables)}

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.analysis.summarize import summarize
-from kvtune.analysis.summary import State
 from kvtune.chair import OBJECTIVES
 from kvtune.errors import KvtuneError
 from kvtune.study.caption_log import count_captions
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder, modified, study_folders
+from kvtune.study.trials import State
 from kvtune.study.workers import read_workers
 
 

@@ -1,7 +1,7 @@
 """What a study found, as plain data: the only thing that reports and exports read."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from kvtune.analysis.result import Difference
 from kvtune.chair import Rates, Scores
@@ -10,11 +10,10 @@ from kvtune.presets import SubsetInfo
 from kvtune.statistics.confidence import Interval
 from kvtune.statistics.front import Point
 from kvtune.statistics.hypervolume import HypervolumeEstimate
+from kvtune.study.trials import State
 
 if TYPE_CHECKING:
     from kvtune.analysis.result import Validation
-
-State = Literal["complete", "raced", "failed", "running"]
 
 
 @dataclass(frozen=True)

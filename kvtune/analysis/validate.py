@@ -20,7 +20,7 @@ from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest, load_manifest, load_trials
 from kvtune.study.scoring import Scoring, truth_of
 from kvtune.study.streams import Captioning, Number
-from kvtune.study.study_folder import StudyFolder
+from kvtune.study.study_folder import StudyFolder, setting_name
 from kvtune.study.together import alone
 from kvtune.study.trials import Ledger
 
@@ -107,7 +107,7 @@ def _candidates(manifest: Manifest, summary: StudySummary, ledger: Ledger) -> di
     Of trials on the front whose captions of the tune images are the same, as those of a method that changes nothing,
     the first stands for all.
     """
-    found: dict[Number, _Candidate] = {None: _Candidate("baseline", ["baseline"], {})}
+    found: dict[Number, _Candidate] = {None: _Candidate(setting_name(None), ["baseline"], {})}
     alternatives = manifest.fingerprint.space.alternatives
     for index, one in enumerate(one for one in manifest.published if not one.enqueued):
         name = f"published-{alternatives.chosen(one.parameters)}" if alternatives.is_choice else "published"
@@ -119,7 +119,7 @@ def _candidates(manifest: Manifest, summary: StudySummary, ledger: Ledger) -> di
     for number in [*published, *(number for number in summary.front if number in first.values())]:
         if number is not None and number not in found:
             roles = ["published"] * (number in published) + ["front"] * (number in summary.front)
-            found[number] = _Candidate(f"trial-{number:04d}", roles, by_number[number].params)
+            found[number] = _Candidate(setting_name(number), roles, by_number[number].params)
     for number in sorted(set(summary.front) - found.keys()):
         found[first[wrote[number]]].same_captions.append(number)
     return found

@@ -9,7 +9,7 @@ from pydantic import Field
 from kvtune.errors import RequestError
 from kvtune.json_files import read_json, write_json
 from kvtune.schema import Document, Parameters, validated
-from kvtune.study.fingerprint import first_difference
+from kvtune.study.fingerprint import difference_from
 
 FORMAT: Literal["kvtune-captions/1"] = "kvtune-captions/1"
 _FREE = {"format", "preset", "versions", "skipped"}
@@ -54,10 +54,8 @@ class MadeWith(Document):
         RequestError
             If one differs; the message names the first with both values.
         """
-        before = self.model_dump(mode="json")
-        for field in (name for name in before if name in now and name not in _FREE):
-            if found := first_difference({field: before[field]}, {field: now[field]}):
-                raise RequestError(f"{out} was written with {found}; ask as before, or name another --out")
+        if found := difference_from(self, {name: value for name, value in now.items() if name not in _FREE}):
+            raise RequestError(f"{out} was written with {found}; ask as before, or name another --out")
 
 
 def about(out: Path) -> Path:

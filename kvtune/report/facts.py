@@ -3,10 +3,11 @@
 from collections import Counter
 
 from kvtune.analysis.claims import claim, claims
-from kvtune.analysis.summary import State, StudySummary
+from kvtune.analysis.summary import StudySummary
 from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.chair.notes import Note
 from kvtune.report.cells import interval
+from kvtune.study.trials import State
 from kvtune.text import number_of
 
 STATE_WORDS: dict[State, str] = {

@@ -1,7 +1,8 @@
 """Which images a reproduction reports on, and on which other ones it chooses the constant factor."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from kvtune.coco import OPERA500, CocoFolder, Subset, available_images, check_images, draw, find_coco
@@ -13,7 +14,7 @@ SEED = 0
 """Of the draw of tune images."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Images:
     """The images of a reproduction.
 
@@ -32,7 +33,6 @@ class Images:
     tune: Subset
     count: int
     download_options: str
-    _ground_truth: dict[int, set[str]] | None = field(default=None, repr=False)
 
     def check(self, on_progress: Callable[[int, int], None]) -> None:
         """Open every image once, so that a broken one is found before the first caption.
@@ -53,12 +53,10 @@ class Images:
         """All that are used, those to report on first."""
         return [*self.reporting.image_ids[: self.count], *self.tune.image_ids]
 
+    @cached_property
     def ground_truth(self) -> dict[int, set[str]]:
         """Objects in all these images."""
-        if self._ground_truth is None:
-            ids = self.image_ids
-            self._ground_truth = coco_truth(self.folder, ids)
-        return self._ground_truth
+        return coco_truth(self.folder, self.image_ids)
 
 
 def reporting_subset(demo: bool) -> Subset:

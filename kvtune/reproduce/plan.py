@@ -19,7 +19,7 @@ from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
 from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, Table, published_preset, rows
 from kvtune.reproduce.paper_subset import Images, check_count, find_images, reporting_subset
 from kvtune.study.caption_log import read_captions
-from kvtune.study.fingerprint import first_difference, model_in_fingerprint
+from kvtune.study.fingerprint import difference_from, model_in_fingerprint
 from kvtune.study.study_folder import plain_name
 from kvtune.study.subsets import DEMO, coco_of
 
@@ -136,8 +136,7 @@ def _with_all_that_is_missing(error: RequestError, request: Request) -> RequestE
 
 def refuse_difference(folder: ModelFolder, begun: Manifest, now: Mapping[str, Any]) -> None:
     """Refuse to go on with what was begun with another fingerprint than ``now``, as far as that says."""
-    before = begun.fingerprint.model_dump(mode="json", include=set(now))
-    if (found := first_difference(before, dict(now))) is not None:
+    if (found := difference_from(begun.fingerprint, now)) is not None:
         raise RequestError(f"reproduction {folder.path} was begun with {found}; give another --out folder")
 
 

@@ -185,7 +185,7 @@ def _begin(plan: Plan, engine: _Engine) -> None:
         tune = begun.tune
     vlm = engine.captioner.vlm
     if not has_truth(plan.folder, images.image_ids):
-        save_ground_truth(images.ground_truth(), plan.folder.ground_truth)
+        save_ground_truth(images.ground_truth, plan.folder.ground_truth)
     Manifest(
         format=FORMAT,
         created=datetime.now(UTC).isoformat(timespec="seconds") if begun is None else begun.created,

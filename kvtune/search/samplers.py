@@ -78,7 +78,7 @@ def make_sampler(name: SamplerName, seed: int, conditional: bool = False) -> "Ba
         return samplers.GPSampler(n_startup_trials=STARTUP_TRIALS, seed=seed)
     if name == "random":
         return samplers.RandomSampler(seed=seed)
-    raise RequestError(f"{not_there('sampler', name, SAMPLERS)}")
+    raise RequestError(not_there("sampler", name, SAMPLERS))
 
 
 def grid_points(space: "SearchSpace", seed: int) -> Iterator[dict[str, Any]]:

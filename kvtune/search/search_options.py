@@ -52,7 +52,7 @@ def check_options(options: Options) -> StudyFolder:
     """Check what can be checked at once; where the study is to be."""
     Alternatives.of(options.method)
     if options.sampler not in SAMPLERS:
-        raise RequestError(f"{not_there('sampler', options.sampler, SAMPLERS)}")
+        raise RequestError(not_there("sampler", options.sampler, SAMPLERS))
     least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}
     least |= {"--max-new-tokens": options.max_new_tokens}
     for option, value in least.items():

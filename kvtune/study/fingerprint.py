@@ -12,9 +12,7 @@ from kvtune.study.constraints import check_floor
 from kvtune.study.sampler_names import SamplerName
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import DEMO
-from kvtune.text import command_line, json_text
-
-_LONGEST_SHOWN = 120
+from kvtune.text import command_line, cut_in_its_middle, json_text
 
 
 def _floor(text: str) -> str:
@@ -102,7 +100,12 @@ def refuse_difference(
         raise RequestError(f"give {option}, or another --study name: study {folder.name} was begun with {found}")
 
 
-def first_difference(begun: dict[str, Any], now: dict[str, Any]) -> str | None:
+def difference_from(begun: Document, now: Mapping[str, Any]) -> str | None:
+    """The first field of a document that differs from what a command has, as far as that is known; None for none."""
+    return first_difference(begun.model_dump(mode="json", include=set(now)), now)
+
+
+def first_difference(begun: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """The first value that differs, as in ``seed 0, but this command has 1``; None where none does."""
     before, after = _flat(begun), _flat(now)
     for key in [*before, *after]:
@@ -111,7 +114,7 @@ def first_difference(begun: dict[str, Any], now: dict[str, Any]) -> str | None:
     return None
 
 
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one: ``{"space": {"method": "x"}}`` becomes ``{"space.method": "x"}``."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
@@ -120,5 +123,4 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    text = "none" if value is None else json_text(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN // 2]}...{text[-_LONGEST_SHOWN // 4 :]}"
+    return "none" if value is None else cut_in_its_middle(json_text(value), 120, 60, 30)

@@ -9,10 +9,11 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kvtune.captioning.cost_model import Course
+    from kvtune.captioning.request import Work
 
 USUAL_TOKENS = 95.0
 """Tokens of a caption before one is known."""
@@ -40,20 +41,6 @@ _STRETCH = 20.0
 
 _SHARE = 0.3
 """... and this share of the time so far."""
-
-
-class Work(Protocol):
-    """What a run of the engine has done so far; see :class:`kvtune.captioning.request.Work`."""
-
-    prompts: int
-    tokens: int
-    in_flight: int
-    cost: float
-    prompts_cost: float
-    room: int
-    by_image: bool
-    rows: int | None
-    by: str
 
 
 class Pace:
@@ -132,7 +119,7 @@ class Pace:
         self._ended_of_stage, self._tokens_of_stage, self._powers_of_stage = 0, 0, 0.0
         self._before, self._last = (0, 0, 0.0), self._clock()
 
-    def work(self, work: Work) -> None:
+    def work(self, work: "Work") -> None:
         """The engine has gone on."""
         now = self._clock()
         seconds, self._last = now - self._last, now

@@ -132,9 +132,8 @@ def rescore_study(folder: StudyFolder, coco: Path | None = None, storage: str | 
 
 
 def truth_from_coco(coco: Path, manifest: Manifest) -> dict[int, set[str]]:
-    folder = CocoFolder(coco)
-    ids = [*manifest.tune.image_ids, *manifest.holdout.image_ids]
-    return coco_truth(folder, ids)
+    """Objects in a study's images as a COCO folder has them now."""
+    return coco_truth(CocoFolder(coco), [*manifest.tune.image_ids, *manifest.holdout.image_ids])
 
 
 def _differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:

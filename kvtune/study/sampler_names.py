@@ -1,4 +1,4 @@
-"""The names of the samplers, as a study's fingerprint has them."""
+"""The names of the samplers, as a study's fingerprint has them; light, for the command line declares them."""
 
 from typing import Literal, get_args
 

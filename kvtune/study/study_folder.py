@@ -87,7 +87,7 @@ class StudyFolder:
 
     def trial_captions(self, number: int | None) -> Path:
         """The caption file of a trial on the tune images; None is the baseline."""
-        return self.captions / ("baseline.jsonl" if number is None else f"trial-{number:04d}.jsonl")
+        return self.captions / f"{setting_name(number)}.jsonl"
 
     def holdout_captions(self, name: str) -> Path:
         """The caption file of a setting on the held-out images: ``baseline``, ``trial-0007``, ``published``."""
@@ -99,6 +99,11 @@ class StudyFolder:
             return self.manifest.is_file()
         except OSError:  # a folder that must not be read
             return False
+
+
+def setting_name(number: int | None) -> str:
+    """What files call a trial: ``trial-0007``; None is the ``baseline``."""
+    return "baseline" if number is None else f"trial-{number:04d}"
 
 
 def check_name(name: str) -> str:

@@ -1,7 +1,7 @@
 """Which images a study uses: those it tunes on, those it keeps back, and what is in them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from kvtune.coco import (
@@ -40,7 +40,7 @@ def coco_of(
     return demo_coco(on_scene=on_scene)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Data:
     """The images of a study.
 
@@ -61,7 +61,6 @@ class Data:
     holdout: Subset
     download_options: str
     note: str = ""
-    _ground_truth: dict[int, set[str]] | None = field(default=None, repr=False)
 
     def check(self, on_progress: Callable[[int, int], None], note: Callable[[str], None]) -> list[Image]:
         """Open every image once, so that a broken one is found before the first trial, not after an hour.
@@ -86,10 +85,7 @@ class Data:
 
     def ground_truth(self) -> dict[int, set[str]]:
         """Objects in all these images: categories of their instances and of their reference captions."""
-        if self._ground_truth is None:
-            ids = [*self.tune.image_ids, *self.holdout.image_ids]
-            self._ground_truth = coco_truth(self.folder, ids)
-        return self._ground_truth
+        return coco_truth(self.folder, [*self.tune.image_ids, *self.holdout.image_ids])
 
 
 def find_data(

@@ -96,6 +96,9 @@ Event = Asked | Complete | Raced | Failed
 _EVENTS: dict[str, type[Event]] = {"asked": Asked, "complete": Complete, "raced": Raced, "failed": Failed}
 
 
+State = Literal["complete", "raced", "failed", "running"]
+
+
 @dataclass(frozen=True)
 class Trial:
     """A trial, or the baseline (``number`` None), as the ledger knows it."""
@@ -104,7 +107,7 @@ class Trial:
     params: Parameters = field(default_factory=dict)
     published: bool = False
     sampler: dict[str, Any] = field(default_factory=dict)
-    state: Literal["running", "complete", "raced", "failed"] = "running"
+    state: State = "running"
     metrics: dict[str, Any] | None = None
     scoring: str | None = None
     captions: str | None = None

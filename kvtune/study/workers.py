@@ -3,13 +3,13 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kvtune.errors import KvtuneError
+from kvtune.errors import RequestError
 from kvtune.json_files import read_json, write_json
+from kvtune.schema import Document, validated
 
 log = logging.getLogger(__name__)
 
@@ -17,8 +17,7 @@ KEEP_SECONDS = 10.0
 """Between two times that it is written."""
 
 
-@dataclass(frozen=True)
-class WorkersAtWork:
+class WorkersAtWork(Document):
     """The workers of a search as it last told of them.
 
     Attributes
@@ -66,7 +65,7 @@ def read_workers(path: Path) -> WorkersAtWork | None:
     if not path.exists():
         return None
     try:
-        return WorkersAtWork(**dict(read_json(path, "workers")))
-    except (KvtuneError, TypeError) as error:
+        return validated(WorkersAtWork, read_json(path, "workers"), f"workers {path}")
+    except RequestError as error:
         log.info("%s: %s", path, error)
         return None

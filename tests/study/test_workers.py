@@ -36,6 +36,7 @@ def test_one_device_leaves_no_such_file_and_removes_that_of_before(tmp_path):
 
 def test_one_that_cannot_be_read_is_as_good_as_none(tmp_path):
     path = tmp_path / "workers.json"
-    for text in ("{", "[]", "{}", '{"in_words": [], "workers": [], "updated": "", "more": 1}'):
+    whole = '"workers": [], "updated": ""'
+    for text in ("{", "[]", '"text"', "{}", f'{{"in_words": [], {whole}, "more": 1}}', f'{{"in_words": 1, {whole}}}'):
         path.write_text(text)
         assert read_workers(path) is None
