@@ -9,6 +9,8 @@ from typing import Any
 
 from kvtune.errors import RequestError
 from kvtune.files import check_path
+from kvtune.models.families.generic import Unnamed
+from kvtune.models.families.llava import Llava
 from kvtune.models.family import Family
 from kvtune.models.hub import fetch_description, models_folder
 from kvtune.models.misfit import impossible_size
@@ -71,6 +73,8 @@ def family_of_config(family: Family | None, stored: dict[str, Any], source: str)
     """The family that a stored configuration belongs to, which has to be ``family`` where that is given."""
     kind = stored["model_type"]
     found = family_of(kind)
+    if isinstance(found, Llava) and _tower(stored) == "pixtral":  # a LLaVA to transformers alone: Pixtral's prompts
+        found = Unnamed(kind)
     if found is None:
         why = (
             "whose code comes with it and is not run; take a checkpoint in transformers' own format, often named -hf"
@@ -84,6 +88,12 @@ def family_of_config(family: Family | None, stored: dict[str, Any], source: str)
     if (reason := family.check(stored)) is not None:
         raise RequestError(f"{source} cannot be used: {reason}")
     return family
+
+
+def _tower(stored: dict[str, Any]) -> Any:
+    """The kind of a checkpoint's vision tower."""
+    tower = stored.get("vision_config")
+    return tower.get("model_type") if isinstance(tower, dict) else None
 
 
 def commit_of(name: str | Path, revision: str | None = None) -> str | None:

@@ -23,8 +23,11 @@ from kvtune.text import quoted
 
 DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
 """Everything but the weights."""
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_KINDS = (
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""One file with all weights, and the list of the files that they are in otherwise; transformers' first choice first."""
 
 
 def models_folder() -> Path:
@@ -55,25 +58,30 @@ def fetch_description(repo_id: str, revision: str | None) -> tuple[Path, str]:
 
 def fetch_weights(repo_id: str, folder: Path) -> None:
     """Download the weights that a folder of :func:`fetch_description` lacks; raises as that does."""
-    if missing_weights(folder) is None:
-        return
-    _download(repo_id, folder.name, ["*.safetensors"])
-    if not any(folder.glob("*.safetensors")):
-        _download(repo_id, folder.name, ["*.bin"])
+    for single, index in _KINDS:
+        if missing_weights(folder) is not None:
+            names = [path.name for path in _shards(folder / index)] if (folder / index).is_file() else [single]
+            _download(repo_id, folder.name, names)
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold a checkpoint's weights, whether they are there or not."""
-    for index in _INDEXES:
+    for single, index in _KINDS:
         if (folder / index).is_file():
-            try:
-                shards = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
-                if odd := [name for name in shards if not isinstance(name, str) or name != Path(name).name]:
-                    raise ValueError(f"{quoted(odd[0])} is no file's name")
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                raise RequestError(f"{folder / index} is damaged: {error!r}; copy or download it again") from error
-            return [folder / name for name in sorted(shards)]
-    return [next((folder / name for name in _WEIGHTS if (folder / name).is_file()), folder / _WEIGHTS[0])]
+            return _shards(folder / index)
+        if (folder / single).is_file():
+            return [folder / single]
+    return [folder / _KINDS[0][0]]
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if odd := [name for name in shards if not isinstance(name, str) or name != Path(name).name]:
+            raise ValueError(f"{quoted(odd[0])} is no file's name")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RequestError(f"{index} is damaged: {error!r}; copy or download it again") from error
+    return [index.parent / name for name in sorted(shards)]
 
 
 def missing_weights(folder: Path) -> str | None:
@@ -97,7 +105,7 @@ def is_pointer(file: Path) -> bool:
 
 def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
     try:
-        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*.bin"]))
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
     except RevisionNotFoundError:
         raise RequestError(
             f"{repo_id} has no revision {quoted(revision)}; see its branches, tags and commits on the Hub"

@@ -29,10 +29,21 @@ def pillow_image_processor(folder: Path) -> Any:
     else:
         raise RequestError(f"{folder} has no preprocessor_config.json that names an image processor; copy it there")
     kind = stored["image_processor_type"].removesuffix("Fast").removesuffix("Pil")
-    pillow_class = getattr(transformers, f"{kind}Pil", None)
+    pillow_class = getattr(transformers, f"{kind}Pil", None) or _of_model_type(folder, kind)
     if pillow_class is None:
         raise RequestError(f"transformers has no Pillow form of {folder}'s image processor {kind}")
     return pillow_class.from_pretrained(folder)
+
+
+def _of_model_type(folder: Path, kind: str) -> Any:
+    """The class for a checkpoint's kind of model, where the one that it names is gone, as Qwen2_5_VLImageProcessor."""
+    import transformers
+    from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
+
+    if hasattr(transformers, kind) or not (folder / "config.json").is_file():
+        return None
+    model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    return getattr(transformers, IMAGE_PROCESSOR_MAPPING_NAMES.get(model_type, {}).get("pil", ""), None)
 
 
 def centre_crop(image_processor: Any, image: Image.Image) -> Image.Image:

@@ -133,6 +133,16 @@ def test_folders_from_before_the_processor_knew_the_patch_size(checkpoint, tmp_p
     assert int((inputs["input_ids"] == inputs["input_ids"][0, 40]).sum()) == 16
 
 
+def test_folders_from_before_the_processor_counted_the_class_token(checkpoint, tmp_path):
+    """transformers 4.46 to 4.48 wrote the patch size, and nothing of the tower's class token, which is cut off."""
+    folder = copy_of(checkpoint("llava-1.5"), tmp_path)
+    settings = json.loads((folder / "processor_config.json").read_text())
+    del settings["num_additional_image_tokens"]
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    inputs = load_model(folder, device="cpu").prepare([picture(40, 30)])
+    assert int((inputs["input_ids"] == inputs["input_ids"][0, 40]).sum()) == 16
+
+
 def test_checkpoints_in_llavas_own_format_are_named(checkpoint, tmp_path):
     folder = copy_of(checkpoint("llava-1.5"), tmp_path)
     settings = json.loads((folder / "config.json").read_text())

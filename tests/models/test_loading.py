@@ -320,6 +320,26 @@ def test_a_model_is_downloaded_once_at_one_commit(hub, folder, use_hub, tmp_path
     assert load_model("real/model", device="cpu", revision=COMMIT).revision == COMMIT
 
 
+def test_only_files_that_are_loaded_are_downloaded(hub, folder, use_hub):
+    """Beside a sharded checkpoint Mistral keeps all of it in one file, others what they exported or trained on from."""
+    shard(folder)
+    others = ("consolidated.safetensors", "onnx/model.safetensors", "adapter_model.safetensors", "optimizer.bin")
+    for name in others:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"gigabytes")
+    use_hub(endpoint=hub)
+    assert load_model("real/model", device="cpu").revision == COMMIT
+    assert "model-00001-of-00002.safetensors" in Hub.fetched and not set(others) & set(Hub.fetched)
+
+
+def test_one_safetensors_file_beside_an_index_of_pytorch_files_is_taken(hub, folder, use_hub):
+    index = {"metadata": {}, "weight_map": {"lm_head.weight": "pytorch_model-00001-of-00002.bin"}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    use_hub(endpoint=hub)
+    assert load_model("real/model", device="cpu").revision == COMMIT
+    assert load_model(folder, device="cpu").revision is None
+
+
 def test_pytorch_files_are_downloaded_where_there_are_no_others(hub, folder, use_hub):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()

@@ -117,15 +117,14 @@ FAULTS = [
         template("{{ messages[0].content[1].text }}"),
         "the chat template of .* puts no image into the prompt",
     ),
-    ("llava", change("processor_config.json", patch_size="x"), "the processor of .* cannot be used"),
+    ("idefics", change("processor_config.json", image_seq_len="x"), "the processor of .* cannot be used"),
 ]
 NO_MATCH = "Image features and image tokens do not match"
 MISFITS = [
-    ("llava", change("processor_config.json", patch_size=14), NO_MATCH),
     (
         "llava",
-        change("processor_config.json", num_additional_image_tokens=0),
-        NO_MATCH,
+        change("processor_config.json", image_processor__crop_size={"height": 14, "width": 14}),
+        "Input image size",
     ),
     (
         "llava",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from family_runs import METHODS, STEPS, generate, pictures
 from graph_like import like_a_gpu
-from newer_checkpoints import IM_TEMPLATE, NEWER
+from newer_checkpoints import IM_TEMPLATE, NEWER, packages_for_videos_stood_in_for, save_mistral3
 from PIL import Image
 from visual_places import check_places
 
@@ -53,6 +53,15 @@ def test_captions_equal_generate(newer, name, monkeypatch):
     assert captions(vlm, methods) == expected
     like_a_gpu(monkeypatch)
     assert captions(vlm, methods) == expected
+
+
+def test_pixtral_is_no_llava_but_to_transformers(tmp_path):
+    folder = save_mistral3(tmp_path, kind="llava")
+    with packages_for_videos_stood_in_for():
+        vlm = load_model(folder, device="cpu", dtype="float64")
+    assert vlm.hf_model.config.vision_config.model_type == "pixtral" and vlm.family.title == "llava"
+    for number, picture in enumerate(pictures()):
+        assert captions(vlm, (None,))[number, None] == written(vlm, picture)
 
 
 @pytest.mark.parametrize("name", NEWER)

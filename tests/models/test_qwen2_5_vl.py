@@ -100,3 +100,13 @@ def test_image_marks_in_a_question_are_refused(loaded):
     with pytest.raises(RequestError, match="must not contain the image's own token"):
         vlm.prepare([Image.new("RGB", (16, 16))], "What is <|image_pad|>?")
     assert chat_segments(vlm.tokenizer, QWEN_TEMPLATE, "<|image_pad|>", "cat")[0][-1] == 3
+
+
+def test_a_fine_tune_that_names_the_image_processor_of_the_first_release_loads(tmp_path):
+    folder = save_qwen(tmp_path)
+    stored = json.loads((folder / "preprocessor_config.json").read_text())
+    pixels = load_model(folder, device="cpu").prepare([Image.new("RGB", (50, 40), "red")])["pixel_values"]
+    old = stored | {"image_processor_type": "Qwen2_5_VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(old))
+    vlm = load_model(folder, device="cpu")
+    assert torch.equal(vlm.prepare([Image.new("RGB", (50, 40), "red")])["pixel_values"], pixels)

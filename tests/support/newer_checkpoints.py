@@ -178,19 +178,29 @@ def save_paligemma(folder: Path, seed: int = 0, text: str = "gemma", **how: Any)
     return save(folder, config, tokenizer, images, **{"template": template, "seed": seed, **settings, **how})
 
 
-def save_mistral3(folder: Path, seed: int = 0, **how: Any) -> Path:
-    """Mistral 3: Pixtral's tower at the picture's own shape, lines with ends that are tokens of the text."""
+_PIXTRAL = {"vision_feature_layer": -1, "vision_feature_select_strategy": "full", "image_seq_length": 1}
+
+
+def save_mistral3(folder: Path, seed: int = 0, kind: str = "mistral3", **how: Any) -> Path:
+    """Mistral 3: Pixtral's tower at the picture's own shape, lines with ends that are tokens of the text.
+
+    Pixtral itself, which transformers counts among the kind ``llava``, is the same without merged patches.
+    """
     tokenizer = byte_tokenizer(("[IMG]", "[IMG_BREAK]", "[IMG_END]"))
     config = {
-        "model_type": "mistral3",
+        "model_type": kind,
         "vision_config": {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
                           "num_attention_heads": 2, "head_dim": 8, "patch_size": 7, "image_size": 84},
         "text_config": text_config("mistral", tokenizer, head_dim=8, sliding_window=None),
         "image_token_index": tokenizer.convert_tokens_to_ids("[IMG]"),
-        "spatial_merge_size": 2,
+        **({"spatial_merge_size": 2} if kind == "mistral3" else _PIXTRAL),
     }  # fmt: skip
     images = PixtralImageProcessorPil(size={"longest_edge": 84}, patch_size={"height": 7, "width": 7})
-    settings = {"processor_class": "PixtralProcessor", "patch_size": 7, "spatial_merge_size": 2}
+    settings = {
+        "processor_class": "PixtralProcessor",
+        "patch_size": 7,
+        "spatial_merge_size": 2 if kind == "mistral3" else 1,
+    }
     return save(folder, config, tokenizer, images, **{"image": "[IMG]", "seed": seed, **settings, **how})
 
 
@@ -254,7 +264,9 @@ def packages_for_videos_stood_in_for() -> Iterator[None]:
             patch.setattr(
                 chat_processor,
                 "processor_class",
-                lambda folder, config: PixtralProcessor if config.model_type == "mistral3" else found(folder, config),
+                lambda folder, config: (
+                    PixtralProcessor if config.model_type in ("mistral3", "llava") else found(folder, config)
+                ),
             )
         yield
 
