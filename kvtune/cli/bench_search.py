@@ -12,7 +12,7 @@ def search(
     table: Annotated[Path | None, value("FILE", "Recorded outcomes; default: those that ship.")] = None,
     arm: Annotated[
         list[str] | None,
-        value("NAME", "An arm such as tpe-8-race; repeat for more. Default: all but gp's."),
+        value("NAME", "An arm such as tpe-16-race; repeat for more. Default: all in rounds of 1 and 8 but gp's."),
     ] = None,
     seeds: Annotated[int, value("N", "Searches of each arm.", min=1, max=10_000)] = 20,
     budget: Annotated[int, value("N", "Captions of a search, in trials on all images.", min=1, max=10_000)] = 200,

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 
-def quartiles(spent: Sequence[float]) -> dict[str, Any]:
-    """``median`` and ``quartiles``, each that of one of the searches; None where that one did not get there."""
-    values = np.quantile(spent, [0.25, 0.5, 0.75], method="inverted_cdf").tolist()
+def quartiles(found: Sequence[float]) -> dict[str, Any]:
+    """``median`` and ``quartiles``, each that of one of the searches; None where that one is infinite."""
+    values = np.quantile(found, [0.25, 0.5, 0.75], method="inverted_cdf").tolist()
     low, middle, high = (value if math.isfinite(value) else None for value in values)
     return {"median": middle, "quartiles": [low, high]}
 

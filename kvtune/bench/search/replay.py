@@ -41,6 +41,10 @@ class Replay:
                 return captions
         return math.inf
 
+    def after(self, trials: int) -> float:
+        """The share of the grid's hypervolume after so many trials, or at the end of a search that had fewer."""
+        return self.share[min(trials, len(self.share)) - 1]
+
     def lost(self, points: list[Point]) -> tuple[int, int]:
         """Of the sampled points that no other sampled one dominates, those that no complete trial has; and how many.
 

@@ -12,11 +12,10 @@ import numpy as np
 
 from kvtune.bench.search.captions_spent import quartiles, ratio
 from kvtune.bench.search.replay import Replay, replay
-from kvtune.bench.search.samplers_and_rounds import ARMS, DEFAULT, YARDSTICKS, Arm
+from kvtune.bench.search.samplers_and_rounds import ARMS, DEFAULT, SAMPLERS, YARDSTICKS, Arm
 from kvtune.bench.search.table import load_table
 from kvtune.bench.search.world import World
 from kvtune.errors import RequestError
-from kvtune.text import not_there
 
 GRID = Path(__file__).parent / "grid.npz"
 """The table that ships."""
@@ -24,6 +23,9 @@ GRID = Path(__file__).parent / "grid.npz"
 SHARES = (0.95, 0.99)
 TARGET = 0.99
 """The share at which the default is compared with the yardsticks."""
+
+TRIALS = 50
+"""Trials of a usual search; how much of the hypervolume an arm has by then is given too."""
 
 BUDGET_TRIALS = 200
 """Captions that a search may spend, in trials on all images."""
@@ -38,8 +40,7 @@ class Request:
     table
         A recorded grid; None for the one that ships.
     arms
-        Names of :data:`~kvtune.bench.search.samplers_and_rounds.ARMS`; none for all but GP, which takes about a second
-        a trial.
+        Names of arms; none for :data:`~kvtune.bench.search.samplers_and_rounds.ARMS`.
     seeds
         Searches of each arm.
     budget
@@ -68,7 +69,7 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
     RequestError
         If an arm is unknown, or the table is missing, damaged or no full grid.
     """
-    arms = [_arm(name) for name in request.arms] or [arm for arm in ARMS.values() if arm.sampler != "gp"]
+    arms = [_arm(name) for name in request.arms] or list(ARMS)
     if DEFAULT in arms:
         arms += [arm for arm in YARDSTICKS if arm not in arms]
     path = request.table or GRID
@@ -102,9 +103,13 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
 
 
 def _arm(name: str) -> Arm:
-    if name not in ARMS:
-        raise RequestError(not_there("arm", name, ARMS))
-    return ARMS[name]
+    try:
+        return Arm.named(name)
+    except ValueError as error:
+        raise RequestError(
+            f"{error}; an arm is a sampler ({', '.join(SAMPLERS)}), how many trials a round has, 1 to 999, and -race "
+            "where they are raced: tpe-16-race"
+        ) from None
 
 
 def _cost(arm: Arm) -> tuple[bool, bool]:
@@ -155,6 +160,7 @@ def _summary(world: World, arm: Arm, found: Sequence[Replay], budget: int) -> di
         "race": arm.race,
         "captions": {f"{share:.0%}": quartiles([one.spent(share, budget) for one in found]) for share in SHARES},
         "reached": {f"{share:.0%}": sum(one.spent(share, budget) <= budget for one in found) for share in SHARES},
+        "share_after": {str(TRIALS): quartiles([one.after(TRIALS) for one in found])},
         "trials": float(np.median([len(one.settings) for one in found])),
         "raced": float(np.mean([np.mean(one.raced) for one in found])),
         "front_points_sampled": best,

@@ -1,5 +1,6 @@
 """What is compared: samplers, rounds of one trial and of the default, with and without racing."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -44,6 +45,20 @@ class Arm:
         """As the command line takes it: ``tpe-8-race``, ``random-1``."""
         return f"{self.sampler}-{self.round_size}" + ("-race" if self.race else "")
 
+    @classmethod
+    def named(cls, name: str) -> "Arm":
+        """The arm of that :attr:`name`.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        found = re.fullmatch(rf"({'|'.join(SAMPLERS)})-([1-9]\d{{0,2}})(-race)?", name)
+        if found is None:
+            raise ValueError(f"unknown arm {quoted(name)}")
+        return cls(found[1], int(found[2]), bool(found[3]))
+
 
 DEFAULT = Arm("tpe", DEFAULT_PARALLEL_TRIALS, True)
 """What ``kvtune search`` does when nothing else is said."""
@@ -57,13 +72,12 @@ OPTUNA_DEFAULT = Arm(OPTUNA_TPE, 1, False)
 YARDSTICKS = (EXPERT, OPTUNA_DEFAULT)
 """What the default is measured against, the fairest first."""
 
-ARMS = {
-    arm.name: arm
-    for arm in (
-        Arm(sampler, size, race)
-        for sampler, size, race in product(SAMPLERS, (1, DEFAULT_PARALLEL_TRIALS), (False, True))
-    )
-}
+ARMS = [
+    Arm(sampler, size, race)
+    for sampler, size, race in product(SAMPLERS, (1, DEFAULT_PARALLEL_TRIALS), (False, True))
+    if sampler != "gp"  # a second a trial
+]
+"""What is compared when nothing is said."""
 
 
 class Planner(Protocol):

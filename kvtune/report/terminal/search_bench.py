@@ -16,8 +16,10 @@ def search_table(result: dict[str, Any]) -> Table:
     )
     table.add_column("arm", no_wrap=True)
     for share in result["arms"][0]["captions"]:
-        table.add_column(f"captions to {share}", justify="right")
-        table.add_column("seeds", justify="right")
+        table.add_column(f"to {share}", justify="right")
+        table.add_column("n", justify="right")
+    (trials,) = result["arms"][0]["share_after"]
+    table.add_column(f"% after {trials}", justify="right")
     table.add_column("raced", justify="right")
     table.add_column("lost", justify="right")
     for arm in result["arms"]:
@@ -27,6 +29,8 @@ def search_table(result: dict[str, Any]) -> Table:
                 _thousands(value, result["budget"]) for value in (captions["median"], *captions["quartiles"])
             )
             cells += [f"{median} ({low}-{high})", f"{arm['reached'][share]}"]
+        low, high = arm["share_after"][trials]["quartiles"]
+        cells.append(f"{100 * arm['share_after'][trials]['median']:.0f} ({100 * low:.0f}-{100 * high:.0f})")
         raced = f"{100 * arm['raced']:.0f} %" if arm["race"] else ""
         lost = f"{arm['front_points_lost']} of {arm['front_points_sampled']}" if arm["race"] else ""
         table.add_row(*cells, raced, lost)
@@ -42,10 +46,12 @@ def _thousands(captions: float | None, budget: int) -> str:
 def search_lines(result: dict[str, Any]) -> list[str]:
     """What the table's columns mean, and the default beside what it is measured against."""
     point = result["table"]["reference_point"]
+    (trials,) = result["arms"][0]["share_after"]
     lines = [
-        "captions: thousands, median over seeds (quartiles), until that share of the grid's hypervolume from CHAIR_S "
-        f"{point['chair_s']:.1f}, F1 {point['f1']:.1f}; > where it is not reached within the budget",
-        "seeds: how many reached it; raced: share of trials that were stopped early",
+        "to a share: thousand captions, median over seeds (quartiles), until that share of the grid's hypervolume from "
+        f"CHAIR_S {point['chair_s']:.1f}, F1 {point['f1']:.1f}; > where it is not reached within the budget",
+        f"% after {trials}: of that hypervolume, what {trials} trials have found, median over seeds (quartiles)",
+        "n: searches that reached it; raced: share of trials that were stopped early",
         "lost: of the sampled points that no other sampled one dominates on all images, those raced out",
     ]
     reached = {arm["arm"]: arm["reached"] for arm in result["arms"]}

@@ -9,7 +9,7 @@ import pytest
 from kvtune.bench.search.captions_spent import quartiles, ratio
 from kvtune.bench.search.replay import replay
 from kvtune.bench.search.run import Request, compare
-from kvtune.bench.search.samplers_and_rounds import ARMS
+from kvtune.bench.search.samplers_and_rounds import Arm
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
 from kvtune.presets import load_preset
@@ -37,7 +37,7 @@ def test_json_is_made_of_the_replays(run, world, table_file):
     assert [arm["arm"] for arm in result["arms"]] == ["tpe-8-race", "random-8", "tpe-1", "optuna-tpe-1"]
     found = {}
     for arm in result["arms"]:
-        replays = [replay(world, ARMS[arm["arm"]], seed, budget, 0.99, published) for seed in range(2)]
+        replays = [replay(world, Arm.named(arm["arm"]), seed, budget, 0.99, published) for seed in range(2)]
         for share in (0.95, 0.99):
             spent = []
             for one in replays:
@@ -47,6 +47,8 @@ def test_json_is_made_of_the_replays(run, world, table_file):
             assert arm["captions"][f"{share:.0%}"]["median"] == (lower if math.isfinite(lower) else None)
             assert arm["reached"][f"{share:.0%}"] == sum(one <= budget for one in spent)
             found[arm["arm"], share] = spent
+        shares = sorted(one.share[min(50, len(one.share)) - 1] for one in replays)
+        assert arm["share_after"] == {"50": {"median": shares[0], "quartiles": shares}}
         lost = [one.lost(world.points) for one in replays]
         assert [arm["front_points_lost"], arm["front_points_sampled"]] == np.sum(lost, axis=0).tolist()
     assert result["default_over"] == {
@@ -70,7 +72,10 @@ def test_the_table_names_every_arm(run, world, table_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--arm", "tpe-3"), "tpe-3"),
+        (
+            ("--arm", "tpe-8-faced"),
+            "'tpe-8-faced'; an arm is a sampler (random, optuna-tpe, tpe, nsga2, gp)",
+        ),
         (("--table", "no.npz"), "no.npz does not exist; record it: python -m kvtune.bench.search.record --out no.npz"),
         (("--coverage", "--table", "pool.npz"), "python -m kvtune.bench.search.record --set pool --out pool.npz"),
     ],

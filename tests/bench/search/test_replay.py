@@ -114,7 +114,7 @@ def test_race_is_the_rule_against_the_front_of_earlier_rounds(world):
 
 @pytest.mark.parametrize("name", ["random-1", "optuna-tpe-8", "tpe-8", "nsga2-1"])
 def test_every_trial_is_paid_for_in_full_without_racing(world, name):
-    found = replay(world, ARMS[name], 1, 24 * world.images, enough=2)
+    found = replay(world, Arm.named(name), 1, 24 * world.images, enough=2)
     assert np.diff([0, *found.captions]).tolist() == [world.images] * len(found.settings)
     assert not any(found.raced) and 24 <= len(found.settings) < 32
     for place, share in enumerate(found.share):
@@ -123,7 +123,7 @@ def test_every_trial_is_paid_for_in_full_without_racing(world, name):
 
 @pytest.mark.parametrize("name", ["random-8-race", "optuna-tpe-8-race", "tpe-8-race", "nsga2-8-race"])
 def test_same_seed_same_search_and_trial_0_is_published(world, name):
-    one, again, other = (replay(world, ARMS[name], seed, 16 * world.images, 1.0, PUBLISHED) for seed in (0, 0, 1))
+    one, again, other = (replay(world, Arm.named(name), seed, 16 * world.images, 1.0, PUBLISHED) for seed in (0, 0, 1))
     assert one == again and one != other
     assert {one.settings[0], other.settings[0]} == {world.index(PUBLISHED)}
     shares = [
@@ -136,8 +136,8 @@ def test_same_seed_same_search_and_trial_0_is_published(world, name):
 
 
 def test_replay_ends_when_enough_is_reached(world):
-    whole = replay(world, ARMS["random-8"], 0, 100 * world.images)
-    half = replay(world, ARMS["random-8"], 0, 100 * world.images, enough=0.5)
+    whole = replay(world, Arm.named("random-8"), 0, 100 * world.images)
+    half = replay(world, Arm.named("random-8"), 0, 100 * world.images, enough=0.5)
     assert half.share[-1] >= 0.5 > half.share[-9]
     assert half.settings == whole.settings[: len(half.settings)] and len(half.settings) < len(whole.settings)
 
@@ -158,7 +158,7 @@ def test_optunas_arm_is_optuna_itself(world):
         return world.points[world.index(params)]
 
     study.optimize(objective, n_trials=30)
-    found = replay(world, ARMS["optuna-tpe-1"], 5, 30 * world.images)
+    found = replay(world, Arm.named("optuna-tpe-1"), 5, 30 * world.images)
     assert found.settings == [world.index(trial.params) for trial in study.trials]
 
 
@@ -191,3 +191,21 @@ def test_front_points_lost():
     assert Replay([0, 1, 2, 3], [False, True, False, True], [], []).lost(points) == (1, 3)
     assert Replay([0, 4, 3], [True, False, False], [], []).lost(points) == (0, 2)  # 4 is the same point as 0
     assert Replay([3], [False], [], []).lost(points) == (0, 1)
+
+
+@pytest.mark.parametrize("arm", [*ARMS, Arm("tpe", 16, True), Arm("gp", 999, False)])
+def test_an_arm_has_a_name(arm):
+    assert Arm.named(arm.name) == arm
+
+
+@pytest.mark.parametrize("name", ["", "tpe", "tpe-0", "tpe-08", "tpe-1000", "tpe-8-", "tpe-8-raced", "tpe-8\n"])
+def test_no_other_name_is_an_arm(name):
+    with pytest.raises(ValueError, match="unknown arm"):
+        Arm.named(name)
+
+
+def test_share_after_some_trials(world):
+    found = replay(world, Arm.named("random-8"), 0, 20 * world.images, enough=2)
+    assert [found.after(trials) for trials in (1, 9, len(found.share), 1000)] == [
+        found.share[place] for place in (0, 8, -1, -1)
+    ]
