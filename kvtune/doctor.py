@@ -13,6 +13,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from kvtune.files import cache_folder
 from kvtune.host_memory import host_memory
 from kvtune.study.study_folder import DEFAULT_STUDIES
 from kvtune.text import number_of
@@ -59,8 +60,8 @@ def examine(coco: Path | None = None, studies: Path = DEFAULT_STUDIES) -> Iterat
     yield from check_extras()
     yield from check_torch()
     yield check_memory()
-    yield check_writable("studies", studies, "--studies-dir")
-    yield check_writable("cache", Path.home() / ".cache" / "kvtune", "$HOME")
+    yield check_folder("studies", studies, "--studies-dir")
+    yield check_folder("cache", cache_folder(), "$KVTUNE_CACHE")
     yield check_coco(coco)
     yield from check_models()
 
@@ -175,7 +176,7 @@ def check_memory() -> Check:
     return Check("memory", "ok", found)
 
 
-def check_writable(name: str, folder: Path, option: str) -> Check:
+def check_folder(name: str, folder: Path, option: str) -> Check:
     """Whether a file can be written to a folder, or to where the folder would be made; makes no folder."""
     place = folder = folder.absolute()
     try:

@@ -40,6 +40,11 @@ def check_path(path: str | Path) -> Path:
     return Path(path)
 
 
+def cache_folder() -> Path:
+    """Where the demo's scenes are kept: ``$KVTUNE_CACHE``, else ``~/.cache/kvtune``."""
+    return check_path(os.environ.get("KVTUNE_CACHE") or Path.home() / ".cache" / "kvtune")
+
+
 def check_writable(path: Path) -> None:
     """Check that a file can be written to a path, without writing anything.
 

@@ -12,6 +12,9 @@ from kvtune.errors import RequestError
 from kvtune.files import write_text
 from kvtune.text import json_text
 
+STANDARD_INPUT = Path("-")
+"""What stands for it where a file is named."""
+
 _SPACE = re.compile(r"[ \t\r\n]*")
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -47,6 +50,11 @@ def read_text(path: Path, what: str) -> str:
     except OSError as error:
         raise RequestError(f"{what} file {path} cannot be read: {error.strerror or error}") from None
     return decode(data, f"{what} file {path}")
+
+
+def read_standard_input(what: str) -> str:
+    """Read UTF-8 text from standard input; errors as :func:`decode`."""
+    return decode(sys.stdin.buffer.read() if sys.stdin else b"", what)
 
 
 def decode(data: bytes, what: str) -> str:

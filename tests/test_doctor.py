@@ -27,10 +27,12 @@ def run(*arguments, **environment):
 
 def test_command(tmp_path):
     """On a machine that passes these tests nothing fails, but for the demo's weights where they are not built."""
-    got = run(
-        "--json", "--studies-dir", tmp_path / "studies", KVTUNE_COCO=str(tmp_path / "no"), HF_HUB_CACHE=str(tmp_path)
-    )
+    folders = {"KVTUNE_COCO": "no", "KVTUNE_CACHE": "cache", "HF_HUB_CACHE": "."}
+    environment = {name: str(tmp_path / folder) for name, folder in folders.items()}
+    got = run("--json", "--studies-dir", tmp_path / "studies", **environment)
     report = json.loads(got.stdout)
+    cache = next(check["found"] for check in report["checks"] if check["name"] == "folder cache")
+    assert cache.startswith(f"{tmp_path / 'cache'}, ")
     states = {check["name"]: check["state"] for check in report["checks"]}
     failed = [name for name, state in states.items() if state == "failed"]
     assert failed == ([] if (demo_model_path() / "model.safetensors").is_file() else ["model demo"])
@@ -144,11 +146,11 @@ def test_coco(tmp_path):
 
 
 def test_writable(tmp_path):
-    check = doctor.check_writable("studies", tmp_path / "a" / "b", "--studies-dir")
+    check = doctor.check_folder("studies", tmp_path / "a" / "b", "--studies-dir")
     assert check.state == "ok"
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    check = doctor.check_writable("studies", tmp_path / "file", "--studies-dir")
+    check = doctor.check_folder("studies", tmp_path / "file", "--studies-dir")
     assert check.state == "failed"
     assert "--studies-dir" in check.cure
 

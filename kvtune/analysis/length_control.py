@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from kvtune.analysis.outcomes import Outcome
 from kvtune.analysis.summary import CutBaseline, Length
 from kvtune.chair import Rates
+from kvtune.text import number_of
 
 
 def cut_baseline(counts: NDArray[np.int64]) -> list[CutBaseline]:
@@ -54,7 +55,7 @@ def length_of(outcome: Outcome, scores: Rates | None = None, curve: Sequence[Cut
     if scores.chair_s >= chair_s:
         flag = f"CHAIR_S {scores.chair_s:.1f} is not below the {chair_s:.1f} of the baseline cut to as many words"
     elif better is not None:
-        sentences = f"{better.sentences} sentence{'s' * (better.sentences > 1)}"
+        sentences = number_of(better.sentences, "sentence")
         scores_of_cut = f"CHAIR_S {better.chair_s:.1f}, F1 {better.f1:.1f}"
         flag = f"the baseline cut to {sentences} is as good or better in both ({scores_of_cut})"
     return Length(at_limit, (one, two, three), chair_s, f1, flag)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -204,7 +205,8 @@ def sweep_values(searched: Range, held: float, points: int) -> list[int | float]
     values: Sequence[float] = searched.grid() or [float(each) for each in spread(searched.low, searched.high, points)]
     places = {round(place) for place in np.linspace(0, len(values) - 1, points)}
     kind = int if searched.whole else float
-    return sorted({held} | {kind(values[place]) for place in places})
+    others = (kind(values[place]) for place in places)
+    return sorted({held, *(value for value in others if not math.isclose(value, held))})
 
 
 def _dominated(scores: Scores, summary: StudySummary) -> list[int]:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,14 +9,13 @@ from kvtune.chair import parse_image_id
 from kvtune.coco.images import broken_images, told_of_broken
 from kvtune.errors import RequestError
 from kvtune.files import check_path
-from kvtune.json_files import decode, read_text
+from kvtune.json_files import STANDARD_INPUT, read_standard_input, read_text
 from kvtune.study.caption_log import ImageId
 from kvtune.study.streams import NamedImage
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 """Files of a folder that are taken for images, in capitals too."""
 
-STANDARD_INPUT = Path("-")
 _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?\d{12}\.(?:jpe?g|png)", re.IGNORECASE | re.ASCII)
 
 
@@ -100,7 +98,8 @@ def _of_folder(folder: Path) -> Iterator[tuple[Path, str]]:
 
 def _of_list(path: Path) -> Iterator[tuple[Path, str]]:
     if path == STANDARD_INPUT:
-        name, text = "the list on standard input", decode(sys.stdin.buffer.read() if sys.stdin else b"", "the list")
+        name = "the list on standard input"
+        text = read_standard_input(name)
     else:
         name, text = f"list {path}", read_text(path, "list")
     images = [check_path(line) for line in text.splitlines() if line.strip()]

@@ -2,9 +2,7 @@
 
 import csv
 import io
-import json
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,8 @@ from kvtune.chair.captions import caption_of, listed, parse_image_id
 from kvtune.chair.vocabulary import load_vocabulary
 from kvtune.errors import RequestError
 from kvtune.files import write_text
-from kvtune.json_files import decode, parse_json_values, read_text
-
-STANDARD_INPUT = Path("-")
+from kvtune.json_files import STANDARD_INPUT, parse_json_values, read_standard_input, read_text
+from kvtune.text import json_text
 
 # Names that evaluations give to the two fields, the likelier first.
 _IMAGE_NAMES = ("image_id", "image", "img_id", "image_file", "image_path", "img_path", "file_name", "filename",
@@ -74,7 +71,7 @@ def read_captions_file(path: Path, image_key: str = "image_id", caption_key: str
     """
     if path == STANDARD_INPUT:
         name = "captions of standard input"
-        text = decode(sys.stdin.buffer.read() if sys.stdin else b"", name)
+        text = read_standard_input(name)
     else:
         name = f"captions file {path}"
         text = read_text(path, "captions")
@@ -92,7 +89,7 @@ def read_captions_file(path: Path, image_key: str = "image_id", caption_key: str
 
 def save_details(details: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write what captions mention, as :meth:`~kvtune.chair.ChairScorer.details` has it, a line of JSON a caption."""
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in details))
+    write_text(path, "".join(json_text(line) + "\n" for line in details))
 
 
 def _read_record(record: Any, place: int, image_key: str, caption_key: str, what: str) -> tuple[int, list[str]]:

@@ -53,11 +53,14 @@ class Cleaning:
 
     def __call__(self, text: str) -> str:
         """A caption as it is scored."""
-        if self.answer_after:
-            text = text.rsplit(self.answer_after, 1)[-1]
+        text = self.answer(text)
         if not self.as_written:
             text = read_line_breaks(cut_end_marks(text))
         return complete_sentences(text) if self.complete_sentences else text
+
+    def answer(self, text: str) -> str:
+        """What of a caption follows :attr:`answer_after`."""
+        return text.rsplit(self.answer_after, 1)[-1] if self.answer_after else text
 
 
 def cut_end_marks(text: str) -> str:

@@ -29,6 +29,8 @@ Each kind of note has its own evidence and its own threshold:
 ``end-marks``, ``line-breaks``, ``sentences``
     What :class:`~kvtune.chair.cleaning.Cleaning` cut, and, ``end-marks-left`` and ``line-breaks-left``, what it was
     told to leave. Any.
+``answer-after``
+    No caption holds the text after which the answer was to be read, so that all are scored whole.
 ``skipped``, ``instances-only``
     What ``kvtune score`` was asked for and scores depend on.
 ``lost-captions``
@@ -36,7 +38,7 @@ Each kind of note has its own evidence and its own threshold:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -157,7 +159,7 @@ def look_at_cleaning(written: Sequence[str], cleaning: Cleaning, options: bool =
     options
         Name the options of ``kvtune score``.
     """
-    texts = [text.rsplit(cleaning.answer_after, 1)[-1] for text in written] if cleaning.answer_after else list(written)
+    texts = [cleaning.answer(text) for text in written]
     marks = sum(cut_end_marks(text) != text for text in texts)
     breaks = sum(read_line_breaks(text) != text for text in texts)
     total = len(texts)
@@ -177,7 +179,7 @@ def look_at_cleaning(written: Sequence[str], cleaning: Cleaning, options: bool =
         cut = "; --as-written leaves it" if options else ""
         notes.append(_note("line-breaks", "\\n as two characters read as a line break", breaks, total, cut))
     if cleaning.complete_sentences:
-        whole = Cleaning(cleaning.as_written, False, cleaning.answer_after)
+        whole = replace(cleaning, complete_sentences=False)
         dropped = sum(complete_sentences(text) != text for text in (whole(each).rstrip() for each in written))
         if dropped:
             notes.append(_note("sentences", "Unfinished last sentence dropped", dropped, len(texts)))
@@ -317,7 +319,7 @@ class _Look:
 
 def _note(kind: str, label: str, count: int, total: int, text: str = "") -> Note:
     share = 100 * count / total
-    captions = f"{count} of {total} caption{'s' * (total > 1)} ({share:.{int(share < 10)}f} %)"
+    captions = f"{count} of {number_of(total, 'caption')} ({share:.{int(share < 10)}f} %)"
     return Note(kind, count, share, f"{label}: {captions}{text}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from kvtune.demo.descriptions import reference_captions
 from kvtune.demo.scenes import CATEGORIES, render
 from kvtune.demo.shapes import SHAPES
 from kvtune.errors import KvtuneError
-from kvtune.files import check_path, new_folder
+from kvtune.files import cache_folder, new_folder
 
 #: Image ids of the demo start here; training scenes count from 1 and COCO's own ids end below 600,000.
 FIRST_ID = 900_001
@@ -27,12 +26,6 @@ VERSION = 3
 
 _SPLIT = "val2014"
 _LICENSE = {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
-
-
-def cache_folder() -> Path:
-    """``$KVTUNE_CACHE``, else ``~/.cache/kvtune``."""
-    chosen = os.environ.get("KVTUNE_CACHE")
-    return check_path(chosen) if chosen else Path.home() / ".cache" / "kvtune"
 
 
 def demo_coco(

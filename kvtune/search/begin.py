@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvtune.errors import RequestError
 from kvtune.methods import Alternatives, get_method
@@ -75,26 +75,28 @@ def manifest_of(
     scoring: Scoring,
 ) -> Manifest:
     """The manifest of a study that begins, or of one that goes on where it now does."""
+    now: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "model": vlm.name,
+        "family": vlm.family.name,
+        "layers": vlm.n_layers,
+        "tune": data.tune,
+        "holdout": data.holdout,
+        "coco": str(data.folder.root.absolute()),
+        "versions": versions(),
+        "device": vlm.device_name,
+        "lanes": options.model.engine.lanes,
+    }
+    if begun is not None:
+        return begun.model_copy(update=now)
     return Manifest(
         format=FORMAT,
-        id=uuid.uuid4().hex if begun is None else begun.id,
-        created=datetime.now(UTC).isoformat(timespec="seconds") if begun is None else begun.created,
-        fingerprint=fingerprint,
-        model=vlm.name,
-        family=vlm.family.name,
-        layers=vlm.n_layers,
-        published=published_settings(fingerprint.space, vlm) if begun is None else begun.published,
-        tune=data.tune,
-        holdout=data.holdout,
-        coco=str(data.folder.root.absolute()),
-        versions=versions(),
-        device=vlm.device_name,
-        lanes=options.model.engine.lanes,
-        scorer=scoring.version if begun is None else begun.scorer,
-        reference_point=None if begun is None else begun.reference_point,
-        looks=_looks(fingerprint, data) if begun is None else begun.looks,
-        start=None if begun is None else begun.start,
-        enqueued=[] if begun is None else begun.enqueued,
+        id=uuid.uuid4().hex,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        published=published_settings(fingerprint.space, vlm),
+        scorer=scoring.version,
+        looks=_looks(fingerprint, data),
+        **now,
     )
 
 

@@ -1,5 +1,6 @@
 """Where a search space comes from: a file, those that ship, or what a method declares."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def default_space(method: str, n_layers: int, names: Iterable[str] = ()) -> Sear
     ranges: dict[str, Range] = {}
     fixed: dict[str, Any] = {}
     for name, parameter in kind.declared().items():
-        split = -int(-n_layers * parameter.layer_split // 1)
+        split = math.ceil(n_layers * parameter.layer_split)
         if parameter.kind == "start_layer":
             ranges[name] = Range(low=0, high=split - 1)
         elif parameter.kind == "end_layer":

@@ -30,7 +30,7 @@ MOST_COINS = 10**7
 """At a time: 40 MB."""
 
 
-def randomization_p_values(one: ArrayLike, other: ArrayLike, seed: int, exchanges: int = EXCHANGES) -> dict[str, float]:
+def randomization_p_values(one: ArrayLike, other: ArrayLike, seed: int) -> dict[str, float]:
     """Two-sided p-values of no difference, by metric.
 
     Parameters
@@ -59,14 +59,14 @@ def randomization_p_values(one: ArrayLike, other: ArrayLike, seed: int, exchange
     as_far = dict.fromkeys(METRICS, 1)
     generator = np.random.default_rng(seed)
     most = max(1, MOST_COINS // len(differ))
-    for begun in range(0, exchanges, most):
-        rows = min(most, exchanges - begun)
+    for begun in range(0, EXCHANGES, most):
+        rows = min(most, EXCHANGES - begun)
         bits = np.frombuffer(generator.bytes(-(-rows * len(differ) // 8)), dtype=np.uint8)
         coins = np.unpackbits(bits, count=rows * len(differ)).reshape(rows, len(differ)).astype(np.float32)
         exchanged = _apart(both, whole - 2.0 * (coins @ differ))
         for name, distance in exchanged.items():
             as_far[name] += int(np.sum(distance >= observed[name]))
-    return {name: count / (1 + exchanges) for name, count in as_far.items()}
+    return {name: count / (1 + EXCHANGES) for name, count in as_far.items()}
 
 
 def _apart(both: NDArray[Any], difference: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -21,7 +21,7 @@ from kvtune.cli.main import main
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import get_method
 from kvtune.presets import load_preset
-from kvtune.spaces import default_space
+from kvtune.spaces import Range, default_space
 from kvtune.statistics.front import dominates
 from kvtune.study.manifest import load_manifest
 from kvtune.study.study_folder import StudyFolder
@@ -138,6 +138,8 @@ def test_values_of_a_sweep(folder: StudyFolder) -> None:
     assert values("queue_length", 9) == [2, 4, 8, 15, 16, 32, 64]
     assert all(type(value) is int for value in values("queue_length"))
     assert values("clip_width", 2, clip_width=0.3) == [0.0, 0.3, 0.5]
+    # Of values between ends, and of the one that is held, none differs by rounding alone: it would be captioned again.
+    assert sweep_values(Range(low=0.0, high=1.0), 0.3, 11) == pytest.approx([tenth / 10 for tenth in range(11)])
 
 
 def test_importance_finds_what_matters_and_its_direction() -> None:
