@@ -126,8 +126,8 @@ def search(
     progress
         Whether to show on stderr what the command shows.
     **options
-        The command's others, by the names of :class:`kvtune.search.search_options.Options`: ``method="kvsmooth"``,
-        ``trials=50``, ``study``, ``studies_dir``, ``coco``, ``images``, ``seed``, ...
+        The command's others, by the names of :class:`kvtune.search.search_options.SearchOptions`:
+        ``method="kvsmooth"``, ``trials=50``, ``study``, ``studies_dir``, ``coco``, ``images``, ``seed``, ...
 
     Raises
     ------
@@ -140,12 +140,12 @@ def search(
 
     from kvtune.models.options import model_options
     from kvtune.report.terminal.live import view_for
-    from kvtune.search.search_options import Options
+    from kvtune.search.search_options import SearchOptions
     from kvtune.search.session import search as run
     from kvtune.search.view import View
     from kvtune.study.deadline import Deadline, parse_duration
 
-    known = [field.name for field in dataclasses.fields(Options) if field.name != "model"]
+    known = [field.name for field in dataclasses.fields(SearchOptions) if field.name != "model"]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise RequestError(f"search has no option {unknown[0]!r}; it has {', '.join(known)}")
@@ -166,7 +166,7 @@ def search(
         mixed_workers=mixed_workers,
         gpus_per_worker=gpus_per_worker,
     )
-    asked = Options(model=named, **options)
+    asked = SearchOptions(model=named, **options)
     deadline = Deadline(None if timeout is None else parse_duration(str(timeout)))
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
     return Study(asked.studies_dir / summary.study, summary)

@@ -96,9 +96,9 @@ def test_a_wrong_search_is_refused(tmp_path):
 def test_the_function_has_the_name_of_its_package():
     code = "import kvtune, kvtune.search.session; assert callable(kvtune.search), kvtune.search"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    from kvtune.search.search_options import Options
+    from kvtune.search.search_options import SearchOptions
 
-    assert pickle.loads(pickle.dumps(Options)) is Options
+    assert pickle.loads(pickle.dumps(SearchOptions)) is SearchOptions
 
 
 def test_images_are_captioned_as_they_are_pulled(tmp_path, capsys):

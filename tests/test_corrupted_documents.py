@@ -24,8 +24,7 @@ from kvtune.chair import load_ground_truth, read_captions_file
 from kvtune.coco import Subset
 from kvtune.errors import KvtuneError
 from kvtune.presets import load_preset
-from kvtune.reproduce.documents import ModelFolder
-from kvtune.reproduce.documents import load_manifest as load_reproduction
+from kvtune.reproduce.documents import ModelFolder, load_reproduction
 from kvtune.spaces import load_space
 from kvtune.study.caption_log import read_captions
 from kvtune.study.study_folder import StudyFolder

@@ -134,10 +134,10 @@ def search(
         from kvtune.report.data.document import study_document
         from kvtune.report.terminal.live import view_for
         from kvtune.report.terminal.trials import trials_table
-        from kvtune.search.search_options import Options
+        from kvtune.search.search_options import SearchOptions
         from kvtune.search.session import search as run
 
-    options = Options(
+    options = SearchOptions(
         model=model_options(
             model,
             device,

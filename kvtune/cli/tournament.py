@@ -84,13 +84,13 @@ def tournament(
     from kvtune.models.options import model_options
     from kvtune.report.data.tournament import tournament_document
     from kvtune.report.terminal.tournament import tournament_view
-    from kvtune.search.search_options import Options
+    from kvtune.search.search_options import SearchOptions
     from kvtune.search.tournament import tournament as run
 
     picture = (out_dir or Path()) / "tournament"
     if out_dir is not None and not json:
         check_writable(picture.with_suffix(".png"))
-    options = Options(
+    options = SearchOptions(
         model=model_options(
             model,
             device,

@@ -9,7 +9,7 @@ from kvtune.coco import Subset
 from kvtune.coco.subset import ids_sha256
 from kvtune.methods import KVSmooth
 from kvtune.presets import SubsetInfo
-from kvtune.reproduce.documents import ModelFolder, Sweep, SweepPoint
+from kvtune.reproduce.documents import FactorPoint, FactorSweep, ModelFolder
 from kvtune.reproduce.paper_settings import LAMBDAS, choose_factor, constant_parameters
 from kvtune.study.captioning import Setting
 from kvtune.study.scoring import Scoring
@@ -29,10 +29,12 @@ def factor_settings(folder: ModelFolder, published: Mapping[str, Any]) -> dict[f
     }
 
 
-def sweep_of(settings: Mapping[float, Setting], scoring: Scoring, tune_ids: Sequence[int], tune: Subset) -> Sweep:
+def factor_sweep(
+    settings: Mapping[float, Setting], scoring: Scoring, tune_ids: Sequence[int], tune: Subset
+) -> FactorSweep:
     """The constant factors as they did on the tune images, which begin ``tune``, and the one that is chosen."""
     judged = judge(settings, tune_ids, scoring)
-    return Sweep(
+    return FactorSweep(
         chosen=choose_factor({factor: result.metrics for factor, result in judged.items()}),
         subset=SubsetInfo(
             name=f"{tune.source}-{len(tune_ids)}-seed{tune.seed}",
@@ -40,7 +42,7 @@ def sweep_of(settings: Mapping[float, Setting], scoring: Scoring, tune_ids: Sequ
             images=len(tune_ids),
         ),
         points=[
-            SweepPoint(factor=factor, metrics=result.metrics, intervals=result.intervals)
+            FactorPoint(factor=factor, metrics=result.metrics, intervals=result.intervals)
             for factor, result in judged.items()
         ],
     )

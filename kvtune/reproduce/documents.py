@@ -26,7 +26,7 @@ class ModelFolder:
 
     @property
     def manifest(self) -> Path:
-        """What the captions depend on; see :class:`Manifest`."""
+        """What the captions depend on; see :class:`Reproduction`."""
         return self.path / "reproduction.json"
 
     @property
@@ -44,7 +44,7 @@ class ModelFolder:
         return self.path / "captions" / "tune" / f"constant-{factor}.jsonl"
 
 
-class Fingerprint(Document):
+class ReproductionFingerprint(Document):
     """Everything that the captions depend on; ``reporting`` is the subset's sha256, ``model`` a Hub id or a path."""
 
     model: str
@@ -55,7 +55,7 @@ class Fingerprint(Document):
     reporting: str
 
 
-class Manifest(Document):
+class Reproduction(Document):
     """``reproduction.json``.
 
     ``tune`` is the subset of most images so far: a smaller one is its beginning. ``coco``, ``versions``, ``device`` and
@@ -64,7 +64,7 @@ class Manifest(Document):
 
     format: Literal["kvtune-reproduction/1"]
     created: str
-    fingerprint: Fingerprint
+    fingerprint: ReproductionFingerprint
     family: str
     layers: int
     tune: Subset
@@ -78,7 +78,7 @@ class Manifest(Document):
         write_json(folder.manifest, self.model_dump(mode="json"))
 
 
-def load_manifest(folder: ModelFolder) -> Manifest | None:
+def load_reproduction(folder: ModelFolder) -> Reproduction | None:
     """Read a model's manifest; None where nothing was begun.
 
     Raises
@@ -88,10 +88,10 @@ def load_manifest(folder: ModelFolder) -> Manifest | None:
     """
     if not folder.manifest.exists():
         return None
-    return validated(Manifest, read_json(folder.manifest, "reproduction"), f"reproduction {folder.manifest}")
+    return validated(Reproduction, read_json(folder.manifest, "reproduction"), f"reproduction {folder.manifest}")
 
 
-class SweepPoint(Document):
+class FactorPoint(Document):
     """A constant factor on the tune images; scores in percent with their 95 % intervals."""
 
     factor: float
@@ -99,12 +99,12 @@ class SweepPoint(Document):
     intervals: dict[str, Interval]
 
 
-class Sweep(Document):
+class FactorSweep(Document):
     """How the constant factor was chosen: that with the highest F1 on the tune images."""
 
     chosen: float
     subset: SubsetInfo
-    points: list[SweepPoint]
+    points: list[FactorPoint]
 
 
 class SettingResult(Document):
@@ -136,7 +136,7 @@ class ModelResult(Document):
     whole: bool
     scoring: str
     statistics: dict[str, Any]
-    constant: Sweep
+    constant: FactorSweep
     settings: list[SettingResult]
 
     def setting(self, name: SettingName) -> SettingResult | None:

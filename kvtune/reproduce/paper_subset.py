@@ -68,7 +68,7 @@ def reporting_subset(demo: bool) -> Subset:
     return Subset.of("demo100", "val2014", range(FIRST_ID, FIRST_ID + 100))
 
 
-def check_count(images: int | None, reporting: Subset) -> int:
+def image_count(images: int | None, reporting: Subset) -> int:
     """How many images are used: those asked for, else all.
 
     Raises

@@ -14,10 +14,10 @@ from kvtune.models.opening import check_options
 from kvtune.models.options import ModelOptions
 from kvtune.models.published import MODELS
 from kvtune.presets import Preset
-from kvtune.reproduce.constant_factor import factor_settings, scoring_of, sweep_of
-from kvtune.reproduce.documents import Manifest, ModelFolder, load_manifest
+from kvtune.reproduce.constant_factor import factor_settings, factor_sweep, scoring_of
+from kvtune.reproduce.documents import ModelFolder, Reproduction, load_reproduction
 from kvtune.reproduce.paper_settings import LAMBDAS, PAPER_MODELS, Table, published_preset, rows
-from kvtune.reproduce.paper_subset import Images, check_count, find_images, reporting_subset
+from kvtune.reproduce.paper_subset import Images, find_images, image_count, reporting_subset
 from kvtune.study.caption_log import read_captions
 from kvtune.study.fingerprint import difference_from, model_in_fingerprint
 from kvtune.study.study_folder import plain_name
@@ -38,7 +38,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ModelPlan:
     """One model, checked: ``images`` is None where all captions are there and only scores are wanted."""
 
     request: Request
@@ -47,7 +47,7 @@ class Plan:
     source: str
     preset: Preset
     folder: ModelFolder
-    begun: Manifest | None
+    begun: Reproduction | None
     reporting: Subset
     count: int
     images: Images | None
@@ -58,7 +58,7 @@ class Plan:
         return list(self.reporting.image_ids[: self.count])
 
 
-def plans(request: Request) -> list[Plan]:
+def plans(request: Request) -> list[ModelPlan]:
     """Check everything that can be refused, without writing anything.
 
     Raises
@@ -93,14 +93,14 @@ def plans(request: Request) -> list[Plan]:
 
 def _plan(
     request: Request, model: ModelOptions, source: str, name: str, folder: ModelFolder, data: dict[bool, Images]
-) -> Plan:
+) -> ModelPlan:
     from kvtune.models import get_family
     from kvtune.models.availability import at_hand
 
     demo = name == DEMO
     reporting = reporting_subset(demo)
-    count = check_count(request.images, reporting)
-    begun = load_manifest(folder)
+    count = image_count(request.images, reporting)
+    begun = load_reproduction(folder)
     if begun is None and (folder.path / "captions").exists():
         raise RequestError(
             f"{folder.path} has captions but no {folder.manifest.name}; restore it, or give another --out"
@@ -110,7 +110,7 @@ def _plan(
         refuse_difference(folder, begun, now | _asked_dtype(model, begun.fingerprint.dtype))
         preset = published_preset(get_family(begun.family))
         if _is_complete(request.table, name, folder, begun, reporting, count):
-            return Plan(request, model, name, source, preset, folder, begun, reporting, count, None)
+            return ModelPlan(request, model, name, source, preset, folder, begun, reporting, count, None)
     try:
         family = at_hand(model.name).family
         if demo not in data:
@@ -119,7 +119,7 @@ def _plan(
         raise _with_all_that_is_missing(error, request) from None
     preset = published_preset(family)
     _same_tune_images(folder, begun, data[demo].tune)
-    return Plan(request, model, name, source, preset, folder, begun, reporting, count, data[demo])
+    return ModelPlan(request, model, name, source, preset, folder, begun, reporting, count, data[demo])
 
 
 def _with_all_that_is_missing(error: RequestError, request: Request) -> RequestError:
@@ -129,12 +129,12 @@ def _with_all_that_is_missing(error: RequestError, request: Request) -> RequestE
     names = [model.name for model in request.models if model.name in MODELS]
     weights = [partial(at_hand, name) for name in names]
     reporting = reporting_subset(demo=False)
-    count = check_count(request.images, reporting)
+    count = image_count(request.images, reporting)
     images = [partial(find_images, request.coco, reporting, count)] if set(names) - {DEMO} else []
     return together(error, *weights, *images)
 
 
-def refuse_difference(folder: ModelFolder, begun: Manifest, now: Mapping[str, Any]) -> None:
+def refuse_difference(folder: ModelFolder, begun: Reproduction, now: Mapping[str, Any]) -> None:
     """Refuse to go on with what was begun with another fingerprint than ``now``, as far as that says."""
     if (found := difference_from(begun.fingerprint, now)) is not None:
         raise RequestError(f"reproduction {folder.path} was begun with {found}; give another --out folder")
@@ -148,7 +148,7 @@ def _asked_dtype(model: ModelOptions, begun: str) -> dict[str, str]:
     return {"dtype": (begun.partition("-")[0] if model.dtype == "auto" else model.dtype) + bits}
 
 
-def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset) -> None:
+def _same_tune_images(folder: ModelFolder, begun: Reproduction | None, tune: Subset) -> None:
     """Refuse tune images of another draw: those of a smaller one have to be the first of a larger one."""
     if begun is None:
         return
@@ -161,7 +161,9 @@ def _same_tune_images(folder: ModelFolder, begun: Manifest | None, tune: Subset)
         )
 
 
-def _is_complete(table: Table, model: str, folder: ModelFolder, begun: Manifest, reporting: Subset, count: int) -> bool:
+def _is_complete(
+    table: Table, model: str, folder: ModelFolder, begun: Reproduction, reporting: Subset, count: int
+) -> bool:
     """Whether every caption of a table is there, so that neither weights nor images are needed."""
     image_ids, tune_ids = list(reporting.image_ids[:count]), begun.tune.image_ids[:count]
     if len(tune_ids) < count or not has_truth(folder, [*image_ids, *tune_ids]):
@@ -169,7 +171,7 @@ def _is_complete(table: Table, model: str, folder: ModelFolder, begun: Manifest,
     if not all(_has_all(folder.tune_captions(factor), tune_ids) for factor in LAMBDAS):
         return False
     scoring = scoring_of(folder, [*image_ids, *tune_ids])
-    chosen = sweep_of(factor_settings(folder, {}), scoring, tune_ids, begun.tune).chosen
+    chosen = factor_sweep(factor_settings(folder, {}), scoring, tune_ids, begun.tune).chosen
     return all(_has_all(folder.captions(name, chosen), image_ids) for name in rows(table, model, begun.layers))
 
 

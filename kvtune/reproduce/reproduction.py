@@ -14,16 +14,16 @@ from kvtune.chair import save_ground_truth
 from kvtune.coco.subset import ids_sha256
 from kvtune.errors import RequestError
 from kvtune.presets import SubsetInfo
-from kvtune.reproduce.constant_factor import factor_settings, scoring_of, sweep_of
+from kvtune.reproduce.constant_factor import factor_settings, factor_sweep, scoring_of
 from kvtune.reproduce.documents import (
     FORMAT,
-    Fingerprint,
-    Manifest,
+    FactorSweep,
     ModelFolder,
     ModelResult,
+    Reproduction,
+    ReproductionFingerprint,
     SettingResult,
-    Sweep,
-    load_manifest,
+    load_reproduction,
 )
 from kvtune.reproduce.paper_settings import (
     PAPER_MODELS,
@@ -33,7 +33,7 @@ from kvtune.reproduce.paper_settings import (
     published_parameters,
     rows,
 )
-from kvtune.reproduce.plan import Plan, Request, has_truth, plans, refuse_difference
+from kvtune.reproduce.plan import ModelPlan, Request, has_truth, plans, refuse_difference
 from kvtune.study.captioning import OnProgress, Setting, caption_files
 from kvtune.study.lock import locked
 from kvtune.study.manifest import versions
@@ -88,7 +88,7 @@ def reproduce(
         for plan in checked:
             stack.enter_context(locked(plan.folder.path, "reproduction", begins=True))
         for plan in checked:
-            if load_manifest(plan.folder) != plan.begun:
+            if load_reproduction(plan.folder) != plan.begun:
                 raise RequestError(f"{plan.folder.path} was just begun by another process; give the command again")
         for images in {id(plan.images): plan.images for plan in checked if plan.images is not None}.values():
             with show("images checked") as on_progress:
@@ -101,12 +101,12 @@ def reproduce(
             yield plan.folder, result
 
 
-def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
+def _reproduce(plan: ModelPlan, on_progress: OnProgress) -> ModelResult:
     """Write what is missing and score all of it. The caller holds the lock."""
     engine = _Engine(plan)
     if plan.images is not None:
         _begin(plan, engine)
-    manifest = load_manifest(plan.folder)
+    manifest = load_reproduction(plan.folder)
     assert manifest is not None
     layers = manifest.layers
     names, tune_ids = rows(plan.request.table, plan.name, layers), manifest.tune.image_ids[: plan.count]
@@ -129,7 +129,7 @@ def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
 
     factors = factor_settings(plan.folder, published)
     caption(dict(enumerate(factors.values())), tune_ids, plan.preset.generation.prompt, len(names))
-    sweep = sweep_of(factors, scoring, tune_ids, manifest.tune)
+    sweep = factor_sweep(factors, scoring, tune_ids, manifest.tune)
     settings = {
         name: Setting(
             method_of(name, plan.name, layers, published, sweep.chosen), plan.folder.captions(name, sweep.chosen)
@@ -151,7 +151,7 @@ def _reproduce(plan: Plan, on_progress: OnProgress) -> ModelResult:
 class _Engine:
     """The model, loaded when the first missing caption asks for it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ModelPlan) -> None:
         self._plan = plan
 
     @cached_property
@@ -176,7 +176,7 @@ class _Engine:
         return self.captioner.changed(prompt=prompt), images
 
 
-def _begin(plan: Plan, engine: _Engine) -> None:
+def _begin(plan: ModelPlan, engine: _Engine) -> None:
     """Write down what the captions are of, before the first of them."""
     images = plan.images
     assert images is not None
@@ -186,7 +186,7 @@ def _begin(plan: Plan, engine: _Engine) -> None:
     vlm = engine.captioner.vlm
     if not has_truth(plan.folder, images.image_ids):
         save_ground_truth(images.ground_truth, plan.folder.ground_truth)
-    Manifest(
+    Reproduction(
         format=FORMAT,
         created=datetime.now(UTC).isoformat(timespec="seconds") if begun is None else begun.created,
         fingerprint=_fingerprint(plan, vlm),
@@ -200,8 +200,8 @@ def _begin(plan: Plan, engine: _Engine) -> None:
     ).save(plan.folder)
 
 
-def _fingerprint(plan: Plan, vlm: "AnyModel") -> Fingerprint:
-    return Fingerprint(
+def _fingerprint(plan: ModelPlan, vlm: "AnyModel") -> ReproductionFingerprint:
+    return ReproductionFingerprint(
         model=plan.source,
         revision=vlm.revision,
         dtype=vlm.dtype_name,
@@ -212,7 +212,11 @@ def _fingerprint(plan: Plan, vlm: "AnyModel") -> Fingerprint:
 
 
 def _result(
-    plan: Plan, manifest: Manifest, scoring: Scoring, sweep: Sweep, settings: Mapping[SettingName, Setting]
+    plan: ModelPlan,
+    manifest: Reproduction,
+    scoring: Scoring,
+    sweep: FactorSweep,
+    settings: Mapping[SettingName, Setting],
 ) -> ModelResult:
     # OPERA's question is no setting to compare with the baseline: it stands for another baseline.
     judged = judge(settings, plan.image_ids, scoring, baseline="baseline", apart={"opera"})

@@ -8,7 +8,7 @@ from kvtune.errors import RequestError
 from kvtune.methods import Alternatives, get_method
 from kvtune.search.published_settings import published_settings
 from kvtune.search.samplers import check_sampler
-from kvtune.search.search_options import Options, floors
+from kvtune.search.search_options import SearchOptions, floors
 from kvtune.spaces import SearchSpace, space_for
 from kvtune.statistics.racing import Race
 from kvtune.study.fingerprint import Fingerprint, model_in_fingerprint
@@ -25,7 +25,7 @@ def usual_space(method: str, vlm: "AnyModel") -> SearchSpace:
     return space_for(method, (vlm.name, vlm.family.name), vlm.n_layers).fitted(vlm.n_layers)
 
 
-def space_of(options: Options, given: SearchSpace | None, begun: Manifest | None, vlm: "AnyModel") -> SearchSpace:
+def space_of(options: SearchOptions, given: SearchSpace | None, begun: Manifest | None, vlm: "AnyModel") -> SearchSpace:
     """The space: the one that was named, else the study's own, else the one that ships for the model's family."""
     if given is None and begun is not None and begun.layers == vlm.n_layers:
         space = begun.fingerprint.space
@@ -47,7 +47,7 @@ def space_of(options: Options, given: SearchSpace | None, begun: Manifest | None
     return space
 
 
-def fingerprint_of(options: Options, vlm: "AnyModel", data: Data, space: SearchSpace) -> Fingerprint:
+def fingerprint_of(options: SearchOptions, vlm: "AnyModel", data: Data, space: SearchSpace) -> Fingerprint:
     """The fingerprint of a search, now that model and images are known."""
     return Fingerprint(
         model=model_in_fingerprint(vlm.name, vlm.model_id),
@@ -67,7 +67,7 @@ def fingerprint_of(options: Options, vlm: "AnyModel", data: Data, space: SearchS
 
 
 def manifest_of(
-    options: Options,
+    options: SearchOptions,
     begun: Manifest | None,
     fingerprint: Fingerprint,
     vlm: "AnyModel",

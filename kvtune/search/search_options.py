@@ -21,7 +21,7 @@ looks at what it has seen six times."""
 
 
 @dataclass(frozen=True)
-class Options:
+class SearchOptions:
     """What ``kvtune search`` was asked for; None is the default of the model, family or data."""
 
     model: ModelOptions
@@ -48,7 +48,7 @@ class Options:
     enqueue: Sequence[str] = ()
 
 
-def check_options(options: Options) -> StudyFolder:
+def check_options(options: SearchOptions) -> StudyFolder:
     """Check what can be checked at once; where the study is to be."""
     Alternatives.of(options.method)
     if options.sampler not in SAMPLERS:
@@ -73,7 +73,7 @@ def check_options(options: Options) -> StudyFolder:
     return StudyFolder(options.studies_dir / name)
 
 
-def known_fingerprint(options: Options) -> dict[str, Any]:
+def known_fingerprint(options: SearchOptions) -> dict[str, Any]:
     """What of the fingerprint is known before data and model are looked at."""
     known: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "sampler", "max_new_tokens")}
     known |= {"method": str(Alternatives.of(options.method)), "parallel_trials": options.parallel_trials}
@@ -84,7 +84,7 @@ def known_fingerprint(options: Options) -> dict[str, Any]:
     return known
 
 
-def floors(options: Options) -> dict[str, str | None]:
+def floors(options: SearchOptions) -> dict[str, str | None]:
     """The floors of a fingerprint that the options ask for."""
     given = {"min_f1": options.min_f1, "min_words": options.min_words}
     found = {name: None if text is None else check_floor(str(text)) for name, text in given.items()}

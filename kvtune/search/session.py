@@ -15,7 +15,7 @@ from kvtune.search.begin import fingerprint_of, manifest_of, space_of
 from kvtune.search.enqueue import enqueue
 from kvtune.search.loop import Search
 from kvtune.search.published_settings import tell_of
-from kvtune.search.search_options import Options, check_options, known_fingerprint
+from kvtune.search.search_options import SearchOptions, check_options, known_fingerprint
 from kvtune.search.view import Stage, View
 from kvtune.search.warm_start import other_front, start_from
 from kvtune.spaces import load_space
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kvtune.captioning import AnyCaptioner
 
 
-def search(options: Options, view: View, deadline: Deadline | None = None) -> StudySummary:
+def search(options: SearchOptions, view: View, deadline: Deadline | None = None) -> StudySummary:
     """Run a study until it holds ``options.trials`` finished trials; begin it, or go on where it stopped.
 
     Parameters
@@ -64,7 +64,7 @@ def search(options: Options, view: View, deadline: Deadline | None = None) -> St
 
 
 def searching(
-    options: Options,
+    options: SearchOptions,
     folder: StudyFolder,
     view: View,
     deadline: Deadline | None = None,
@@ -141,7 +141,7 @@ def searching(
 
 
 def _revision_and_data(
-    options: Options, folder: StudyFolder, begun: Manifest | None, stage: Stage
+    options: SearchOptions, folder: StudyFolder, begun: Manifest | None, stage: Stage
 ) -> tuple[str | None, Data]:
     """The revision to load, and the images; for a new study, all that is missing of both is said at once."""
 
@@ -158,7 +158,7 @@ def _revision_and_data(
         raise together(error, lambda: at_hand(options.model.name), data) from None
 
 
-def _data(options: Options, begun: Manifest | None, on_scene: Callable[[int, int], None]) -> Data:
+def _data(options: SearchOptions, begun: Manifest | None, on_scene: Callable[[int, int], None]) -> Data:
     """The images; the demo brings its own scenes, and a study that was begun keeps its held-out images."""
     name = options.model.name
     default = DEMO_IMAGES if name == DEMO else IMAGES
@@ -175,7 +175,7 @@ def _data(options: Options, begun: Manifest | None, on_scene: Callable[[int, int
     return data
 
 
-def _revision(options: Options, folder: StudyFolder, begun: Manifest | None) -> str | None:
+def _revision(options: SearchOptions, folder: StudyFolder, begun: Manifest | None) -> str | None:
     """The revision to load: the one asked for, else the one that the study was begun with.
 
     An unknown name is refused before anything about data is said, another model or commit than the study's before any
@@ -217,7 +217,7 @@ def _with_enqueued(manifest: Manifest, folder: StudyFolder, texts: Sequence[str]
     return manifest.model_copy(update={"enqueued": found})
 
 
-def _refuse_other_start(options: Options, folder: StudyFolder, begun: Manifest) -> None:
+def _refuse_other_start(options: SearchOptions, folder: StudyFolder, begun: Manifest) -> None:
     """Refuse a ``--from`` that the study was not begun with; what it was begun with is in its manifest."""
     before = None if begun.start is None else begun.start.study
     if options.start_from is None or check_path(options.start_from).name == before:

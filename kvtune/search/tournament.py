@@ -11,7 +11,7 @@ from kvtune.analysis.validate import validating
 from kvtune.errors import RequestError
 from kvtune.methods import ALL, listed_methods
 from kvtune.search.begin import usual_space
-from kvtune.search.search_options import Options, check_options
+from kvtune.search.search_options import SearchOptions, check_options
 from kvtune.search.session import searching
 from kvtune.search.view import OneOfMany
 from kvtune.spaces import SearchSpace
@@ -51,7 +51,7 @@ class Tournament:
 
 
 def tournament(
-    options: Options,
+    options: SearchOptions,
     methods: str,
     name: str | None,
     note: Callable[[str], None],

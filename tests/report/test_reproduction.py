@@ -20,7 +20,7 @@ from kvtune.report.reproduction_facts import label, sentences
 from kvtune.report.reproduction_files import reproduction_markdown, write_reproduction
 from kvtune.report.terminal.reproduction import reproduction_view
 from kvtune.reproduce import PAPER_MODELS, ModelResult, SettingResult
-from kvtune.reproduce.documents import Sweep, SweepPoint
+from kvtune.reproduce.documents import FactorPoint, FactorSweep
 from kvtune.reproduce.paper_settings import LAMBDAS, TABLES, rows
 
 
@@ -52,7 +52,7 @@ def reproduced(
         )
         for name in rows(table, str(changed.get("model", family)), int(changed.get("layers", 32)))
     ]
-    points = [SweepPoint(factor=f, metrics=scores_at(30.0, 70 + f), intervals={}) for f in LAMBDAS]
+    points = [FactorPoint(factor=f, metrics=scores_at(30.0, 70 + f), intervals={}) for f in LAMBDAS]
     other = SubsetInfo(name="val2014-500-seed0", sha256="", images=500)
     values: dict[str, Any] = {
         "table": table,
@@ -68,7 +68,7 @@ def reproduced(
         "whole": True,
         "scoring": "x",
         "statistics": {},
-        "constant": Sweep(chosen=0.9, subset=other, points=points),
+        "constant": FactorSweep(chosen=0.9, subset=other, points=points),
         "settings": settings,
     }
     return ModelResult(**values | changed)

@@ -170,9 +170,9 @@ def test_kvtunes_arms_are_planned_by_the_product(world):
 
 
 def test_default_arm_is_what_search_does():
-    from kvtune.search.search_options import Options
+    from kvtune.search.search_options import SearchOptions
 
-    options = Options(model=ModelOptions("demo"))
+    options = SearchOptions(model=ModelOptions("demo"))
     assert Arm(options.sampler, options.parallel_trials, options.race_confidence is not None) == DEFAULT
     assert (Arm("tpe", 1, False), Arm("optuna-tpe", 1, False)) == YARDSTICKS
 

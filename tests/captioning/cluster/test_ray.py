@@ -24,7 +24,7 @@ from kvtune.coco import CocoFolder  # noqa: E402
 from kvtune.demo import demo_coco  # noqa: E402
 from kvtune.methods import KVSmooth  # noqa: E402
 from kvtune.models.options import EngineOptions, ModelOptions  # noqa: E402
-from kvtune.search.search_options import Options, check_options  # noqa: E402
+from kvtune.search.search_options import SearchOptions, check_options  # noqa: E402
 from kvtune.search.session import search, searching  # noqa: E402
 from kvtune.search.view import View  # noqa: E402
 from kvtune.study.caption_log import read_captions  # noqa: E402
@@ -51,8 +51,8 @@ def captioner(cluster):
     return open_captioner(ModelOptions("demo", engine=engine))
 
 
-def options(parent: Path) -> Options:
-    return Options(
+def options(parent: Path) -> SearchOptions:
+    return SearchOptions(
         ModelOptions("demo", engine=EngineOptions("cpu")),
         trials=TRIALS,
         images=IMAGES,
