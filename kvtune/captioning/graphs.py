@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import traceback
-from collections.abc import Callable, Hashable
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 
 _MOST_GRAPHS = 32
 """Graphs kept at most: some widths of a step by some numbers of tiles; new kinds of methods make older ones useless."""
+
+_SPARE = 2**30
+"""Free bytes with which a capture takes no memory back from torch's allocator: a step of a 7B wants a fifth of that."""
 
 _WITHOUT_END: list[torch.cuda.CUDAGraph] = []
 """Of captures that could not be ended; torch's allocators go on asking them which allocations are theirs."""
@@ -48,27 +52,24 @@ class StepGraphs:
             self._seen.add(shape)
             step()
             return
-        if shape not in self._graphs and not self._capture(shape, step):
+        if shape not in self._graphs and not self.capture(shape, step):
             step()
             return
         self._graphs[shape].replay()
 
-    def _capture(self, shape: Hashable, step: Callable[[], None]) -> bool:
-        torch.cuda.synchronize(self._device)
+    def capture(self, shape: Hashable, step: Callable[[], None]) -> bool:
+        """Capture a graph of the step for steps of this shape; whether there is one."""
         if len(self._graphs) == _MOST_GRAPHS:
+            torch.cuda.synchronize(self._device)  # the latest may still run
             self._graphs.clear()
             # What is left of a pool whose graphs are gone must not be captured into again.
             self._pool = torch.cuda.graph_pool_handle()
+        if torch.cuda.mem_get_info(self._device)[0] < _SPARE:
+            torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         failed: list[str] = []
         try:
-            # torch stays on the stream of a capture that fails, and other threads may copy and allocate meanwhile.
-            with (
-                torch.cuda.stream(torch.cuda.current_stream(self._device)),
-                torch.cuda.graph(
-                    graph, pool=self._pool, stream=capture_stream(self._device), capture_error_mode="thread_local"
-                ),
-            ):
+            with torch.cuda.stream(capture_stream(self._device)), _capturing(graph, self._pool):
                 try:
                     step()
                 except RuntimeError as error:
@@ -98,6 +99,20 @@ class StepGraphs:
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
             torch._C._cuda_releasePool(torch.cuda.current_device(), self._pool)
             _WITHOUT_END.append(graph)
+
+
+@contextmanager
+def _capturing(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
+    """Capture what is launched within the block, while the device goes on and other threads copy and allocate.
+
+    :class:`torch.cuda.graph` waits for the device first and gives back all that is cached of its memory and of pinned
+    memory, which the next prompts would have to be given again.
+    """
+    graph.capture_begin(pool, capture_error_mode="thread_local")
+    try:
+        yield
+    finally:
+        graph.capture_end()
 
 
 def _said(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """When steps are captured and replayed, and what is left behind where one cannot be; CUDA's part is played."""
 
 import contextlib
+import inspect
 import weakref
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,32 +11,31 @@ from kvtune.captioning import graphs as graphs_module
 from kvtune.captioning.graphs import StepGraphs
 
 DEVICE = torch.device("cuda", 1)
+CAPTURE_BEGIN = inspect.signature(torch.cuda.CUDAGraph.capture_begin)
 
 
 class Played:
     """As much of :mod:`torch.cuda` as a capture takes."""
 
-    def __init__(self, fails=False):
-        self.fails, self.now, self.captures, self.replays = fails, "default", [], 0
-        self.pools, self.allocating, self.released = iter(range(9)), [], []
+    def __init__(self, fails=False, free=2**34):
+        self.fails, self.free, self.now, self.captures, self.replays = fails, free, "default", [], 0
+        self.pools, self.allocating, self.released, self.asked = iter(range(9)), [], [], []
 
     def patch(self, monkeypatch):
         for name, value in {
             "graph_pool_handle": lambda: next(self.pools),
-            "CUDAGraph": lambda: SimpleNamespace(replay=self.replay),
+            "CUDAGraph": lambda: PlayedGraph(self),
             "current_stream": lambda device: self.now,
-            "synchronize": lambda device: None,
+            "synchronize": lambda device: self.asked.append("wait"),
+            "empty_cache": lambda: self.asked.append("empty cache"),
+            "mem_get_info": lambda device: (self.free, 2**36),
             "stream": self.stream,
-            "graph": self.graph,
             "current_device": lambda: 1,
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)
         monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", self.end_allocating)
         monkeypatch.setattr(torch._C, "_cuda_releasePool", lambda *pool: self.released.append(pool))
         monkeypatch.setattr(graphs_module, "capture_stream", lambda device: ("side", device))
-
-    def replay(self):
-        self.replays += 1
 
     def end_allocating(self, *pool):
         if pool not in self.allocating:
@@ -51,18 +50,24 @@ class Played:
         finally:
             self.now = before
 
-    @contextlib.contextmanager
-    def graph(self, graph, pool, stream=("side", None), capture_error_mode="global"):
-        before, self.now = self.now, stream
-        self.allocating.append((1, pool))
-        try:
-            yield
-        finally:
-            if self.fails:  # where a capture cannot be ended, torch stays on its stream, and its allocator at its pool
-                raise RuntimeError("operation failed due to a previous error during capture")
-            self.end_allocating(1, pool)
-            self.now = before
-        self.captures.append((pool, stream, capture_error_mode))
+
+class PlayedGraph:
+    def __init__(self, played):
+        self.played = played
+
+    def capture_begin(self, *given, **named):
+        CAPTURE_BEGIN.bind(self, *given, **named)
+        (self.pool,), self.mode = given, named["capture_error_mode"]
+        self.played.allocating.append((1, self.pool))
+
+    def capture_end(self):
+        if self.played.fails:  # where a capture cannot be ended, torch's allocator stays at its pool
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.played.end_allocating(1, self.pool)
+        self.played.captures.append((self.pool, self.played.now, self.mode))
+
+    def replay(self):
+        self.played.replays += 1
 
 
 def test_a_shape_is_run_then_captured_then_replayed(monkeypatch):
@@ -113,6 +118,17 @@ def test_a_capture_that_fails_and_ends_leaves_its_pool_to_its_graph(monkeypatch)
     assert not played.allocating and not played.released
 
 
+@pytest.mark.parametrize(("free", "asked"), [(2**34, []), (2**28, ["empty cache"])])
+def test_a_capture_waits_for_nothing_and_takes_cached_memory_back_only_where_it_is_short(monkeypatch, free, asked):
+    """What is cached is wanted again by the next prompts, and the device has a step to do meanwhile."""
+    played = Played(free=free)
+    played.patch(monkeypatch)
+    graphs = StepGraphs(DEVICE)
+    for _ in range(3):
+        graphs.run("shape", lambda: None)
+    assert len(played.captures) == 1 and played.asked == asked
+
+
 def test_graphs_that_are_too_many_are_dropped_with_their_pool(monkeypatch):
     played = Played()
     played.patch(monkeypatch)
@@ -128,18 +144,8 @@ def test_graphs_that_are_too_many_are_dropped_with_their_pool(monkeypatch):
     "error", [torch.OutOfMemoryError("no memory"), RuntimeError("CUDA error: out of memory\nCompile with")]
 )
 def test_a_capture_without_memory_is_no_reason_to_give_graphs_up(monkeypatch, error, ends):
-    played = Played()
+    played = Played(fails=not ends)
     played.patch(monkeypatch)
-
-    @contextlib.contextmanager
-    def graph(*given, **named):
-        try:
-            yield
-        finally:
-            if not ends:
-                raise RuntimeError("operation failed due to a previous error during capture")
-
-    monkeypatch.setattr(torch.cuda, "graph", graph)
     graphs = StepGraphs(DEVICE)
     graphs.run("shape", lambda: None)
 
@@ -153,21 +159,18 @@ def test_a_capture_without_memory_is_no_reason_to_give_graphs_up(monkeypatch, er
 
 def test_no_graph_that_may_still_run_is_dropped(monkeypatch):
     """A graph is gone with the last that holds it."""
-    played, kept = Played(), []
+    played, there, at_waits = Played(), weakref.WeakSet(), []
     played.patch(monkeypatch)
-    there = weakref.WeakSet()
 
-    class Graph:
-        def __init__(self):
-            there.add(self)
+    def graph():
+        made = PlayedGraph(played)
+        there.add(made)
+        return made
 
-        def replay(self):
-            pass
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: kept.append(len(there)))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: at_waits.append(len(there)))
     graphs = StepGraphs(DEVICE)
     for shape in range(33):
         for _ in range(2):
             graphs.run(shape, lambda: None)
-    assert kept == list(range(33))
+    assert at_waits == [32] and len(there) == 1

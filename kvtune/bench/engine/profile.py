@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ from kvtune.bench.engine.workload import Workload
 from kvtune.captioning import CaptionRequest
 from kvtune.captioning.decoding import on_device
 from kvtune.captioning.fused import FusedLayers
+from kvtune.captioning.graphs import StepGraphs
 from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.planning import Plan, plan_for
 from kvtune.captioning.prefill import prefill
@@ -94,22 +95,19 @@ def time_prompts(work: Workload) -> dict[str, Any]:
 def capture_seconds() -> Iterator[list[float]]:
     """How long each capture of a CUDA graph takes within the block."""
     seconds: list[float] = []
-    original = torch.cuda.graph
+    original = StepGraphs.capture
 
-    class Timed(original):  # type: ignore[misc, valid-type]
-        def __enter__(self) -> None:
-            self._start = time.perf_counter()
-            super().__enter__()
+    def timed(self: StepGraphs, shape: Hashable, step: Callable[[], None]) -> bool:
+        begun = time.perf_counter()
+        captured = original(self, shape, step)
+        seconds.append(time.perf_counter() - begun)
+        return captured
 
-        def __exit__(self, *error: Any) -> None:
-            super().__exit__(*error)
-            seconds.append(time.perf_counter() - self._start)
-
-    torch.cuda.graph = Timed  # type: ignore[misc]
+    StepGraphs.capture = timed  # type: ignore[method-assign]
     try:
         yield seconds
     finally:
-        torch.cuda.graph = original  # type: ignore[misc]
+        StepGraphs.capture = original  # type: ignore[method-assign]
 
 
 class StepKernels:

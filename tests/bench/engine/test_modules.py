@@ -16,6 +16,7 @@ from kvtune.bench.engine.projections import projections
 from kvtune.bench.engine.subject import bench_method
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning.captioner import Captioner
+from kvtune.captioning.graphs import StepGraphs
 from kvtune.captioning.memory import plan_grid
 
 METHOD = KVSmooth(0.5, 5, 0.3, 0, 3)
@@ -111,24 +112,14 @@ def test_captions_that_end_before_the_steps_are_looked_at_give_no_kernels():
 
 def test_captures_of_graphs_are_timed(monkeypatch):
     """With a stand-in for what captures, for there is no GPU."""
-
-    class Graph:
-        def __init__(self, graph, pool=None):
-            self.pool = pool
-
-        def __enter__(self):
-            return None
-
-        def __exit__(self, *error):
-            return None
-
-    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    asked = []
+    monkeypatch.setattr(StepGraphs, "capture", lambda graphs, shape, step: not asked.append((shape, step)))
+    graphs, original = object.__new__(StepGraphs), StepGraphs.capture
     with capture_seconds() as seconds:
-        for _ in range(2):
-            with torch.cuda.graph("graph", pool="pool"):
-                pass
+        assert all(graphs.capture(shape, "step") for shape in range(2))
     assert len(seconds) == 2 and min(seconds) >= 0
-    assert torch.cuda.graph is Graph
+    assert asked == [(0, "step"), (1, "step")]
+    assert StepGraphs.capture is original
 
 
 def test_the_method_of_a_small_model_fits_it():
