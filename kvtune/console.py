@@ -18,6 +18,10 @@ class PlainConsole(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
+    def say(self, text: str | Text) -> None:
+        """Print a sentence: on a terminal its words stay whole, elsewhere it is one line."""
+        self.print(text, soft_wrap=not self.is_terminal)
+
     def render_str(self, text: str, **settings: Any) -> Text:
         """See :meth:`rich.console.Console.render_str`; of text that was made safe."""
         return super().render_str(_safe(text), **settings)

@@ -39,3 +39,12 @@ def test_styles_of_our_own_stay():
     line = Text.assemble(("ok", "green"), " a\x1bb")
     shown = printed(line, force_terminal=True, color_system="standard", _environ={"TERM": "xterm"})
     assert shown == "\x1b[32mok\x1b[0m a\\x1bb"
+
+
+@pytest.mark.parametrize(
+    ("terminal", "said"), [(True, "words stay \nwhole here\n"), (False, "words stay whole here\n")]
+)
+def test_a_sentence_keeps_its_words_on_a_terminal_and_its_line_elsewhere(terminal, said):
+    file = io.StringIO()
+    PlainConsole(file=file, width=12, force_terminal=terminal, color_system=None).say("words stay whole here")
+    assert file.getvalue() == said

@@ -107,7 +107,7 @@ def engine(
         if method is not None and not json:
             out().print(methods_table(result))
             for line in methods_lines(result):
-                out().print(line, soft_wrap=True)
+                out().say(line)
             return
         if png is not None and result["arms"]:
             engine_figure(result, png)
@@ -118,7 +118,7 @@ def engine(
         if result["arms"]:
             out().print(engine_table(result))
         for line in engine_lines(result):
-            out().print(line, soft_wrap=True)
+            out().say(line)
 
     try:
         with terminable():

@@ -22,8 +22,7 @@ def score(
     if json:
         print_json(result.to_dict())
         return
-    out().print(
+    out().say(
         f"{result.captions_per_second:,.0f} captions a second of one core: {result.captions} different captions of "
-        f"{result.words:.0f} words, {result.cpu_seconds:.2f} s of processor time, {result.seconds:.2f} s by the clock",
-        soft_wrap=True,
+        f"{result.words:.0f} words, {result.cpu_seconds:.2f} s of processor time, {result.seconds:.2f} s by the clock"
     )

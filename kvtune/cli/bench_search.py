@@ -51,4 +51,4 @@ def search(
         return
     out().print(shown)
     for line in lines:
-        out().print(line, soft_wrap=True)
+        out().say(line)

@@ -209,7 +209,7 @@ def _write_captions(job: "Job", json: bool) -> None:
 
     try:
         with progress("images checked") as on_checked, captions_progress("captions") as on_progress:
-            done = caption_into_file(job, on_checked, on_progress, lambda text: err().print(text, soft_wrap=True))
+            done = caption_into_file(job, on_checked, on_progress, err().say)
     except KeyboardInterrupt:
         raise stopped() from None
     if json:

@@ -106,20 +106,23 @@ def print_error_line(message: str) -> None:
 class _ToStderr(logging.Handler):
     """Writes to whatever ``sys.stderr`` is at that moment: a live display puts itself there while it runs.
 
-    The same warning, as each of several cards gives it, is said once.
+    The same line, as each of several cards or captioners gives it, is said once.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._warned: set[str] = set()
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         line = visible(without_passwords(self.format(record)))
-        if record.levelno == logging.WARNING:
-            if line in self._warned:
+        if record.levelno in (logging.INFO, logging.WARNING):
+            if line in self._said:
                 return
-            self._warned.add(line)
-        sys.stderr.write(line + "\n")
+            self._said.add(line)
+        if err().is_terminal and not err().quiet:
+            err().say(line)
+        else:
+            sys.stderr.write(line + "\n")
 
 
 @contextlib.contextmanager

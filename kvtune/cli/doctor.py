@@ -34,7 +34,7 @@ def doctor(
         checks.append(check)
         if not json:
             line = Text.assemble((f"{check.state:8}", _STYLES[check.state]), visible(f"{check.name}: {check.found}"))
-            out().print(line, soft_wrap=True)
+            out().say(line)
             if check.cure:
                 out().print(Text(visible(f"{'':8}-> {check.cure}")), soft_wrap=True)
     failed = sum(check.state == "failed" for check in checks)

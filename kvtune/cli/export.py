@@ -43,7 +43,7 @@ def export(
     preset.save(path)
     for note in selection.trial.notes:
         if note.kind == "lost-captions":
-            err().print(f"warning: {note.text}", soft_wrap=True)
+            err().say(f"warning: {note.text}")
     if json:
         print_json(
             {"out": str(path), "rule": selection.rule, "on": selection.on, "trial": selection.trial.number}
@@ -51,5 +51,5 @@ def export(
         )
         return
     for line in export_lines(preset, selection, folder.name):
-        out().print(line, soft_wrap=True)
+        out().say(line)
     out().print(f"wrote {path}", soft_wrap=True)

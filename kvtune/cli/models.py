@@ -102,7 +102,7 @@ def check(
         print_json(checked.to_dict())
     else:
         for line in check_lines(checked):
-            out().print(line, soft_wrap=True)
+            out().say(line)
     if checked.proven is False:
         raise typer.Exit(1)
 

@@ -39,7 +39,7 @@ def progress(what: str, in_bytes: bool = False) -> Iterator[Callable[[int, int],
         (DownloadColumn(), TransferSpeedColumn()) if in_bytes else (MofNCompleteColumn(),)
     )
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), *amount, TimeRemainingColumn())
-    with Progress(*columns, console=err(), disable=err().quiet) as bar:
+    with Progress(*columns, console=err(), disable=err().quiet, redirect_stderr=False) as bar:
         task = bar.add_task(what, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total or None, visible=True)
 
@@ -58,8 +58,21 @@ def captions_progress(what: str) -> Iterator[Callable[["Pace"], None]]:
     from kvtune.report.terminal.pace_bar import PaceBar
 
     bar = PaceBar(what)
-    with Live(bar, console=err(), refresh_per_second=4):
-        yield bar.follow
+    # While a model is loaded, what other libraries write to stderr, such as their own bars, moves on a line of its own.
+    ready = Live(bar, console=err(), refresh_per_second=4, transient=True, redirect_stderr=False)
+    at_work = Live(bar, console=err(), refresh_per_second=4)
+
+    def follow(pace: "Pace") -> None:
+        bar.follow(pace)
+        if not at_work.is_started:
+            ready.stop()
+            at_work.start()
+
+    with ready:
+        try:
+            yield follow
+        finally:
+            at_work.stop()
 
 
 @contextmanager

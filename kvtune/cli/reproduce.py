@@ -95,7 +95,7 @@ def reproduce(
     request = Request(table, options, images, coco, out_dir)
     results = []
     try:
-        for folder, found in run(request, progress, captions_progress, lambda text: err().print(text, soft_wrap=True)):
+        for folder, found in run(request, progress, captions_progress, err().say):
             results.append(found)
             if not json:
                 out().print(reproduction_view(found, out()))

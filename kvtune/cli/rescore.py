@@ -36,7 +36,5 @@ def rescore(
         print_json({"changed": changed} | study_document(summary, choose(summary)))
         return
     scored = sum(trial.scores is not None for trial in summary.trials) + (summary.baseline is not None)
-    out().print(
-        f"{folder.name}: {number_of(scored, 'setting')} scored again, {changed} with other scores", soft_wrap=True
-    )
-    out().print(f"{facts.progress(summary)}; {facts.volume(summary)}", soft_wrap=True)
+    out().say(f"{folder.name}: {number_of(scored, 'setting')} scored again, {changed} with other scores")
+    out().say(f"{facts.progress(summary)}; {facts.volume(summary)}")

@@ -185,10 +185,10 @@ def search(
     out().print(trials_table(summary, chosen.trial, out()))
     out().print()
     for sentence in facts.same_rates(summary, chosen.trial):
-        out().print(sentence, soft_wrap=True)
+        out().say(sentence)
     out().print(f"{facts.progress(summary)}; {facts.volume(summary)}")
     out().print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
     if chosen.trial is None:
-        out().print(f"No point to take: {chosen.reason}", soft_wrap=True)
+        out().say(f"No point to take: {chosen.reason}")
     else:
         out().print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)

@@ -73,7 +73,7 @@ def sensitivity(
 
     out().print(sensitivity_view(found, out()))
     for line in offers(found):
-        out().print(line, soft_wrap=True)
+        out().print(line, soft_wrap=line.startswith(" ") or not out().is_terminal)
     stem = folder.report / "sensitivity"
 
     def files() -> Iterator[Path]:

@@ -118,7 +118,7 @@ def tournament(
         seed=seed,
     )
     try:
-        found = run(options, methods, name, lambda text: err().print(text, soft_wrap=True), captions_progress)
+        found = run(options, methods, name, err().say, captions_progress)
     except KeyboardInterrupt:
         raise stopped() from None
     if json:

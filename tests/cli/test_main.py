@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from kvtune.cli import common
 from kvtune.cli.main import app, main
+from kvtune.console import PlainConsole
 
 ROOT = typer.main.get_command(app)
 COMMANDS = {
@@ -117,13 +119,25 @@ def test_how_much_is_said_is_asked_before_or_after_the_command(words, run):
     assert logger_after("studies") == logging.INFO
 
 
-def test_a_warning_of_several_cards_is_said_once(run, capsys):
+def test_what_several_cards_or_captioners_say_is_said_once(run, capsys):
     for _ in range(2):  # by each command
         run("studies")
         for card in (0, 1):
             logging.getLogger("kvtune.captioning").warning("%s is not fused", "rms_norm")
+            logging.getLogger("kvtune").info("decoding 1 image")
             logging.getLogger("kvtune").info("card %d is ready", card)
-        assert capsys.readouterr().err == "rms_norm is not fused\ncard 0 is ready\ncard 1 is ready\n"
+        said = "rms_norm is not fused\ndecoding 1 image\ncard 0 is ready\ncard 1 is ready\n"
+        assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_is_said_on_a_terminal_has_whole_words(quiet, run, capsys, monkeypatch):
+    run("studies", *(["-q"] if quiet else []))
+    console = PlainConsole(stderr=True, force_terminal=True, width=20, color_system=None, quiet=quiet)
+    monkeypatch.setattr(common, "err", lambda: console)
+    logging.getLogger("kvtune").warning("at most 12 MiB, prompts 30 MiB")
+    said = "at most 12 MiB, prompts 30 MiB\n" if quiet else "at most 12 MiB, \nprompts 30 MiB\n"
+    assert capsys.readouterr().err == said
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(run):

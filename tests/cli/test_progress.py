@@ -1,11 +1,15 @@
-"""Progress of long steps where there is no terminal."""
+"""Progress of long steps, with and without a terminal."""
 
+import io
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from kvtune.cli import progress as module
-from kvtune.cli.progress import progress
+from kvtune.cli.progress import captions_progress, progress
+from kvtune.console import PlainConsole
+from kvtune.study.pace import Pace
 
 
 @pytest.fixture
@@ -38,3 +42,18 @@ def test_bytes_and_an_unknown_total(clock, capsys):
         clock.now += 30
         show(60_000_000, 240_000_000)
     assert capsys.readouterr().err.splitlines() == ["archive: 0 MB", "archive: 60 of 240 MB, 90 s left"]
+
+
+def test_bars_of_other_libraries_move_until_captions_are_written(monkeypatch):
+    """A display that takes what they write to stderr would print each of their steps as a line."""
+    console = PlainConsole(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(module, "err", lambda: console)
+    before = sys.stderr
+    with progress("images checked") as show:
+        show(1, 2)
+        assert sys.stderr is before
+    with captions_progress("captions") as follow:
+        assert sys.stderr is before
+        follow(Pace())
+        assert sys.stderr is not before
+    assert sys.stderr is before

@@ -55,8 +55,8 @@ def _beyond_chance(found: Sensitivity, objective: str) -> str:
 
 
 def offers(found: Sensitivity) -> list[str]:
-    """What to do with the best of the settings that are no trial and dominate some of the front; the commands in it are
-    not to be wrapped."""
+    """What to do with the best of the settings that are no trial and dominate some of the front; what is indented is to
+    be copied, and not to be wrapped."""
     settings = [
         (sweep.parameter, point)
         for sweep in found.sweeps
@@ -68,8 +68,8 @@ def offers(found: Sensitivity) -> list[str]:
     best = front([(point.metrics.chair_s, point.metrics.f1) for _, point in settings])[:MOST_OFFERED]
     tried = sum(len(sweep.points) for sweep in found.sweeps)
     told = [
-        f"\n{len(settings)} of {tried} settings dominate trials on the front, on these images; the best of so many is "
-        "partly luck.",
+        f"\nSettings that dominate trials on the front, on these images: {len(settings)} of {tried}; the best of so "
+        "many is partly luck.",
         "To have them as trials, which validate and export know, repeat the search with more --trials and",
     ]
     for index in best:
@@ -77,7 +77,7 @@ def offers(found: Sensitivity) -> list[str]:
         setting = found.around | {name: point.value}
         told.append(f"  --enqueue {','.join(f'{each}={setting[each]}' for each in found.searched)}")
     name, point = settings[best[0]]
-    told += [f"or take one as it is: kvtune export {found.study} --select sensitivity:{name}={point.value}"]
+    told += ["or take one as it is:", f"  kvtune export {found.study} --select sensitivity:{name}={point.value}"]
     return told
 
 
