@@ -54,7 +54,7 @@ class Captioner(Asking):
         Captions decoded at once; ``auto`` takes what fits into the device's memory.
     cuda_graphs
         Whether a CUDA device replays decode steps from graphs; the captions are the same. Never done where the model is
-        on several.
+        on several, or in 8 bits.
     keep_images
         Whether what a vision tower makes of an image is kept in host memory from run to run, as a search needs it.
         Without, files are told apart by their paths, and memory does not grow with the number of images.
@@ -87,8 +87,9 @@ class Captioner(Asking):
         self._decoder = decoder_of(vlm)
         self._depths = Depths(vlm, self._keys.content, keep_images)
         self._prompts = Prompts(vlm, prompt, None if keep_images else 0)
-        if cuda_graphs and len(vlm.cards) > 1:
-            log.info("decode steps are launched one by one, without CUDA graphs: the model is on several GPUs")
+        if cuda_graphs and (len(vlm.cards) > 1 or vlm.waits_in_layers):
+            why = "the model is on several GPUs" if len(vlm.cards) > 1 else "its 8-bit layers wait for the host"
+            log.info("decode steps are launched one by one, without CUDA graphs: %s", why)
 
     def changed(self, **settings: Any) -> Captioner:
         """A captioner of the same model with another prompt, max_new_tokens, lanes, cuda_graphs or keep_images."""
@@ -215,9 +216,8 @@ class Captioner(Asking):
                 grid.clear()
             else:
                 grid = None  # it must be gone before another is made
-            decoding = PagedDecoding(
-                self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, self.cuda_graphs, grid
-            )
+            graphs = self.cuda_graphs and not self.vlm.waits_in_layers
+            decoding = PagedDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, graphs, grid)
             decoding.expect = self._expect
         else:
             decoding = GroupDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan)

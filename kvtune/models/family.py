@@ -167,7 +167,7 @@ class VisionLanguageModel:
     revision
         Commit hash of Hub weights; None for a local folder.
     quantization
-        ``4bit``, ``8bit``, or None.
+        ``4bit`` or ``8bit`` as it was asked for, or None, also where the checkpoint itself is quantized.
     """
 
     family: Family
@@ -250,6 +250,17 @@ class VisionLanguageModel:
     def dtype_name(self) -> str:
         """As in ``float16``, or ``float16-4bit`` where the language model's weights are quantized."""
         return "-".join(filter(None, (str(self.dtype).removeprefix("torch."), self.quantization)))
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights are quantized, by :attr:`quantization` or in the checkpoint already."""
+        return bool(getattr(self.hf_model, "is_quantized", False))
+
+    @property
+    def waits_in_layers(self) -> bool:
+        """Whether layers have the host look at numbers, as LLM.int8() does for outliers, so that no CUDA graph holds
+        them."""
+        return bool(getattr(self.hf_model, "is_loaded_in_8bit", False))
 
     @property
     def eos_token_ids(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_weights, missing_weights
 from kvtune.models.misfit import check_small_files, in_a_line, is_out_of_memory
 from kvtune.models.options import check_dtype, quantization_of
+from kvtune.models.quantized import bytes_as_stored, check_not_twice, stored_quantization
 from kvtune.models.spread import spread
 from kvtune.models.weight_memory import check_memory, smaller, spans_for
 from kvtune.text import quoted
@@ -84,17 +86,21 @@ def load_model(
 
 
 def make_ready(vlm: VisionLanguageModel) -> None:
-    """Set a model to greedy decoding, and see on one picture whether its parts fit.
+    """Set a model to greedy decoding, and see on one picture whether its parts fit, and quantized layers can be run.
 
     Raises
     ------
     RequestError
-        If they do not, or its decoder is handed what is not known.
+        If they do not or cannot, or its decoder is handed what is not known.
     """
     _decode_greedily(vlm.hf_model, vlm.tokenizer, vlm.model_id)
     # All of that shows on any picture, before anything long starts.
+    picture = Image.new("RGB", (64, 64), "gray")
     with torch.inference_mode():
-        vlm.family.decoder_inputs(vlm, [Image.new("RGB", (64, 64), "gray")])
+        vlm.family.decoder_inputs(vlm, [picture])
+        if vlm.is_quantized:  # by whose kernels, which may want other packages or another GPU
+            with in_a_line(f"the quantized layers of {vlm.name} cannot be run"):
+                vlm.hf_model.generate(**vlm.prepare([picture]), max_new_tokens=2, eos_token_id=None)
 
 
 def resolve_dtype(
@@ -124,17 +130,20 @@ def _load(
     config = model_class.config_class.from_pretrained(folder)
     wanted = resolve_dtype(dtype, target, config, family.evaluation_dtype)
     device_map, spans = {"": target}, None
+    check_not_twice(source, config, quantization)
+    is_stored = stored_quantization(config) is not None
+    sizes = family, config, wanted, stored_quantization(config) or quantization, bytes_as_stored(folder, config, target)
     if len(targets) == 1:
-        check_memory(source, target, family, config, wanted, quantization)
+        check_memory(source, target, *sizes)
     else:
-        path, spans = spans_for(source, targets, family, config, wanted, quantization)
+        path, spans = spans_for(source, targets, *sizes)
         for device, span in zip(targets, spans, strict=True):
             device_map |= {f"{path}.{layer}": device for layer in span}
     processor = family.load_processor(folder, config)
     settings: dict[str, Any] = {"dtype": wanted}
     if wanted == torch.float64:  # which the grouped products of experts do not take
         settings["experts_implementation"] = "eager"
-    if quantization is not None:
+    if quantization is not None and not is_stored:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=quantization == "4bit",
             load_in_8bit=quantization == "8bit",
@@ -223,6 +232,8 @@ def _decode_greedily(hf_model: Any, tokenizer: Any, source: str) -> None:
 def _quiet() -> Iterator[None]:
     """No warnings of transformers' own, and its progress bars only on a terminal."""
     level = transformers_logging.get_verbosity()
+    # That LLM.int8() takes float16 is said anew for every product of matrices, some 200 times a step.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     transformers_logging.set_verbosity_error()
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()

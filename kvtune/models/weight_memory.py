@@ -43,44 +43,71 @@ class WeightBytes:
         return self.beside + sum(self.layers)
 
 
-def weight_bytes_of(family: Family, config: Any, dtype: torch.dtype, quantization: str | None) -> WeightBytes:
-    """Bytes that the weights of a model take. Raises RequestError if its decoder has no list of layers."""
+def weight_bytes_of(
+    family: Family, config: Any, dtype: torch.dtype, quantization: str | None, stored: int | None = None
+) -> WeightBytes:
+    """Bytes that the weights of a model take. Raises RequestError if its decoder has no list of layers.
+
+    Parameters
+    ----------
+    quantization
+        ``4bit``, ``8bit``, or None.
+    stored
+        Bytes of all weights, where the checkpoint has them quantized already; matrices share what others leave.
+    """
     with torch.device("meta"):
         model = family.model_class()(config)
     decoder = text_decoder(model)
     path = next(name for name, module in model.named_modules() if module is decoder.layers)
     as_it_is = beside_decoder(model)
     in_float32 = tuple(model._keep_in_fp32_modules_strict or ()) if dtype.itemsize == 2 else ()
-    per_weight = {"4bit": 0.52, "8bit": 1.0}.get(quantization or "", dtype.itemsize)  # 4-bit with its scales
     layers, beside = [0.0] * len(decoder.layers), 0.0
+    quantized: list[tuple[int | None, int]] = []
     for name, parameter in model.named_parameters():
+        found = re.match(rf"{re.escape(path)}\.(\d+)\.", name)
+        layer = int(found[1]) if found else None
         is_linear = parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
-        if in_float32 and name.startswith(in_float32):
-            size: float = 4 * parameter.numel()
-        elif is_linear and not name.startswith(as_it_is):
-            size = per_weight * parameter.numel()
-        else:
-            size = dtype.itemsize * parameter.numel()
-        if found := re.match(rf"{re.escape(path)}\.(\d+)\.", name):
-            layers[int(found[1])] += size
-        else:
+        kept = bool(in_float32) and name.startswith(in_float32)
+        if is_linear and not kept and not name.startswith(as_it_is):
+            quantized.append((layer, parameter.numel()))
+            continue
+        size = (4 if kept else dtype.itemsize) * parameter.numel()
+        if layer is None:
             beside += size
+        else:
+            layers[layer] += size
+    per_weight = {"4bit": 0.52, "8bit": 1.0}.get(quantization or "", dtype.itemsize)  # 4-bit with its scales
+    if stored is not None:
+        per_weight = max(0.0, stored - beside - sum(layers)) / max(1, sum(numbers for _, numbers in quantized))
+    for layer, numbers in quantized:
+        if layer is None:
+            beside += per_weight * numbers
+        else:
+            layers[layer] += per_weight * numbers
     return WeightBytes(tuple(map(int, layers)), int(beside), path)
 
 
-def memory_needed(family: Family, config: Any, dtype: torch.dtype, quantization: str | None) -> int:
-    """Bytes that the weights of a model take, from its configuration alone."""
-    return weight_bytes_of(family, config, dtype, quantization).total
+def memory_needed(
+    family: Family, config: Any, dtype: torch.dtype, quantization: str | None, stored: int | None = None
+) -> int:
+    """Bytes that the weights of a model take; parameters as those of :func:`weight_bytes_of`."""
+    return weight_bytes_of(family, config, dtype, quantization, stored).total
 
 
 def check_memory(
-    source: str, target: torch.device, family: Family, config: Any, dtype: torch.dtype, quantization: str | None
+    source: str,
+    target: torch.device,
+    family: Family,
+    config: Any,
+    dtype: torch.dtype,
+    quantization: str | None,
+    stored: int | None = None,
 ) -> None:
     """Refuse a model whose weights do not fit into the free memory of a GPU."""
     if target.type != "cuda":
         return
     free, total = torch.cuda.mem_get_info(target)
-    needed = memory_needed(family, config, dtype, quantization) + _ROOM
+    needed = memory_needed(family, config, dtype, quantization, stored) + _ROOM
     if needed > free:
         raise RequestError(
             f"{source} needs about {needed / _GIB:.0f} GiB of GPU memory in {_kind(dtype, quantization)}, and {target} "
@@ -95,6 +122,7 @@ def spans_for(
     config: Any,
     dtype: torch.dtype,
     quantization: str | None,
+    stored: int | None = None,
 ) -> tuple[str, list[range]]:
     """The name of the module with the decoder's layers, and which of these each of several devices is to have.
 
@@ -103,7 +131,7 @@ def spans_for(
     RequestError
         If the devices are more than layers, or their free memory is too small.
     """
-    needed = weight_bytes_of(family, config, dtype, quantization)
+    needed = weight_bytes_of(family, config, dtype, quantization, stored)
     if len(targets) > len(needed.layers):
         raise RequestError(
             f"{source} has {len(needed.layers)} layers in its decoder, fewer than the {len(targets)} GPUs of a worker; "
@@ -126,8 +154,8 @@ def spans_for(
 def smaller(quantization: str | None) -> str:
     """What to do about a model that is too large."""
     several = ", or divide it among several with --gpus-per-worker" if torch.cuda.device_count() > 1 else ""
-    less = {None: "add --load-in-4bit", "8bit": "take --load-in-4bit instead", "4bit": "take a smaller model"}
-    return f"{less[quantization]}, free the GPU, or choose another with --device{several}"
+    less = {None: "add --load-in-4bit", "8bit": "take --load-in-4bit instead"}.get(quantization, "take a smaller model")
+    return f"{less}, free the GPU, or choose another with --device{several}"
 
 
 def _kind(dtype: torch.dtype, quantization: str | None) -> str:
