@@ -101,7 +101,7 @@ class Note:
 
 def look_at(
     captions: Sequence[Mapping[str, Any]],
-    table: NDArray[np.int64] | None = None,
+    table: NDArray[np.int64],
     *,
     fields: Sequence[str] = (),
     options: bool = False,
@@ -114,8 +114,7 @@ def look_at(
     captions
         ``image_id`` and ``caption``; ``finish_reason`` (``length`` at the token limit) where it is known.
     table
-        Their counts, :attr:`~kvtune.chair.counts.CaptionCounts.table`, shape ``[captions, len(COLUMNS)]``; what needs
-        them is not looked at where they are None.
+        Their counts, :attr:`~kvtune.chair.counts.CaptionCounts.table`, shape ``[captions, len(COLUMNS)]``.
     fields
         Fields of the file that they are from, to be named where a wrong one was scored.
     options
@@ -190,7 +189,7 @@ class _Look:
     def __init__(
         self,
         captions: Sequence[Mapping[str, Any]],
-        table: NDArray[np.int64] | None,
+        table: NDArray[np.int64],
         fields: Sequence[str],
         options: bool,
     ) -> None:
@@ -215,25 +214,20 @@ class _Look:
     def _note(self, kind: str, label: str, count: int, why: str, cure: str, option: str = "") -> Note:
         return _note(kind, label, count, len(self.texts), f", {why}; {option if option and self.options else cure}")
 
-    def _column(self, name: str) -> NDArray[np.int64] | None:
-        return None if self.table is None else self.table[:, COLUMNS.index(name)]
+    def _column(self, name: str) -> NDArray[np.int64]:
+        return self.table[:, COLUMNS.index(name)]
 
     def _no_objects(self) -> Note | None:
-        mentions = self._column("mentions")
-        if mentions is None:
-            return None
-        count = int(np.sum((mentions == 0) & self.plain))
+        count = int(np.sum((self._column("mentions") == 0) & self.plain))
         if not count or 2 * count < len(self.texts):
             return None
-        there = listed(self.fields) if self.fields else ""
         why = "whose CHAIR is 0 whatever they say"
         cure = "look whether these are captions, in English"
-        option = f"is --caption-key right? The file's fields: {there}" if there else ""
+        option = f"is --caption-key right? The file's fields: {listed(self.fields)}" if self.fields else ""
         return self._note("no-objects", "No COCO object named", count, why, cure, option)
 
     def _no_truth(self) -> Note | None:
-        present = self._column("present")
-        if present is None or present.any():
+        if self._column("present").any():
             return None
         why = "so that every mention counts as hallucinated"
         return self._note("no-truth", "No object in the ground truth", len(self.texts), why, "is it of these images?")
@@ -278,8 +272,6 @@ class _Look:
 
     def _repetition(self) -> Note | None:
         mentions, mentioned = self._column("mentions"), self._column("mentioned")
-        if self.table is None or mentions is None or mentioned is None:
-            return None
         many = mentions >= _MENTIONS
         chosen = many & (mentions >= _EACH * mentioned)
         if len(mentions) > 2:

@@ -153,7 +153,7 @@ class _Session:
                 raise RequestError("the method works on the KV cache: call generate() without use_cache=False")
             use_cache = keywords.get("use_cache")
             if not (decoder.config.use_cache if use_cache is None else use_cache):
-                return arguments, keywords | {"kvtune_step": Step(None, is_prompt=True)}
+                return None
             cache = DynamicCache(config=decoder.config)
         check_cache(cache)
         past = int(cache.get_seq_length())
@@ -166,11 +166,10 @@ class _Session:
             follow(cache, self, self._new_methods(rows, length, new, tokens.device, keywords))
         elif not is_prompt and cache.kvtune_cropped:
             raise RequestError("the cache was cropped after the last step; what the method remembers cannot follow")
-        methods: BatchMethods | None = cache.kvtune_state
-        step = self._step = Step(methods, is_prompt, positions=past + new)
-        if is_prompt and methods is not None:
+        step = self._step = Step(cache.kvtune_state, is_prompt, positions=past + new)
+        if is_prompt:
             step.to_come = 0 if self.prompt_length is None else self.prompt_length - past - new
-            step.first = self._first_acting(methods, rows, past, new)
+            step.first = self._first_acting(step.methods, rows, past, new)
         if self.observer is not None and not is_prompt:
             step.observed = []
         others = {name: value for name, value in keywords.items() if name not in CACHE_NAMES}
@@ -191,12 +190,12 @@ class _Session:
         if self._looks_ahead:
             return
         self._step = None
-        step: Step = keywords["kvtune_step"]
+        step: Step | None = keywords.get("kvtune_step")
+        if step is None:  # without a cache nothing is remembered
+            return
         cache = given_cache(keywords)
         if step.observed:
             self._tell_observer(step)
-        if step.methods is None or cache is None:
-            return
         if not step.is_prompt:
             for state in step.states:
                 if state.layers:
@@ -249,11 +248,9 @@ class _Session:
 
     def _new_methods(
         self, rows: int, length: int, new: int, device: torch.device, keywords: dict[str, Any]
-    ) -> BatchMethods | None:
-        """What acts on the rows of a prompt of ``length`` tokens, ``new`` of them in this pass; None: nothing does."""
+    ) -> BatchMethods:
+        """What acts on the rows of a prompt of ``length`` tokens, ``new`` of them in this pass."""
         methods = self._methods(rows)
-        if not any(methods):
-            return None
         batch = BatchMethods(rows, self.decoder, device)
         batch.set(range(rows), methods)
         self._check_one_device(batch)

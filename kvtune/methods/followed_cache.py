@@ -23,7 +23,7 @@ class Followed:
     kvtune_session: object
     """The attachment that it belongs to."""
 
-    kvtune_state: RowMethods | None
+    kvtune_state: RowMethods
     kvtune_cropped: bool
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -36,9 +36,8 @@ class Followed:
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         super().batch_repeat_interleave(repeats)  # type: ignore[misc]
-        if self.kvtune_state is not None:
-            rows = torch.arange(self.layers[0].keys.shape[0] // repeats)  # type: ignore[attr-defined]
-            self._reorder_state(rows.repeat_interleave(repeats))
+        rows = torch.arange(self.layers[0].keys.shape[0] // repeats)  # type: ignore[attr-defined]
+        self._reorder_state(rows.repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
         super().crop(tokens_to_remove)  # type: ignore[misc]
@@ -52,8 +51,7 @@ class Followed:
         return copied
 
     def _reorder_state(self, index: Tensor) -> None:
-        if self.kvtune_state is not None:
-            self.kvtune_state.move(index.cpu().numpy(), index)
+        self.kvtune_state.move(index.cpu().numpy(), index)
 
 
 @functools.cache
@@ -61,7 +59,8 @@ def _followed(kind: Any) -> Any:
     return type(kind.__name__, (Followed, kind), {})
 
 
-def follow(cache: Any, session: object, state: RowMethods | None) -> None:
+def follow(cache: Any, session: object, state: RowMethods) -> None:
+    """Make a cache take ``state`` along, which belongs to the attachment ``session``."""
     if not isinstance(cache, Followed):
         kind: Any = type(cache)
         cache.__class__ = _followed(kind)

@@ -61,7 +61,7 @@ class Step:
         The last token's attention output in each layer of a prompt, [rows, heads, head_dim].
     """
 
-    methods: BatchMethods | None
+    methods: BatchMethods
     is_prompt: bool
     first: np.ndarray | None = None
     to_come: int = -1
@@ -73,13 +73,12 @@ class Step:
 
     @property
     def states(self) -> list[RowState[Any]]:
-        return list(self.methods.states.values()) if self.methods else []
+        return list(self.methods.states.values())
 
     def attend(
         self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
     ) -> Any:
         """Attention of one generated token a row; shapes as transformers passes them."""
-        assert self.methods is not None
         layer, rows = module.layer_idx, len(query)
         states = [state for state in self.states if layer in state.layers]
         scores = _scores(query, key, mask, scaling)[:, :, 0]
@@ -146,7 +145,6 @@ class Step:
     @property
     def _prompt_positions(self) -> int:
         """Prompt tokens that there are by now."""
-        assert self.methods is not None
         return min(self.positions, self.methods.classes.shape[2])
 
     def _acting(self, first: np.ndarray, count: int) -> list[Acting]:
@@ -155,7 +153,6 @@ class Step:
         They are the same in all layers of a pass, whose rows are seen one for each token; :attr:`Acting.index` is the
         token's place here.
         """
-        assert self.methods is not None
         if self._found is not None:
             return self._found
         self._found = found = []
@@ -176,13 +173,11 @@ class Step:
     @property
     def generated(self) -> Tensor:
         """See :class:`kvtune.methods.row_state.StepEnd`."""
-        assert self.methods is not None
         rows = self.methods.classes.shape[1]
         return torch.full((rows,), self.to_come < 0, device=self.methods.classes.device)
 
     def entropies(self, layers: range) -> Tensor:
         """See :class:`kvtune.methods.row_state.StepEnd`."""
-        assert self.methods is not None
         device = self.methods.classes.device
         return torch.stack([self._entropies[layer].to(device) for layer in layers])
 
@@ -209,7 +204,7 @@ def _attention(
     if step is not None and looked_at and not step.is_prompt:
         return step.attend(module, query, key, value, attention_mask, scaling)
     output, weights = sdpa(module, query, key, value, attention_mask, scaling=scaling, **keywords)
-    if step is not None and step.is_prompt and step.methods is not None:
+    if step is not None and step.is_prompt:
         output = step.attend_prompt(module, query, key, value, attention_mask, scaling, output)
     if step is not None and step.observed is not None:
         scores = _scores(query, key, attention_mask, scaling)[:, :, -1]

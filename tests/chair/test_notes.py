@@ -16,10 +16,13 @@ GOOD = (
 TRUTH = {image: {"dog", "person"} for image in range(2000)}
 
 
+def look(captions, truth=TRUTH, **options):
+    return look_at(captions, ChairScorer(truth).counts(captions).table, **options)
+
+
 def notes(texts, truth=TRUTH, **options):
     captions = [{"image_id": image, "caption": text} for image, text in enumerate(texts)]
-    table = ChairScorer(truth).counts(captions).table
-    return {note.kind: note for note in look_at(captions, table, options=True, **options)}
+    return {note.kind: note for note in look(captions, truth, options=True, **options)}
 
 
 def test_real_captions_have_none(shared_data):
@@ -36,12 +39,13 @@ def test_real_captions_have_none(shared_data):
 def test_reference_captions_of_coco_have_none_but_that_they_are_several(shared_data):
     data = json.loads((shared_data / "coco-mini" / "annotations" / "captions_val2017.json").read_text())
     captions = [{"image_id": each["image_id"], "caption": each["caption"]} for each in data["annotations"]]
-    assert [note.kind for note in look_at(captions)] == ["same-image"]
+    truth = {each["image_id"]: {"person"} for each in captions}
+    assert [note.kind for note in look(captions, truth)] == ["same-image"]
 
 
 def test_good_captions_have_none():
     assert notes(GOOD) == {} and notes(GOOD * 100) == {} and notes(GOOD[:1]) == {}
-    assert look_at([]) == []
+    assert look([]) == []
 
 
 ONE_IN_THREE = {
@@ -99,7 +103,7 @@ def test_cures_name_the_options_that_are_there():
     assert "--answer-after '</think>'" in notes(["<think>a</think>b"])["reasoning"].text
     assert "--answer-after 'Answer:'" in notes(["Reasoning: it has fur.\nAnswer: A dog."])["reasoning"].text
     assert "more new tokens" in notes(["<think>Maybe a horse, or is it"])["reasoning"].text
-    without = look_at([{"image_id": 1, "caption": text}, {"image_id": 2, "caption": "A dog. A"}])
+    without = look([{"image_id": 1, "caption": text}, {"image_id": 2, "caption": "A dog. A"}])
     assert [note.kind for note in without] == ["question", "token-limit"]
     assert not any("--" in note.text for note in without)
 
@@ -139,14 +143,13 @@ def test_captions_that_end_within_a_sentence():
 
 
 def test_what_is_known_of_the_token_limit_goes_before_how_captions_end():
-    def look(*reasons):
-        captions = [{"image_id": n, "caption": GOOD[0], "finish_reason": r} for n, r in enumerate(reasons)]
-        return look_at(captions)
+    def ended(*reasons):
+        return look([{"image_id": n, "caption": GOOD[0], "finish_reason": r} for n, r in enumerate(reasons)])
 
-    assert look("eos", "eos") == []
-    (found,) = look("eos", "length")
+    assert ended("eos", "eos") == []
+    (found,) = ended("eos", "length")
     assert (found.kind, found.share) == ("token-limit", 50) and "At the token limit: 1 of 2" in found.text
-    assert look(*["eos"] * 10, "length") == []
+    assert ended(*["eos"] * 10, "length") == []
 
 
 def test_what_was_cut():
