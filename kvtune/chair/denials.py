@@ -56,7 +56,7 @@ def _is_denied(caption: str, span: Span) -> bool:
     clause = _CLAUSE_END.split(caption[max(0, start - 120) : start])[-1]
     if before := _BEFORE.search(clause):
         words = before["between"].lower().replace(",", " ").split()
-        of_a_subject = before["denial"].lower().endswith("t") and words[:1] and words[0] in _STATES
+        of_a_subject = before["denial"].lower().endswith("t") and words and words[0] in _STATES
         if not of_a_subject and not any(word in _OTHER_PHRASE or word.endswith("ing") for word in words):
             return True
     return _AFTER.match(caption, end) is not None

@@ -48,8 +48,6 @@ def split_sentences(text: str) -> list[str]:
     sentences = []
     start = 0
     for end in _breaks(text):
-        if end <= start:
-            continue
         # Quotes and brackets that close what the sentence opened belong to it.
         after = _SPACE.match(text, end).end()  # type: ignore[union-attr]
         closing = _CLOSING.match(text, after)

@@ -30,6 +30,7 @@ FIND = MentionFinder()
         ("A dog with no leash and a cat.", []),
         ("He is not riding a bicycle.", []),
         ("There is no end: a dog, a cat.", []),
+        ('A chair is not there, a hot "dog" is.', ["chair"]),  # whose dog is counted but cannot be located
         ("", []),
     ],
 )
