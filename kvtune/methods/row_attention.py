@@ -217,11 +217,13 @@ def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> 
     rows, heads, tokens, head_dim = query.shape
     grouped = query.reshape(rows, key.shape[1], -1, head_dim)
     scores = (torch.matmul(grouped, key.transpose(2, 3)) * scaling).view(rows, heads, tokens, -1)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is not None and mask.dtype == torch.bool:
+        # The least of float16 would be a score that some changes of methods make matter.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
-    return scores.to(torch.promote_types(scores.dtype, torch.float32))
+    return scores
 
 
 def _values(weights: Tensor, value: Tensor) -> Tensor:

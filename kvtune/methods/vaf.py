@@ -57,7 +57,9 @@ class VAF(Method):
 class VAFRows(RowState[VAF]):
     def change_scores(self, seen: Seen, scores: Tensor) -> Tensor:
         def gains() -> Tensor:
-            system = self.value(seen, "system_gain", scores).where(seen.system[:, None], scores.new_ones(()))
+            # Never quite 0, by which padding, among what is before the image, would come to be seen.
+            gain = self.value(seen, "system_gain", scores).clamp(min=1e-20)
+            system = gain.where(seen.system[:, None], scores.new_ones(()))
             return self.value(seen, "visual_gain", scores).where(seen.visual[:, None], system)
 
         prompt = scores[..., : seen.prompt]

@@ -6,7 +6,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_matrix import LAYERS, METHODS, MODELS, STEPS, generate, method_of, naive, naive_stack, tried
+from method_matrix import (
+    LAYERS,
+    METHODS,
+    MODELS,
+    STEPS,
+    generate,
+    method_of,
+    naive,
+    naive_stack,
+    tried,
+    tried_llava,
+)
 from naive_methods import naive_caption
 from small_models import llava_inputs, small_llava
 from transformers import LlavaModel
@@ -40,6 +51,24 @@ def test_equals_the_naive_reference(case, name):
         tokens, output = generate(of.model, of.batch)
     for row, own in enumerate(tokens):
         check(own, [logits[row] for logits in output.logits], naive(name, row, case))
+
+
+@functools.cache
+def tried_in_float16():
+    of = tried_llava(2)
+    of.model.half()
+    for inputs in (of.batch, *of.alone):
+        inputs["pixel_values"] = inputs["pixel_values"].half()
+    return of
+
+
+@cases
+def test_padding_is_not_seen_in_float16(case):
+    """Whose least number is no score that vanishes whatever is done to it."""
+    of = tried_in_float16()
+    with method_of(case)(of.model):
+        together, alone = (generate(of.model, inputs, max_new_tokens=1)[1] for inputs in (of.batch, of.alone[1]))
+    torch.testing.assert_close(together.logits[0][1], alone.logits[0][0], rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -71,7 +71,7 @@ def tried(name):
 METHODS = {
     "pai": {"alpha": 0.5, "start_layer": 1, "end_layer": 5},
     "middle_layers": {"alpha": 0.7, "start_layer": 1, "end_layer": 4},
-    "vaf": {"visual_gain": 1.3, "system_gain": 0.8, "start_layer": 1, "end_layer": 4},
+    "vaf": {"visual_gain": 1.3, "system_gain": 0.0, "start_layer": 1, "end_layer": 4},
     "sparc": {"alpha": 1.4, "beta": 0.5, "tau": 0.1, "layer": 2},
     "ad_hh": {"heads": [[0, 1], [2, 3], [2, 0], [4, 2]], "threshold": 0.2},
     "var": {"tau": 1.8, "rho": 0.7, "p": 0.2, "sink_dims": [3, 17, 20]},
@@ -94,7 +94,7 @@ METHODS = {
     },
     "pai+sparc+kvsmooth": {
         "pai.alpha": 0.5, "pai.start_layer": 0, "pai.end_layer": 3, "sparc.alpha": 1.4, "beta": 0.5, "tau": 0.1,
-        "layer": 1, "lambda_ref": 0.9, "kvsmooth.start_layer": 1, "kvsmooth.end_layer": 4,
+        "layer": 1, "lambda_ref": 0.9, "kvsmooth.start_layer": 1, "kvsmooth.end_layer": 4, "target": "attention_output",
     },
 }  # fmt: skip
 """A case begins with its method's name."""

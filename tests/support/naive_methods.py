@@ -102,6 +102,9 @@ class Nothing:
     def weights_of_values(self, sight, layer, weights):
         pass
 
+    def output(self, sight, layer, output):  # [heads, head_dim]
+        pass
+
     def after_layer(self, sight, layer, hidden):
         pass
 
@@ -370,25 +373,35 @@ def _rotated(sight, vectors, at):
 
 
 class KvSmooth(Nothing):
-    """Of keys and values; the other targets are in :mod:`naive_kvsmooth`."""
-
-    def __init__(self, **parameters):
-        assert parameters["target"] == "kv"
-        self.parameters, self.queues, self.entropies = parameters, {}, {}
+    def __init__(self, start_layer, end_layer, **parameters):
+        self.layers, self.parameters = range(start_layer, end_layer), parameters
+        self.queues, self.entropies, self.before = {}, {}, {}
 
     def weights(self, sight, layer, weights):
         self.entropies[layer] = _entropy(torch.tensor(weights, dtype=torch.float64))
 
+    def output(self, sight, layer, output):
+        if layer not in self.layers or not sight.is_newest or self.parameters["target"] != "attention_output":
+            return
+        if sight.is_generated:
+            factor = self._factor(layer)
+            output[:] = (1 - factor) * output + factor * self.before[layer]
+        self.before[layer] = output.clone()
+
     def end(self, sight):
         if not sight.is_generated:
             return
-        for layer in range(self.parameters["start_layer"], self.parameters["end_layer"]):
-            queue = self.queues.setdefault(layer, deque(maxlen=self.parameters["queue_length"]))
-            factor = _factor(self.entropies[layer], queue, self.parameters)
+        for layer in self.layers:
             cached = sight.cache.layers[layer]
-            for tensor in (cached.keys, cached.values):
+            smoothed = {"kv": (cached.keys, cached.values), "k": (cached.keys,)}.get(self.parameters["target"], ())
+            factor = self._factor(layer) if smoothed else 0.0
+            for tensor in smoothed:
                 new, old = tensor[0, :, -1].clone(), tensor[0, :, -2].clone()
                 tensor[0, :, -1] = (1 - factor) * new + factor * old
+
+    def _factor(self, layer):
+        queue = self.queues.setdefault(layer, deque(maxlen=self.parameters["queue_length"]))
+        return _factor(self.entropies[layer], queue, self.parameters)
 
 
 NAIVE = {
@@ -463,7 +476,10 @@ def _attention(module, query, key, value, attention_mask, scaling, naive, **othe
     for method in methods:
         method.weights_of_values(sight, module.layer_idx, weights)
     output = [torch.tensor(one, dtype=torch.float64) @ value[0, head // share] for head, one in enumerate(weights)]
-    return torch.stack(output)[None, None], None
+    output = torch.stack(output)
+    for method in methods:
+        method.output(sight, module.layer_idx, output)
+    return output[None, None], None
 
 
 AttentionInterface.register("naive", _attention)
