@@ -284,12 +284,12 @@ def wide(positions: int) -> int:
     return positions + -positions % 32
 
 
-def widened(tensor: Tensor, positions: int, fill: float = 0.0) -> Tensor:
-    """``tensor`` with a last axis of at least :func:`wide`."""
+def widened(tensor: Tensor, positions: int) -> Tensor:
+    """``tensor`` with a last axis of at least :func:`wide`, 0 in what is new."""
     import torch
 
     missing = wide(positions) - tensor.shape[-1]
-    return torch.nn.functional.pad(tensor, (0, missing), value=fill) if missing > 0 else tensor
+    return torch.nn.functional.pad(tensor, (0, missing)) if missing > 0 else tensor
 
 
 def fitted(tensor: Tensor, width: int) -> Tensor:

@@ -82,7 +82,7 @@ class SPARCRows(RowState[SPARC]):
     def begin(self, rows: Sequence[int], index: Tensor, prompts: Sequence[PromptFacts]) -> None:
         longest = max(len(prompt.visual) for prompt in prompts)
         self._mean = widened(self._mean, longest)
-        self._gain, self._next_gain = widened(self._gain, longest, 1.0), widened(self._next_gain, longest, 1.0)
+        self._gain, self._next_gain = widened(self._gain, longest), widened(self._next_gain, longest)
         self._mean[index] = 0.0
         self._gain[index] = self._next_gain[index] = 1.0
 

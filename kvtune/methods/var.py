@@ -158,7 +158,7 @@ class VARRows(RowState[VAR]):
 
     def begin(self, rows: Sequence[int], index: Tensor, prompts: Sequence[PromptFacts]) -> None:
         longest = max(len(prompt.visual) for prompt in prompts)
-        self._sinks = widened(self._sinks, longest, False)
+        self._sinks = widened(self._sinks, longest)
         self._sinks[:, index] = False
         for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
             one = index[place : place + 1]

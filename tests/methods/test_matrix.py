@@ -24,6 +24,7 @@ from transformers import LlavaModel
 
 from kvtune import KVSmooth
 from kvtune.errors import RequestError
+from kvtune.hf import CACHE
 from kvtune.methods import ADHH, CLVS, PAI, SPARC, VAF, VAR, MiddleLayers, Stack, get_method, method_names
 from kvtune.methods.attach import attach
 
@@ -205,6 +206,33 @@ def test_static_caches_give_the_same_tokens(case, implementation):
     with method_of(case)(of.model):
         tokens = generate(of.model, of.batch, cache_implementation=implementation)[0]
     assert tokens == [naive("grouped heads", row, case).tokens for row in (0, 1)]
+
+
+def test_a_mask_may_be_added_to_scores():
+    """One of a user's own: 0 on what is seen, else the least number."""
+    of = tried("grouped heads")
+    mask = of.batch["attention_mask"]
+    seen = torch.cat([mask, torch.ones(2, 1)], dim=1).bool()
+    whole = seen[:, None, None] & torch.ones(seen.shape[1], seen.shape[1]).bool().tril()
+    added = torch.zeros(whole.shape).double().masked_fill(~whole, torch.finfo(torch.float64).min)
+    places = seen.cumsum(1) - 1
+
+    def logits(mask_of_prompt, mask_of_step):
+        with method_of("var+sparc")(of.model), torch.no_grad():
+            prompt = {"attention_mask": mask_of_prompt, "position_ids": places[:, :-1].clamp(min=0)}
+            out = of.model(**of.batch | prompt, use_cache=True)
+            step = {"attention_mask": mask_of_step, "position_ids": places[:, -1:], CACHE: out[CACHE]}
+            return of.model(input_ids=torch.tensor([[7], [9]]), **step).logits[:, -1]
+
+    found = logits(added[:, :, :-1, :-1], added[:, :, -1:])
+    torch.testing.assert_close(found, logits(mask, seen.long()), rtol=0, atol=1e-9)
+
+
+def test_a_window_that_hides_a_part_of_the_prompt_is_refused_by_methods_that_look_at_all_of_it():
+    model = small_llava(1, text="mistral", sliding_window=20)
+    inputs = llava_inputs(model, [4], seed=7)
+    with PAI(0.5, 0, 3)(model), pytest.raises(RequestError, match="of which a sliding window sees a part"):
+        generate(model, inputs)
 
 
 LOOKS_AT_THE_WHOLE_PROMPT = {"var", "clvs"}
