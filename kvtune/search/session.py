@@ -89,6 +89,7 @@ def searching(
     deadline = deadline or Deadline()
     with ExitStack() as stack:
         with deadline.enforced(), view.making_ready() as stage:
+            stage("loading PyTorch", 0, 0)
             from kvtune.captioning import open_captioner
 
             begun = None
@@ -117,8 +118,7 @@ def searching(
                 captioner.check(method)
             fingerprint = fingerprint_of(options, vlm, data, space)
             if begun is not None:
-                subsets = _in_words(begun.tune), _in_words(data.tune)
-                refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"), {"subset": subsets})
+                refuse_difference(folder, begun.fingerprint, fingerprint.model_dump(mode="json"))
             tune_images = data.check(lambda done, total: stage("images checked", done, total), view.note)
             truth = data.ground_truth()
             scoring = Scoring(truth)
@@ -146,7 +146,7 @@ def _revision_and_data(
     """The revision to load, and the images; for a new study, all that is missing of both is said at once."""
 
     def data() -> Data:
-        return _data(options, begun, lambda done, total: stage("scenes rendered", done, total))
+        return _data(options, folder, begun, lambda done, total: stage("scenes rendered", done, total))
 
     try:
         return _revision(options, folder, begun), data()
@@ -158,8 +158,10 @@ def _revision_and_data(
         raise together(error, lambda: at_hand(options.model.name), data) from None
 
 
-def _data(options: SearchOptions, begun: Manifest | None, on_scene: Callable[[int, int], None]) -> Data:
-    """The images; the demo brings its own scenes, and a study that was begun keeps its held-out images."""
+def _data(
+    options: SearchOptions, folder: StudyFolder, begun: Manifest | None, on_scene: Callable[[int, int], None]
+) -> Data:
+    """The images; the demo brings its own scenes, and a study that was begun keeps its own."""
     name = options.model.name
     default = DEMO_IMAGES if name == DEMO else IMAGES
     coco = coco_of(name, options.coco, on_scene)
@@ -168,9 +170,11 @@ def _data(options: SearchOptions, begun: Manifest | None, on_scene: Callable[[in
         kept = begun.holdout
         if options.holdout_images not in (None, len(kept.image_ids)):
             raise RequestError(
-                f"the study was begun with {len(kept.image_ids)} held-out images, not {options.holdout_images}; "
-                f"give --holdout-images {len(kept.image_ids)}, or another --study name"
+                f"give --holdout-images {len(kept.image_ids)}, or another --study name: study {folder.name} was begun "
+                f"with {len(kept.image_ids)} held-out images, not {options.holdout_images}"
             )
+        subsets = _in_words(begun.tune), _in_words(data.tune)
+        refuse_difference(folder, begun.fingerprint, {"subset": data.tune.sha256}, {"subset": subsets})
         data = replace(data, holdout=kept)
     return data
 

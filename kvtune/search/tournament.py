@@ -106,7 +106,10 @@ def tournament(
     def side_by_side(what: str, works: Mapping[Hashable, Captioning[Any]]) -> dict[str, Exception]:
         with progress(what) as on_progress:
             together = Together(works, Pace(), on_progress)
-            together.run()
+            try:
+                together.run()
+            except RequestError as error:  # of a study, which a search would name
+                raise RequestError(str(error).replace("--study name", "--name")) from None
         for method in able:
             tokens[method] += together.tokens.get((what, method), 0)
         return {method: together.failures[what, method] for method in able if (what, method) in together.failures}

@@ -59,7 +59,7 @@ _OPTIONS = {
     "model": "--model", "revision": "--revision", "prompt": "--prompt", "max_new_tokens": "--max-new-tokens",
     "subset": "--images, --subset and --seed", "method": "--method", "dtype": "--dtype", "seed": "--seed",
     "sampler": "--sampler", "parallel_trials": "--parallel-trials", "space": "--space",
-    "race_confidence": "--race-confidence or --no-race", "min_f1": "--min-f1", "min_words": "--min-words",
+    "race_confidence": "--race-confidence", "min_f1": "--min-f1", "min_words": "--min-words",
 }  # fmt: skip
 """The option that each part of a fingerprint comes from."""
 
@@ -79,9 +79,10 @@ def refuse_difference(
     Raises
     ------
     RequestError
-        If one differs; the message says what to give, and names the first that differs with both values.
+        If some differ; the message says what to give, and names each that differs with both values.
     """
     before = begun.model_dump(mode="json")
+    cures, differences = [], []
     for field in (name for name in before if name in now):
         found = first_difference({field: before[field]}, {field: now[field]})
         if found is None:
@@ -91,13 +92,19 @@ def refuse_difference(
         value = before[field]
         if field == "dtype":  # quantization is a part of it
             value, _, bits = value.partition("-")
-        plain = isinstance(value, str | int) and field != "subset"
+        plain = isinstance(value, str | int | float) and field != "subset"
         option = f"{_OPTIONS[field]} {command_line([str(value)])}" if plain else f"{_OPTIONS[field]} as it was begun"
         if field == "dtype" and bits:
             option += f" --load-in-{bits}"
         if value is None:
-            option = f"no {_OPTIONS[field]}"
-        raise RequestError(f"give {option}, or another --study name: study {folder.name} was begun with {found}")
+            option = "--no-race" if field == "race_confidence" else f"no {_OPTIONS[field]}"
+        cures.append(option)
+        differences.append(found)
+    if differences:
+        raise RequestError(
+            f"give {', '.join(cures)}, or another --study name: "
+            f"study {folder.name} was begun with {'; '.join(differences)}"
+        )
 
 
 def difference_from(begun: Document, now: Mapping[str, Any]) -> str | None:

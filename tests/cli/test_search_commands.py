@@ -197,8 +197,9 @@ def test_the_same_command_continues_and_more_trials_extend(search: Any, quick_mo
         (["--min-words", 30], 'min_words none, but this command has "30"'),
         (["--from", "quick-kvsmooth"], "was begun without --from, and its first trials are fixed"),
         (["--from", "quick-kvsmoth"], "there is no study 'quick-kvsmoth', did you mean 'quick-kvsmooth'?"),
+        (["--seed", 1, "--no-race"], "give --seed 0, --race-confidence 0.95, or another --study name"),
         (["--images", 7], "subset"),
-        (["--holdout-images", 5], "4 held-out images, not 5"),
+        (["--holdout-images", 5], "study quick-kvsmooth was begun with 4 held-out images, not 5"),
     ],
 )
 def test_a_command_that_would_mix_two_studies_is_refused(search: Any, change: list[Any], message: str) -> None:
@@ -214,10 +215,13 @@ def test_another_model_or_dtype_is_refused(search: Any, run: Any, coco: Path, qu
     assert 'dtype "float32", but this command has "bfloat16"' in refused(search("--study", "mine"))
 
 
-def test_what_is_known_before_the_model_is_refused_before_it_loads(search: Any, quick_model: SimpleNamespace) -> None:
+@pytest.mark.parametrize("change", [["--seed", 5], ["--images", 7], ["--holdout-images", 5]])
+def test_what_is_known_before_the_model_is_refused_before_it_loads(
+    search: Any, change: list[Any], quick_model: SimpleNamespace
+) -> None:
     search("--trials", 1)
     quick_model.opened.clear()
-    refused(search("--seed", 5))
+    refused(search(*change))
     assert quick_model.opened == []
 
 

@@ -127,6 +127,16 @@ def test_pairs_and_their_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
         assert each["captions"] >= 6 * 10 and each["tokens"] > each["captions"]
 
 
+def test_a_study_that_was_begun_otherwise_is_named_with_the_option_that_names_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["tournament", "--methods", "kvsmooth,pai", "--trials", 1]
+    assert kvtune(capsys, *words)[0] == 0
+    code, _, err = kvtune(capsys, *words, "--seed", 3)
+    assert code == 2
+    assert "give --seed 0, or another --name: study quick-kvsmooth was begun with seed 0, but this command has 3" in err
+
+
 def test_the_same_command_goes_on(capsys: pytest.CaptureFixture[str], tmp_path: Path, seen: SimpleNamespace) -> None:
     words = ["tournament", "--methods", "kvsmooth,pai", "--json"]
     assert kvtune(capsys, *words, "--trials", 2)[0] == 0

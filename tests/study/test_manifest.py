@@ -63,6 +63,23 @@ def test_quantization_is_an_option_of_its_own(tmp_path: Path) -> None:
         refuse_difference(folder, begun, {"dtype": "float16"})
 
 
+def test_a_study_without_racing_says_so(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    begun = manifest.fingerprint.model_copy(update={"race_confidence": None})
+    with pytest.raises(RequestError, match="give --no-race, or another --study name"):
+        refuse_difference(folder, begun, {"race_confidence": 0.9})
+
+
+def test_all_differences_are_told_at_once(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    with pytest.raises(RequestError) as caught:
+        refuse_difference(folder, manifest.fingerprint, {"seed": 1, "sampler": "tpe", "max_new_tokens": 64})
+    assert str(caught.value) == (
+        "give --seed 0, --sampler random, or another --study name: study s was begun with "
+        'seed 0, but this command has 1; sampler "random", but this command has "tpe"'
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
