@@ -1,5 +1,6 @@
 """``kvtune compare``: several studies side by side."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +39,7 @@ def compare(
     """
     from kvtune.analysis.selection import choose
     from kvtune.analysis.summarize import summarize
+    from kvtune.errors import RequestError
     from kvtune.files import check_writable
     from kvtune.report.data.compare import Compared, comparison_document, comparison_frame
     from kvtune.report.figures import save_pictures
@@ -47,6 +49,9 @@ def compare(
     from kvtune.study.study_folder import find_study
 
     folders = [find_study(study, studies_dir) for study in studies]
+    for index, folder in enumerate(folders):
+        if any(os.path.samefile(folder.path, other.path) for other in folders[:index]):
+            raise RequestError(f"study {folder.name} is named twice; name each once")
     stem = (out_dir or folders[0].report) / "compare"
     if out_dir is not None and not json:
         check_writable(stem.with_suffix(".csv"))

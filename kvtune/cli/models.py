@@ -40,7 +40,7 @@ def models(context: typer.Context, json: Json = False) -> None:
     if json:
         print_json([presence.to_dict() for presence in found])
         return
-    for part in models_view(found):
+    for part in models_view(found, out()):
         out().print(part, soft_wrap=True)
 
 

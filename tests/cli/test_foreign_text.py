@@ -102,7 +102,7 @@ COMMANDS = {
     "pareto": lambda w: w.study("pareto", "--html", "--images", "--outcomes"),
     "pareto overlay": lambda w: w.study("pareto", "--overlay", overlay(w), "--out", w.folder / f"out {CONTROLS}"),
     "pareto json": lambda w: w.study("pareto", "--json"),
-    "compare": lambda w: ["compare", w.studies / STUDY, w.studies / STUDY, "--out", w.folder / "[b] $x$"],
+    "compare": lambda w: ["compare", w.studies / STUDY, "--out", w.folder / "[b] $x$"],
     "validate": lambda w: w.study("validate", "--coco", w.coco),
     "sensitivity": lambda w: w.study("sensitivity", "--points", 2, "--parameter", "lambda_ref", "--coco", w.coco),
     "export": lambda w: w.study("export", "--select", "trial:0", "--out", w.folder / f"[b]{CONTROLS}.json"),

@@ -211,6 +211,8 @@ def test_compare_shows_all_and_writes_one_picture(studies, tmp_path, capsys):
     _, out, _ = run_here(capsys, "compare", *names, "--studies-dir", studies, "--json")
     assert [entry["study"] for entry in json.loads(out)["studies"]] == names
     assert "there is no study 'nope'" in refused(capsys, "compare", "nope", "--studies-dir", studies)
+    again = [names[0], names[1], studies / names[0]]
+    assert f"study {names[0]} is named twice" in refused(capsys, "compare", *again, "--studies-dir", studies)
 
 
 def test_dashboard_names_what_is_missing(studies, monkeypatch):

@@ -36,7 +36,7 @@ BASE = {
     "studies": "",
     "studies delete": "mine",
     "studies rename": "mine better",
-    "compare": "mine mine",
+    "compare": "mine",
     "tournament": "--model demo --methods kvsmooth,pai --images 2 --holdout-images 2 --trials 1",
     "caption": "picture.jpg --model demo",
     "score": "captions.jsonl --ground-truth truth.json",

@@ -11,7 +11,9 @@ from synthetic_studies import random_study, scores, study, sweep, trial, validat
 from kvtune.analysis.overview import Overview
 from kvtune.analysis.selection import Choice
 from kvtune.analysis.sensitivity import FORMAT, Sensitivity
+from kvtune.models.availability import presences
 from kvtune.report.terminal.held_out import validation_view
+from kvtune.report.terminal.models import models_view
 from kvtune.report.terminal.sensitivity import sensitivity_view
 from kvtune.report.terminal.studies import overviews_view
 from kvtune.report.terminal.study import front_view
@@ -50,6 +52,14 @@ def test_studies(width):
         assert words in text
     assert "unreadable" in text and ("2026-11-21 14:12" in text) == (width >= 80)
     assert ("llava-hf" in text) == (width == 140)
+
+
+@WIDTHS
+def test_models(width, monkeypatch, tmp_path):
+    monkeypatch.setenv("KVTUNE_MODELS", str(tmp_path))
+    table = shown(lambda console: models_view(presences(), console)[0], width)
+    assert "llava-onevision-0.5b" in table and "instructblip" in table and "missing" in table
+    assert ("LLaVA-OneVision" in table) == (width >= 80)
 
 
 @WIDTHS

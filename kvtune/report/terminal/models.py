@@ -3,32 +3,44 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from kvtune.models.availability import Presence
 from kvtune.report.terminal.tables import plain_table
+from kvtune.report.terminal.trials import fitting
 from kvtune.text import visible
 
 if TYPE_CHECKING:
     from kvtune.captioning.model_check import ModelCheck
 
 
-def models_view(presences: Sequence[Presence]) -> list[RenderableType]:
-    """A table of the models, then a line for each that is here and each that is not; to be printed unwrapped."""
-    table = plain_table()
-    for heading, justify in (("model", "left"), ("family", "left"), ("size", "right"), ("GPU", "right")):
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("preset", no_wrap=True)
-    table.add_column("weights", no_wrap=True)
-    for each in presences:
-        size = f"{each.billions:.1f} B" if each.billions else ""
-        memory = f"{each.gpu_gib:.0f} GiB" if each.gpu_gib else "none"
-        table.add_row(each.name, each.title, size, memory, each.published_preset or "", each.state)
+def models_view(presences: Sequence[Presence], console: Console) -> list[RenderableType]:
+    """A table of the models, their families where there is room; then a line for each that is here and each that is
+    not. To be printed unwrapped."""
+    table = fitting([_table(presences, family) for family in (True, False)], console)
     lines = [f"{each.name} is in {each.path}" for each in presences if each.state == "here"]
     lines += [f"{each.name}: {each.path}: {each.problem}" for each in presences if each.state == "incomplete"]
     lines += [f"get {each.name}: {each.command}" for each in presences if each.state == "missing"]
     return [table, "", *(Text(visible(line)) for line in lines)]
+
+
+def _table(presences: Sequence[Presence], family: bool) -> Table:
+    table = plain_table()
+    table.add_column("model", no_wrap=True)
+    if family:
+        table.add_column("family", no_wrap=True)
+    for heading in ("size", "GPU"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("preset", "weights"):
+        table.add_column(heading, no_wrap=True)
+    for each in presences:
+        size = f"{each.billions:.1f} B" if each.billions else ""
+        memory = f"{each.gpu_gib:.0f} GiB" if each.gpu_gib else "none"
+        cells = [each.name, *([each.title] if family else []), size, memory, each.published_preset or "", each.state]
+        table.add_row(*cells)
+    return table
 
 
 def check_lines(checked: "ModelCheck") -> list[str]:
