@@ -56,3 +56,17 @@ def timed(run: Callable[[], T], device: torch.device) -> tuple[float, T]:
 
 def seconds_of(run: Callable[[], Any], device: torch.device) -> float:
     return timed(run, device)[0]
+
+
+def mark(device: torch.device) -> Any:
+    """A moment of the device: on a GPU, when it has done what the host has launched by now."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def seconds_between(before: Any, after: Any) -> float:
+    """Seconds between two of :func:`mark`; a GPU must have come to the second."""
+    return float(after - before if isinstance(after, float) else before.elapsed_time(after) / 1e3)

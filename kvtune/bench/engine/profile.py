@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Self
 
 import torch
@@ -18,13 +18,13 @@ from torch.autograd import DeviceType
 
 from kvtune.bench.engine.device import seconds_of
 from kvtune.bench.engine.operations import decoder_weights
-from kvtune.bench.engine.steps import around_steps, decode_together, time_steps
+from kvtune.bench.engine.spent import around_steps, capture_seconds
+from kvtune.bench.engine.steps import decode_together, time_steps
 from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, say_everything, subject
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning import CaptionRequest
 from kvtune.captioning.decoding import on_device
 from kvtune.captioning.fused import FusedLayers
-from kvtune.captioning.graphs import StepGraphs
 from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.planning import Plan, plan_for
 from kvtune.captioning.prefill import prefill
@@ -89,25 +89,6 @@ def time_prompts(work: Workload) -> dict[str, Any]:
         "host_ms": 1e3 * launched[1 + best],
         "tflops": 2e-12 * decoder_weights(vlm)[0] * tokens / seconds[best],
     }
-
-
-@contextmanager
-def capture_seconds() -> Iterator[list[float]]:
-    """How long each capture of a CUDA graph takes within the block."""
-    seconds: list[float] = []
-    original = StepGraphs.capture
-
-    def timed(self: StepGraphs, shape: Hashable, step: Callable[[], None]) -> bool:
-        begun = time.perf_counter()
-        captured = original(self, shape, step)
-        seconds.append(time.perf_counter() - begun)
-        return captured
-
-    StepGraphs.capture = timed  # type: ignore[method-assign]
-    try:
-        yield seconds
-    finally:
-        StepGraphs.capture = original  # type: ignore[method-assign]
 
 
 class StepKernels:

@@ -76,9 +76,10 @@ def bench_engine(
     Returns
     -------
     dict
-        JSON-ready. ``arms``, ``ratios`` and ``ratios_range`` hold what is measured; ``steps``, ``noise``, ``memory``
-        and ``sweep`` are None until they are; ``failed`` says what could not be measured and why; ``complete`` is true
-        at the end, whatever failed.
+        JSON-ready. ``arms``, ``ratios`` and ``ratios_range`` hold what is measured; ``steps``, ``noise``, ``memory``,
+        ``sweep`` and ``spent``, where the time of the arm with the most trials went (its latest run, as by
+        :meth:`kvtune.bench.engine.spent.Spent.to_dict`), are None until they are; ``failed`` says what could not be
+        measured and why; ``complete`` is true at the end, whatever failed.
 
     Raises
     ------
@@ -102,6 +103,7 @@ def bench_engine(
         "ratios_range": {},
         "steps": None,
         "sweep": None,
+        "spent": None,
         "memory": None,
         "noise": None,
         "failed": failed,
@@ -139,6 +141,8 @@ def bench_engine(
             if by_name:
                 result["ratios"], result["ratios_range"] = ratios(by_name, trials), ratios_range(by_name, trials)
             made = work.latest.get(f"e{trials[-1]}")
+            if made is not None and made.spent is not None:
+                result["spent"] = made.spent.to_dict()
             if made is not None and "c" in by_name:
                 rows, seconds = made.batch, 1 / by_name["c"].captions_per_second
                 result["sweep"] = extrapolated_sweep(made.finished, rows, trials[-1], seconds)

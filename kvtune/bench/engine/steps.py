@@ -7,16 +7,15 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kvtune.bench.engine.device import mark, seconds_between
+from kvtune.bench.engine.spent import around_steps
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning.captioner import Captioner
-from kvtune.captioning.grid import Grid
-from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.request import CaptionRequest
 from kvtune.methods import Method
 
@@ -112,48 +111,21 @@ class StepClock:
     """Times steps, by events on a GPU's own clock, elsewhere by the host's, and by this process's time."""
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
         self._device = device
         self._marks: list[tuple[Any, Any, float, int]] = []
 
     def step(self, step: Callable[[], Tensor], rows: int) -> Tensor:
-        before, begun = self._mark(), time.process_time()
+        before, begun = mark(self._device), time.process_time()
         tokens = step()
         spent = 1e3 * (time.process_time() - begun)
-        self._marks.append((before, self._mark(), spent, rows))
+        self._marks.append((before, mark(self._device), spent, rows))
         return tokens
 
     def widest(self) -> tuple[int, list[tuple[float, float]]]:
         """The most rows that a step had, and of each step that had them milliseconds, and those of the processor."""
         most = max(rows for *_, rows in self._marks)
-        if self._on_gpu:
+        if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return most, [
-            (before.elapsed_time(after) if self._on_gpu else 1e3 * (after - before), spent)
-            for before, after, spent, rows in self._marks
-            if rows == most
+            (1e3 * seconds_between(before, after), spent) for before, after, spent, rows in self._marks if rows == most
         ]
-
-    def _mark(self) -> Any:
-        if not self._on_gpu:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        return event
-
-
-@contextmanager
-def around_steps(around: Callable[[Callable[[], Tensor], int], Tensor]) -> Iterator[None]:
-    """Within the block, ``around(step, rows)`` makes every decode step of the engine, of ``rows`` captions."""
-    originals = {kind: kind.step for kind in (Grid, PagedGrid)}
-
-    def timed(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        return lambda grid, running: around(lambda: original(grid, running), len(running))
-
-    for kind, original in originals.items():
-        kind.step = timed(original)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        for kind, original in originals.items():
-            kind.step = original  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from PIL import Image
 
+from kvtune.bench.engine.spent import Spent
 from kvtune.captioning.captioner import Captioner, Plan
 from kvtune.captioning.request import Caption, CaptionRequest, cut
 from kvtune.hf import without_cudnn_attention
@@ -40,6 +41,8 @@ class Made:
         The engine's grid.
     finished
         Seconds at which the engine finished each caption.
+    spent
+        Where the engine's time went.
     """
 
     captions: int
@@ -49,6 +52,7 @@ class Made:
     prompts: int
     plan: Plan | None = None
     finished: list[float] = dataclasses.field(default_factory=list)
+    spent: Spent | None = None
 
 
 class Workload:
@@ -122,12 +126,14 @@ class Workload:
         """Captions of all images under each of ``methods`` by the engine."""
         captioner = self.captioner(self.lanes)
         finished: list[float] = []
-        captions = self.captions(captioner, methods, self.all, finished)
+        spent = Spent(self.vlm.device)
+        with spent.counted():
+            captions = self.captions(captioner, methods, self.all, finished)
         # What ended a caption was decoded too, and counts as it does for generate().
         tokens = sum(len(caption.token_ids) + (caption.finish_reason == "eos") for caption in captions.values())
         assert captioner.plan is not None
         rows = captioner.plan.rows
-        return Made(len(captions), tokens, captioner.steps, rows, len(self.all), captioner.plan, finished)
+        return Made(len(captions), tokens, captioner.steps, rows, len(self.all), captioner.plan, finished, spent)
 
     def captions(
         self, captioner: Captioner, methods: Sequence[Method | None], chosen: Sequence[int], finished: list[float]

@@ -65,6 +65,8 @@ def engine_lines(result: dict[str, Any]) -> list[str]:
             f"  at {steps['rows']:,} rows, {statistics.median(steps['without_ms']):.2f} ms a step without, "
             f"{statistics.median(steps['with_ms']):.2f} with, median of {steps['pairs']} pairs"
         )
+    if spent := result["spent"]:
+        lines += _spent_words(result["arms"][-1]["name"], spent)
     if sweep := result["sweep"]:
         lines.append(
             f"extrapolated, not measured: {sweep['trials']} trials on {sweep['images']} images in "
@@ -127,6 +129,25 @@ def methods_lines(result: dict[str, Any]) -> list[str]:
     lines += [f"{name} cannot serve the model: {why}" for name, why in result["refused"].items()]
     if not result["complete"]:
         lines.append("stopped early: what is missing was not measured")
+    return lines
+
+
+def _spent_words(arm: str, spent: dict[str, Any]) -> list[str]:
+    """Where the time of an arm went."""
+    widest, *narrower = spent["steps"]
+    prompts, captures = spent["prompts"], spent["captures"]
+    known = [widest["seconds"], sum(steps["seconds"] for steps in narrower), prompts["seconds"]]
+    each = 1e3 * widest["seconds"] / widest["count"]
+    lines = [
+        f"{arm}, {spent['seconds']:.1f} s: {widest['count']:,} steps {widest['width']:,} wide {known[0]:.1f} s "
+        f"({each:.1f} ms each), {sum(steps['count'] for steps in narrower):,} narrower {known[1]:.1f} s, "
+        f"{prompts['count']:,} prompts {known[2]:.1f} s, neither {spent['seconds'] - sum(known):.1f} s"
+    ]
+    if captures["count"]:
+        lines.append(
+            f"  of these, the host waited {spent['host_waited']:.1f} s for tokens, and captured "
+            f"{number_of(captures['count'], 'graph')} in {captures['seconds']:.1f} s"
+        )
     return lines
 
 

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from graph_like import like_a_gpu
 from limited_memory import LimitedMemory
 from small_models import small_llava
 from small_vlms import random_images, small_vlm
@@ -20,11 +21,14 @@ from kvtune.bench.engine.run import bench_engine
 from kvtune.bench.engine.steps import StepTimes, time_steps
 from kvtune.bench.engine.sweep import extrapolated_sweep
 from kvtune.bench.engine.workload import Made, Workload
-from kvtune.captioning import Captioner
+from kvtune.captioning import Captioner, decoding
 from kvtune.captioning.grid import Grid
+from kvtune.captioning.host_copy import HostCopy
+from kvtune.captioning.prefill import prefill
 from kvtune.errors import RequestError
 from kvtune.report.terminal.engine_bench import engine_lines
 
+READ = HostCopy.read
 MEASURED = functools.cache(run.measure_device)
 METHODS = [KVSmooth(0.1 * n, 5, 0.3, 0, 3) for n in range(1, 5)]
 
@@ -79,6 +83,10 @@ def test_arms_count_captions_and_useful_tokens():
     assert all(arm["of_matmul_all"] > arm["of_matmul"] for arm in result["arms"])
     json.dumps(result)
     assert vlm.eos_token_ids == [2, 9, 14, 31, 40]  # as before the bench
+    assert result["spent"]["prompts"]["count"] == 4
+    assert any(line.startswith("e4, ") and " steps 16 wide " in line for line in engine_lines(result))
+    result["spent"] |= {"host_waited": 1.25, "captures": {"count": 2, "seconds": 0.5}}
+    assert "  of these, the host waited 1.2 s for tokens, and captured 2 graphs in 0.5 s" in engine_lines(result)
 
 
 def small_work(images, max_new_tokens=12, lengths=None):
@@ -90,6 +98,25 @@ def small_work(images, max_new_tokens=12, lengths=None):
 def small_bench(images=2, **settings):
     settings = {"repeats": 2, "single": 1, "batch_sizes": (2,), "trials": (2,)} | settings
     return bench_engine(small_work(images).captioner("auto"), random_images(images), METHODS, **settings)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_where_the_time_of_a_run_went(monkeypatch, paged):
+    """Every step and every prompt is in it once, and nothing is longer than all."""
+    if paged:
+        like_a_gpu(monkeypatch)
+    work = small_work(5, max_new_tokens=12, lengths=lambda image, trial: 4 + 2 * image)
+    with work.ends_forced():
+        made = work.engine([None])
+    spent = made.spent.to_dict()
+    assert sum(steps["count"] for steps in spent["steps"]) == made.steps
+    widths = [steps["width"] for steps in spent["steps"]]
+    assert widths == sorted(set(widths), reverse=True) and widths[0] == made.batch and len(widths) > 1
+    assert spent["prompts"]["count"] == 5 and spent["prompts"]["batches"] == 1
+    parts = [*(steps["seconds"] for steps in spent["steps"]), spent["prompts"]["seconds"]]
+    assert min(parts) > 0 and sum(parts) < spent["seconds"] and 0 < spent["host_waited"] < spent["seconds"]
+    assert spent["captures"] == {"count": 0, "seconds": 0}
+    assert HostCopy.read is READ and decoding.prefill is prefill
 
 
 def test_what_was_measured_is_handed_over_as_it_comes(monkeypatch):

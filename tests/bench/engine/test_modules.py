@@ -11,8 +11,9 @@ from small_vlms import random_images, small_vlm
 from kvtune import KVSmooth
 from kvtune.bench.engine import kernels, versions
 from kvtune.bench.engine.long import long_among_short
-from kvtune.bench.engine.profile import StepKernels, capture_seconds, profile
+from kvtune.bench.engine.profile import StepKernels, profile
 from kvtune.bench.engine.projections import projections
+from kvtune.bench.engine.spent import capture_seconds
 from kvtune.bench.engine.subject import bench_method
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning.captioner import Captioner
