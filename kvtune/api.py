@@ -56,7 +56,7 @@ class Study:
         return trials[trials["front"].astype(bool)].sort_values("chair_s", ignore_index=True)
 
     def document(self) -> dict[str, Any]:
-        """What ``kvtune pareto --json`` prints, but for overlays; see :func:`study_document` there."""
+        """What ``kvtune pareto --json`` prints, but for overlays."""
         from kvtune.analysis.selection import choose
         from kvtune.report.data.document import study_document
 
@@ -282,7 +282,7 @@ def _captions(images: "Iterable[str | Path | Image]", work: "WithPreset", skip_b
 
 def score(
     captions: str | Path | Sequence[Mapping[str, Any]],
-    ground_truth: str | Path | Mapping[int, Collection[str]],
+    ground_truth: str | Path | Mapping[int, Collection[str]] | Mapping[str, Collection[str]],
     *,
     complete_sentences: bool = False,
     as_written: bool = False,
@@ -295,7 +295,8 @@ def score(
     captions
         A file that the command reads, or records of ``image_id`` and ``caption``.
     ground_truth
-        Objects of each captioned image, by its id, or a file of them (``kvtune data ground-truth``).
+        Objects of each captioned image, by its id or the digits of it, or a file of them (``kvtune data
+        ground-truth``).
     complete_sentences, as_written, answer_after
         As the command's options.
 
@@ -307,7 +308,7 @@ def score(
     Raises
     ------
     RequestError
-        If a file cannot be read, or an image has no ground truth.
+        If a file cannot be read, an image has no ground truth, or a name is no COCO category.
     """
     from kvtune.analysis.score import score_captions
     from kvtune.chair import load_ground_truth, read_captions_file
@@ -322,7 +323,4 @@ def score(
     if not records:
         raise RequestError("there are no captions to score")
     truth = load_ground_truth(check_path(ground_truth)) if isinstance(ground_truth, str | Path) else ground_truth
-    unknown = next((record["image_id"] for record in records if record["image_id"] not in truth), None)
-    if unknown is not None:
-        raise RequestError(f"image {unknown} has a caption and no ground truth; add its objects")
     return score_captions(records, truth, Cleaning(as_written, complete_sentences, answer_after)).to_dict()

@@ -116,7 +116,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 temporary.unlink()  # before the lock is let go: afterwards it may be another's
                 raise
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def is_special(path: Path) -> bool:
@@ -139,10 +139,11 @@ def _written_to(path: Path) -> Iterator[BinaryIO]:
             with path.open("wb") as out:
                 shutil.copyfileobj(file, out)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> KvtuneError:
+def cannot_write(path: Path, error: OSError) -> KvtuneError:
+    """The error that a file could not be written, with what may be done."""
     reason = error.strerror or error
     return KvtuneError(f"cannot write {path}: {reason}; free some space, make it writable or choose another folder")
 

@@ -47,10 +47,14 @@ def test_captions_are_scored_from_records_and_files(tmp_path, capsys):
     files[1].write_text(json.dumps({number: sorted(objects) for number, objects in truth.items()}))
     found = kvtune.score(captions, truth)
     assert found["chair_s"] == 50
-    assert kvtune.score(*files) == found
+    assert kvtune.score(*files) == found == kvtune.score(captions, json.loads(files[1].read_text()))
     assert printed(capsys, "score", files[0], "--ground-truth", files[1]) == json.loads(json.dumps(found))
-    with pytest.raises(RequestError, match="image 2 has a caption and no ground truth"):
-        kvtune.score(captions, {1: {"dog"}})
+    for wrong, says in (
+        ({1: {"dog"}}, "image 2 has a caption but no ground truth"),
+        ({1: {"dgo"}}, "is no COCO category"),
+    ):
+        with pytest.raises(RequestError, match=says):
+            kvtune.score(captions, wrong)
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,12 @@ def _select_on_held_out(
 ) -> Selection:
     if validation is None or not holds_for(validation, manifest, ledger, ledger.baseline):
         raise RequestError(f"{folder.name} has no held-out results to select on; run kvtune validate {folder.name}")
-    selection = select(on_held_out(summary, validation), rule)
+    held_out, number = on_held_out(summary, validation), rule.removeprefix("trial:")
+    validated = [str(trial.number) for trial in held_out.trials]
+    if number != rule and number not in validated and number in (str(trial.number) for trial in summary.trials):
+        there = ", ".join(validated)
+        raise RequestError(f"trial {number} of {folder.name} was not validated; those that were are {there}")
+    selection = select(held_out, rule)
     return replace(selection, rule=f"{selection.rule} ({OPTIMISTIC})", on="holdout")
 
 

@@ -43,7 +43,7 @@ class Scored:
 
 def score_captions(
     captions: Sequence[Mapping[str, Any]],
-    ground_truth: Mapping[int, Collection[str]],
+    ground_truth: Mapping[int, Collection[str]] | Mapping[str, Collection[str]],
     cleaning: Cleaning = Cleaning(),  # noqa: B008
     *,
     fields: Sequence[str] = (),
@@ -58,7 +58,7 @@ def score_captions(
     captions
         As :func:`kvtune.chair.read_captions_file` gives them.
     ground_truth
-        Image id to the categories in it, for every captioned image.
+        Image id, or its digits, to the categories in it, for every captioned image.
     cleaning
         What is cut from a caption first.
     fields, options

@@ -46,12 +46,6 @@ class CaptionCounts:
     def __len__(self) -> int:
         return len(self.table)
 
-    def __add__(self, other: "CaptionCounts") -> "CaptionCounts":
-        """Both sets of captions, one after the other."""
-        return CaptionCounts(
-            np.concatenate([self.image_ids, other.image_ids]), np.concatenate([self.table, other.table])
-        )
-
     def column(self, name: str) -> NDArray[np.int64]:
         """One column of the table by its name in :data:`COLUMNS`, shape ``[captions]``."""
         return self.table[:, COLUMNS.index(name)]

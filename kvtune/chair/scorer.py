@@ -40,7 +40,7 @@ class ChairScorer:
     Parameters
     ----------
     ground_truth
-        Image id to the COCO categories that are in the image.
+        Image id, or its digits, to the COCO categories that are in the image.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class ChairScorer:
     50.0
     """
 
-    def __init__(self, ground_truth: Mapping[int, Collection[str]]) -> None:
+    def __init__(self, ground_truth: Mapping[int, Collection[str]] | Mapping[str, Collection[str]]) -> None:
         self._present = check_ground_truth(ground_truth, "ground truth")
         self._reader = CaptionReader()
 

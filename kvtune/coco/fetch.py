@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from kvtune import __version__
 from kvtune.coco.http_opener import OPENER
 from kvtune.errors import KvtuneError
+from kvtune.files import cannot_write
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -165,10 +166,7 @@ def fetch_file(url: str, path: Path, patience: Patience, limit: int, on_progress
         part.unlink(missing_ok=True)
         raise
     except OSError as error:
-        reason = error.strerror or error
-        raise KvtuneError(
-            f"cannot write {part}: {reason}; free some space, make it writable or choose another folder"
-        ) from error
+        raise cannot_write(part, error) from error
 
 
 def _chunks(url: str, response: Any, patience: Patience, limit: int) -> Iterator[bytes]:

@@ -99,7 +99,7 @@ def as_point(
     method = there.alternatives.chosen(setting)
     if method not in space.parts:
         return f"its method is {method}"
-    params, part = there.alternatives.own(method, setting), space.parts[method]
+    params, part = there.method_of(setting).parameters(), space.parts[method]
     point: dict[str, Any] = {}
     declared = get_method(method).declared()
     for name, searched in part.parameters.items():

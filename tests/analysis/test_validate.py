@@ -198,6 +198,9 @@ def test_selecting_on_held_out_is_stamped(folder: StudyFolder, engine: SimpleNam
     with pytest.raises(RequestError, match="no held-out results to select on; run kvtune validate mine"):
         export(folder, "min-chair", "holdout")
     found = validate(folder, coco)
+    other = next(trial.number for trial in summarize(folder).trials if found.of(trial.number) is None)
+    with pytest.raises(RequestError, match=f"^trial {other} of mine was not validated; those that were are [0-9, ]+$"):
+        export(folder, f"trial:{other}", "holdout")
     preset, selection = export(folder, "min-chair", "holdout")
     lowest = min(s.holdout.metrics["chair_s"] for s in found.settings if s.number is not None)
     assert selection.trial.rate("chair_s") == lowest
