@@ -23,7 +23,7 @@ CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else 
 
 _ATTENTION_IS_GIVEN = frozenset(
     {"dropout", "sliding_window", "position_ids", "is_causal", "use_cache", "cache_position"}
-    | {"output_attentions", "output_hidden_states", "return_dict", "logits_to_keep"}
+    | {"output_attentions", "output_hidden_states", "output_router_logits", "return_dict", "logits_to_keep"}
 )
 """What an attention function may be given beside queries, keys, values, mask and scale that leaves the scores alone."""
 

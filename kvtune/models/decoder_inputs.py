@@ -17,7 +17,7 @@ from kvtune.hf import CACHE_NAMES, rotary_positions
 from kvtune.methods.sending import sent, to_device
 
 _MEANT_FOR_OUTPUT = frozenset(
-    {"use_cache", "return_dict", "output_attentions", "output_hidden_states", "logits_to_keep"}
+    {"use_cache", "return_dict", "output_attentions", "output_hidden_states", "output_router_logits", "logits_to_keep"}
 )
 """Arguments that say what a decoder is to return, and nothing about what it computes."""
 

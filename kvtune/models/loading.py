@@ -208,7 +208,6 @@ def _decode_greedily(hf_model: Any, tokenizer: Any, source: str) -> None:
         raise RequestError(
             f"the tokenizer of {source} names no end of text; copy or download its tokenizer_config.json again"
         )
-    pad = stored.pad_token_id if stored.pad_token_id is not None else tokenizer.pad_token_id
     ends = [] if eos is None else eos if isinstance(eos, list) else [eos]
     vocabulary = hf_model.get_output_embeddings().weight.shape[0]
     if not ends or not all(type(end) is int for end in ends) or not any(0 <= end < vocabulary for end in ends):
@@ -216,8 +215,9 @@ def _decode_greedily(hf_model: Any, tokenizer: Any, source: str) -> None:
             f"{source} says that texts end with {quoted(eos)}, which is none of its {vocabulary} tokens; set "
             "eos_token_id in its generation_config.json"
         )
-    if pad is None:
-        pad = eos[0] if isinstance(eos, list) else eos
+    # Older Llamas say -1, which no embedding has.
+    pads = (stored.pad_token_id, tokenizer.pad_token_id, *ends)
+    pad = next(pad for pad in pads if type(pad) is int and 0 <= pad < vocabulary)
     greedy = GenerationConfig(
         bos_token_id=stored.bos_token_id, eos_token_id=eos, pad_token_id=pad, do_sample=False, num_beams=1
     )

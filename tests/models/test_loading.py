@@ -172,6 +172,19 @@ def test_a_spoilt_folder_is_one_line(folder, spoil, message):
     assert str(folder) in str(caught.value) and len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("pad", [-1, 10**6, None])
+def test_padding_that_is_no_token_is_not_padded_with(checkpoint, tmp_path, pad):
+    """Llama 1 has -1 in its files; on a GPU such a token ends the process."""
+    folder = shutil.copytree(checkpoint("llava-next"), tmp_path / "model")
+    stored = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(stored | {"pad_token_id": pad}))
+    vlm = load_model(folder, device="cpu")
+    assert vlm.pad_token_id == vlm.tokenizer.pad_token_id
+    inputs = vlm.prepare([Image.new("RGB", (40, 30)), Image.new("RGB", (90, 30))])
+    assert not inputs["attention_mask"].all()
+    assert len(vlm.hf_model.generate(**inputs, max_new_tokens=2)) == 2
+
+
 def test_a_revision_is_for_the_hub(folder):
     with pytest.raises(RequestError, match="is a folder; leave the revision out"):
         load_model(folder, revision="main")

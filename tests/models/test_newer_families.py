@@ -8,7 +8,7 @@ import pytest
 import torch
 from family_runs import METHODS, STEPS, generate, pictures
 from graph_like import like_a_gpu
-from newer_checkpoints import IM_TEMPLATE, NEWER, packages_for_videos_stood_in_for, save_mistral3
+from newer_checkpoints import IM_TEMPLATE, NEWER, packages_for_videos_stood_in_for, save_mistral3, save_qwen3_vl_moe
 from PIL import Image
 from visual_places import check_places
 
@@ -62,6 +62,15 @@ def test_pixtral_is_no_llava_but_to_transformers(tmp_path):
     assert vlm.hf_model.config.vision_config.model_type == "pixtral" and vlm.family.title == "llava"
     for number, picture in enumerate(pictures()):
         assert captions(vlm, (None,))[number, None] == written(vlm, picture)
+
+
+def test_experts_are_asked_for_no_router_logits(tmp_path):
+    """Qwen3-VL with experts says to its decoder whether it wants them, which changes no text."""
+    vlm = load_model(save_qwen3_vl_moe(tmp_path), device="cpu", dtype="float64")
+    written_here = captions(vlm, (None, METHODS[0]))
+    for number, picture in enumerate(pictures()):
+        for method in (None, METHODS[0]):
+            assert written_here[number, method] == written(vlm, picture, method)
 
 
 @pytest.mark.parametrize("name", NEWER)

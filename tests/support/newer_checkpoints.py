@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoints import randomise, text_settings
-from tokenizers_made_here import byte_tokenizer
+from checkpoints import QWEN3_TEMPLATE, randomise, text_settings
+from tokenizers_made_here import byte_tokenizer, qwen_tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -20,6 +20,7 @@ from transformers import (
     LlavaOnevisionImageProcessorPil,
     PixtralImageProcessorPil,
     ProcessorMixin,
+    Qwen2VLImageProcessorPil,
     SiglipImageProcessorPil,
     SmolVLMImageProcessorPil,
 )
@@ -202,6 +203,28 @@ def save_mistral3(folder: Path, seed: int = 0, kind: str = "mistral3", **how: An
         "spatial_merge_size": 2 if kind == "mistral3" else 1,
     }
     return save(folder, config, tokenizer, images, **{"image": "[IMG]", "seed": seed, **settings, **how})
+
+
+def save_qwen3_vl_moe(folder: Path, seed: int = 0) -> Path:
+    """Qwen3-VL with experts: three rotary axes, features of the tower added in the first layers."""
+    tokenizer = qwen_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids
+    experts = {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
+    rope = {"rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 1e4}
+    config = {
+        "model_type": "qwen3_vl_moe",
+        "vision_config": {"depth": 3, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32,
+                          "patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2,
+                          "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 2]},
+        "text_config": {**text_config("qwen3_vl_moe_text", tokenizer, head_dim=8, **experts), "rope_parameters": rope},
+        "image_token_id": ids("<|image_pad|>"),
+        "video_token_id": ids("<|video_pad|>"),
+        "vision_start_token_id": ids("<|vision_start|>"),
+        "vision_end_token_id": ids("<|vision_end|>"),
+    }  # fmt: skip
+    size = {"shortest_edge": 8 * 8 * 4, "longest_edge": 8 * 8 * 30}
+    images = Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, temporal_patch_size=2, size=size)
+    return save(folder, config, tokenizer, images, template=QWEN3_TEMPLATE, processor_class="Qwen3VLProcessor")
 
 
 def save_glm4v(folder: Path, seed: int = 0, **how: Any) -> Path:
