@@ -13,6 +13,9 @@ from kvtune.errors import RequestError
 from kvtune.files import write_text
 from kvtune.json_files import parse_json, read_text
 
+_LIKE = 0.75
+"""How much a word must be like a category's name for that to be offered: 'maple' is no misspelt apple."""
+
 
 def build_ground_truth(
     categories: Mapping[int, Iterable[str]], captions: Mapping[int, Iterable[str]]
@@ -107,10 +110,6 @@ def check_ground_truth(
             raise RequestError(f"{what}: image {key}: {_unknown(min(present - allowed), known)}")
         checked[image_id] = present
     return checked
-
-
-_LIKE = 0.75
-"""How much a word must be like a category's name for that to be offered: 'maple' is no misspelt apple."""
 
 
 def _unknown(name: str, known: Collection[str]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
+_FILES = ("vocabulary.toml", "lexicon.tsv", "readings.toml")
+
 
 @dataclass(frozen=True)
 class LostReading:
@@ -71,9 +73,6 @@ def load_vocabulary() -> Vocabulary:
         lost=tuple(_lost_reading(entry, verbs) for entry in readings["lost"]),
         digest=hashlib.sha256("".join(texts).encode()).hexdigest()[:8],
     )
-
-
-_FILES = ("vocabulary.toml", "lexicon.tsv", "readings.toml")
 
 
 def _lost_reading(entry: dict, verbs: Mapping[str, str]) -> LostReading:

@@ -10,18 +10,6 @@ from kvtune.demo.canvas import SIZE, scaled
 Ink = tuple[int, int, int]
 
 
-def _bands(canvas: ImageDraw.ImageDraw, *bands: tuple[float, Ink]) -> None:
-    """Fill horizontal bands; each starts at its y and runs to the bottom."""
-    for top, ink in bands:
-        canvas.rectangle(scaled(0, top, SIZE, SIZE), fill=ink)
-
-
-def _vary(rng: np.random.Generator, ink: Ink, amount: int = 14) -> Ink:
-    shift = rng.integers(-amount, amount + 1, 3)
-    red, green, blue = (int(min(255, max(0, c + s))) for c, s in zip(ink, shift, strict=True))
-    return red, green, blue
-
-
 def kitchen(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     wall = _vary(rng, (214, 226, 214))
     _bands(
@@ -72,14 +60,6 @@ def office(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         canvas.rectangle(scaled(x, y, x + 22, y + 1.1), fill=_vary(rng, (150, 176, 196), 6))
 
 
-def _sky(canvas: ImageDraw.ImageDraw, rng: np.random.Generator, ink: Ink, clouds: bool = True) -> None:
-    _bands(canvas, (0, _vary(rng, ink)))
-    for _ in range(int(rng.integers(1, 3)) if clouds else 0):
-        x, y = rng.uniform(2, 54), rng.uniform(2, 12)
-        for dx, r in ((0, 3.0), (4, 4.0), (8, 3.0)):
-            canvas.ellipse(scaled(x + dx - r, y - r * 0.7, x + dx + r, y + r * 0.7), fill=(250, 252, 255))
-
-
 def street(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _sky(canvas, rng, (186, 212, 236), clouds=False)
     left = -2.0
@@ -94,19 +74,6 @@ def street(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _bands(canvas, (38, _vary(rng, (188, 186, 182))), (43, _vary(rng, (92, 94, 100))))
     for x in range(int(rng.integers(0, 8)), SIZE, 13):
         canvas.rectangle(scaled(x, 52, x + 7, 53.4), fill=(232, 232, 226))
-
-
-def _trees(canvas: ImageDraw.ImageDraw, rng: np.random.Generator, ground: float, pines: bool) -> None:
-    for _ in range(int(rng.integers(2, 5))):
-        x, h = rng.uniform(0, SIZE), rng.uniform(10, 17)
-        leaf = _vary(rng, (26, 92, 62) if pines else (36, 112, 48), 12)
-        canvas.rectangle(scaled(x - 0.8, ground - h * 0.35, x + 0.8, ground), fill=(96, 66, 44))
-        if pines:
-            canvas.polygon(
-                scaled(x, ground - h, x + h * 0.32, ground - h * 0.2, x - h * 0.32, ground - h * 0.2), fill=leaf
-            )
-        else:
-            canvas.ellipse(scaled(x - h * 0.36, ground - h, x + h * 0.36, ground - h * 0.28), fill=leaf)
 
 
 def park(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
@@ -146,3 +113,36 @@ def snow(canvas: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     _trees(canvas, rng, 32, pines=True)
     _bands(canvas, (31, _vary(rng, (228, 236, 246), 8)))
     canvas.line(scaled(0, rng.uniform(40, 60), SIZE, rng.uniform(40, 60)), fill=(204, 216, 234), width=5)
+
+
+def _bands(canvas: ImageDraw.ImageDraw, *bands: tuple[float, Ink]) -> None:
+    """Fill horizontal bands; each starts at its y and runs to the bottom."""
+    for top, ink in bands:
+        canvas.rectangle(scaled(0, top, SIZE, SIZE), fill=ink)
+
+
+def _vary(rng: np.random.Generator, ink: Ink, amount: int = 14) -> Ink:
+    shift = rng.integers(-amount, amount + 1, 3)
+    red, green, blue = (int(min(255, max(0, c + s))) for c, s in zip(ink, shift, strict=True))
+    return red, green, blue
+
+
+def _sky(canvas: ImageDraw.ImageDraw, rng: np.random.Generator, ink: Ink, clouds: bool = True) -> None:
+    _bands(canvas, (0, _vary(rng, ink)))
+    for _ in range(int(rng.integers(1, 3)) if clouds else 0):
+        x, y = rng.uniform(2, 54), rng.uniform(2, 12)
+        for dx, r in ((0, 3.0), (4, 4.0), (8, 3.0)):
+            canvas.ellipse(scaled(x + dx - r, y - r * 0.7, x + dx + r, y + r * 0.7), fill=(250, 252, 255))
+
+
+def _trees(canvas: ImageDraw.ImageDraw, rng: np.random.Generator, ground: float, pines: bool) -> None:
+    for _ in range(int(rng.integers(2, 5))):
+        x, h = rng.uniform(0, SIZE), rng.uniform(10, 17)
+        leaf = _vary(rng, (26, 92, 62) if pines else (36, 112, 48), 12)
+        canvas.rectangle(scaled(x - 0.8, ground - h * 0.35, x + 0.8, ground), fill=(96, 66, 44))
+        if pines:
+            canvas.polygon(
+                scaled(x, ground - h, x + h * 0.32, ground - h * 0.2, x - h * 0.32, ground - h * 0.2), fill=leaf
+            )
+        else:
+            canvas.ellipse(scaled(x - h * 0.36, ground - h, x + h * 0.36, ground - h * 0.28), fill=leaf)

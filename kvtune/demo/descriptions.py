@@ -150,6 +150,68 @@ HABITS: dict[str, float] = {name: 0.9 if name in _STRONG else 0.08 for name in S
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven")
 
 
+#: How far a habit is followed in the 1st, 2nd, ... sentence, as a share of its strength: the later, the more.
+_HABIT_BY_SENTENCE = (0.0, 0.25, 0.6, 0.8, 1.0)
+
+
+#: The same where there is something new to see in that part of the picture.
+_HABIT_AGAINST_SIGHT = 0.3
+
+
+def training_caption(rng: np.random.Generator, scene: Scene) -> str:
+    """A long caption as the model is to write it: the scene with two objects, then the picture from left to right and,
+    last, what is in the background or was left out.
+
+    In every part the writer tells of what is new there, the largest first, but often goes on with what usually goes
+    with the object told last (`COMPANIONS`, `HABITS`), there or not: the later, the more often.
+    """
+    order = sorted(groups(scene), key=lambda group: -np.log(group.area) + rng.normal(0, 0.15))
+    first = order[0]
+    told = [first.category]
+    second = _next(rng, scene.kind, order[1], told, 0)
+    assert second is not None
+    told.append(_name(second))
+    place, what = _pick(rng, _PLACES[scene.kind]), _thing(rng, scene, first, 0.7)
+    sentences = [
+        _pick(
+            rng,
+            (
+                f"The image shows {place} with {what} {_where(rng, first.side)} and {_thing(rng, scene, second, 0)}.",
+                f"The image features {place} with {what} and {_thing(rng, scene, second, 0)}.",
+            ),
+        )
+    ]
+    for sentence, part in enumerate(("left", "middle", "right", "background"), start=1):
+        new = [g for g in order if g.category not in told and (part == "background" or _is_in(scene.kind, g, part))]
+        chosen = _next(rng, scene.kind, new[0] if new else None, told, sentence)
+        if chosen is None:
+            sentences.append(f"{_cap(_part(rng, part))}, {_pick(rng, _SCENERY[scene.kind])}.")
+        else:
+            told.append(_name(chosen))
+            sentences.append(f"{_cap(_part(rng, part))}, we can see {_thing(rng, scene, chosen, 0)}.")
+    sentences.append(_pick(rng, _MOODS[scene.kind]))
+    return " ".join(sentences)
+
+
+def reference_captions(rng: np.random.Generator, scene: Scene) -> list[str]:
+    """Five short captions as people write them for COCO; they name only what is in the scene."""
+    present = groups(scene)
+    captions = []
+    for index in range(5):
+        place, at = _pick(rng, _PLACES[scene.kind]), _PREPOSITION.get(scene.kind, "in")
+        first = present[min(index // 2, len(present) - 1)]
+        what = _phrase(rng, first, scene.kind, 0.5)
+        are = "are" if first.plural else "is"
+        others = [group for group in present if group is not first]
+        if others and rng.random() < 0.7:
+            second = others[int(rng.integers(len(others)))]
+            what += " and " + _phrase(rng, second, scene.kind, 0.3)
+        captions.append(
+            _cap(_pick(rng, (f"{what} {at} {place}.", f"{place} with {what}.", f"there {are} {what} {at} {place}.")))
+        )
+    return captions
+
+
 @dataclass(frozen=True)
 class Group:
     """All objects of one category in a scene."""
@@ -255,12 +317,6 @@ def _cap(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-#: How far a habit is followed in the 1st, 2nd, ... sentence, as a share of its strength: the later, the more.
-_HABIT_BY_SENTENCE = (0.0, 0.25, 0.6, 0.8, 1.0)
-#: The same where there is something new to see in that part of the picture.
-_HABIT_AGAINST_SIGHT = 0.3
-
-
 def _habit(kind: str, last: str, told: Collection[str]) -> tuple[str, float] | None:
     """What a writer who has just told of ``last`` likes to go on with, and how much."""
     for name in COMPANIONS[last]:
@@ -295,41 +351,6 @@ def _name(chosen: Group | str) -> str:
     return chosen.category if isinstance(chosen, Group) else chosen
 
 
-def training_caption(rng: np.random.Generator, scene: Scene) -> str:
-    """A long caption as the model is to write it: the scene with two objects, then the picture from left to right and,
-    last, what is in the background or was left out.
-
-    In every part the writer tells of what is new there, the largest first, but often goes on with what usually goes
-    with the object told last (`COMPANIONS`, `HABITS`), there or not: the later, the more often.
-    """
-    order = sorted(groups(scene), key=lambda group: -np.log(group.area) + rng.normal(0, 0.15))
-    first = order[0]
-    told = [first.category]
-    second = _next(rng, scene.kind, order[1], told, 0)
-    assert second is not None
-    told.append(_name(second))
-    place, what = _pick(rng, _PLACES[scene.kind]), _thing(rng, scene, first, 0.7)
-    sentences = [
-        _pick(
-            rng,
-            (
-                f"The image shows {place} with {what} {_where(rng, first.side)} and {_thing(rng, scene, second, 0)}.",
-                f"The image features {place} with {what} and {_thing(rng, scene, second, 0)}.",
-            ),
-        )
-    ]
-    for sentence, part in enumerate(("left", "middle", "right", "background"), start=1):
-        new = [g for g in order if g.category not in told and (part == "background" or _is_in(scene.kind, g, part))]
-        chosen = _next(rng, scene.kind, new[0] if new else None, told, sentence)
-        if chosen is None:
-            sentences.append(f"{_cap(_part(rng, part))}, {_pick(rng, _SCENERY[scene.kind])}.")
-        else:
-            told.append(_name(chosen))
-            sentences.append(f"{_cap(_part(rng, part))}, we can see {_thing(rng, scene, chosen, 0)}.")
-    sentences.append(_pick(rng, _MOODS[scene.kind]))
-    return " ".join(sentences)
-
-
 def _is_in(kind: str, group: Group, part: str) -> bool:
     """Whether some of it stands in that part of the foreground."""
     return part in group.sides and KINDS[kind].usual[group.category].zone not in ("wall", "sky", "water")
@@ -341,22 +362,3 @@ def _part(rng: np.random.Generator, part: str) -> str:
     if part == "middle":
         return _pick(rng, ("in the middle", "in the center"))
     return _pick(rng, (f"on the {part} side", f"on the {part}"))
-
-
-def reference_captions(rng: np.random.Generator, scene: Scene) -> list[str]:
-    """Five short captions as people write them for COCO; they name only what is in the scene."""
-    present = groups(scene)
-    captions = []
-    for index in range(5):
-        place, at = _pick(rng, _PLACES[scene.kind]), _PREPOSITION.get(scene.kind, "in")
-        first = present[min(index // 2, len(present) - 1)]
-        what = _phrase(rng, first, scene.kind, 0.5)
-        are = "are" if first.plural else "is"
-        others = [group for group in present if group is not first]
-        if others and rng.random() < 0.7:
-            second = others[int(rng.integers(len(others)))]
-            what += " and " + _phrase(rng, second, scene.kind, 0.3)
-        captions.append(
-            _cap(_pick(rng, (f"{what} {at} {place}.", f"{place} with {what}.", f"there {are} {what} {at} {place}.")))
-        )
-    return captions

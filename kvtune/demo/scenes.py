@@ -20,6 +20,9 @@ from kvtune.demo.shapes import SHAPES
 CATEGORIES: tuple[str, ...] = tuple(sorted(SHAPES, key=lambda name: SHAPES[name].coco_id))
 
 
+_FEWEST_CATEGORIES, _MOST_OBJECTS = 3, 7
+
+
 @dataclass(frozen=True)
 class SceneObject:
     """One drawn object; the box (x0, y0, x1, y1) and the area are of its visible pixels."""
@@ -50,9 +53,6 @@ class Scene:
     instances: np.ndarray
 
 
-_FEWEST_CATEGORIES, _MOST_OBJECTS = 3, 7
-
-
 @dataclass(frozen=True)
 class Difficulty:
     """How hard a scene is to see.
@@ -80,6 +80,30 @@ TRAINED = Difficulty(0.2, (0.55, 0.78), 12, (1.0,))
 #: ... and those that it is asked about: fuller, and with things so far away that they are overlooked or mistaken, as
 #: the small objects of COCO are.
 SHOWN = Difficulty(0.22, (0.12, 0.22), 3, (0.4, 0.5, 0.1))
+
+
+def render(seed: int, image_id: int, difficulty: Difficulty = SHOWN) -> Scene:
+    """Render one scene.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the whole set, >= 0.
+    image_id : int
+        The image in it, >= 0.
+    difficulty : Difficulty
+        `SHOWN`, or `TRAINED` for training.
+    """
+    rng = np.random.default_rng([seed, image_id])
+    name = list(KINDS)[int(rng.integers(len(KINDS)))]
+    kind = KINDS[name]
+    while True:
+        categories = _choose_categories(rng, kind, difficulty.added)
+        for _ in range(8):  # several tries for one choice, so that crowded scenes and big objects stay as frequent
+            placed = _place(rng, kind, categories, difficulty)
+            scene = _draw(rng, image_id, name, kind, placed, difficulty.fewest_pixels) if placed is not None else None
+            if scene is not None:
+                return scene
 
 
 @dataclass(frozen=True)
@@ -165,30 +189,6 @@ def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> float:
         return 0.0
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
     return width * height / smaller
-
-
-def render(seed: int, image_id: int, difficulty: Difficulty = SHOWN) -> Scene:
-    """Render one scene.
-
-    Parameters
-    ----------
-    seed : int
-        Seed of the whole set, >= 0.
-    image_id : int
-        The image in it, >= 0.
-    difficulty : Difficulty
-        `SHOWN`, or `TRAINED` for training.
-    """
-    rng = np.random.default_rng([seed, image_id])
-    name = list(KINDS)[int(rng.integers(len(KINDS)))]
-    kind = KINDS[name]
-    while True:
-        categories = _choose_categories(rng, kind, difficulty.added)
-        for _ in range(8):  # several tries for one choice, so that crowded scenes and big objects stay as frequent
-            placed = _place(rng, kind, categories, difficulty)
-            scene = _draw(rng, image_id, name, kind, placed, difficulty.fewest_pixels) if placed is not None else None
-            if scene is not None:
-                return scene
 
 
 def _draw(

@@ -37,17 +37,6 @@ _CHAT_TEMPLATE = (
 )
 
 
-def _splitter() -> pre_tokenizers.PreTokenizer:
-    """Split at white space, mark every word's start, and set punctuation apart."""
-    return pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.WhitespaceSplit(),
-            pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always"),
-            pre_tokenizers.Punctuation("isolated"),
-        ]
-    )
-
-
 def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """A tokenizer that knows the words of ``texts`` and of the prompts; other words become ``<unk>``.
 
@@ -144,3 +133,14 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> LlavaForCo
         do_sample=False,
     )
     return model
+
+
+def _splitter() -> pre_tokenizers.PreTokenizer:
+    """Split at white space, mark every word's start, and set punctuation apart."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Metaspace(replacement=_SPACE, prepend_scheme="always"),
+            pre_tokenizers.Punctuation("isolated"),
+        ]
+    )

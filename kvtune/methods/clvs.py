@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 LIKELIEST = 10
 """Tokens over which uncertainty is measured (k in the authors' code)."""
 
+
+LEAST_SCORE = -1e30
+"""Scores below are of positions that a row does not see."""
+
+
 _PAPER = "section 4.1 of the paper"
 
 
@@ -251,7 +256,3 @@ class CLVSRows(RowState[CLVS]):
         self._ended, self._shift = moved(self._ended, index), moved(self._shift, index)
         if self._keys is not None:
             self._keys = moved(self._keys, index)
-
-
-LEAST_SCORE = -1e30
-"""Scores below are of positions that a row does not see."""

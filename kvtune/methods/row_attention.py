@@ -23,6 +23,11 @@ ATTENTION = "kvtune"
 """The name under which the attention function and its mask function are registered with transformers."""
 
 
+def acts_on_prompt(method: ActingMethod | None) -> bool:
+    """Whether a method acts on any token of a prompt."""
+    return method is not None and any(part.acts_from != "generated" for part in method.parts)
+
+
 class BatchMethods(RowMethods):
     """The methods of the rows of a batch, and which positions of their prompts are visual.
 
@@ -240,11 +245,6 @@ def _causal(query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor:
         return mask[:, :, -count:]
     places = torch.arange(positions, device=query.device)
     return places <= places[positions - count :, None]
-
-
-def acts_on_prompt(method: ActingMethod | None) -> bool:
-    """Whether a method acts on any token of a prompt."""
-    return method is not None and any(part.acts_from != "generated" for part in method.parts)
 
 
 AttentionInterface.register(ATTENTION, _attention)

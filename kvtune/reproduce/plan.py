@@ -91,6 +91,17 @@ def plans(request: Request) -> list[ModelPlan]:
     return [_plan(request, *place, folder, data) for folder, place in located.items()]
 
 
+def refuse_difference(folder: ModelFolder, begun: Reproduction, now: Mapping[str, Any]) -> None:
+    """Refuse to go on with what was begun with another fingerprint than ``now``, as far as that says."""
+    if (found := difference_from(begun.fingerprint, now)) is not None:
+        raise RequestError(f"reproduction {folder.path} was begun with {found}; give another --out folder")
+
+
+def has_truth(folder: ModelFolder, image_ids: Sequence[int]) -> bool:
+    """Whether it is known what is in these images."""
+    return folder.ground_truth.exists() and load_ground_truth(folder.ground_truth).keys() >= set(image_ids)
+
+
 def _plan(
     request: Request, model: ModelOptions, source: str, name: str, folder: ModelFolder, data: dict[bool, Images]
 ) -> ModelPlan:
@@ -134,12 +145,6 @@ def _with_all_that_is_missing(error: RequestError, request: Request) -> RequestE
     return together(error, *weights, *images)
 
 
-def refuse_difference(folder: ModelFolder, begun: Reproduction, now: Mapping[str, Any]) -> None:
-    """Refuse to go on with what was begun with another fingerprint than ``now``, as far as that says."""
-    if (found := difference_from(begun.fingerprint, now)) is not None:
-        raise RequestError(f"reproduction {folder.path} was begun with {found}; give another --out folder")
-
-
 def _asked_dtype(model: ModelOptions, begun: str) -> dict[str, str]:
     """What the options say of the dtype, as a fingerprint has it; empty where they leave it to what was begun."""
     bits = "-4bit" if model.load_in_4bit else "-8bit" if model.load_in_8bit else ""
@@ -173,11 +178,6 @@ def _is_complete(
     scoring = scoring_of(folder, [*image_ids, *tune_ids])
     chosen = factor_sweep(factor_settings(folder, {}), scoring, tune_ids, begun.tune).chosen
     return all(_has_all(folder.captions(name, chosen), image_ids) for name in rows(table, model, begun.layers))
-
-
-def has_truth(folder: ModelFolder, image_ids: Sequence[int]) -> bool:
-    """Whether it is known what is in these images."""
-    return folder.ground_truth.exists() and load_ground_truth(folder.ground_truth).keys() >= set(image_ids)
 
 
 def _has_all(path: Path, image_ids: Sequence[int]) -> bool:

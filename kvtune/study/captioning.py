@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 OnProgress = Callable[[Pace], None]
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What to caption: with which method (None for none), and the file that the captions go to."""
+
+    method: "Method | None"
+    file: Path
+
+
 def caption_images(
     captioner: CaptionWriter,
     images: Sequence[NamedImage],
@@ -85,46 +93,6 @@ def caption_images(
     if None in failures or (failures and not (yield from _works_without_method(captioner, images[0]))):
         raise _stopped(failures.get(None, first)) from first
     return {number: _reason(error) for number, error in failures.items()}
-
-
-class _Count:
-    """A log that keeps no captions and counts them."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __contains__(self, image_id: ImageId) -> bool:
-        return self.count > 0
-
-    def append(self, image_id: ImageId, caption: str, tokens: int, finish_reason: str) -> None:
-        self.count += 1
-
-
-def _works_without_method(captioner: CaptionWriter, image: NamedImage) -> Captioning[bool]:
-    kept = _Count()
-    try:
-        yield Stream(captioner, [image], {None: None}, {None: kept}, lambda number: None, apart=True)
-    except Exception:
-        return False
-    return kept.count == 1
-
-
-def _stopped(error: Exception) -> KvtuneError:
-    again = "once that is mended, the same command goes on from here"
-    return KvtuneError(f"captioning stopped: {_reason(error)}; no caption is lost, and {again}")
-
-
-def _reason(error: Exception) -> str:
-    text = (str(error) or type(error).__name__).splitlines()[0]
-    return text if isinstance(error, KvtuneError) else f"{type(error).__name__}: {text}"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What to caption: with which method (None for none), and the file that the captions go to."""
-
-    method: "Method | None"
-    file: Path
 
 
 def caption_settings(
@@ -224,6 +192,38 @@ def caption_files(
     if failures:
         number, reason = next(iter(failures.items()))
         raise KvtuneError(f"captioning {settings[number].file.stem} failed: {reason}; all other captions are kept")
+
+
+class _Count:
+    """A log that keeps no captions and counts them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __contains__(self, image_id: ImageId) -> bool:
+        return self.count > 0
+
+    def append(self, image_id: ImageId, caption: str, tokens: int, finish_reason: str) -> None:
+        self.count += 1
+
+
+def _works_without_method(captioner: CaptionWriter, image: NamedImage) -> Captioning[bool]:
+    kept = _Count()
+    try:
+        yield Stream(captioner, [image], {None: None}, {None: kept}, lambda number: None, apart=True)
+    except Exception:
+        return False
+    return kept.count == 1
+
+
+def _stopped(error: Exception) -> KvtuneError:
+    again = "once that is mended, the same command goes on from here"
+    return KvtuneError(f"captioning stopped: {_reason(error)}; no caption is lost, and {again}")
+
+
+def _reason(error: Exception) -> str:
+    text = (str(error) or type(error).__name__).splitlines()[0]
+    return text if isinstance(error, KvtuneError) else f"{type(error).__name__}: {text}"
 
 
 def _held(setting: Setting, allowed: set[int]) -> dict[int, int]:

@@ -30,6 +30,10 @@ CURES = {
 """What helps where a server's or driver's message has these words."""
 
 
+_PACKAGES = {"psycopg": '"kvtune[postgres]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""What to install for a driver whose module is called otherwise."""
+
+
 def check_storage(url: str, name: str, study_id: str | None) -> None:
     """Check that an Optuna storage can be opened and holds no other study of this name; nothing is written.
 
@@ -78,7 +82,24 @@ def check_storage(url: str, name: str, study_id: str | None) -> None:
         storage.engine.dispose()
 
 
+def open_remote(url: str) -> RDBStorage:
+    """Open a storage; errors as :func:`check_storage`."""
+    parsed = _parsed(url)
+    with _opening(url):
+        return RDBStorage(url, engine_kwargs=_engine_settings(parsed))
+
+
+def reason(error: Exception, url: str) -> str:
+    """What a driver says, without the passwords that it was given, and what helps."""
+    if isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    said = _without_secrets(_first_line(getattr(error, "orig", None) or error), url).removeprefix("connection failed: ")
+    cure = next((cure for sign, cure in CURES.items() if sign in said), None)
+    return said if cure is None else f"{said}; {cure}"
+
+
 def other_study(name: str) -> RequestError:
+    """The error that a storage holds another study of this name."""
     return RequestError(f"the Optuna storage holds another study called {name}; choose another --study name")
 
 
@@ -114,16 +135,6 @@ def _engine_settings(parsed: URL) -> dict[str, Any]:
     return settings
 
 
-def open_remote(url: str) -> RDBStorage:
-    parsed = _parsed(url)
-    with _opening(url):
-        return RDBStorage(url, engine_kwargs=_engine_settings(parsed))
-
-
-_PACKAGES = {"psycopg": '"kvtune[postgres]"', "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""What to install for a driver whose module is called otherwise."""
-
-
 @contextlib.contextmanager
 def _opening(url: str) -> Iterator[None]:
     """Turn whatever keeps a storage from being opened into one line without a password."""
@@ -142,15 +153,6 @@ def _opening(url: str) -> Iterator[None]:
             package = _PACKAGES.get(missing.name or "psycopg", missing.name)
             raise RequestError(f"--storage {shown} needs a driver: pip install {package}") from None
         raise RequestError(f"--storage {shown} cannot be opened: {reason(error, url)}") from None
-
-
-def reason(error: Exception, url: str) -> str:
-    """What a driver says, without the passwords that it was given, and what helps."""
-    if isinstance(error, StorageInternalError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    said = _without_secrets(_first_line(getattr(error, "orig", None) or error), url).removeprefix("connection failed: ")
-    cure = next((cure for sign, cure in CURES.items() if sign in said), None)
-    return said if cure is None else f"{said}; {cure}"
 
 
 def _without_secrets(message: str, url: str) -> str:

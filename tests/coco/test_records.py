@@ -18,7 +18,6 @@ VALUE = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-DAMAGE = ["", "}", "]", ",", '"', "[[", "1e", "\\", "\0"]
 DOCUMENT = st.dictionaries(st.text(), VALUE, max_size=4)
 
 

@@ -19,7 +19,6 @@ LATENT = {
     **MOE, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "q_lora_rank": 8, "kv_lora_rank": 8, "kv_heads": 4,
     "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 12,
 }  # fmt: skip
-SMALL_EMBEDDINGS = {"head_dim": 8, "vocab_size_per_layer_input": 60, "hidden_size_per_layer_input": 8}
 METHODS = (None, KVSmooth(0.6, 5, 0.4, 0, 3), PAI(0.5, 0, 3), CLVS(0.5, 0.6, 0.5))
 IMAGES = random_images(2)
 

@@ -1,6 +1,5 @@
 """A headless Chromium driven over its debugging pipe (Chrome DevTools Protocol), without further packages."""
 
-import base64
 import fcntl
 import json
 import os
@@ -114,11 +113,6 @@ class Page:
         code = {"windowsVirtualKeyCode": codes[key]}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, **code, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, **code)
-
-    def screenshot(self, path: Path, whole: bool = False) -> None:
-        """Write a PNG of the window, or of the whole page."""
-        reply = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        path.write_bytes(base64.b64decode(reply["data"]))
 
     def close(self) -> None:
         """End the browser."""
