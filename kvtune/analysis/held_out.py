@@ -71,21 +71,13 @@ def current_validation(folder: StudyFolder, manifest: Manifest, ledger: Ledger) 
     trials = {trial.number: trial for trial in [ledger.baseline, *ledger.trials]}
 
     def holds(setting: Validated) -> bool:
-        if setting.number is None and "published" in setting.roles:
-            return setting.params in [each.parameters for each in manifest.published]
         return setting.number in trials and holds_for(found, manifest, ledger, trials[setting.number])
 
     return found.model_copy(update={"settings": [setting for setting in found.settings if holds(setting)]})
 
 
 def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
-    """The study as its held-out images show it: validated trials alone, with their held-out scores and their front.
-
-    Raises
-    ------
-    RequestError
-        If the baseline or every trial is missing from the held-out results.
-    """
+    """The study as its held-out images show it: validated trials alone, with their held-out scores and their front."""
     baseline, trials = summary.baseline, []
     for trial in summary.settings:
         found = validation.of(trial.number)
@@ -104,10 +96,6 @@ def on_held_out(summary: StudySummary, validation: Validation) -> StudySummary:
             baseline = held_out
         else:
             trials.append(held_out)
-    if not trials or baseline is summary.baseline:
-        raise RequestError(
-            f"nothing of {summary.study} was validated as it is now; run kvtune validate {summary.study}"
-        )
     return replace(
         summary,
         baseline=baseline,

@@ -149,6 +149,7 @@ def test_the_curve_between_its_points(words: float) -> None:
         (50, 75, 100, "is not below the 50.0"),
         (12, 40, 85, "the baseline cut to 1 sentence is as good or better in both (CHAIR_S 10.0, F1 50.0)"),
         (31, 59, 90, "the baseline cut to 2 sentences is as good or better"),
+        (30, 60, 85, "the baseline cut to 2 sentences is as good or better"),
         (9, 45, 5, None),
     ],
 )
