@@ -32,7 +32,7 @@ def test_a_preset_says_where_it_comes_from(folder: StudyFolder, tmp_path: Path) 
     preset, selection = export(folder, "min-chair")
     best = min(summary.trials, key=lambda trial: (trial.rate("chair_s"), -(trial.rate("f1") or 0)))
     assert selection.trial == best
-    assert preset.source == "search"
+    assert (preset.source, preset.schema_version) == ("search", 1)
     assert preset.parameters == best.params == preset.method().parameters()
     assert preset.selection is not None and (preset.selection.rule, preset.selection.on) == ("lowest CHAIR_S", "tune")
     assert preset.study is not None and (preset.study.name, preset.study.trial) == ("my-study", best.number)

@@ -70,6 +70,20 @@ def test_a_model_of_another_depth_gets_a_space_of_its_own() -> None:
     assert space_for("kvsmooth", ["no-such-family"], 9).parameters["end_layer"] == Range(low=5, high=9)
 
 
+def test_a_space_that_ships_comes_before_what_the_method_declares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kvsmooth").mkdir()
+    written(tmp_path).rename(tmp_path / "kvsmooth" / "family.yaml")
+    monkeypatch.setattr("kvtune.spaces.shipped.spaces_folder", lambda: tmp_path)
+    found = space_for("kvsmooth", ["no-such-model", "family"], 32)
+    assert found == load_space(tmp_path / "kvsmooth" / "family.yaml") != default_space("kvsmooth", 32)
+
+
+def test_a_single_layer_may_be_any() -> None:
+    assert default_space("sparc", 9).parameters["layer"] == Range(low=0, high=8)
+
+
 @given(layers=st.integers(2, 120))
 def test_default_spaces_fit_and_their_layers_never_cross(layers: int) -> None:
     space = default_space("kvsmooth", layers).fitted(layers)
@@ -96,9 +110,17 @@ def test_number_types_follow_the_method_not_the_spelling(tmp_path: Path) -> None
     assert made["lambda_ref"] == FloatDistribution(0.0, 1.0)
     assert made["queue_length"] == IntDistribution(2, 64, log=True)
     assert made["end_layer"] == IntDistribution(16, 32)
-    parameters = {"lambda_ref": {"low": 0.1, "high": 0.9, "step": 0.1}, "queue_length": {"low": 2.0, "high": 64.0}}
+    parameters = {
+        "lambda_ref": {"low": 0.1, "high": 0.9, "step": 0.1},
+        "queue_length": {"low": 2.0, "high": 64.0},
+        "clip_width": {"low": 0.1, "high": 1, "log": True},
+    }
     made = load_space(written(tmp_path, parameters=parameters)).fitted(32).distributions()
-    assert made == {"lambda_ref": FloatDistribution(0.1, 0.9, step=0.1), "queue_length": IntDistribution(2, 64)}
+    assert made == {
+        "lambda_ref": FloatDistribution(0.1, 0.9, step=0.1),
+        "queue_length": IntDistribution(2, 64),
+        "clip_width": FloatDistribution(0.1, 1.0, log=True),
+    }
 
 
 def test_a_fitted_space_survives_json() -> None:
