@@ -27,9 +27,9 @@ def difference(low: float, high: float, p: float = 0.02) -> Difference:
     ("metric", "low", "high", "expected"),
     [
         ("chair_s", -5, -1, "better"),
-        ("chair_s", 1, 5, "worse"),
+        ("chair_s", 0.1, 0.5, "worse"),
         ("chair_s", -5, 0, "unclear"),
-        ("f1", 1, 5, "better"),
+        ("f1", 0.1, 0.5, "better"),
         ("f1", -5, -1, "worse"),
         ("f1", -1, 5, "unclear"),
     ],
@@ -50,6 +50,7 @@ def test_claims_in_words() -> None:
     assert claim("chair_s", Difference(-6.2, (-8.0, -4.4), 0.0001, 0.0004)) == (
         "CHAIR_S -6.2 (95 % interval -8.0 to -4.4, unadjusted; p < 0.001, Holm-adjusted)"
     )
+    assert "; p 0.001, Holm" in claim("chair_s", Difference(-6.2, (-8.0, -4.4), 0.0001, 0.001))
     plain = trial(3, 40, 75)
     assert claims(plain) == []
 
