@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,7 @@ def test_each_point_is_the_setting_with_one_value_changed(
 ) -> None:
     found = sensitivity(folder, coco, "trial:0", points=4)
     assert found.around == PUBLISHED and found.trial == 0
+    assert found.complete == sum(trial.state == "complete" for trial in Ledger(folder.ledger).trials) == 12
     assert [sweep.parameter for sweep in found.sweeps] == list(load_manifest(folder).fingerprint.space.parameters)
     scorer = ChairScorer(load_ground_truth(folder.ground_truth))
     paid = 0
@@ -158,7 +160,8 @@ def test_importance_finds_what_matters_and_its_direction() -> None:
         assert max(shares, key=shares.__getitem__) == name
         assert sum(shares.values()) == pytest.approx(1) and set(shares) == set(space.parameters) == set(p_values)
         assert p_values[name] <= 0.05 and all(p_values[other] > 0.05 for other in p_values if other != name)
-    assert importance(trials[:29], space) is None and importance(trials[:30], space) is not None
+    others = [replace(trials[0], state="raced"), Trial(30, PUBLISHED, state="failed")]
+    assert importance([*trials[:29], *others], space) is None and importance(trials[:30], space) is not None
 
 
 def test_f1_is_maximised() -> None:
