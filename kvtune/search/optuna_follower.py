@@ -52,6 +52,8 @@ class OptunaFollower:
     def tell(self, at_once: bool = False) -> None:
         """Bring the storage level, unless that was done a moment ago, or it is not open yet.
 
+        Unless at once, a trial a call: all of a round take half a second, in which a GPU would soon have nothing to do.
+
         Raises
         ------
         KvtuneError
@@ -63,8 +65,9 @@ class OptunaFollower:
         try:
             if was_behind:
                 self.copy.follow(self._ledger)
-            else:
-                self.copy.update(self._ledger)
+            elif not self.copy.update(self._ledger, None if at_once else 1):
+                self.is_behind = False
+                return
             self.is_behind = False
         except KvtuneError as error:
             if self.copy.is_local:

@@ -13,6 +13,7 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import optuna
@@ -95,8 +96,13 @@ class OptunaCopy:
             self._states = [found.state for found in stored]
             self._level(ledger)
 
-    def update(self, ledger: Ledger) -> None:
-        """Write what is new since the storage was level with the ledger, which only grew.
+    def update(self, ledger: Ledger, most: int | None = None) -> bool:
+        """Write what is new since the storage was level with the ledger, which only grew; ``most`` trials of it.
+
+        Returns
+        -------
+        bool
+            Whether the storage is level.
 
         Raises
         ------
@@ -104,7 +110,7 @@ class OptunaCopy:
             If it cannot be written; then :meth:`follow` brings it level.
         """
         with self._failing():
-            self._level(ledger)
+            return self._level(ledger, most)
 
     def rebuild(self, ledger: Ledger) -> None:
         """Build the storage anew from the ledger; ``study.db`` beside the old file, which it then replaces.
@@ -199,18 +205,23 @@ class OptunaCopy:
         self._states = []
         self._level(ledger)
 
-    def _level(self, ledger: Ledger) -> None:
+    def _level(self, ledger: Ledger, most: int | None = None) -> bool:
         self._constraints = self._constraints_of(ledger.baseline)
         scores = ledger.baseline.metrics
         if scores is not None and self._opened.user_attrs.get("baseline") != scores:
             self._opened.set_user_attr("baseline", scores)
-        for number, trial in enumerate(ledger.trials):
-            if number == len(self._states):
+        behind = [
+            trial
+            for trial, state in zip_longest(ledger.trials, self._states)
+            if state is None or (state == TrialState.RUNNING and trial.state != "running")
+        ]
+        for trial in behind[:most]:
+            if trial.number == len(self._states):
                 self._opened.add_trial(frozen_trial(trial, self._space, self._constraints))
                 self._states.append(STATES[trial.state])
-            elif self._states[number] == TrialState.RUNNING and trial.state != "running":
+            else:
                 self._finish(trial)
-                self._states[number] = STATES[trial.state]
+        return len(behind[:most]) == len(behind)
 
     def _finish(self, trial: Trial) -> None:
         if self._storage is None or trial.number is None:
@@ -223,6 +234,7 @@ class OptunaCopy:
             self._storage.set_trial_system_attr(trial_id, key, value)  # constraints, and what was there already
         values = None if trial.point is None else list(trial.point)
         self._opened.tell(trial.number, values, state=STATES[trial.state])
+        self._states[trial.number] = STATES[trial.state]
 
     def _agree(self, trial: Trial, found: FrozenTrial) -> bool:
         """Whether Optuna's trial is the ledger's, or what the ledger's was before it ended."""

@@ -104,6 +104,24 @@ def test_it_follows_a_growing_ledger(folder: StudyFolder, tmp_path: Path) -> Non
     assert stored(growing) == stored(folder)
 
 
+def test_it_is_told_of_a_few_trials_at_a_time(folder: StudyFolder, tmp_path: Path) -> None:
+    growing = StudyFolder(tmp_path / "growing" / "study")
+    growing.captions.mkdir(parents=True)
+    events = folder.ledger.read_text().splitlines(keepends=True)
+    growing.ledger.write_text("".join(events[:5]))  # the baseline's, then trials asked and not ended
+    copy = OptunaCopy(growing, load_manifest(folder), None)
+    copy.follow(Ledger(growing.ledger))
+    asked = len(Ledger(growing.ledger).trials)
+    growing.ledger.write_text("".join(events))
+    ledger = Ledger(growing.ledger)
+    calls = 1
+    while not copy.update(ledger, most=1):
+        calls += 1
+    copy.close()
+    assert calls == len(ledger.trials) and 0 < asked < calls
+    assert stored(growing) == stored(folder)
+
+
 def test_a_storage_elsewhere(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shared.db"
     folder, manifest = new_study(tmp_path / "study", images=5)

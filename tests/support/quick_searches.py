@@ -43,8 +43,7 @@ def quick_requests() -> Iterator[None]:
 @pytest.fixture
 def without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep no copy of a study for Optuna, which takes most of the time of a search whose captions are made up."""
-    copy = SimpleNamespace(is_local=True, **dict.fromkeys(("follow", "update"), lambda told: None))
-    copy.close = lambda: None
+    copy = SimpleNamespace(is_local=True, follow=lambda told: None, update=lambda told, most: True, close=lambda: None)
     monkeypatch.setattr("kvtune.search.loop.OptunaCopy", lambda folder, manifest, storage: copy)
 
 
