@@ -33,12 +33,12 @@ class AtHand:
     source: str
 
 
-def at_hand(name: str) -> AtHand:
+def at_hand(name: str, revision: str | None = None) -> AtHand:
     """Find a model's weights without downloading or loading any.
 
     Parameters
     ----------
-    name
+    name, revision
         As for :func:`kvtune.models.load_model`.
 
     Raises
@@ -53,9 +53,10 @@ def at_hand(name: str) -> AtHand:
     is_local = Path(source).is_dir()
     folder: Path | None = Path(source)
     if not is_local:
-        cached = try_to_load_from_cache(source, "config.json")
+        cached = try_to_load_from_cache(source, "config.json", revision=revision)
         folder = Path(cached).parent if isinstance(cached, str) else None
-    cure = "copy it again" if is_local else f"fetch them: hf download {source}"
+    at = f" --revision {revision}" if revision else ""
+    cure = "copy it again" if is_local else f"fetch them: hf download {source}{at}"
     if folder is None:
         raise RequestError(f"the weights of {name} are not on this machine; {cure}")
     found = family_of_config(family, read_config(folder, source), source)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import torch
 
 from kvtune.errors import RequestError
-from kvtune.text import quoted
+from kvtune.text import number_of, quoted
 
 
 def resolve_device(device: str) -> torch.device:
@@ -20,7 +21,11 @@ def resolve_device(device: str) -> torch.device:
     if target.type == "cuda" and not torch.cuda.is_available():
         raise RequestError(f"--device {device}: PyTorch sees no CUDA GPU; use --device cpu, or see kvtune doctor")
     if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise RequestError(f"--device {device}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+        count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+        those = f" of CUDA_VISIBLE_DEVICES={visible}" if visible else ""
+        raise RequestError(
+            f"--device {device}: there {'is' if count == 1 else 'are'} {number_of(count, 'GPU')}{those}, counted from 0"
+        )
     return target
 
 

@@ -423,6 +423,20 @@ def test_weights_at_hand_are_found_without_a_network(cache, use_hub, checkpoint)
         at_hand("llava-1.5")
 
 
+def test_weights_at_hand_are_those_of_the_revision(cache, use_hub):
+    """As a study's next run asks a cluster's node for its commit, whatever else is there."""
+    use_hub(cache)
+    repository = cache / "models--llava-hf--llava-1.5-7b-hf"
+    (repository / "refs" / "main").unlink()
+    assert at_hand("llava-1.5", COMMIT).source == "llava-hf/llava-1.5-7b-hf"
+    with pytest.raises(RequestError, match=r"weights of llava-1.5 are not on this machine"):
+        at_hand("llava-1.5")
+    (repository / "refs" / "main").write_text(COMMIT)
+    assert at_hand("llava-1.5").name == "llava-1.5"
+    with pytest.raises(RequestError, match=r"not on this machine; fetch them: hf download .* --revision f{40}$"):
+        at_hand("llava-1.5", "f" * 40)
+
+
 def test_a_hub_that_cannot_be_reached(use_hub):
     use_hub()
     with pytest.raises(

@@ -84,6 +84,14 @@ def test_wrong_requests_are_a_line(four_gpus, asked, why):
     assert why in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_gpus_are_counted_among_the_visible_ones(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(RequestError, match=r"there is 1 GPU of CUDA_VISIBLE_DEVICES=3, counted from 0$"):
+        own_device(engine("cuda:3", 1))
+
+
 def test_more_gpus_than_one_model_takes_are_a_line(four_gpus):
     with pytest.raises(RequestError, match="name 2 GPUs with --device, not more"):
         own_device(engine("cuda:0,cuda:1,cuda:2,cuda:3"))

@@ -67,7 +67,7 @@ class WorkerActor:
 
         if self._is_elsewhere and not self._options.random_weights:
             try:
-                at_hand(self._options.name)  # not that every node begins to download
+                at_hand(self._options.name, self._options.revision)  # not that every node begins to download
             except RequestError as error:
                 raise RequestError(f"{socket.gethostname()}: {error}") from None
         self._worker = Worker(open_on_one_device(self._options, self._prompt, self._max_new_tokens))
