@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from kvtune.files import cache_folder
 from kvtune.host_memory import host_memory
 from kvtune.study.study_folder import DEFAULT_STUDIES
-from kvtune.text import number_of
+from kvtune.text import command_line, number_of
 
 DEMO_MEMORY = 2 * 2**30
 
@@ -55,15 +55,28 @@ def examine(coco: Path | None = None, studies: Path = DEFAULT_STUDIES) -> Iterat
     studies
         Folder that searches write to.
     """
-    yield check_python()
-    yield from check_packages()
-    yield from check_extras()
+    installed = check_installed()
+    yield installed
+    if installed.state == "ok":
+        yield check_python()
+        yield from check_packages()
+        yield from check_extras()
     yield from check_torch()
     yield check_memory()
     yield check_folder("studies", studies, "--studies-dir")
     yield check_folder("cache", cache_folder(), "$KVTUNE_CACHE")
     yield check_coco(coco)
     yield from check_models()
+
+
+def check_installed() -> Check:
+    """Whether kvtune is installed; where it is not, what it needs is not known."""
+    source = Path(__file__).resolve().parent.parent
+    try:
+        return Check("kvtune", "ok", importlib.metadata.version("kvtune"))
+    except importlib.metadata.PackageNotFoundError:
+        cure = command_line(["pip", "install", "-e", str(source)])
+        return Check("kvtune", "failed", f"is run from {source} and not installed", cure)
 
 
 def check_python() -> Check:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from email.message import Message
+from itertools import islice
+from pathlib import Path
 
 import pytest
 from small_coco import write_coco
@@ -87,6 +89,13 @@ def metadata(monkeypatch):
         monkeypatch.setattr(importlib.metadata, "version", version)
 
     return pretend
+
+
+def test_source_that_is_not_installed(metadata, tmp_path):
+    metadata([], {})
+    first, second = islice(doctor.examine(tmp_path, tmp_path), 2)
+    assert (first.state, first.cure) == ("failed", f"pip install -e {Path(doctor.__file__).parent.parent}")
+    assert second.name.startswith("device")
 
 
 def test_package_versions(metadata):
