@@ -97,24 +97,7 @@ def load_study(path: str | Path) -> Study:
     return Study(folder.path, summarize(folder))
 
 
-def search(
-    model: str,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    revision: str | None = None,
-    load_in_4bit: bool = False,
-    load_in_8bit: bool = False,
-    lanes: str = "auto",
-    cuda_graphs: bool = True,
-    workers: int | None = None,
-    cluster: str | None = None,
-    mixed_workers: bool = False,
-    gpus_per_worker: int = 1,
-    timeout: str | None = None,
-    progress: bool = False,
-    **options: Any,
-) -> Study:
+def search(model: str, *, timeout: str | None = None, progress: bool = False, **options: Any) -> Study:
     """Search a method's parameters, or go on with a study, as ``kvtune search`` does.
 
     Parameters
@@ -127,7 +110,9 @@ def search(
         Whether to show on stderr what the command shows.
     **options
         The command's others, by the names of :class:`kvtune.search.search_options.SearchOptions`:
-        ``method="kvsmooth"``, ``trials=50``, ``study``, ``studies_dir``, ``coco``, ``images``, ``seed``, ...
+        ``method="kvsmooth"``, ``trials=50``, ``study``, ``studies_dir``, ``coco``, ``images``, ``seed``, ...; and by
+        those of :class:`kvtune.models.options.ModelOptions` and :class:`~kvtune.models.options.EngineOptions`:
+        ``device="auto"``, ``dtype="auto"``, ``revision``, ``load_in_4bit``, ``lanes="auto"``, ``workers``, ...
 
     Raises
     ------
@@ -138,35 +123,26 @@ def search(
     """
     from rich.console import Console
 
-    from kvtune.models.options import model_options
+    from kvtune.models.options import EngineOptions, ModelOptions, model_options
     from kvtune.report.terminal.live import view_for
     from kvtune.search.search_options import SearchOptions
     from kvtune.search.session import search as run
     from kvtune.search.view import View
     from kvtune.study.deadline import Deadline, parse_duration
 
-    known = [field.name for field in dataclasses.fields(SearchOptions) if field.name != "model"]
+    kinds = (SearchOptions, ModelOptions, EngineOptions)
+    of_search, of_weights, of_engine = ([field.name for field in dataclasses.fields(kind)] for kind in kinds)
+    taken = {"model", "name", "engine", "random_weights"}
+    known = [name for name in (*of_search, *of_weights, *of_engine) if name not in taken]
     unknown = [name for name in options if name not in known]
     if unknown:
         raise RequestError(f"search has no option {unknown[0]!r}; it has {', '.join(known)}")
     for name in ("studies_dir", "coco", "space"):
         if options.get(name) is not None:
             options[name] = check_path(options[name])
-    named = model_options(
-        model,
-        device,
-        dtype,
-        revision,
-        load_in_4bit,
-        load_in_8bit,
-        str(lanes),
-        cuda_graphs,
-        workers=workers,
-        cluster=cluster,
-        mixed_workers=mixed_workers,
-        gpus_per_worker=gpus_per_worker,
-    )
-    asked = SearchOptions(model=named, **options)
+    options["lanes"] = str(options.get("lanes", "auto"))
+    of_model = {name: options.pop(name) for name in (*of_weights, *of_engine) if name in options}
+    asked = SearchOptions(model=model_options(model, **of_model), **options)
     deadline = Deadline(None if timeout is None else parse_duration(str(timeout)))
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
     return Study(asked.studies_dir / summary.study, summary)

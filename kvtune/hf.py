@@ -213,6 +213,20 @@ def sdpa(*arguments: Any, **keywords: Any) -> Any:
         return sdpa_attention_forward(*arguments, **keywords)
 
 
+@contextmanager
+def replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Let a module have another attribute of its own for a while, which may hide its class's."""
+    before = vars(module).get(name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(module, name)
+        else:
+            setattr(module, name, before)
+
+
 class _Recorded(BaseModelOutputWithPast):
     """What a replaced decoder gives back; of what some models look for beside, it has nothing."""
 
@@ -254,12 +268,5 @@ def recorded_decoder(model: Any) -> Iterator[list[dict[str, Any]]]:
                 cache.update(nothing, nothing, layer)
         return _Recorded(last_hidden_state=embeddings, **{CACHE: cache})
 
-    before = vars(decoder).get("forward")
-    decoder.forward = record
-    try:
+    with replaced(decoder, "forward", record):
         yield calls
-    finally:
-        if before is None:
-            del decoder.forward
-        else:
-            decoder.forward = before

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.generation import GenerationMixin
 
@@ -27,6 +27,7 @@ from kvtune.hf import (
     attention_implementation,
     given_cache,
     head_sizes,
+    replaced,
     text_decoder,
 )
 from kvtune.methods.decoder import Decoder
@@ -72,8 +73,7 @@ def attach(
     if hasattr(decoder, "_kvtune_session"):
         raise RequestError("a method is attached to this model already; leave its with block first")
     with ExitStack() as undo:
-        decoder._kvtune_session = session
-        undo.callback(delattr, decoder, "_kvtune_session")
+        undo.enter_context(replaced(decoder, "_kvtune_session", session))
         undo.enter_context(attention_implementation(model, ATTENTION))
         undo.callback(model.register_forward_pre_hook(session.note_ids, with_kwargs=True).remove)
         undo.callback(decoder.register_forward_pre_hook(session.before, with_kwargs=True).remove)
@@ -82,8 +82,7 @@ def attach(
             undo.callback(layer.register_forward_hook(session.shows(number)).remove)
         writers: list[Any] = [module for module in model.modules() if isinstance(module, GenerationMixin)]
         for writer in writers:
-            undo.callback(_restore, writer, "generate", vars(writer).get("generate"))
-            writer.generate = session.watch(writer.generate)
+            undo.enter_context(replaced(writer, "generate", session.watch(writer.generate)))
         yield model
 
 
@@ -330,10 +329,3 @@ class _End:
             new = newest(cached, length)
             for states, factor in ((cached.keys, key_factor), (cached.values, value_factor)):
                 lerp_(states[:, :, new], states[:, :, new - 1], factor[:, None, None].to(states.device))
-
-
-def _restore(module: nn.Module, name: str, before: Any) -> None:
-    if before is None:
-        delattr(module, name)
-    else:
-        setattr(module, name, before)

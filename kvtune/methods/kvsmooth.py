@@ -105,7 +105,7 @@ class KVSmoothRows(RowState[KVSmooth]):
     def change_output(self, layer: int, output: Tensor, entropy: Tensor, generated: Tensor) -> Tensor:
         from kvtune.methods.lerp import lerp_
 
-        on_output = self._targets("attention_output") & generated
+        on_output = self._target("attention_output") & generated
         factor = self._factor(entropy[None], slice(layer, layer + 1))[0] * on_output
         smoothed = lerp_(output, self._outputs[layer], factor[:, None, None])
         self._outputs[layer].copy_(smoothed)
@@ -115,7 +115,7 @@ class KVSmoothRows(RowState[KVSmooth]):
         factor = self._factor(step.entropies(self.layers), slice(self.layers.start, self.layers.stop))
         factor = factor * step.generated
         self._queue.advance(step.generated)
-        step.draw(self.layers, factor * self._targets("kv", "k"), factor * self._targets("kv"))
+        step.draw(self.layers, factor * ~self._target("attention_output"), factor * self._target("kv"))
 
     def smoothing(self, entropy: Tensor) -> Tensor:
         layers = slice(self.layers.start, self.layers.stop)
@@ -129,14 +129,9 @@ class KVSmoothRows(RowState[KVSmooth]):
         self._queue.reorder(index)
         self._outputs = {layer: moved(output, index) for layer, output in self._outputs.items()}
 
-    def _targets(self, *names: str) -> Tensor:
-        """[rows] bool: whose target is one of ``names``."""
-        target = self.parameter("target")
-        places = [self._choices["target"].index(name) for name in names]
-        found = target == places[0]
-        for place in places[1:]:
-            found = found | (target == place)
-        return found
+    def _target(self, name: str) -> Tensor:
+        """[rows] bool: whose target is ``name``."""
+        return self.parameter("target") == self._choices["target"].index(name)
 
     def _factor(self, entropy: Tensor, layers: slice) -> Tensor:
         share = self._queue.rank(entropy, layers)

@@ -10,7 +10,7 @@ from kvtune.errors import RequestError, check_count
 from kvtune.methods import Alternatives
 from kvtune.models.options import ModelOptions, parse_lanes
 from kvtune.statistics.confidence import RACE_CONFIDENCE
-from kvtune.study.constraints import check_floor
+from kvtune.study.constraints import FLOORS, check_floor
 from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
 from kvtune.text import not_there
@@ -53,10 +53,8 @@ def check_options(options: SearchOptions) -> StudyFolder:
     Alternatives.of(options.method)
     if options.sampler not in SAMPLERS:
         raise RequestError(not_there("sampler", options.sampler, SAMPLERS))
-    least = {"--trials": options.trials, "--parallel-trials": options.parallel_trials}
-    least |= {"--max-new-tokens": options.max_new_tokens}
-    for option, value in least.items():
-        check_count(option, value)
+    for name in ("trials", "parallel_trials", "max_new_tokens"):
+        check_count(f"--{name.replace('_', '-')}", getattr(options, name))
     if options.subset is not None and options.images is not None:
         raise RequestError("--subset says which images to tune on and --images how many to draw; give one of the two")
     if options.race_confidence is not None and not 0 < options.race_confidence < 1:
@@ -75,18 +73,15 @@ def check_options(options: SearchOptions) -> StudyFolder:
 
 def known_fingerprint(options: SearchOptions) -> dict[str, Any]:
     """What of the fingerprint is known before data and model are looked at."""
-    known: dict[str, Any] = {name: getattr(options, name) for name in ("seed", "sampler", "max_new_tokens")}
-    known |= {"method": str(Alternatives.of(options.method)), "parallel_trials": options.parallel_trials}
-    known["race_confidence"] = options.race_confidence
-    known |= floors(options)
-    if options.prompt is not None:
-        known["prompt"] = options.prompt
-    return known
+    as_they_are = ("seed", "sampler", "max_new_tokens", "parallel_trials", "race_confidence")
+    known: dict[str, Any] = {name: getattr(options, name) for name in as_they_are}
+    known |= {"method": str(Alternatives.of(options.method))} | floors(options)
+    return known if options.prompt is None else known | {"prompt": options.prompt}
 
 
 def floors(options: SearchOptions) -> dict[str, str | None]:
     """The floors of a fingerprint that the options ask for."""
-    given = {"min_f1": options.min_f1, "min_words": options.min_words}
+    given = {name: getattr(options, name) for name in FLOORS.values()}
     found = {name: None if text is None else check_floor(str(text)) for name, text in given.items()}
     f1 = found["min_f1"]
     if f1 is not None and not f1.startswith("baseline") and float(f1) > 100:

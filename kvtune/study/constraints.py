@@ -87,10 +87,11 @@ def floor_value(text: str, baseline: float) -> float:
     return (baseline if relative else 0.0) + float(text.removeprefix("baseline") or 0)
 
 
-def constraints_of(race: bool, min_f1: str | None, min_words: str | None, baseline: Trial) -> Constraints:
-    """The constraints of a study; floors are known once its baseline is judged."""
+def constraints_of(race: bool, floors: Mapping[str, str | None], baseline: Trial) -> Constraints:
+    """The constraints of a study; floors, by metric as they are kept, are known once its baseline is judged."""
     if baseline.metrics is None:
         return Constraints(race)
-    given = {"f1": min_f1, "mean_words": min_words}
-    floors = {name: floor_value(text, baseline.metrics[name]) for name, text in given.items() if text is not None}
-    return Constraints(race, floors)
+    known = baseline.metrics
+    return Constraints(
+        race, {name: floor_value(text, known[name]) for name, text in floors.items() if text is not None}
+    )

@@ -13,7 +13,7 @@ from kvtune.schema import Document, Parameters, validated
 from kvtune.spaces import SearchSpace
 from kvtune.statistics.front import Point
 from kvtune.statistics.racing import Race
-from kvtune.study.constraints import Constraints, constraints_of
+from kvtune.study.constraints import FLOORS, Constraints, constraints_of
 from kvtune.study.fingerprint import Fingerprint
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, Trial
@@ -137,8 +137,8 @@ class Manifest(Document):
 
     def constraints(self, baseline: Trial) -> Constraints:
         """What a trial must meet to be on the front; floors are known once the baseline is judged."""
-        begun = self.fingerprint
-        return constraints_of(self.race is not None, begun.min_f1, begun.min_words, baseline)
+        floors = {metric: getattr(self.fingerprint, name) for metric, name in FLOORS.items()}
+        return constraints_of(self.race is not None, floors, baseline)
 
     def save(self, folder: StudyFolder) -> None:
         """Write the manifest.

@@ -54,7 +54,7 @@ def judged(state: str = "complete", f1: float = 73.0, words: float = 70.0) -> Tr
 
 
 def test_constraints_are_met_at_0_or_below() -> None:
-    found = constraints_of(True, "baseline-2", "60", BASELINE)
+    found = constraints_of(True, {"f1": "baseline-2", "mean_words": "60"}, BASELINE)
     assert found.of(judged()) == {"raced": -1.0, "min_f1": -1.0, "min_words": -10.0}
     assert found.of(judged("raced", words=45.5)) == {"raced": 1.0, "min_f1": -1.0, "min_words": 14.5}
     assert found.of(Trial(4)) == {}
@@ -65,7 +65,7 @@ def test_constraints_are_met_at_0_or_below() -> None:
 
 
 def test_floors_wait_for_the_baseline() -> None:
-    assert constraints_of(False, "baseline", None, Trial(None)) == Constraints()
+    assert constraints_of(False, {"f1": "baseline", "mean_words": None}, Trial(None)) == Constraints()
 
 
 @given(st.floats(0, 100), st.floats(0, 100))
