@@ -85,7 +85,7 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
         if manifest.holdout.sha256 != manifests[0].holdout.sha256:
             raise KvtuneError(f"{folder.name} and {folders[0].name} hold out different images; give another --name")
         if load_validation(folder) is None:
-            raise KvtuneError(f"{folder.name} was not validated; run kvtune validate {folder.name}")
+            raise KvtuneError(f"{folder.name} was not validated; run kvtune validate {folder.argument}")
     images = manifests[0].holdout.image_ids
     scoring = Scoring(truth_of(folders[0]))
 

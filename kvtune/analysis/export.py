@@ -111,11 +111,11 @@ def _select_sensitivity(
     """A setting that ``kvtune sensitivity`` judged: ``sensitivity:NAME=VALUE``."""
     found = load_sensitivity(folder)
     if found is None or found.study_id != manifest.id:
-        raise RequestError(f"nothing of {folder.name} was varied; run kvtune sensitivity {folder.name} first")
+        raise RequestError(f"nothing of {folder.name} was varied; run kvtune sensitivity {folder.argument} first")
     if found.scoring != ledger.baseline.scoring:
         raise RequestError(
             f"kvtune sensitivity scored by another scorer or against another ground truth than {folder.name} has now; "
-            f"run it again, no caption is written twice: kvtune sensitivity {folder.name}"
+            f"run it again, no caption is written twice: kvtune sensitivity {folder.argument}"
         )
     name, _, value = rule.removeprefix(SENSITIVITY).partition("=")
     points = next((sweep.points for sweep in found.sweeps if sweep.parameter == name), [])
@@ -140,7 +140,7 @@ def _select_on_held_out(
     rule: str,
 ) -> Selection:
     if validation is None or not holds_for(validation, manifest, ledger, ledger.baseline):
-        raise RequestError(f"{folder.name} has no held-out results to select on; run kvtune validate {folder.name}")
+        raise RequestError(f"{folder.name} has no held-out results to select on; run kvtune validate {folder.argument}")
     held_out, number = on_held_out(summary, validation), rule.removeprefix("trial:")
     validated = [str(trial.number) for trial in held_out.trials]
     if number != rule and number not in validated and number in (str(trial.number) for trial in summary.trials):

@@ -33,7 +33,7 @@ def load_validation(folder: StudyFolder) -> Validation | None:
             return None
         return validated(Validation, document, f"validation {folder.validation}")
     except RequestError as error:
-        raise RequestError(f"{error}; kvtune validate {folder.name} writes it anew") from None
+        raise RequestError(f"{error}; kvtune validate {folder.argument} writes it anew") from None
 
 
 def _lacks_a_metric(document: Any) -> bool:

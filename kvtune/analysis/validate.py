@@ -132,7 +132,7 @@ def _same_scorer(
     if any(trial.scoring != scoring.identity for trial in judged):
         raise KvtuneError(
             f"the tune images of {folder.name} were scored by another scorer or against another ground truth; "
-            f"run kvtune rescore {folder.name} first"
+            f"run kvtune rescore {folder.argument} first"
         )
 
 

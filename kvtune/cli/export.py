@@ -50,6 +50,6 @@ def export(
             | {"preset": preset.model_dump(mode="json", by_alias=True)}
         )
         return
-    for line in export_lines(preset, selection, folder.name):
+    for line in export_lines(preset, selection, folder):
         out().say(line)
     out().print(f"wrote {path}", soft_wrap=True)

@@ -136,6 +136,7 @@ def search(
         from kvtune.report.terminal.trials import trials_table
         from kvtune.search.search_options import SearchOptions
         from kvtune.search.session import search as run
+        from kvtune.study.study_folder import StudyFolder
 
     options = SearchOptions(
         model=model_options(
@@ -187,8 +188,9 @@ def search(
     for sentence in facts.same_rates(summary, chosen.trial):
         out().say(sentence)
     out().print(f"{facts.progress(summary)}; {facts.volume(summary)}")
-    out().print(f"Look at it: kvtune pareto {summary.study}", soft_wrap=True)
+    folder = StudyFolder(studies_dir.expanduser() / summary.study)
+    out().print(f"Look at it: kvtune pareto {folder.argument}", soft_wrap=True)
     if chosen.trial is None:
         out().say(f"No point to take: {chosen.reason}")
     else:
-        out().print(f"Take a point: kvtune export {summary.study} --out preset.json", soft_wrap=True)
+        out().print(f"Take a point: kvtune export {folder.argument} --out preset.json", soft_wrap=True)

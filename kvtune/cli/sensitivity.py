@@ -72,7 +72,7 @@ def sensitivity(
     from kvtune.report.terminal.sensitivity import offers, sensitivity_view
 
     out().print(sensitivity_view(found, out()))
-    for line in offers(found):
+    for line in offers(found, folder):
         out().print(line, soft_wrap=line.startswith(" ") or not out().is_terminal)
     stem = folder.report / "sensitivity"
 

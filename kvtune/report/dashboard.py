@@ -31,7 +31,7 @@ def dashboard_storage(folder: StudyFolder, storage: str | None = None) -> str:
     if not folder.database.exists():
         raise RequestError(
             f"study {folder.name} has no {folder.database.name}; name the storage it was searched with by --storage, "
-            f"or make one: kvtune rescore {folder.name}"
+            f"or make one: kvtune rescore {folder.argument}"
         )
     return sqlite_url(folder.database)
 

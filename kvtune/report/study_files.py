@@ -18,7 +18,7 @@ from kvtune.report.figures.precision_recall import precision_recall_figure
 from kvtune.report.page.build import html_page
 from kvtune.report.page.pack import Progress
 from kvtune.report.page.study_captions import packed_captions
-from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder
+from kvtune.study.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,9 +76,7 @@ def write_page(
         folder, summary, chosen.trial, with_images=with_images, coco=coco, on_progress=on_progress
     )
     path = out / "pareto.html"
-    here = folder.path.resolve().parent == DEFAULT_STUDIES.resolve()
-    argument = folder.name if here else str(folder.path)
-    write_text(path, html_page(summary, chosen, captions, overlays, study_argument=argument))
+    write_text(path, html_page(summary, chosen, captions, overlays, study_argument=folder.argument))
     return [path]
 
 

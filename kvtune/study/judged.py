@@ -51,7 +51,7 @@ def judged_captions(folder: StudyFolder, manifest: Manifest, trial: Trial) -> li
         raise LostCaptionsError(what, again, "missing", missing, len(image_ids))
     captions = [found[image_id] for image_id in image_ids]
     if trial.captions is not None and captions_sha256(captions) != trial.captions:
-        cure = f"{again}, kvtune rescore {folder.name} scores them as they are"
+        cure = f"{again}, kvtune rescore {folder.argument} scores them as they are"
         raise LostCaptionsError(
             f"{path} has other captions than were scored", cure, "changed", len(image_ids), len(image_ids)
         )

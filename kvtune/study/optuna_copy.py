@@ -88,7 +88,7 @@ class OptunaCopy:
             if len(stored) > len(ledger.trials):
                 raise RequestError(
                     f"study {self._folder.name}: the Optuna storage has {len(stored)} trials, but kvtune asked "
-                    f"{len(ledger.trials)}; kvtune rescore {self._folder.name} builds it again without the others"
+                    f"{len(ledger.trials)}; kvtune rescore {self._folder.argument} builds it again without the others"
                 )
             if not all(map(self._agree, ledger.trials, stored)):
                 self.rebuild(ledger)
@@ -264,7 +264,7 @@ class OptunaCopy:
             where = self._folder.database if self._url is None else quoted(self._url)
             raise KvtuneError(
                 f"the Optuna storage {where} failed: {reason(error, self._url or '')}; no caption is lost: once "
-                f"that is mended, the same command goes on, and kvtune rescore {self._folder.name} builds it again"
+                f"that is mended, the same command goes on, and kvtune rescore {self._folder.argument} builds it again"
             ) from error
 
 

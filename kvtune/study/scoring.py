@@ -21,7 +21,7 @@ def truth_of(folder: StudyFolder) -> dict[int, frozenset[str]]:
     try:
         return load_ground_truth(folder.ground_truth)
     except RequestError as error:
-        raise RequestError(f"{error}; kvtune rescore {folder.name} --coco DIR makes it anew") from None
+        raise RequestError(f"{error}; kvtune rescore {folder.argument} --coco DIR makes it anew") from None
 
 
 class Scoring:

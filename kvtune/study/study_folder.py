@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kvtune.errors import RequestError
 from kvtune.files import check_path
-from kvtune.text import did_you_mean, quoted
+from kvtune.text import command_line, did_you_mean, quoted
 
 _LISTED = 10
 """Names that a message lists."""
@@ -25,6 +25,13 @@ class StudyFolder:
     def name(self) -> str:
         """The study's name, which is its folder's."""
         return self.path.name
+
+    @property
+    def argument(self) -> str:
+        """What a command takes to find the study from here, as a shell reads it: its name, or its path where it is not
+        among the studies that a command looks in by itself."""
+        here = self.path.resolve().parent == DEFAULT_STUDIES.resolve()
+        return command_line([self.name if here else str(self.path)])
 
     @property
     def manifest(self) -> Path:

@@ -89,7 +89,7 @@ def test_a_caption_is_paid_for_once(folder: StudyFolder, engine: SimpleNamespace
 def test_a_setting_that_dominates_the_front_is_marked_and_can_be_exported(
     folder: StudyFolder, engine: SimpleNamespace, coco: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RequestError, match="nothing of mine was varied; run kvtune sensitivity mine first"):
+    with pytest.raises(RequestError, match=r"nothing of mine was varied; run kvtune sensitivity /\S+/mine first"):
         export(folder, "sensitivity:lambda_ref=0.5")
     found = sensitivity(folder, coco, "trial:0", ["lambda_ref"], 5)
     summary = summarize(folder)
@@ -228,7 +228,7 @@ def test_the_command(
         if not more:
             assert "lambda_ref" in out and "held" in out and "Importance: not before 30 complete trials" in out
             told = " ".join(out.split())
-            assert "kvtune export mine --select sensitivity:" in told and "--enqueue lambda_ref=" in told
+            assert f"kvtune export {folder.path} --select sensitivity:" in told and "--enqueue lambda_ref=" in told
         else:
             assert [sweep["parameter"] for sweep in json.loads(out)["sweeps"]] == ["lambda_ref", "end_layer"]
     assert {path.name for path in folder.report.glob("sensitivity.*")} == {

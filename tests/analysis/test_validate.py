@@ -168,7 +168,7 @@ def test_results_from_before_a_metric_was_there_are_none(
     folder.validation.write_text(json.dumps(document))
     assert load_validation(folder) is None and summarize(folder).validation is None
     rescore_study(folder)
-    with pytest.raises(RequestError, match="has no held-out results to select on; run kvtune validate mine"):
+    with pytest.raises(RequestError, match=r"has no held-out results to select on; run kvtune validate /\S+/mine$"):
         export(folder, "min-chair", on="holdout")
     asked = len(engine.asked)
     assert load_validation(folder) != validate(folder, coco) == load_validation(folder)
@@ -195,7 +195,7 @@ def test_presets_carry_held_out_results_of_their_own_trial(
 
 
 def test_selecting_on_held_out_is_stamped(folder: StudyFolder, engine: SimpleNamespace, coco: Path) -> None:
-    with pytest.raises(RequestError, match="no held-out results to select on; run kvtune validate mine"):
+    with pytest.raises(RequestError, match=r"no held-out results to select on; run kvtune validate /\S+/mine$"):
         export(folder, "min-chair", "holdout")
     found = validate(folder, coco)
     other = next(trial.number for trial in summarize(folder).trials if found.of(trial.number) is None)
@@ -229,7 +229,7 @@ def test_results_of_something_else_are_not_carried(
     folder.validation.write_text(json.dumps(data))
     preset, _ = export(folder, "min-chair")
     assert preset.metrics is not None and preset.metrics.holdout is None
-    with pytest.raises(RequestError, match="kvtune validate mine"):
+    with pytest.raises(RequestError, match=r"kvtune validate /\S+/mine$"):
         export(folder, "min-chair", "holdout")
 
 
@@ -269,7 +269,7 @@ def test_what_cannot_be_validated_is_one_clear_line(
     folder.ledger.write_text(
         "".join(json.dumps(line | ({"scoring": "old"} if "scoring" in line else {})) + "\n" for line in lines)
     )
-    with pytest.raises(KvtuneError, match="run kvtune rescore mine first"):
+    with pytest.raises(KvtuneError, match=r"run kvtune rescore /\S+/mine first"):
         validate(folder, coco)
     assert engine.asked == []
     folder.validation.parent.mkdir(exist_ok=True)

@@ -165,6 +165,8 @@ def test_without_json_there_is_a_table_and_what_to_do_next(search: Any) -> None:
     assert "CHAIR_S" in out and "baseline" in out and "hypervolume" in out
     assert "kvtune export quick-kvsmooth --out preset.json" in out
     assert "study studies/quick-kvsmooth begins" in err
+    code, out, err = search("--trials", 3, "--studies-dir", "else where")
+    assert code == 0 and "kvtune pareto 'else where/quick-kvsmooth'" in out, "a command that finds it"
     assert "captions to write" in err and "captions to write" not in out
 
 

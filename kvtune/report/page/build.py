@@ -55,7 +55,7 @@ def html_page(
     overlays
         Results of other methods.
     study_argument
-        How to name the study in the export command; its name where left out.
+        The study in the export command, as a shell reads it; its name where left out.
     """
     script, style = "\n".join(map(_file, _SCRIPTS)), _file("page.css")
     return Template(_file("page.html")).substitute(
@@ -65,7 +65,7 @@ def html_page(
         style_hash=_hash(style),
         style=style,
         script=script,
-        study=_json(_page_document(summary, chosen, captions, overlays, study_argument or summary.study)),
+        study=_json(_page_document(summary, chosen, captions, overlays, study_argument or shlex.quote(summary.study))),
         captions=captions.data if captions else "",
     )
 
@@ -109,7 +109,7 @@ def _page_document(
         "cut_staircase": cut_line(summary),
         "parameters": summary.varying_parameters,
         "shared_parameters": list(summary.shared_parameters),
-        "export_command": f"kvtune export {shlex.quote(study_argument)} --select trial:{{number}} --out preset.json",
+        "export_command": f"kvtune export {study_argument} --select trial:{{number}} --out preset.json",
         "captions_note": captions.note if captions else "",
     }
 

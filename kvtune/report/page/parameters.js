@@ -31,7 +31,7 @@ function drawParallel() {
   axes.forEach((axis, index) => {
     picture.append(svg("path", {class: "axis", d: `M${x(index)},${top}V${bottom}`}),
       label(x(index), top - 6, "middle", axis.text(scales[index].high)), label(x(index), bottom + 15, "middle", axis.text(scales[index].low)));
-    axis.label.split("_").forEach((part, line, parts) => picture.append(label(x(index), 12 + 12 * line, "middle", part + (line < parts.length - 1 ? "_" : ""))));
+    axis.label.split(/_(?=[a-z])/).forEach((part, line, parts) => picture.append(label(x(index), 12 + 12 * line, "middle", part + (line < parts.length - 1 ? "_" : ""))));
   });
   holder.replaceChildren(picture);
 }

@@ -7,18 +7,19 @@ from kvtune.analysis.result import Difference
 from kvtune.analysis.selection import Selection
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.presets import Preset
+from kvtune.study.study_folder import StudyFolder
 
 
-def export_lines(preset: Preset, selection: Selection, study: str) -> list[str]:
+def export_lines(preset: Preset, selection: Selection, folder: StudyFolder) -> list[str]:
     """Return which trial of a study it is, what is known of it, and its parameters."""
     what = "a setting" if selection.trial.number is None else f"trial {selection.trial.number}"
-    lines = [f"{what} of {study}: {selection.rule} (on {selection.on} images)"]
+    lines = [f"{what} of {folder.name}: {selection.rule} (on {selection.on} images)"]
     if preset.metrics is not None:
         lines += _of_images("tune", preset.metrics.tune, preset.metrics.baseline)
         if preset.metrics.holdout is not None:
             lines += _of_images("held-out", preset.metrics.holdout, preset.metrics.holdout["baseline"])
         elif selection.on == "tune":
-            lines.append(f"it was chosen on these images, which flatter it: kvtune validate {study} asks others")
+            lines.append(f"chosen on these images, which flatter it: kvtune validate {folder.argument} asks others")
     return [*lines, " ".join(f"{name}={value}" for name, value in preset.parameters.items())]
 
 

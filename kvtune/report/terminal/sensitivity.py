@@ -12,6 +12,7 @@ from kvtune.report.cells import LENGTH, interval, number, rate
 from kvtune.report.terminal.tables import plain_table
 from kvtune.report.terminal.trials import fitting
 from kvtune.statistics.front import front
+from kvtune.study.study_folder import StudyFolder
 from kvtune.text import visible
 
 MOST_OFFERED = 3
@@ -54,7 +55,7 @@ def _beyond_chance(found: Sensitivity, objective: str) -> str:
     return f"; more than chance: {', '.join(sure)}"
 
 
-def offers(found: Sensitivity) -> list[str]:
+def offers(found: Sensitivity, folder: StudyFolder) -> list[str]:
     """What to do with the best of the settings that are no trial and dominate some of the front; what is indented is to
     be copied, and not to be wrapped."""
     settings = [
@@ -77,7 +78,7 @@ def offers(found: Sensitivity) -> list[str]:
         setting = found.around | {name: point.value}
         told.append(f"  --enqueue {','.join(f'{each}={setting[each]}' for each in found.searched)}")
     name, point = settings[best[0]]
-    told += ["or take one as it is:", f"  kvtune export {found.study} --select sensitivity:{name}={point.value}"]
+    told += ["or take one as it is:", f"  kvtune export {folder.argument} --select sensitivity:{name}={point.value}"]
     return told
 
 
