@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
 from kvtune.analysis.held_out import load_validation
-from kvtune.analysis.judge import paired_differences, tables_of
+from kvtune.analysis.judge import paired_differences, resampled
 from kvtune.analysis.result import Difference
 from kvtune.analysis.selection import KEEP_F1, RULES, choose
 from kvtune.analysis.summarize import summarize
@@ -95,12 +93,8 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
     for folder, summary, choice in zip(folders, summaries, choices, strict=True):
         if choice.trial is not None:
             files[summary.method] = folder.holdout_captions(setting_name(choice.trial))
-    tables = tables_of(files, images, scoring)
-    bootstrap = Bootstrap(np.stack(list(tables.values())))
-    place = {name: index for index, name in enumerate(tables)}
-    metrics = {
-        name: Scores.of(table.sum(axis=0), images=len(images), scorer=scoring.version) for name, table in tables.items()
-    }
+    metrics, bootstrap = resampled(files, images, scoring)
+    place = {name: index for index, name in enumerate(metrics)}
     entries = []
     for folder, summary, choice in zip(folders, summaries, choices, strict=True):
         method = summary.method

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kvtune.analysis.result import Difference, Result
 from kvtune.chair import METRICS, Scores
@@ -50,27 +49,22 @@ def judge(
     KvtuneError
         If a caption is missing.
     """
-    tables = tables_of({key: setting.file for key, setting in settings.items()}, image_ids, scoring)
-    bootstrap = Bootstrap(np.stack(list(tables.values())))
-    place = {key: index for index, key in enumerate(tables)}
+    scores, bootstrap = resampled({key: setting.file for key, setting in settings.items()}, image_ids, scoring)
+    place = {key: index for index, key in enumerate(scores)}
     compared = differences({key: index for key, index in place.items() if key not in apart}, bootstrap, baseline)
     return {
-        key: Result(
-            metrics=Scores.of(table.sum(axis=0), images=len(image_ids), scorer=scoring.version),
-            intervals=bootstrap.intervals(place[key]),
-            differences=compared.get(key, {}),
-        )
-        for key, table in tables.items()
+        key: Result(metrics=found, intervals=bootstrap.intervals(place[key]), differences=compared.get(key, {}))
+        for key, found in scores.items()
     }
 
 
-def tables_of(files: Mapping[K, Path], image_ids: Sequence[int], scoring: Scoring) -> dict[K, NDArray[np.int64]]:
-    """What the captions of these images in each file come to, by the files' keys.
+def resampled(files: Mapping[K, Path], image_ids: Sequence[int], scoring: Scoring) -> tuple[dict[K, Scores], Bootstrap]:
+    """The captions of these images in each file scored, and resampled together.
 
     Returns
     -------
-    dict
-        As :attr:`kvtune.chair.CaptionCounts.table`, a row an image, in the order of their ids.
+    (dict, Bootstrap)
+        Scores by the files' keys; a bootstrap of settings in their order, of images in the order of their ids.
 
     Raises
     ------
@@ -80,7 +74,10 @@ def tables_of(files: Mapping[K, Path], image_ids: Sequence[int], scoring: Scorin
         If a caption is missing.
     """
     images = sorted(image_ids)
-    return {key: scoring.counts(captions_of(file, images)).table for key, file in files.items()}
+    tables = [scoring.counts(captions_of(file, images)).table for file in files.values()]
+    sums = zip(files, (table.sum(axis=0) for table in tables), strict=True)
+    scores = {key: Scores.of(totals, images=len(images), scorer=scoring.version) for key, totals in sums}
+    return scores, Bootstrap(np.stack(tables))
 
 
 def differences(

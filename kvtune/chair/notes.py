@@ -206,8 +206,15 @@ class _Look:
         self.plain = np.array([kind is None for kind in kinds])
 
     def notes(self, ending: bool) -> list[Note]:
-        found = [self._no_objects(), self._no_truth(), self._empty(), self._refusals(), self._reasoning()]
-        found += [self._question(), self._foreign("script", "In another script"), self._foreign("language", _LANGUAGE)]
+        of = {
+            "empty": self._empty,
+            "refusals": self._refusals,
+            "reasoning": self._reasoning,
+            "question": self._question,
+        }
+        found = [self._no_objects(), self._no_truth()]
+        found += [of[kind](self.kinds[kind]) for kind in of if kind in self.kinds]
+        found += [self._foreign("script", "In another script"), self._foreign("language", _LANGUAGE)]
         found += [self._repetition(), self._token_limit() if ending else None, self._same_image()]
         return [note for note in found if note is not None]
 
@@ -232,22 +239,15 @@ class _Look:
         why = "so that every mention counts as hallucinated"
         return self._note("no-truth", "No object in the ground truth", len(self.texts), why, "is it of these images?")
 
-    def _empty(self) -> Note | None:
-        count = len(self.kinds.get("empty", ()))
+    def _empty(self, found: Sequence[str]) -> Note:
         why, cure = "which hallucinate nothing and so lower CHAIR_S", "caption these images again, or leave them out"
-        return self._note("empty", "Empty", count, why, cure) if count else None
+        return self._note("empty", "Empty", len(found), why, cure)
 
-    def _refusals(self) -> Note | None:
-        found = self.kinds.get("refusals")
-        if not found:
-            return None
+    def _refusals(self, found: Sequence[str]) -> Note:
         why = f"such as {_begin(found[0])}, which hallucinate nothing and so lower CHAIR_S"
         return self._note("refusals", "Refusals", len(found), why, "ask in other words, or leave them out")
 
-    def _reasoning(self) -> Note | None:
-        found = self.kinds.get("reasoning")
-        if not found:
-            return None
+    def _reasoning(self, found: Sequence[str]) -> Note:
         why = f"such as {_begin(found[0])}, whose objects are scored too"
         end = _most(found, (*ENDS_OF_REASONING, *_ANSWERS))
         if end is None and any(map(has_reasoning_tag, found)):
@@ -255,10 +255,7 @@ class _Look:
         option = f"--answer-after '{end or 'TEXT'}' scores what follows it"
         return self._note("reasoning", "Reasoning inside", len(found), why, "cut it off", option)
 
-    def _question(self) -> Note | None:
-        found = self.kinds.get("question")
-        if not found:
-            return None
+    def _question(self, found: Sequence[str]) -> Note:
         why = f"such as {_begin(found[0])}, whose objects are scored too"
         option = f"--answer-after '{_most(found, _ENDS_OF_QUESTION) or 'TEXT'}' scores what follows it"
         return self._note("question", "The question inside", len(found), why, "cut it off", option)
