@@ -156,9 +156,9 @@ def _load(
     if quantization is not None or (target.type != "cpu" and find_spec("accelerate")):
         settings["device_map"] = device_map
     hf_model = load_weights(family, model_class, folder, source, settings)
+    if "device_map" in settings:
+        _remove_hooks(hf_model)
     if spans is not None:
-        if "device_map" in settings:
-            _remove_hooks(hf_model)
         spread(hf_model, targets, spans)
     elif "device_map" not in settings:
         hf_model.to(target)
@@ -166,7 +166,10 @@ def _load(
 
 
 def _remove_hooks(hf_model: Any) -> None:
-    """Take accelerate's hooks off, which copy every list that a layer is given, and with it what is collected there."""
+    """Take accelerate's hooks off, which copy every list that a layer is given, and with it what is collected there.
+
+    On one device too: many versions of it have them on models in 8 bits, and on those of HQQ.
+    """
     from accelerate.hooks import remove_hook_from_submodules
 
     remove_hook_from_submodules(hf_model)

@@ -143,6 +143,21 @@ def test_8_bit_layers_are_not_captured(folder, monkeypatch):
     assert asked == [False, True]
 
 
+def test_hooks_of_accelerate_are_taken_off_on_one_device_too(folder, monkeypatch):
+    """Up to bitsandbytes 0.47 accelerate puts them on every model in 8 bits; they copy the lists that layers fill."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is in kvtune's quantization extra")
+    load = loading.load_weights
+
+    def hooked(*given):
+        given[-1].setdefault("device_map", {"": "cpu"})
+        return accelerate.dispatch_model(load(*given), {"": "cpu"}, main_device="cpu", force_hooks=True)
+
+    request = CaptionRequest(0, random_images(1)[0], None)
+    alone = list(Captioner(load_model(folder, device="cpu"), max_new_tokens=4).run([request]))
+    monkeypatch.setattr(loading, "load_weights", hooked)
+    assert list(Captioner(load_model(folder, device="cpu"), max_new_tokens=4).run([request])) == alone
+
+
 def test_bitsandbytes_does_not_say_the_same_for_every_product(folder, caplog):
     load_model(folder, device="cpu")
     with caplog.at_level(logging.WARNING):
