@@ -50,6 +50,11 @@ def own_device(engine: EngineOptions) -> str:
                 f"one model is looked at here; name {engine.gpus_per_worker} GPUs with --device, not more"
             )
         return devices[0]
+    if "," in engine.device:
+        raise RequestError(
+            f"one model is looked at here; name one device, or add --gpus-per-worker {engine.device.count(',') + 1} to "
+            "divide its layers among them"
+        )
     resolve_device(engine.device)
     return engine.device
 

@@ -97,6 +97,11 @@ def test_more_gpus_than_one_model_takes_are_a_line(four_gpus):
         own_device(engine("cuda:0,cuda:1,cuda:2,cuda:3"))
 
 
+def test_several_devices_for_one_model_are_told_how_to_share_it(four_gpus):
+    with pytest.raises(RequestError, match=r"name one device, or add --gpus-per-worker 2 to divide its layers"):
+        own_device(engine("cuda:0,cuda:1", 1))
+
+
 def test_no_gpu_and_random_weights_are_a_line():
     with pytest.raises(RequestError, match="no GPU with --device auto"):
         check_options(ModelOptions("demo", engine=engine()))
