@@ -111,6 +111,14 @@ def test_the_published_preset_is_trial_0_once(sampler: str) -> None:
     assert not any(trial.published for trial in without)
 
 
+def test_given_points_matter_in_their_own_rounds_alone() -> None:
+    points = [point for trial in searched(plan("random", seed=1), 7) if (point := SPACE.point(trial.params))]
+    how, without = replace(plan("random", published=False), start=points), plan("random", published=False)
+    trials = searched(how, 8)
+    assert [SPACE.point(trial.params) for trial in trials[:7]] == points
+    assert how.trials(trials, 8, 12) == without.trials(trials, 8, 12)
+
+
 @pytest.mark.parametrize("sampler", FAST)
 def test_failed_trials_do_not_stop_a_search(sampler: str) -> None:
     trials = searched(plan(sampler), 24, failing=(0, 5, 6, 7, 13))

@@ -73,6 +73,15 @@ def test_rounding_takes_no_layer_out_of_its_range(there: int, here: int, layers:
     assert isinstance(point, dict) and (point["start_layer"], point["end_layer"]) == layers[2:]
 
 
+def test_no_layer_is_moved_into_its_range_by_more_than_rounding() -> None:
+    data, other = default_space("kvsmooth", 32).model_dump(), default_space("kvsmooth", 8).fitted(8)
+    data["parameters"]["start_layer"]["high"] = 3
+    space = SearchSpace.model_validate(data).fitted(32)
+    assert as_point(other.full(PUBLISHED | {"start_layer": 1}), other, space, 4) == (
+        "its start_layer of 4 is not between 0 and 3"
+    )
+
+
 def test_what_is_not_in_the_space_is_left_out_and_said(other: StudyFolder) -> None:
     summary = summarize(other, statistics=False)
     values = sorted(summary.trials[number].params["lambda_ref"] for number in summary.front)
