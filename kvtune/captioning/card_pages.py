@@ -75,8 +75,8 @@ class CardPages:
         shape = (len(card.layers), plan.pages + 1, kv_heads, PAGE, head_dim)
         self.keys, self.values = (torch.zeros(shape, dtype=vlm.dtype, device=self.device) for _ in range(2))
         self.kernels = kernels_for(self.device, vlm.dtype, kv_heads, heads // kv_heads, head_dim)
-        self.prompt_table = torch.zeros(plan.rows, 1, dtype=torch.int32, device=self.device)
-        self.classes = torch.zeros(3, plan.rows, PAGE, dtype=torch.bool, device=self.device)
+        self.prompt_table = torch.zeros(plan.images, 1, dtype=torch.int32, device=self.device)
+        self.classes = torch.zeros(3, plan.images, PAGE, dtype=torch.bool, device=self.device)
         most = self._sizes(plan.rows, 2 * plan.rows, [LANES] * plan.rows)
         self.layout = torch.zeros(_padded(most), dtype=torch.int32, device=self.device)
         whole = len(card.layers) == vlm.n_layers

@@ -40,11 +40,22 @@ class ContinuousScheduler(Generic[R]):
         What a prompt is expected to take; to be corrected when a longer one is seen.
     together
         Prompts that are run together at most.
+    most_images
+        Images on the grid at most; as many as rows if not given. Where each row is about an image of its own, more of
+        them let prompts be run ahead.
     """
 
-    def __init__(self, rows: int, pages: Pages, demand: PageDemand, prompt_pages: int, together: int = 1) -> None:
+    def __init__(
+        self,
+        rows: int,
+        pages: Pages,
+        demand: PageDemand,
+        prompt_pages: int,
+        together: int = 1,
+        most_images: int | None = None,
+    ) -> None:
         self.rows, self.pages, self.demand, self.prompt_pages = rows, pages, demand, prompt_pages
-        self.together = together
+        self.together, self.most_images = together, most_images or rows
         self._waiting: Waiting[R] = Waiting()
         self._running: dict[int, Placement[R]] = {}
         self._free = list(range(rows))
@@ -128,12 +139,12 @@ class ContinuousScheduler(Generic[R]):
                     if image in ahead:
                         loads[image] = ahead.pop(image)
                 else:
-                    if len(self._images) == self.rows and not make_room(key):
+                    if len(self._images) == self.most_images and not make_room(key):
                         break
                     image = self._new_image()
                     loads[image] = key
                     for other in due[1:]:
-                        if len(self._images) + 1 == self.rows and not make_room(key):
+                        if len(self._images) + 1 == self.most_images and not make_room(key):
                             break
                         self._images[other] = number = self._new_image()
                         ahead[number] = other
@@ -169,12 +180,12 @@ class ContinuousScheduler(Generic[R]):
             return []
         most = 1 + int(AHEAD * self.pages.count / self.prompt_pages)
         wanted = sum(self._rows_of[image] > 0 or one in self._waiting for one, image in self._images.items())
-        most = min(self.together, most, max(1, self.rows - wanted))
+        most = min(self.together, most, max(1, self.most_images - wanted))
         others = (other for other in self._waiting if other != key and other not in self._images)
         return [key, *islice(others, most - 1)]
 
     def _new_image(self) -> int:
-        image = next(number for number in range(self.rows) if number not in self._rows_of)
+        image = next(number for number in range(self.most_images) if number not in self._rows_of)
         self._rows_of[image] = 0
         return image
 

@@ -55,6 +55,7 @@ class PagedDecoding(Decoding):
             self._demand,
             pages_for(plan.prompt_tokens),
             prompts_together(plan.prompt_tokens),
+            plan.images,
         )
         self._fused = fused
         self.expect: Callable[[Sequence[CaptionRequest]], None] = lambda requests: None

@@ -64,7 +64,7 @@ class PagedGrid(KnownPrompts):
 
     def __init__(self, vlm: VisionLanguageModel, plan: PagedPlan, cuda_graphs: bool = True) -> None:
         super().__init__()
-        self.vlm, self.plan, self.rows, self.images = vlm, plan, plan.rows, plan.rows
+        self.vlm, self.plan, self.rows = vlm, plan, plan.rows
         device = vlm.device
         self._embed = vlm.hf_model.get_input_embeddings()
         self._head = vlm.hf_model.get_output_embeddings()

@@ -7,6 +7,7 @@ from typing import Any
 
 from kvtune.captioning.memory import (
     MOST_ROWS,
+    PREFILL_BATCH,
     USABLE,
     Lanes,
     bytes_per_position,
@@ -79,6 +80,11 @@ class PagedPlan:
     def peak(self) -> int:
         """Most bytes that are held at once."""
         return self.weights + self.cache + self.rows * self.row_state + max(self.step, self.prefill)
+
+    @property
+    def images(self) -> int:
+        """Images on the grid at most: one a row, a batch that is run ahead of need, and one that nobody reads yet."""
+        return self.rows + 2 * PREFILL_BATCH
 
     @property
     def text_pages(self) -> int:

@@ -23,10 +23,11 @@ EVENTS = st.lists(
 class Played:
     """A scheduler with the grid's part in it: prompts and captions take pages and give them back."""
 
-    def __init__(self, rows, pages, prompt_pages, caption_pages, together=1):
+    def __init__(self, rows, pages, prompt_pages, caption_pages, together=1, most_images=None):
         self.pages = Pages(pages)
         self.prompt_pages = prompt_pages
-        self.scheduler = ContinuousScheduler(rows, self.pages, PageDemand(60, caption_pages), prompt_pages, together)
+        demand = PageDemand(60, caption_pages)
+        self.scheduler = ContinuousScheduler(rows, self.pages, demand, prompt_pages, together, most_images)
         self.key_of, self.on_grid = {}, {}
         self.ended, self.withdrawn = set(), set()
         self.grown = False
@@ -99,14 +100,15 @@ class Played:
     prompt_pages=st.integers(1, 4),
     caption_pages=st.integers(1, 3),
     together=st.integers(1, 4),
+    more=st.integers(0, 5),
     share=st.sampled_from([0.03, 0.3, 1.0]),
 )
 def test_every_request_runs_beside_its_own_image_and_none_is_lost(
-    events, rows, pages, prompt_pages, caption_pages, together, share
+    events, rows, pages, prompt_pages, caption_pages, together, more, share
 ):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(continuous, "AHEAD", share)
-        play(Played(rows, pages, prompt_pages, caption_pages, together), events)
+        play(Played(rows, pages, prompt_pages, caption_pages, together, rows + more), events)
 
 
 def play(played, events):
@@ -224,6 +226,23 @@ def test_images_that_are_due_next_come_with_the_one_that_must():
     played.scheduler.finish(0)
     loads, starts = played.scheduler.place()
     assert not loads and [(start.request, start.image) for start in starts] == [(2, 1)]
+
+
+@pytest.mark.parametrize(("most_images", "batches"), [(None, [4, 1, 1, 1, 1, 1, 1]), (10, [6, 0, 0, 3, 0, 0, 3])])
+def test_where_each_caption_has_its_own_image_prompts_are_run_together_too(most_images, batches):
+    """One by one a GPU is soon through with a prompt, and the host is not."""
+    played = Played(rows=4, pages=200, prompt_pages=1, caption_pages=1, together=3, most_images=most_images)
+    for number in range(12):
+        played.scheduler.add(number, number)
+    found, begun = [], []
+    for _ in batches:
+        loads, starts = played.scheduler.place()
+        for image in loads:
+            played.pages.take(("image", image), 1)
+        found.append(len(loads))
+        begun += [start.request for start in starts]
+        played.scheduler.finish(played.scheduler.running[0].row)
+    assert found == batches and begun == list(range(10))
 
 
 def test_images_that_come_ahead_leave_first():

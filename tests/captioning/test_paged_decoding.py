@@ -73,7 +73,7 @@ def test_every_caption_is_whole_whatever_the_memory(data):
             assert captions[script.number].image_id == script.image
         else:
             assert script.number in withdrawals.values()
-    held = sum(len(decoding.grid.pages.of(("image", image))) for image in range(rows))
+    held = sum(len(decoding.grid.pages.of(("image", image))) for image in range(decoding.scheduler.most_images))
     assert held + decoding.grid.pages.free == pages
 
 

@@ -46,7 +46,7 @@ class ScriptedGrid(PagedGrid):
     """A grid whose cache is on the host: what was written to each page, and where."""
 
     def __init__(self, vlm: Any, plan: PagedPlan, cuda_graphs: bool = True) -> None:
-        self.vlm, self.rows, self.images = vlm, plan.rows, plan.rows
+        self.vlm, self.rows = vlm, plan.rows
         self.pages = Pages(plan.pages)
         self.newest = np.full(self.rows, -1, dtype=np.int32)
         self.forced = ForcedTokens(self.rows)
