@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from transformers import AutoProcessor, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from kvtune.demo.canvas import SIZE
 from kvtune.demo.descriptions import training_caption
@@ -64,16 +64,13 @@ def _one_scene(image_id: int, seed: int, count: int) -> tuple[np.ndarray, np.nda
     return scene.pixels, patches.reshape(-1, _LABELS), list(KINDS).index(scene.kind), captions
 
 
-def make_data(
-    scenes: int, captions: int, seed: int, tokenizer: PreTrainedTokenizerFast | None = None
-) -> tuple[Data, PreTrainedTokenizerFast]:
-    """Render the training scenes (ids from 1) and write their captions; without a tokenizer, make one from them."""
+def make_data(scenes: int, captions: int, seed: int) -> tuple[Data, PreTrainedTokenizerFast]:
+    """Render the training scenes (ids from 1), write captions of each, and make a tokenizer of their words."""
     with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
         work = partial(_one_scene, seed=seed, count=captions)
         rows = list(pool.map(work, range(1, scenes + 1), chunksize=256))
     texts = [text for row in rows for text in row[3]]
-    if tokenizer is None:
-        tokenizer = build_tokenizer(sorted(set(texts)))
+    tokenizer = build_tokenizer(sorted(set(texts)))
     end = tokenizer.eos_token_id
     ids = [[*one, end] for one in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     return Data(
@@ -304,14 +301,6 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
     build_processor(tokenizer).save_pretrained(folder)
 
 
-def average(one: Path, other: Path, out: Path) -> None:
-    """Write the model whose weights are the mean of two checkpoints of one training run."""
-    model = LlavaForConditionalGeneration.from_pretrained(one, dtype=torch.float32)
-    second = LlavaForConditionalGeneration.from_pretrained(other, dtype=torch.float32).state_dict()
-    model.load_state_dict({name: (value + second[name]) / 2 for name, value in model.state_dict().items()})
-    save(model, AutoProcessor.from_pretrained(one).tokenizer, out)
-
-
 def main() -> None:
     """Train from the command line."""
     parser = argparse.ArgumentParser(description="Train the demo model on rendered scenes.")
@@ -321,24 +310,12 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=4, help="captions written for each scene")
     parser.add_argument("--vision-steps", type=int, default=2400)
     parser.add_argument("--steps", type=int, default=2600, help="steps of stage 2, 8 scenes with 3 captions each")
-    parser.add_argument("--rate", type=float, default=5e-3, help="highest learning rate of stage 2")
-    parser.add_argument("--resume", type=Path, help="a checkpoint: stage 2 alone goes on from it, its optimizer afresh")
-    parser.add_argument("--vision", type=Path, help="a checkpoint: its vision tower is taken instead of training one")
-    parser.add_argument("--average", type=Path, nargs=2, help="no training: the mean of two checkpoints to OUT/final")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    if arguments.average:
-        one, other = arguments.average
-        average(one, other, arguments.out / "final")
-        return
     torch.set_num_threads(arguments.threads)
     begin = time.time()
-    known = AutoProcessor.from_pretrained(arguments.resume).tokenizer if arguments.resume else None
-    data, tokenizer = make_data(arguments.scenes, arguments.captions, arguments.seed, known)
-    if arguments.resume:
-        model = LlavaForConditionalGeneration.from_pretrained(arguments.resume, dtype=torch.float32).train()
-    else:
-        model = build_model(tokenizer, arguments.seed)
+    data, tokenizer = make_data(arguments.scenes, arguments.captions, arguments.seed)
+    model = build_model(tokenizer, arguments.seed)
     if torch.cuda.is_available():
         nn.Module.to(model, "cuda")
     size = sum(p.numel() for p in model.parameters())
@@ -346,13 +323,8 @@ def main() -> None:
         f"{len(data.pixels)} scenes, {len(tokenizer)} tokens, {size:,} parameters, {time.time() - begin:.0f}s",
         flush=True,
     )
-    if arguments.vision:
-        other = LlavaForConditionalGeneration.from_pretrained(arguments.vision, dtype=torch.float32)
-        model.model.vision_tower.load_state_dict(other.model.vision_tower.state_dict())
-    elif not arguments.resume:
-        train_vision(model, data, arguments.vision_steps, arguments.seed)
-        save(model, tokenizer, arguments.out / "vision")
-    train_captions(model, tokenizer, data, arguments.steps, arguments.seed, arguments.out, rate=arguments.rate)
+    train_vision(model, data, arguments.vision_steps, arguments.seed)
+    train_captions(model, tokenizer, data, arguments.steps, arguments.seed, arguments.out)
     save(model, tokenizer, arguments.out / "final")
 
 
