@@ -83,6 +83,7 @@ def test_images_are_called_as_in_a_file():
         ({"max_new_tokens": 2.5}, "--max-new-tokens must be a whole number, not 2.5"),
         ({"timeout": 60}, "--timeout 60 has no unit"),
         ({"min_f1": 101}, "F1 is at most 100"),
+        ({"enqueue": "lambda_ref=0.5"}, "enqueue takes a list of settings, not 'lambda_ref=0.5'"),
     ],
 )
 def test_a_wrong_search_from_python_is_refused(tmp_path, option, says):

@@ -56,14 +56,14 @@ class Outcomes:
     Parameters
     ----------
     path
-        The file; None remembers nothing.
+        The file.
     scoring
         Scorer and ground truth.
     """
 
-    def __init__(self, path: Path | None, scoring: Scoring) -> None:
+    def __init__(self, path: Path, scoring: Scoring) -> None:
         self._path, self._scoring = path, scoring
-        self._kept = _load(path) if path is not None else {}
+        self._kept = _load(path)
         self._used: dict[str, NDArray[Any]] = {}
 
     def of(self, captions: Sequence[Caption]) -> Outcome:
@@ -113,7 +113,7 @@ class Outcomes:
 
     def save(self) -> None:
         """Keep what was asked for; what was not is forgotten."""
-        if self._path is None or self._used.keys() == self._kept.keys():
+        if self._used.keys() == self._kept.keys():
             return
         data = io.BytesIO()
         np.savez_compressed(data, allow_pickle=False, **self._used)

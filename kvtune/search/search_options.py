@@ -13,7 +13,7 @@ from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.study.constraints import FLOORS, check_floor
 from kvtune.study.sampler_names import SAMPLERS, SamplerName
 from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
-from kvtune.text import not_there
+from kvtune.text import not_there, quoted
 
 DEFAULT_PARALLEL_TRIALS = 8
 """Trials in a round: enough to fill a batch that shares each image's prefill, few enough that a search of 50 trials
@@ -57,6 +57,8 @@ def check_options(options: SearchOptions) -> StudyFolder:
         check_count(f"--{name.replace('_', '-')}", getattr(options, name))
     if options.subset is not None and options.images is not None:
         raise RequestError("--subset says which images to tune on and --images how many to draw; give one of the two")
+    if isinstance(options.enqueue, str):  # a sequence of letters, from Python
+        raise RequestError(f"enqueue takes a list of settings, not {quoted(options.enqueue)}")
     if options.race_confidence is not None and not 0 < options.race_confidence < 1:
         raise RequestError(f"--race-confidence must be between 0 and 1, not {options.race_confidence:g}")
     floors(options)

@@ -73,8 +73,8 @@ class Bootstrap:
     counts
         Shape ``[settings, images, len(COLUMNS)]``, whole numbers of 0 or more: for each setting what
         :attr:`kvtune.chair.CaptionCounts.table` holds, the images in the same order.
-    resamples, seed
-        See :func:`resampling_weights`.
+    resamples
+        How many.
 
     Attributes
     ----------
@@ -82,12 +82,12 @@ class Bootstrap:
         The rates of all images by name (:data:`kvtune.chair.METRICS`), each of shape ``[settings]``.
     """
 
-    def __init__(self, counts: ArrayLike, resamples: int = RESAMPLES, seed: int = SEED) -> None:
+    def __init__(self, counts: ArrayLike, resamples: int = RESAMPLES) -> None:
         self._counts = np.asarray(counts)
         if self._counts.ndim != 3 or self._counts.shape[2] != len(COLUMNS) or not self._counts.shape[1]:
             raise ValueError(f"counts must be [settings, images, {len(COLUMNS)}], not {self._counts.shape}")
         self.settings, self.images = self._counts.shape[:2]
-        self.resamples, self.seed = resamples, seed
+        self.resamples = resamples
         self.estimates = rates(self._counts.sum(axis=1))
         self._p_values: dict[tuple[int, int], dict[str, float]] = {}
 
@@ -100,13 +100,13 @@ class Bootstrap:
     def _sums(self) -> NDArray[np.float64]:
         """Counts of each resample, ``[resamples, settings, len(COLUMNS)]``."""
         by_image = np.moveaxis(self._counts, 1, 0).reshape(self.images, -1).astype(np.float64)
-        sums = [weights @ by_image for weights in resampling_weights(self.images, self.resamples, self.seed)]
+        sums = [weights @ by_image for weights in resampling_weights(self.images, self.resamples, SEED)]
         return np.concatenate(sums).reshape(self.resamples, self.settings, len(COLUMNS))
 
     @cached_property
     def _two_more(self) -> NDArray[np.float64]:
         """How often each resample holds the two images that are added to a difference, ``[2, resamples, 1]``."""
-        generator = np.random.default_rng([self.seed, 1])
+        generator = np.random.default_rng([SEED, 1])
         images = self.images + 2
         return generator.binomial(images, 1 / images, size=(2, self.resamples, 1)).astype(np.float64)
 
@@ -152,7 +152,7 @@ class Bootstrap:
             return mcnemar(flags[setting], flags[other])
         if (setting, other) not in self._p_values:
             tables = self._counts[setting], self._counts[other]
-            self._p_values[setting, other] = randomization_p_values(*tables, self.seed)
+            self._p_values[setting, other] = randomization_p_values(*tables, SEED)
         return self._p_values[setting, other][metric]
 
     def tied(self, setting: int, other: int) -> bool:

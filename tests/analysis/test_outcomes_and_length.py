@@ -14,6 +14,7 @@ from kvtune.analysis.summary import CutBaseline
 from kvtune.chair import COLUMNS, ChairScorer, rates
 from kvtune.study.scoring import Scoring
 
+NOWHERE = Path("nowhere.npz")
 TRUTH = {1: {"dog"}, 2: {"cat", "chair"}}
 
 
@@ -73,7 +74,7 @@ def test_a_byte_that_changed_on_the_disk_makes_the_cache_only_slower(tmp_path: P
 
 
 def test_cuts_by_hand() -> None:
-    curve = cut_baseline(Outcomes(None, Scoring(TRUTH)).of_cuts(CAPTIONS))
+    curve = cut_baseline(Outcomes(NOWHERE, Scoring(TRUTH)).of_cuts(CAPTIONS))
     assert [cut.sentences for cut in curve] == [1, 2, 3]
     assert [cut.chair_s for cut in curve] == [0, 100, 100]
     assert [round(cut.chair_i, 6) for cut in curve] == [0, 40, 50]  # bicycle and bird, then the car
@@ -100,7 +101,7 @@ sentence = st.sampled_from(
 def test_the_last_cut_is_the_whole_caption(texts: list[str]) -> None:
     truth = {index: {"dog"} for index in range(len(texts))}
     captions = [line(index, text) for index, text in enumerate(texts)]
-    counts = Outcomes(None, Scoring(truth)).of_cuts(captions)
+    counts = Outcomes(NOWHERE, Scoring(truth)).of_cuts(captions)
     whole = ChairScorer(truth).counts(captions).table
     assert np.array_equal(counts[-1], whole)
     for name in ("words", "mentions", "mentioned", "correct"):
@@ -156,7 +157,7 @@ def test_the_curve_between_its_points(words: float) -> None:
 def test_what_does_not_beat_the_cut_baseline_is_flagged(
     chair_s: float, f1: float, words: float, flag: str | None
 ) -> None:
-    outcome = Outcomes(None, Scoring(TRUTH)).of(CAPTIONS)
+    outcome = Outcomes(NOWHERE, Scoring(TRUTH)).of(CAPTIONS)
     found = length_of(outcome, cut_curve((words, chair_s, f1))[0], CURVE)
     assert (found.flag is None) if flag is None else (found.flag is not None and flag in found.flag)
     assert found.at_limit == 50 and found.distinct[0] < found.distinct[1] <= found.distinct[2] == 1
@@ -164,6 +165,6 @@ def test_what_does_not_beat_the_cut_baseline_is_flagged(
 
 
 def test_the_baseline_is_not_held_against_itself() -> None:
-    found = length_of(Outcomes(None, Scoring(TRUTH)).of(CAPTIONS))
+    found = length_of(Outcomes(NOWHERE, Scoring(TRUTH)).of(CAPTIONS))
     assert (found.cut_chair_s, found.cut_f1, found.flag) == (None, None, None)
     assert rates(np.zeros(len(COLUMNS)))["f1"] == 0
