@@ -149,3 +149,14 @@ def test_an_unreadable_study_takes_no_list_down(folder: Path, formats: dict[str,
     captions.mkdir()
     (problem,) = (each.problem for each in overviews(folder / "studies") if each.study == "demo")
     assert problem is not None and "trial-0003.jsonl" in problem
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e999"])
+@pytest.mark.parametrize("key", ["chair_s", "value"])
+def test_no_score_or_difference_is_infinite_or_no_number(tmp_path: Path, key: str, number: str) -> None:
+    text = (RECORDED / "expected" / "validate.json").read_text()
+    folder = StudyFolder(tmp_path / "s")
+    folder.validation.parent.mkdir(parents=True)
+    folder.validation.write_text(re.sub(rf'("{key}": )[-\d.]+', rf"\g<1>{number}", text, count=1))
+    with pytest.raises(KvtuneError, match=rf"{key}.*must be a finite number"):
+        load_validation(folder)
