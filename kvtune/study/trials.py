@@ -39,7 +39,7 @@ def _recorded(metrics: dict[str, Any]) -> dict[str, Any]:
     for name, value in metrics.items():
         if name == "scorer":
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        number = isinstance(value, int | float) and math.isfinite(value)
         if name == "images" and not (isinstance(value, int) and number and value > 0):
             raise ValueError(f"images must be a whole number above 0, not {quoted(value)}")
         if name in METRICS and not (number and value >= 0 and (METRICS[name].unit != "%" or value <= 100)):

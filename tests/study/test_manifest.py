@@ -122,6 +122,7 @@ def test_a_difference_deep_in_the_space_is_named(tmp_path: Path) -> None:
         ({"colour": "red"}, "unknown key 'colour'"),
         ({"layers": "many"}, "layers"),
         ({"format": "kvtune-study/9"}, "format"),
+        ({"looks": [20, 10]}, "looks must rise between 0 and"),
     ],
 )
 def test_a_manifest_that_is_none(tmp_path: Path, change: dict[str, Any], message: str) -> None:

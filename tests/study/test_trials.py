@@ -3,10 +3,13 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fake_search import new_study
 
 from kvtune.errors import KvtuneError
+from kvtune.study.manifest import load_trials
 from kvtune.study.trials import Ledger, LedgerWriter, Trial
 
 METRICS = {"chair_s": 40.0, "f1": 60.5, "images": 10}
@@ -79,6 +82,39 @@ def test_events_that_make_no_sense(tmp_path: Path, lines: list[dict[str, object]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(KvtuneError, match=message):
         Ledger(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chair_s": 100.5}, "chair_s cannot be 100.5"),
+        ({"f1": -0.5}, "f1 cannot be -0.5"),
+        ({"images": 0}, "images must be a whole number above 0"),
+        ({"images": 2.5}, "images must be a whole number above 0"),
+        ({"colour": 1.0}, "unknown metric 'colour'"),
+        ({"mean_words": 250.5, "scorer": "3"}, None),
+    ],
+)
+def test_recorded_scores_are_in_their_ranges(tmp_path: Path, change: dict[str, Any], message: str | None) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_text(
+        json.dumps({"number": None, "event": "complete", "metrics": METRICS | change, "scoring": "s"}) + "\n"
+    )
+    if message is None:
+        assert Ledger(path).baseline.metrics == METRICS | change
+        return
+    with pytest.raises(KvtuneError, match=f"line 1.*{message}"):
+        Ledger(path)
+
+
+@pytest.mark.parametrize("value", ["0.5", True, None])
+def test_a_searched_parameter_that_is_no_number_is_refused(tmp_path: Path, value: Any) -> None:
+    folder, manifest = new_study(tmp_path / "s")
+    ledger = LedgerWriter(folder.ledger)
+    ledger.ask([Trial(0, manifest.published[0].parameters | {"lambda_ref": value})])
+    ledger.close()
+    with pytest.raises(KvtuneError, match="trial 0: there must be a number for 'lambda_ref'"):
+        load_trials(folder, manifest)
 
 
 def test_no_file_is_an_empty_study(tmp_path: Path) -> None:
