@@ -12,8 +12,9 @@ from kvtune.analysis.summarize import summarize
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.study.manifest import load_manifest
 from kvtune.study.optuna_copy import OptunaCopy
+from kvtune.study.optuna_trials import user_attributes
 from kvtune.study.study_folder import StudyFolder
-from kvtune.study.trials import Ledger, LedgerWriter
+from kvtune.study.trials import Ledger, LedgerWriter, Trial
 
 
 def stored(folder: StudyFolder, url: str | None = None) -> list[tuple[object, ...]]:
@@ -32,6 +33,17 @@ def follow(folder: StudyFolder, url: str | None = None) -> None:
     copy = OptunaCopy(folder, load_manifest(folder), url)
     copy.follow(Ledger(folder.ledger))
     copy.close()
+
+
+def test_attributes_say_what_became_of_a_trial() -> None:
+    metrics = {"chair_s": 40.0, "f1": 60.5, "images": 10}
+    for trial, more in (
+        (Trial(0, published=True, state="complete", metrics=metrics), {"published": True}),
+        (Trial(5, state="raced", metrics=metrics, by=0), {"raced_out_by": 0}),
+        (Trial(6, state="complete", metrics=metrics), {}),
+    ):
+        assert user_attributes(trial) == metrics | more
+    assert user_attributes(Trial(7, state="failed", reason="out of memory")) == {"reason": "out of memory"}
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "rubbish", "truncated"])

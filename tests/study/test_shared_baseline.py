@@ -1,12 +1,14 @@
 """Baseline captions taken over from another study: whole, of the same model and images, and never over others."""
 
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from fake_search import new_study, run_search
 from killing import child, die_at
 
+from kvtune.study.caption_log import CaptionLog
 from kvtune.study.lock import locked
 from kvtune.study.manifest import Manifest
 from kvtune.study.shared_baseline import take_baseline
@@ -39,6 +41,24 @@ def test_nothing_is_taken_of_another_model_or_other_images(
     other = manifest.model_copy(update={"fingerprint": manifest.fingerprint.model_copy(update=change)})
     take_baseline(folder, other, *source)
     assert not folder.captions.exists()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_held_out_captions_are_taken_where_the_same_images_are_held_out(
+    source: tuple[StudyFolder, Manifest], tmp_path: Path, same: bool
+) -> None:
+    held = source[0].holdout_captions("baseline")
+    with closing(CaptionLog(held)) as log:
+        for image_id in source[1].holdout.image_ids:
+            log.append(image_id, "A dog.", 3, "eos")
+    folder, manifest = new_study(tmp_path / "second")
+    if not same:
+        others = manifest.holdout.model_copy(update={"sha256": "2" * 64})
+        manifest = manifest.model_copy(update={"holdout": others})
+    take_baseline(folder, manifest, *source)
+    assert folder.trial_captions(None).exists()
+    taken = folder.holdout_captions("baseline")
+    assert taken.read_bytes() == held.read_bytes() if same else not taken.exists()
 
 
 def test_captions_that_are_there_stay(source: tuple[StudyFolder, Manifest], tmp_path: Path) -> None:
