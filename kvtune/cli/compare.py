@@ -35,7 +35,7 @@ def compare(
 
     With --json, no file is written. Without --out, files that cannot be written are a warning.
 
-    Example: kvtune compare llava-kvsmooth minigpt4-kvsmooth
+    Example: kvtune compare llava-1.5-kvsmooth minigpt4-kvsmooth
     """
     from kvtune.analysis.selection import choose
     from kvtune.analysis.summarize import summarize

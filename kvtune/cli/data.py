@@ -104,7 +104,7 @@ def download(
     images: Annotated[int, value("N", "Without --subset: tune images to draw.", "--images", min=1)] = 500,
     holdout_images: Annotated[
         int | None,
-        value("N", "Held-out images to draw; 500, with --subset none if not given.", "--holdout-images", min=1),
+        value("N", "Held-out images to draw; when left out 500, or none with --subset.", "--holdout-images", min=1),
     ] = None,
     seed: Seed = 0,
     source: Annotated[

@@ -41,8 +41,8 @@ ModelName = Annotated[
 ]
 Revision = Annotated[str | None, value("NAME", "Branch, tag or commit of weights on the Hub.", panel=MODEL)]
 Dtype = Annotated[str, value("TYPE", "auto, float32, bfloat16 or float16.", panel=MODEL)]
-LoadIn4Bit = Annotated[bool, flag("Quantize the language model's weights.", "--load-in-4bit", panel=MODEL)]
-LoadIn8Bit = Annotated[bool, flag("The same, in 8 bits.", "--load-in-8bit", panel=MODEL)]
+LoadIn4Bit = Annotated[bool, flag("Quantize the language model's weights to 4 bits.", "--load-in-4bit", panel=MODEL)]
+LoadIn8Bit = Annotated[bool, flag("Quantize the language model's weights to 8 bits.", "--load-in-8bit", panel=MODEL)]
 Device = Annotated[str, value("DEVICE", "auto, cpu, cuda or cuda:N; several with commas.", panel=MODEL)]
 Lanes = Annotated[str, value("N", "Captions decoded at once: auto or a number.", panel=MODEL)]
 CudaGraphs = Annotated[

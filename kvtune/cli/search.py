@@ -45,7 +45,13 @@ def search(
     study: Annotated[str | None, value("NAME", "Name of the study; MODEL-METHOD when left out.", panel=FILES)] = None,
     studies_dir: StudiesDir = STUDIES,
     method: Annotated[
-        str, value("METHOD", "What is tuned; A,B to choose among them.", panel=TRIALS, complete=completion.methods)
+        str,
+        value(
+            "METHOD",
+            "What is tuned: a method, a stack (A+B), or several to choose among (A,B).",
+            panel=TRIALS,
+            complete=completion.methods,
+        ),
     ] = "kvsmooth",
     space: Annotated[
         Path | None, value("FILE", "Search space (YAML); the model family's when left out.", panel=TRIALS)
@@ -81,16 +87,17 @@ def search(
     gpus_per_worker: GpusPerWorker = 1,
     race_confidence: Annotated[
         float,
-        value("P", "Chance at least that a trial which no other dominates is not raced out.", panel=RACING),
+        value("P", "Least probability, 0 to 1, that racing spares a trial which no other dominates.", panel=RACING),
     ] = RACE_CONFIDENCE,
     race: Annotated[
         bool, flag("Stop trials that others have beaten beyond doubt.", "--race/--no-race", panel=RACING)
     ] = True,
     min_f1: Annotated[
-        str | None, value("FLOOR", "F1 at least, for front and exports: 72, baseline or baseline-2.", panel=RACING)
+        str | None,
+        value("FLOOR", "Lowest F1, in %, on front and in exports: 72, baseline or baseline-2.", panel=RACING),
     ] = None,
     min_words: Annotated[
-        str | None, value("FLOOR", "Words per caption at least: 60 or baseline-10.", panel=RACING)
+        str | None, value("FLOOR", "Fewest words a caption on front and in exports: 60 or baseline-10.", panel=RACING)
     ] = None,
     timeout: Annotated[
         str | None, value("TIME", "End after this time, 2h, 90m or 45s; the same command goes on.", panel=TRIALS)
