@@ -85,7 +85,7 @@ def summary_of(
 def _scores(metrics: Mapping[str, Any], study: str) -> Scores:
     missing = [name for name in METRICS if name not in metrics]
     if missing:
-        raise RequestError(f"study {study} was scored without {', '.join(missing)}; run kvtune rescore on it")
+        raise RequestError(f"study {study} was scored without {', '.join(missing)}; run kvtune rescore {study}")
     return Scores(**metrics)
 
 

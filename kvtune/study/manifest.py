@@ -7,7 +7,7 @@ from pydantic import Field, StrictInt, field_serializer, field_validator, model_
 from kvtune.coco import Subset
 from kvtune.coco.subset import shuffled
 from kvtune.errors import RequestError
-from kvtune.json_files import read_json, write_json
+from kvtune.json_files import parse_json, read_text, write_json
 from kvtune.package_versions import package_versions
 from kvtune.schema import Document, Parameters, validated
 from kvtune.spaces import SearchSpace
@@ -16,7 +16,7 @@ from kvtune.statistics.racing import Race
 from kvtune.study.constraints import FLOORS, Constraints, constraints_of
 from kvtune.study.fingerprint import Fingerprint
 from kvtune.study.study_folder import StudyFolder
-from kvtune.study.trials import Ledger, Trial
+from kvtune.study.trials import RESTORE, Ledger, Trial
 from kvtune.text import quoted
 
 FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
@@ -159,7 +159,12 @@ def load_manifest(folder: StudyFolder) -> Manifest:
     RequestError
         If it cannot be read or a key is unknown, missing or wrong.
     """
-    return validated(Manifest, read_json(folder.manifest, "study"), f"study {folder.manifest}")
+    text = read_text(folder.manifest, "study")
+    try:
+        document = parse_json(text, f"study file {folder.manifest}")
+    except RequestError as error:
+        raise RequestError(f"{error}; {RESTORE}") from None
+    return validated(Manifest, document, f"study {folder.manifest}")
 
 
 def load_trials(folder: StudyFolder, manifest: Manifest) -> Ledger:

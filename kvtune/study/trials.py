@@ -31,6 +31,9 @@ from kvtune.statistics.front import Point
 from kvtune.study.jsonl import LineWriter, read_lines
 from kvtune.text import json_text, quoted
 
+RESTORE = "restore the file from a copy"
+"""The cure where what a study cannot do without is damaged."""
+
 
 def _recorded(metrics: dict[str, Any]) -> dict[str, Any]:
     for name in ("chair_s", "f1", "images"):
@@ -177,14 +180,14 @@ class Ledger:
         number = event.number
         if isinstance(event, Asked):
             if number != len(self.trials):
-                raise RequestError(f"{place}: trial {number} was asked where {len(self.trials)} comes next")
+                raise RequestError(f"{place}: trial {number} was asked where {len(self.trials)} comes next; {RESTORE}")
             self.trials.append(Trial(**values))
         elif number is None:
             self.baseline = replace(self.baseline, state=event.event, **values)
         elif number < len(self.trials) and values.get("by", 0) < len(self.trials):
             self.trials[number] = replace(self.trials[number], state=event.event, **values)
         else:
-            raise RequestError(f"{place}: trial {max(number, values.get('by', 0))} was never asked")
+            raise RequestError(f"{place}: trial {max(number, values.get('by', 0))} was never asked; {RESTORE}")
 
 
 class LedgerWriter(Ledger):

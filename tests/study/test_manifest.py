@@ -116,6 +116,14 @@ def test_a_difference_deep_in_the_space_is_named(tmp_path: Path) -> None:
         refuse_difference(folder, manifest.fingerprint, {"space": space})
 
 
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_damaged_manifest_says_what_to_do(tmp_path: Path, kept: int) -> None:
+    folder, _ = new_study(tmp_path / "s")
+    folder.manifest.write_bytes(folder.manifest.read_bytes()[:kept])
+    with pytest.raises(RequestError, match=r"study\.json is not valid JSON: .*; restore the file from a copy$"):
+        load_manifest(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

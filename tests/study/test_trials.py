@@ -73,8 +73,8 @@ def test_rewriting_changes_every_trial_at_once(tmp_path: Path) -> None:
         ([{"number": 0, "event": "guessed"}], "unknown event 'guessed'"),
         ([{"number": None, "event": "complete", "metrics": METRICS, "scoring": "s", "x": 1}], "unknown key 'x'"),
         ([{"number": None, "event": "complete", "metrics": METRICS}], "'scoring' is missing"),
-        ([{"number": 0, "event": "failed", "reason": "x"}], "trial 0 was never asked"),
-        ([{"number": 1, "event": "asked", "params": {}, "published": False, "sampler": {}}], "where 0 comes next"),
+        ([{"number": 0, "event": "failed", "reason": "x"}], "trial 0 was never asked; restore the file from a copy"),
+        ([{"number": 1, "event": "asked", "params": {}, "published": False, "sampler": {}}], "where 0 comes next; "),
     ],
 )
 def test_events_that_make_no_sense(tmp_path: Path, lines: list[dict[str, object]], message: str) -> None:
