@@ -24,7 +24,7 @@ from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_weights, missing_weights
 from kvtune.models.misfit import check_small_files, in_a_line, is_out_of_memory
 from kvtune.models.options import check_dtype, quantization_of
-from kvtune.models.quantized import bytes_as_stored, check_not_twice, stored_quantization
+from kvtune.models.quantized import bytes_as_stored, check_not_twice, leave_what_is_left, stored_quantization
 from kvtune.models.spread import spread
 from kvtune.models.weight_memory import check_memory, smaller, spans_for
 from kvtune.text import quoted
@@ -141,6 +141,9 @@ def _load(
             device_map |= {f"{path}.{layer}": device for layer in span}
     processor = family.load_processor(folder, config)
     settings: dict[str, Any] = {"dtype": wanted}
+    if is_stored:
+        leave_what_is_left(model_class, config)
+        settings["config"] = config
     if wanted == torch.float64:  # which the grouped products of experts do not take
         settings["experts_implementation"] = "eager"
     if quantization is not None and not is_stored:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 
 import pytest
@@ -9,12 +10,13 @@ import torch
 from graph_like import like_a_gpu
 from published_configs import PUBLISHED
 from small_vlms import random_images
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from kvtune.captioning import Captioner, CaptionRequest, paged_decoding
 from kvtune.captioning.model_check import Proof, check_model, judge
 from kvtune.errors import RequestError
 from kvtune.models import get_family, load_model, loading, options
-from kvtune.models.quantized import bytes_as_stored, stored_quantization
+from kvtune.models.quantized import bytes_as_stored, leave_what_is_left, stored_quantization
 from kvtune.models.weight_memory import check_memory, spans_for, weight_bytes_of
 
 GIB = 2**30
@@ -79,6 +81,41 @@ def test_memory_is_planned_by_the_files(monkeypatch):
         RequestError, match=r"about 7 GiB of GPU memory in float16, awq, .*; take a smaller model, free"
     ):
         check_memory("m", torch.device("cuda", 0), family, config, torch.float16, "awq", stored)
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "names", "quantized"),
+    [
+        ("qwen2.5-vl", "modules_to_not_convert", ["visual", "lm_head"], 3 * 7),
+        ("qwen2.5-vl", "llm_int8_skip_modules", ["visual", "lm_head", "model.layers.0.mlp"], 3 * 7 - 3),
+        ("qwen2.5-vl", "llm_int8_skip_modules", ["model.visual", "lm_head"], 3 * 7),
+        ("llava-1.5", "llm_int8_skip_modules", ["vision_tower", "multi_modal_projector", "language_model.lm_head"], 21),
+        ("llava-next", "modules_to_not_convert", ["vision_tower", "multi_modal_projector", "lm_head"], 21),
+        ("instructblip", "llm_int8_skip_modules", ["vision_model", "qformer", "language_projection", "lm_head"], 21),
+    ],
+)
+def test_lists_of_what_is_not_quantized_are_read_as_they_were_meant(checkpoint, family, key, names, quantized):
+    """Names of transformers 4, as most quantized checkpoints on the Hub have them."""
+    model_class = get_family(family).model_class()
+    config = model_class.config_class.from_pretrained(checkpoint(family))
+    config.quantization_config = {"quant_method": "awq", key: names}
+    leave_what_is_left(model_class, config)
+    with torch.device("meta"):
+        model = model_class(config)
+    linears = [name for name, module in model.named_modules() if type(module) is torch.nn.Linear]
+    converted = [name for name in linears if should_convert_module(name, config.quantization_config[key])]
+    assert len(converted) == quantized and all("language_model" in name and "layers." in name for name in converted)
+
+
+def test_what_compressed_tensors_ignores_has_the_names_of_now(checkpoint):
+    model_class = get_family("qwen2.5-vl").model_class()
+    config = model_class.config_class.from_pretrained(checkpoint("qwen2.5-vl"))
+    ignored = ["visual.blocks.0.attn.qkv", "lm_head", "re:^visual.merger.*"]
+    config.quantization_config = {"quant_method": "compressed-tensors", "ignore": ignored}
+    leave_what_is_left(model_class, config)
+    *names, pattern = config.quantization_config["ignore"]
+    assert names == [*ignored, "model.visual.blocks.0.attn.qkv", "lm_head"]
+    assert re.match(pattern.removeprefix("re:"), "model.visual.merger.mlp.0") and pattern.startswith("re:")
 
 
 def pretend_quantized(monkeypatch, broken=None, **marks):
