@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,11 @@ def load_model(
         raise RequestError(f"{source}: {missing}; copy or download it again")
     check_small_files(folder)
     try:
-        with _quiet(), in_a_line(f"cannot load {source} as {family.title}", folder=folder):
-            hf_model, processor = _load(family, folder, source, targets, dtype, quantization)
-        vlm = VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
-        make_ready(vlm)
+        with _quiet():
+            with in_a_line(f"cannot load {source} as {family.title}", folder=folder):
+                hf_model, processor = _load(family, folder, source, targets, dtype, quantization)
+            vlm = VisionLanguageModel(family, hf_model, processor, name, source, commit, quantization)
+            make_ready(vlm)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -236,7 +237,7 @@ def _decode_greedily(hf_model: Any, tokenizer: Any, source: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings of transformers' own, and its progress bars only on a terminal."""
+    """No warnings of transformers' own, its progress bars only on a terminal, and nothing of others' on stdout."""
     level = transformers_logging.get_verbosity()
     # That LLM.int8() takes float16 is said anew for every product of matrices, some 200 times a step.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
@@ -244,6 +245,7 @@ def _quiet() -> Iterator[None]:
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # GPTQModel tells there what it is, where results are one JSON document
+            yield
     finally:
         transformers_logging.set_verbosity(level)

@@ -195,6 +195,14 @@ def test_hooks_of_accelerate_are_taken_off_on_one_device_too(folder, monkeypatch
     assert list(Captioner(load_model(folder, device="cpu"), max_new_tokens=4).run([request])) == alone
 
 
+def test_what_is_printed_while_a_model_loads_is_no_result(folder, monkeypatch, capsys):
+    """GPTQModel prints what it is and which kernels it takes, and ``--json`` promises one document on stdout."""
+    pretend_quantized(monkeypatch, lambda *_: print("Kernel: selected"))
+    load_model(folder, device="cpu")
+    said = capsys.readouterr()
+    assert not said.out and "Kernel: selected" in said.err
+
+
 def test_bitsandbytes_does_not_say_the_same_for_every_product(folder, caplog):
     load_model(folder, device="cpu")
     with caplog.at_level(logging.WARNING):
