@@ -60,8 +60,11 @@ def test_however_many_images_come_kvtune_waits_for_their_positions_alone(kind):
             with CountedWaits(cards) as waits:
                 new = found.of(contents, pictures(count))
             own = {place for place in waits.found if place[1].startswith(OWN) and "minigpt4" not in place[1]}
-            assert {Path(file).name for _, file, _ in own} == {"decoder_inputs.py"}
-            assert sum(waits.found[place] for place in own) <= 2
+            windows = {place for place in own if Path(place[1]).name == "vision_windows.py"}
+            assert {Path(file).name for _, file, _ in own - windows} == {"decoder_inputs.py"}
+            assert sum(waits.found[place] for place in own - windows) <= 2
+            # Where windows and images end, once for all layers of a tower: transformers would ask for it in each.
+            assert sum(waits.found[place] for place in windows) == (2 if kind == "qwen" else 0)
             with CountedWaits(cards) as waits:
                 list(prefill(model, new))
                 list(prefill(model, found.of(contents, [])))

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 from PIL import Image
 from torch import Tensor
 
+from kvtune.models.decoder_inputs import Prompt
 from kvtune.models.family import Family, Processor, VisionLanguageModel
 from kvtune.models.image_processor import pillow_image_processor
 from kvtune.models.places import grid_places
 from kvtune.models.prompt_ids import chat_segments, find_chat_template, prompt_rows
+from kvtune.models.vision_windows import windows_together
 
 IMAGE = "<|image_pad|>"
 
@@ -64,6 +66,16 @@ class Qwen2_5_VL(Family):  # noqa: N801, spelt as the model is
             "pixel_values": pixels["pixel_values"],
             "image_grid_thw": pixels["image_grid_thw"],
         }
+
+    def decoder_inputs(
+        self,
+        vlm: VisionLanguageModel,
+        images: Sequence[Image.Image],
+        prompt: str | None = None,
+        inputs: dict[str, Tensor] | None = None,
+    ) -> list[Prompt]:
+        with windows_together(vlm.hf_model.model.visual.config):
+            return super().decoder_inputs(vlm, images, prompt, inputs)
 
     def places(
         self, vlm: VisionLanguageModel, inputs: dict[str, Tensor], images: Sequence[Image.Image]
