@@ -31,6 +31,7 @@ _ANSWER = re.compile(
 )
 _LINE_BREAK = re.compile(r"(?:\\r)?\\n")
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]*]*(?=\s|\Z)|[。！？]")
+_ITEM = re.compile(r"^[^\S\n]*(?:[-*•+]|\d+[.)])\s", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,13 @@ def complete_sentences(text: str) -> str:
 def is_cut_off(text: str) -> bool:
     """Whether a caption ends within a sentence.
 
-    It does if its last line neither ends with a sentence's end nor is an item of a list, and a sentence ended before or
-    it has more than 30 words. Short captions of one sentence often have no period at all.
+    It does if it ends with no sentence's end, and a sentence ended before (the number of an item of a list ends none)
+    or it has more than 30 words, whose last line is no item of a list. Short captions of one sentence often have no
+    period at all.
     """
-    text = text.rstrip()
+    is_item = _ITEM.match(text.rstrip().rsplit("\n", 1)[-1]) is not None
+    text = _ITEM.sub("", text).rstrip()
     ends = [found.end() for found in _SENTENCE_END.finditer(text)]
     if not text or (ends and ends[-1] == len(text)) or text.endswith(("…", "...")):
         return False
-    last_line = text.rsplit("\n", 1)[-1]
-    if re.match(r"\s*(?:[-*•+]|\d+[.)])\s", last_line) and not ends:
-        return False
-    return bool(ends) or len(text.split()) > 30
+    return bool(ends) or (len(text.split()) > 30 and not is_item)

@@ -113,7 +113,8 @@ def test_the_answer():
     [
         ("A dog. A cat is", True), ("A dog.\n\nThe", True), ("a " * 31, True),
         ("A dog.", False), ("A dog. A cat is", True), ("a man riding a horse", False), ("", False), ("A dog...", False),
-        ("- a dog\n- a cat", False), ('A "dog."', False), ("A dog.**", False), ("一只狗。", False),
+        ("- a dog\n- a cat", False), ("1. a dog\n2. a cat", False), ("- a dog\n- " + "a " * 31, False),
+        ("1. A dog is there.\n2. A cat is", True), ('A "dog."', False), ("A dog.**", False), ("一只狗。", False),
     ],
 )  # fmt: skip
 def test_what_is_cut_off(text, cut):

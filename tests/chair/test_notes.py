@@ -149,7 +149,7 @@ def test_what_is_known_of_the_token_limit_goes_before_how_captions_end():
     assert ended("eos", "eos") == []
     (found,) = ended("eos", "length")
     assert (found.kind, found.share) == ("token-limit", 50) and "At the token limit: 1 of 2" in found.text
-    assert ended(*["eos"] * 10, "length") == []
+    assert [note.share for note in ended(*["eos"] * 9, "length")] == [10] and ended(*["eos"] * 10, "length") == []
 
 
 def test_what_was_cut():

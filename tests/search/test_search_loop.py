@@ -321,3 +321,15 @@ def test_captions_of_other_images_are_refused(tmp_path: Path) -> None:
     folder.trial_captions(0).write_text(json.dumps(line) + "\n")
     with pytest.raises(KvtuneError, match=r"trial-0000.jsonl has a caption of image 5, which is no tune image"):
         run_search(folder, manifest, 4)
+
+
+@pytest.mark.usefixtures("without_optuna")
+def test_a_published_setting_that_is_no_point_of_the_space_is_no_trial(tmp_path: Path) -> None:
+    layers = {"start_layer": {"low": 0, "high": 3}, "end_layer": {"low": 4, "high": 8}}
+    space = SearchSpace.model_validate(
+        {"method": "kvsmooth", "parameters": {"lambda_ref": {"low": 0, "high": 0.5}, **layers}}
+    )
+    folder, manifest = new_study(tmp_path / "s", 5, space=space)
+    published = [each.model_copy(update={"enqueued": False}) for each in manifest.published]
+    run_search(folder, manifest.model_copy(update={"published": published}), 2)
+    assert published and not any(trial.published for trial in Ledger(folder.ledger).trials)
