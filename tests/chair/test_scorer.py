@@ -94,8 +94,8 @@ def test_counts_of_parts_add_up(problem, cut):
     scorer = ChairScorer(truth)
     parts, whole = [scorer.counts(captions[:cut]), scorer.counts(captions[cut:])], scorer.counts(captions)
     assert np.array_equal(np.concatenate([part.table for part in parts]), whole.table)
-    assert np.array_equal(np.concatenate([part.image_ids for part in parts]), whole.image_ids)
-    assert len(whole) == len(captions)
+    for counts, of in ((parts[0], captions[:cut]), (parts[1], captions[cut:]), (whole, captions)):
+        assert counts.image_ids.tolist() == [caption["image_id"] for caption in of] and len(counts) == len(of)
 
 
 @given(problems)
