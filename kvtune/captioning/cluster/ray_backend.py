@@ -32,6 +32,9 @@ OBJECT_STORE = 256 * 2**20
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
+_LEFT_ALONE = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
+"""Where this is set, as on clusters for training, Ray shows all of a machine's GPUs to each of its workers."""
+
 
 @dataclass(frozen=True)
 class Here:
@@ -51,6 +54,9 @@ class WorkerActor:
             os.environ.pop(_VISIBLE, None)
             os.environ |= {} if here.visible is None else {_VISIBLE: here.visible}
             torch.set_num_threads(here.threads)
+        elif os.environ.get(_LEFT_ALONE, "0").lower() in ("1", "true"):
+            ids = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+            os.environ |= {_VISIBLE: ",".join(ids)} if ids else {}
 
     def pid(self) -> int:
         return os.getpid()

@@ -1,5 +1,6 @@
 """What a Ray actor with several GPUs is asked for, and what it says of them; no cluster is started."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +59,18 @@ def test_on_this_machine_each_worker_is_told_its_gpus(asked):
     backend.launch(1)
     ((wanted, own),) = actors
     assert own.device == "cuda:2,cuda:3" and not own.has_workers and "num_gpus" not in wanted
+
+
+def test_a_worker_takes_its_own_gpus_where_ray_shows_it_all(monkeypatch):
+    context = SimpleNamespace(get_accelerator_ids=lambda: {"GPU": ["5", "6"]})
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    options = ModelOptions("demo")
+    ray_backend.WorkerActor(options, None, 9, None)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1,2,3,4,5,6,7"  # what Ray has set is right
+    monkeypatch.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
+    ray_backend.WorkerActor(options, None, 9, None)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5,6"
 
 
 def test_a_worker_says_how_many_cards_it_has(monkeypatch):
