@@ -218,7 +218,8 @@ class SearchSpace(Document):
             for name, searched in self.searched(setting).items():
                 values = searched.grid()
                 if values is None:
-                    raise RequestError(f"the grid sampler needs a step for {name}: write one in the space, or use tpe")
+                    where = "in the space, in place of log" if searched.log else "in the space"
+                    raise RequestError(f"the grid sampler needs a step for {name}: write one {where}, or use tpe")
                 grid[name] = values
             grids.append(grid)
         return grids

@@ -242,8 +242,12 @@ def test_grid_values_are_distinct_and_within_the_range(low: int, steps: int, ste
 
 
 def test_the_grid_needs_steps(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="needs a step for lambda_ref"):
+    with pytest.raises(RequestError, match="needs a step for lambda_ref: write one in the space, or use tpe"):
         load_space(written(tmp_path)).fitted(32).grids()
+    layers = {"start_layer": {"low": 0, "high": 15}, "end_layer": {"low": 16, "high": 32}}
+    space = written(tmp_path, parameters={"lambda_ref": {"low": 0.1, "high": 1, "log": True}} | layers)
+    with pytest.raises(RequestError, match="lambda_ref: write one in the space, in place of log, or use tpe"):
+        load_space(space).fitted(32).grids()
 
 
 def test_shipped_spaces_have_a_grid() -> None:
