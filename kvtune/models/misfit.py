@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ _MOST |= dict.fromkeys(("hidden_size", "intermediate_size", "num_attention_heads
 """Above these, a number in a configuration is an error; a model of 100,000 layers would be built for minutes."""
 
 _SMALL_FILES = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json", "generation_config.json")
+_SENTENCEPIECE = ("tokenizer.model", "spiece.model")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
 
@@ -58,6 +60,9 @@ def damaged_file(folder: Path) -> str | None:
     tokenizer = folder / "tokenizer.json"
     if not any((folder / name).is_file() for name in _TOKENIZERS) and not any(folder.glob("*.tiktoken")):
         return "it has no tokenizer (tokenizer.json or tokenizer.model); copy or download it again"
+    of_sentencepiece = not tokenizer.is_file() and any((folder / name).is_file() for name in _SENTENCEPIECE)
+    if of_sentencepiece and find_spec("sentencepiece") is None:
+        return "its tokenizer is SentencePiece's alone: pip install sentencepiece protobuf"
     if tokenizer.is_file() and is_pointer(tokenizer):
         return "its tokenizer.json is a Git LFS pointer; run git lfs pull in that folder"
     damaged = [tokenizer] if tokenizer.is_file() and not _is_tokenizer(tokenizer) else []

@@ -11,7 +11,7 @@ from newer_checkpoints import NEWER
 
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
-from kvtune.models import load_model
+from kvtune.models import load_model, misfit
 from kvtune.models.misfit import in_a_line
 
 WHOLE = {"llava": save_llava, "qwen": save_qwen3_vl, "gemma": NEWER["gemma3"], "idefics": NEWER["idefics3"]}
@@ -155,6 +155,16 @@ def test_a_processor_that_does_not_fit_the_weights_is_one_line(whole, tmp_path, 
     with pytest.raises(RequestError, match=line) as caught:
         load_model(folder, device="cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_of_sentencepiece_alone_says_what_to_install(whole, tmp_path, monkeypatch):
+    """transformers asks for tiktoken, which reads it no more than it does itself."""
+    folder = shutil.copytree(whole["llava"], tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
+    monkeypatch.setattr(misfit, "find_spec", lambda name: None)
+    with pytest.raises(RequestError, match=r"its tokenizer is SentencePiece's alone: pip install sentencepiece proto"):
+        load_model(folder, device="cpu")
 
 
 def test_commands_say_it_in_a_line_too(whole, tmp_path, capsys):
