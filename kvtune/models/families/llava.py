@@ -51,9 +51,10 @@ class Llava(Family):
         image_processor = pillow_image_processor(folder)
         processor = AutoProcessor.from_pretrained(folder)
         processor.image_processor = image_processor
-        # Folders written before transformers 4.49 say nothing of the class token, older ones of none of the three.
-        processor.patch_size = config.vision_config.patch_size
-        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        if processor.patch_size is None:  # folders written before transformers 4.47
+            processor.patch_size = config.vision_config.patch_size
+            processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        # Folders written before 4.49 say nothing of the class token.
         processor.num_additional_image_tokens = int(config.vision_config.model_type == "clip_vision_model")
         return processor
 
