@@ -216,4 +216,4 @@ def _write_captions(job: "Job", json: bool) -> None:
         print_json(applied_document(job, done))
         return
     for line in applied_lines(job, done):
-        out().print(line, soft_wrap=True)
+        out().say(line)
