@@ -360,6 +360,25 @@ def test_wrong_parameters_are_refused(name, parameters, message):
     assert "\n" not in str(refused.value)
 
 
+SHARES = {
+    "kvsmooth": ("lambda_ref", "clip_width"),
+    "sparc": ("beta",),
+    "ad_hh": ("threshold",),
+    "var": ("rho", "p"),
+    "clvs": ("alpha", "beta", "threshold"),
+}
+
+
+@pytest.mark.parametrize(("name", "share"), [(name, share) for name, shares in SHARES.items() for share in shares])
+def test_shares_are_from_0_to_1(name, share):
+    others = {"kvsmooth": {"lambda_ref": 0.5}, "ad_hh": {"heads": [[0, 0]]}}.get(name, {})
+    for value in (0, 1):
+        get_method(name).from_parameters(others | {share: value})
+    for value in (-0.01, 1.01):
+        with pytest.raises(RequestError, match=f"{share} must be a number from 0 to 1"):
+            get_method(name).from_parameters(others | {share: value})
+
+
 @cases
 def test_a_prompt_without_an_image_is_refused(case):
     of = tried("grouped heads")

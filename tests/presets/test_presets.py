@@ -10,6 +10,7 @@ import pytest
 
 from kvtune.demo import demo_model_path
 from kvtune.errors import KvtuneError, RequestError
+from kvtune.methods import KVSmooth
 from kvtune.presets import Preset, load_preset, preset_names
 
 KEYS = [
@@ -58,6 +59,7 @@ def test_published_settings_are_the_papers(name: str, lambda_ref: float) -> None
         "adaptive": True,
         "target": "kv",
     }
+    assert preset.method() == KVSmooth(lambda_ref=lambda_ref)  # the defaults are the paper's too
     assert preset.model.layers == 32
     assert preset.generation.prompt == "Please describe the image in detail."
     assert preset.generation.max_new_tokens == 512
