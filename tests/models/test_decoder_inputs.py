@@ -128,6 +128,29 @@ def test_who_sees_whom_goes_with_the_prompt():
     assert torch.equal(put_together(prompts)["attention_mask"], expected)
 
 
+def test_text_that_sees_the_next_token_is_not_causal_after_the_image():
+    mask, visual = torch.ones(1, 4).long(), [VisualTokens(torch.tensor([True, True, False, False]), None)]
+    seen = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
+    seen[:, :, 0, 1] = True
+    for ahead in (False, True):
+        seen[:, :, 2, 3] = ahead
+        given = {"inputs_embeds": torch.zeros(1, 4, 8), "attention_mask": seen}
+        (one,) = taken_apart(given, {"inputs_embeds": torch.zeros(1, 1, 8)}, mask, mask, visual, "some-model")
+        assert one.is_causal_after_image != ahead
+
+
+@pytest.mark.parametrize(("seen", "features"), [(2, 1), (1, 2), (2, 2)])
+def test_features_of_tokens_that_are_not_the_images_are_refused(seen, features):
+    mask, visual = torch.ones(1, 3).long(), [VisualTokens(torch.tensor([True, False, False]), None)]
+    given = {
+        "inputs_embeds": torch.zeros(1, 3, 8),
+        "visual_pos_masks": torch.arange(3)[None] < seen,
+        "deepstack_visual_embeds": [torch.zeros(features, 8)],
+    }
+    with pytest.raises(RequestError, match="adds features to tokens that are not the image's"):
+        taken_apart(given, {"inputs_embeds": torch.zeros(1, 1, 8)}, mask, mask, visual, "some-model")
+
+
 def test_a_prompt_without_a_mask_of_its_own_is_causal_beside_one_with():
     own = torch.ones(4, 4, dtype=torch.bool)
     together = put_together([prompt(4, attention={"": own}), prompt(3)])["attention_mask"]
