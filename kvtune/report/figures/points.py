@@ -97,7 +97,9 @@ def error_bars(
             bars[bar] = [[max(0.0, rates[name] - low)], [max(0.0, high - rates[name])]]
     if bars:
         place = rates[across], rates[up]
-        axes.errorbar(*place, **bars, fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.5, zorder=1.5)
+        axes.errorbar(
+            *place, **bars, fmt="none", ecolor=colour, elinewidth=0.5, alpha=0.5, zorder=1.5, label="_intervals"
+        )
 
 
 def number_points(
