@@ -65,11 +65,11 @@ def tried_in_float16():
 
 @cases
 def test_padding_is_not_seen_in_float16(case):
-    """Whose least number is no score that vanishes whatever is done to it."""
+    """Whose least number is no score that vanishes whatever is done to it; seen, padding moves logits by 4 or more."""
     of = tried_in_float16()
     with method_of(case)(of.model):
         together, alone = (generate(of.model, inputs, max_new_tokens=1)[1] for inputs in (of.batch, of.alone[1]))
-    torch.testing.assert_close(together.logits[0][1], alone.logits[0][0], rtol=0, atol=0.03)
+    torch.testing.assert_close(together.logits[0][1], alone.logits[0][0], rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -29,7 +29,7 @@ def test_one_row_for_the_baseline_and_each_trial():
 def test_csv_reads_back_with_full_precision(tmp_path):
     summary = random_study(12, failed=2)
     (path,) = study_files.write_trials(tmp_path, summary, None)
-    frame = pd.read_csv(path)
+    frame = pd.read_csv(path, float_precision="round_trip")
     pd.testing.assert_frame_equal(
         frame[["params_lambda_ref", "f1"]], trials_frame(summary)[["params_lambda_ref", "f1"]], check_exact=True
     )
