@@ -94,8 +94,7 @@ class StepGraphs:
 
         While it believes that one is under way it gives no memory back, not even where a new grid has none.
         """
-        # An error says that it was ended; torch 2.7 has nothing to tell it with.
-        with suppress(RuntimeError, AttributeError):
+        with suppress(RuntimeError):  # which says that it was ended
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
             torch._C._cuda_releasePool(torch.cuda.current_device(), self._pool)
             _WITHOUT_END.append(graph)
