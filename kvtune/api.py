@@ -245,7 +245,7 @@ def _captions(images: "Iterable[str | Path | Image]", work: "WithPreset", skip_b
 
     def requests() -> Iterator[CaptionRequest]:
         for number, image in enumerate(images):
-            opened = Path(image) if isinstance(image, str | Path) else image
+            opened = check_path(image) if isinstance(image, str | Path) else image
             if skip_broken and isinstance(opened, Path) and (why := problem_with(opened)):
                 logger.warning("skipped %s: %s", opened, why)
                 continue

@@ -106,7 +106,7 @@ def test_the_function_has_the_name_of_its_package():
     assert pickle.loads(pickle.dumps(SearchOptions)) is SearchOptions
 
 
-def test_images_are_captioned_as_they_are_pulled(tmp_path, capsys):
+def test_images_are_captioned_as_they_are_pulled(tmp_path, capsys, monkeypatch):
     folder = CocoFolder(demo_coco())
     paths = folder.image_paths(folder.image_ids("val2014")[:3])
     document = printed(capsys, "caption", *paths, "--model", "demo", "--max-new-tokens", "25")
@@ -122,7 +122,9 @@ def test_images_are_captioned_as_they_are_pulled(tmp_path, capsys):
         each = found[id(image)]
         assert (each.text, each.finish_reason) == (expected["caption"], expected["finish_reason"])
         assert len(each.token_ids) == expected["tokens"]
-    with pytest.raises(RequestError, match=r"broken.jpg cannot be read: not an image"):
-        list(kvtune.caption([broken], model="demo"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for images in (["~/broken.jpg"], "~/broken.jpg"):
+        with pytest.raises(RequestError, match=rf"{broken} cannot be read: not an image"):
+            list(kvtune.caption(images, model="demo"))
     with pytest.raises(RequestError, match="there is no preset 'nosuch'"):
         kvtune.caption(broken, model="demo", preset="nosuch")

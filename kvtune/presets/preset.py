@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from kvtune.files import check_path
 from kvtune.json_files import write_json
 from kvtune.schema import Document
 
@@ -114,4 +115,4 @@ class Preset(Document):
         KvtuneError
             If the file cannot be written.
         """
-        write_json(Path(path), self.model_dump(mode="json", by_alias=True))
+        write_json(check_path(path), self.model_dump(mode="json", by_alias=True))

@@ -82,6 +82,12 @@ def test_shipped_presets_have_every_key_and_fit_their_model(name: str) -> None:
     preset.method().check_layers(preset.model.layers)
 
 
+def test_a_preset_is_saved_where_a_home_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Preset.model_validate(searched()).save("~/preset.json")
+    assert load_preset("~/preset.json") == load_preset(tmp_path / "preset.json")
+
+
 def test_saved_preset_reads_back_with_the_keys_of_the_design(tmp_path: Path) -> None:
     preset = Preset.model_validate(searched())
     path = tmp_path / "new" / "preset.json"
