@@ -194,7 +194,7 @@ def search(
     out().print()
     for sentence in facts.same_rates(summary, chosen.trial):
         out().say(sentence)
-    out().print(f"{facts.progress(summary)}; {facts.volume(summary)}")
+    out().say(f"{facts.progress(summary)}; {facts.volume(summary)}")
     folder = StudyFolder(studies_dir.expanduser() / summary.study)
     out().print(f"Look at it: kvtune pareto {folder.argument}", soft_wrap=True)
     if chosen.trial is None:

@@ -59,7 +59,7 @@ _OPTIONS = {
     "model": "--model", "revision": "--revision", "prompt": "--prompt", "max_new_tokens": "--max-new-tokens",
     "subset": "--images, --subset and --seed", "method": "--method", "dtype": "--dtype", "seed": "--seed",
     "sampler": "--sampler", "parallel_trials": "--parallel-trials", "space": "--space",
-    "race_confidence": "--race-confidence", "min_f1": "--min-f1", "min_words": "--min-words",
+    "race_confidence": "--race --race-confidence", "min_f1": "--min-f1", "min_words": "--min-words",
 }  # fmt: skip
 """The option that each part of a fingerprint comes from."""
 

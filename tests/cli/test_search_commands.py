@@ -162,7 +162,8 @@ def test_search_then_look_then_export(search: Any, run: Any, tmp_path: Path, qui
 def test_without_json_there_is_a_table_and_what_to_do_next(search: Any) -> None:
     code, out, err = search("--trials", 3)
     assert code == 0
-    assert "CHAIR_S" in out and "baseline" in out and "hypervolume" in out
+    assert "CHAIR_S" in out and "baseline" in out
+    assert len([line for line in out.splitlines() if line.startswith("3 trials ") and "(0, 100)" in line]) == 1
     assert "kvtune export quick-kvsmooth --out preset.json" in out
     assert "study studies/quick-kvsmooth begins" in err
     code, out, err = search("--trials", 3, "--studies-dir", "else where")
@@ -199,7 +200,7 @@ def test_the_same_command_continues_and_more_trials_extend(search: Any, quick_mo
         (["--min-words", 30], 'min_words none, but this command has "30"'),
         (["--from", "quick-kvsmooth"], "was begun without --from, and its first trials are fixed"),
         (["--from", "quick-kvsmoth"], "there is no study 'quick-kvsmoth', did you mean 'quick-kvsmooth'?"),
-        (["--seed", 1, "--no-race"], "give --seed 0, --race-confidence 0.95, or another --study name"),
+        (["--seed", 1, "--no-race"], "give --seed 0, --race --race-confidence 0.95, or another --study name"),
         (["--images", 7], "subset"),
         (["--holdout-images", 5], "study quick-kvsmooth was begun with 4 held-out images, not 5"),
     ],
