@@ -29,6 +29,9 @@ USUAL_TOKENS = 95
 _ROWS_STEP = 128
 """Rows come in steps of so many, in which a GPU's matrix products are fastest."""
 
+_MORE_IMAGES = 2 * PREFILL_BATCH
+"""Images on the grid beside one a row: a batch that is run ahead of need, and one that nobody reads yet."""
+
 _ENOUGH = 0.9
 """Share of the pages of a new grid with which one that is there will do; free memory is never twice the same."""
 
@@ -83,8 +86,8 @@ class PagedPlan:
 
     @property
     def images(self) -> int:
-        """Images on the grid at most: one a row, a batch that is run ahead of need, and one that nobody reads yet."""
-        return self.rows + 2 * PREFILL_BATCH
+        """Images on the grid at most."""
+        return self.rows + _MORE_IMAGES
 
     @property
     def text_pages(self) -> int:
@@ -151,7 +154,7 @@ def plan_pages(
         return (card.usable - rows * row_state - max(rows * step, card.prefill)) // card.page
 
     def pages(rows: int) -> int:
-        fillable = rows * longest + min(images, rows) * prompt_pages
+        fillable = rows * longest + min(images, rows + _MORE_IMAGES) * prompt_pages
         return max(prompt_pages + longest, min(fillable, *(room(card, rows) for card in cards)))
 
     if lanes == "auto":

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from paged_without_model import Script, a_plan, request, scripted
+from small_vlms import small_vlm
 
-from kvtune.captioning import continuous
+from kvtune.captioning import continuous, paged_plan
 from kvtune.captioning import decoding as decoding_module
-from kvtune.captioning.pages import pages_for
+from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.errors import KvtuneError
 
 
@@ -75,6 +76,16 @@ def test_every_caption_is_whole_whatever_the_memory(data):
             assert script.number in withdrawals.values()
     held = sum(len(decoding.grid.pages.of(("image", image))) for image in range(decoding.scheduler.most_images))
     assert held + decoding.grid.pages.free == pages
+
+
+def test_no_caption_waits_for_a_prompt_that_comes_ahead_where_memory_is_plenty(monkeypatch):
+    """Every caption has an image of its own, and goes on to the limit."""
+    monkeypatch.setattr(paged_plan, "free_memory", lambda device: 2**40)
+    rows, prompt, limit, captions = 64, 20 * PAGE, 64, 256
+    plan = paged_plan.plan_pages(small_vlm(), prompt, limit, captions, captions, rows)
+    decoding = scripted(monkeypatch, plan, lambda image: prompt, limit)
+    _, steps = run(decoding, (Script(number, number, limit) for number in range(captions)), captions)
+    assert steps == captions // rows * limit
 
 
 def test_prompts_longer_than_was_thought_come_one_after_the_other():

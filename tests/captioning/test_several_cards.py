@@ -183,6 +183,6 @@ def test_the_card_with_the_least_room_says_how_many_pages(spans, free, state):
         beside = plan.rows * state + max(plan.step, prefill_bytes(vlm(), 8, 40, len(card.layers)))
         rooms[card.device] = (int(0.6 * free_on[card.device]) - beside) // page[card.device]
     fewest = pages_for(40) + plan.text_pages
-    fillable = plan.rows * plan.text_pages + min(40, plan.rows) * pages_for(40)
+    fillable = plan.rows * plan.text_pages + min(40, plan.images) * pages_for(40)
     assert plan.pages == max(fewest, min(fillable, *rooms.values()))
     assert plan.cache == (plan.pages + 1) * page[min(rooms, key=rooms.__getitem__)]
