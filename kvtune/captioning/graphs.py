@@ -20,7 +20,7 @@ _MOST_GRAPHS = 32
 """Graphs kept at most: some widths of a step by some numbers of tiles; new kinds of methods make older ones useless."""
 
 _SPARE = 2**30
-"""Free bytes with which a capture takes no memory back from torch's allocator: a step of a 7B wants a fifth of that."""
+"""Bytes that must be free beside those of a step, else a capture has torch's allocator give back what it has cached."""
 
 _WITHOUT_END: list[torch.cuda.CUDAGraph] = []
 """Of captures that could not be ended; torch's allocators go on asking them which allocations are theirs."""
@@ -31,10 +31,15 @@ class StepGraphs:
 
     ``device`` must be the current CUDA device whenever a step is run. A shape is run once as it is, which warms up
     libraries and compiles kernels, and captured when it comes again.
+
+    Parameters
+    ----------
+    takes
+        Bytes that a step takes for a moment. Those of graphs are their own: what steps had before stays cached.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, takes: int = 0) -> None:
+        self._device, self._takes = device, takes
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._seen: set[Hashable] = set()
         self._pool = torch.cuda.graph_pool_handle()
@@ -64,7 +69,7 @@ class StepGraphs:
             self._graphs.clear()
             # What is left of a pool whose graphs are gone must not be captured into again.
             self._pool = torch.cuda.graph_pool_handle()
-        if torch.cuda.mem_get_info(self._device)[0] < _SPARE:
+        if torch.cuda.mem_get_info(self._device)[0] < self._takes + _SPARE:
             torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         failed: list[str] = []
@@ -129,6 +134,6 @@ def capture_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def step_graphs(device: torch.device) -> StepGraphs | None:
-    """Graphs for a device that has them."""
-    return StepGraphs(device) if device.type == "cuda" else None
+def step_graphs(device: torch.device, takes: int = 0) -> StepGraphs | None:
+    """Graphs for a device that has them; see :class:`StepGraphs`."""
+    return StepGraphs(device, takes) if device.type == "cuda" else None

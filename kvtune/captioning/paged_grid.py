@@ -83,7 +83,8 @@ class PagedGrid(KnownPrompts):
         self.tokens = torch.zeros(self.rows, dtype=torch.long, device=device)
         self._positions = torch.zeros_like(self.tokens)
         self.forced = ForcedTokens(self.rows)
-        self._graphs = step_graphs(device) if cuda_graphs and len(self.cards) == 1 else None
+        takes = plan.step + plan.rows * plan.row_state
+        self._graphs = step_graphs(device, takes) if cuda_graphs and len(self.cards) == 1 else None
 
     def clear(self) -> None:
         """Be as a new grid for another run, but for the graphs that are captured."""

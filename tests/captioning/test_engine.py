@@ -259,7 +259,7 @@ def test_logits_that_are_no_numbers_end_the_run(paged, number, monkeypatch):
     """The caption that was whole before is not lost."""
     if paged:
         like_a_gpu(monkeypatch)
-        monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)  # a replay calls no hook
+        monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)  # a replay calls no hook
     model = small_vlm(small_llava(0, kv_heads=2), eos=())
     head = model.hf_model.get_output_embeddings()
     steps = []

@@ -118,12 +118,19 @@ def test_a_capture_that_fails_and_ends_leaves_its_pool_to_its_graph(monkeypatch)
     assert not played.allocating and not played.released
 
 
-@pytest.mark.parametrize(("free", "asked"), [(2**34, []), (2**28, ["empty cache"])])
-def test_a_capture_waits_for_nothing_and_takes_cached_memory_back_only_where_it_is_short(monkeypatch, free, asked):
-    """What is cached is wanted again by the next prompts, and the device has a step to do meanwhile."""
+@pytest.mark.parametrize(
+    ("free", "takes", "asked"), [(2**34, 0, []), (2**28, 0, ["empty cache"]), (2**31, 2**31, ["empty cache"])]
+)
+def test_a_capture_waits_for_nothing_and_takes_cached_memory_back_only_where_it_is_short(
+    monkeypatch, free, takes, asked
+):
+    """What is cached is wanted again by the next prompts, and the device has a step to do meanwhile.
+
+    Nothing is given back once a capture is under way, and what a step took before is not for its graph.
+    """
     played = Played(free=free)
     played.patch(monkeypatch)
-    graphs = StepGraphs(DEVICE)
+    graphs = StepGraphs(DEVICE, takes)
     for _ in range(3):
         graphs.run("shape", lambda: None)
     assert len(played.captures) == 1 and played.asked == asked

@@ -95,7 +95,7 @@ def test_each_kernel_is_built_once_for_all_steps(monkeypatch):
         )
 
     like_a_gpu(monkeypatch)
-    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)
     monkeypatch.setattr(card_pages, "kernels_for", lambda *given: kernels())
     monkeypatch.setattr(captioner, "FusedLayers", layers)
     model = small_vlm(small_llava(0, kv_heads=2, dtype=torch.bfloat16), eos=())

@@ -136,7 +136,7 @@ def test_rows_without_a_method_pay_for_none(monkeypatch):
     calls = []
     original = KVSmoothRows.end_step
     monkeypatch.setattr(KVSmoothRows, "end_step", lambda state, step: calls.append(1) or original(state, step))
-    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)  # a replay calls nothing
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)  # a replay calls nothing
     assert len(list(captioner.run(requests))) == 4
     assert 4 <= len(calls) <= 6
     assert len(list(captioner.run(requests[1:]))) == 3
@@ -189,7 +189,7 @@ def test_a_step_reads_nothing_of_rows_that_stand_idle(monkeypatch):
         return original(grid, shape, on_cards)
 
     monkeypatch.setattr(PagedGrid, "_decode", decode)
-    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)
     requests = [CaptionRequest(n, IMAGES[n % 3], METHODS[n % 5], n, 4 + 3 * n) for n in range(6)]
     list(Captioner(ENDLESS, max_new_tokens=30, lanes=6).run(requests))
     idle = 0

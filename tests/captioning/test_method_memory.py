@@ -84,7 +84,7 @@ def test_what_is_known_of_the_first_requests_is_planned_for(vlm):
 def test_what_changing_attention_takes_for_a_moment_is_planned(vlm, monkeypatch, method):
     """On a GPU, where a step is planned without scores."""
     monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
-    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)
     most = []
 
     def counted(self, layer, query, scores, scaling):

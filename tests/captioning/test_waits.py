@@ -87,7 +87,7 @@ def test_what_methods_want_to_know_of_prompts_is_not_waited_for(method):
 def test_a_later_round_waits_for_nothing_under_any_method(monkeypatch):
     """But for the tokens of the step before the last."""
     like_a_gpu(monkeypatch)
-    monkeypatch.setattr(paged_grid, "step_graphs", lambda device: None)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)
     monkeypatch.setattr(depths, "depth_maps", lambda *_: lambda image, path: np.arange(6.0).reshape(2, 3))
     methods = [*METHODS, DSCR(0.1, 0.1, 0.6, 0.8, 0, 3, depth="ramp")]
     requests = [CaptionRequest(n, IMAGES[n % 3], method, n) for n, method in enumerate(methods)]

@@ -111,7 +111,7 @@ def like_a_gpu(monkeypatch):
 
     made = []
 
-    def recorder(device):
+    def recorder(*_):
         made.append(RecordedSteps())
         return made[-1]
 
