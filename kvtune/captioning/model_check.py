@@ -198,6 +198,8 @@ def prove(
     wanted = [(number, method) for number in range(len(images)) for method in (None, *methods)]
     requests = [CaptionRequest(number, images[number], method, (number, method)) for number, method in wanted]
     by_engine = {one.tag: one.token_ids for one in Captioner(vlm, prompt, max_new_tokens).run(requests)}
+    # A checkpoint that is stored in 8 bits has them not in its type's name.
+    dtype = f"{vlm.dtype_name.removesuffix('-8bit')}-8bit" if vlm.waits_in_layers else vlm.dtype_name
     proofs = []
     for number, method in wanted:
         tokens, gaps = generated(vlm, images[number], method, prompt, max_new_tokens)
@@ -207,7 +209,7 @@ def prove(
         first = differ[0] if differ else None
         gap = gaps[first] if first is not None and first < len(gaps) else None
         name = method.name if method is not None else None
-        proofs.append(Proof(number, name, vlm.dtype_name, len(tokens), first, gap))
+        proofs.append(Proof(number, name, dtype, len(tokens), first, gap))
     return proofs
 
 

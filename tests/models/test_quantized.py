@@ -164,6 +164,12 @@ def test_what_a_proof_of_quantized_layers_is_worth(dtype, proven, why):
     assert found[0] is proven and why in found[1]
 
 
+def test_what_is_stored_in_8_bits_is_not_judged_as_float32(folder, monkeypatch):
+    pretend_quantized(monkeypatch, is_loaded_in_8bit=True)
+    checked = check_model(load_model(folder, device="cpu"), random_images(1), max_new_tokens=2)
+    assert {proof.dtype for proof in checked.proofs} == {"float32-8bit"} and checked.proven is None
+
+
 def test_8_bit_layers_are_not_captured(folder, monkeypatch):
     """LLM.int8() asks on the host whether there are outliers, in every layer of every step."""
     pretend_quantized(monkeypatch, is_loaded_in_8bit=True)
