@@ -104,7 +104,7 @@ def print_error_line(message: str) -> None:
 
 
 class _ToStderr(logging.Handler):
-    """Writes to whatever ``sys.stderr`` is at that moment: a live display puts itself there while it runs.
+    """Writes sentences to a terminal, above a live display, and lines to whatever else ``sys.stderr`` is just then.
 
     The same line, as each of several cards or captioners gives it, is said once.
     """
