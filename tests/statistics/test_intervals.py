@@ -6,7 +6,7 @@ import statistics as plain
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -206,6 +206,7 @@ def test_no_image_differs() -> None:
     assert {found.p_value(name, 0, 1) for name in METRICS} == {1}
 
 
+@example(only_one=6, only_other=15, both=0, neither=14)  # a bound near 0
 @given(only_one=st.integers(0, 30), only_other=st.integers(0, 30), both=st.integers(0, 30), neither=st.integers(1, 30))
 def test_the_difference_of_two_shares_is_as_published(only_one: int, only_other: int, both: int, neither: int) -> None:
     one = [1] * only_one + [0] * only_other + [1] * both + [0] * neither
@@ -214,7 +215,7 @@ def test_the_difference_of_two_shares_is_as_published(only_one: int, only_other:
     # Bonett and Price, equation 4: both counts plus 1, of n + 2.
     n, b, c = len(one), only_one, only_other
     middle, variance = (b - c) / (n + 2), ((b + c + 2) / (n + 2) - ((b - c) / (n + 2)) ** 2) / (n + 2)
-    bounds = [100 * (middle + z * variance**0.5) for z in (-1.959964, 1.959964)]
+    bounds = [100 * (middle + z * variance**0.5) for z in map(plain.NormalDist().inv_cdf, (0.025, 0.975))]
     assert (low, high) == pytest.approx([max(-100, bounds[0]), min(100, bounds[1])])
     assert low <= 100 * (b - c) / n <= high
     assert share_difference_interval(other, one) == pytest.approx((-high, -low))
