@@ -61,7 +61,7 @@ def weight_bytes_of(
     path = next(name for name, module in model.named_modules() if module is decoder.layers)
     as_it_is = beside_decoder(model)
     in_float32 = tuple(model._keep_in_fp32_modules_strict or ()) if dtype.itemsize == 2 else ()
-    layers, beside = [0.0] * len(decoder.layers), 0.0
+    layers, beside, others = [0.0] * len(decoder.layers), 0.0, 0
     quantized: list[tuple[int | None, int]] = []
     for name, parameter in model.named_parameters():
         found = re.match(rf"{re.escape(path)}\.(\d+)\.", name)
@@ -71,6 +71,7 @@ def weight_bytes_of(
         if is_linear and not kept and not name.startswith(as_it_is):
             quantized.append((layer, parameter.numel()))
             continue
+        others += parameter.numel()
         size = (4 if kept else dtype.itemsize) * parameter.numel()
         if layer is None:
             beside += size
@@ -78,7 +79,8 @@ def weight_bytes_of(
             layers[layer] += size
     per_weight = {"4bit": 0.52, "8bit": 1.0}.get(quantization or "", dtype.itemsize)  # 4-bit with its scales
     if stored is not None:
-        per_weight = max(0.0, stored - beside - sum(layers)) / max(1, sum(numbers for _, numbers in quantized))
+        in_files = others * (getattr(config, "dtype", None) or dtype).itemsize
+        per_weight = max(0, stored - in_files) / max(1, sum(numbers for _, numbers in quantized))
     for layer, numbers in quantized:
         if layer is None:
             beside += per_weight * numbers

@@ -71,6 +71,10 @@ def test_memory_is_planned_by_the_files(monkeypatch):
     assert needed.total == pytest.approx(stored, rel=1e-6)
     assert needed.beside == weight_bytes_of(family, config, torch.float16, None).beside
     assert len(set(needed.layers)) == 1
+    # What is not quantized takes twice as much in float32 as in its files, and what is takes the same.
+    config.dtype = torch.float16
+    wide = weight_bytes_of(family, config, torch.float32, "awq", stored)
+    assert wide.total == pytest.approx(2 * needed.beside + needed.total - needed.beside, rel=1e-4)
     free = [8]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0] * GIB, 24 * GIB))
     check_memory("m", torch.device("cuda", 0), family, config, torch.float16, "awq", stored)
