@@ -11,6 +11,7 @@ from kvtune.captioning.arrivals import Arrivals
 from kvtune.captioning.decoding import Decoding, on_device
 from kvtune.captioning.depths import Depths
 from kvtune.captioning.fused import FusedLayers
+from kvtune.captioning.graphs import no_graphs_for
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.image_keys import ImageKeys
 from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, most_rows
@@ -87,8 +88,7 @@ class Captioner(Asking):
         self._decoder = decoder_of(vlm)
         self._depths = Depths(vlm, self._keys.content, keep_images)
         self._prompts = Prompts(vlm, prompt, None if keep_images else 0)
-        if cuda_graphs and (len(vlm.cards) > 1 or vlm.waits_in_layers):
-            why = "the model is on several GPUs" if len(vlm.cards) > 1 else "its 8-bit layers wait for the host"
+        if cuda_graphs and (why := no_graphs_for(vlm)):
             log.info("decode steps are launched one by one, without CUDA graphs: %s", why)
 
     def changed(self, **settings: Any) -> Captioner:
@@ -216,8 +216,9 @@ class Captioner(Asking):
                 grid.clear()
             else:
                 grid = None  # it must be gone before another is made
-            graphs = self.cuda_graphs and not self.vlm.waits_in_layers
-            decoding = PagedDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, graphs, grid)
+            decoding = PagedDecoding(
+                self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, self.cuda_graphs, grid
+            )
             decoding.expect = self._expect
         else:
             decoding = GroupDecoding(self.vlm, self.prompts_of, self.max_new_tokens, plan)

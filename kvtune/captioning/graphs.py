@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from kvtune.models import VisionLanguageModel
 from kvtune.models.misfit import first_line, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,13 @@ def capture_stream(device: torch.device) -> torch.cuda.Stream:
     One for all grids, since libraries keep a workspace for every stream that they have seen.
     """
     return torch.cuda.Stream(device)
+
+
+def no_graphs_for(vlm: VisionLanguageModel) -> str | None:
+    """Why CUDA graphs cannot hold a model's steps; None where they can."""
+    if len(vlm.cards) > 1:
+        return "the model is on several GPUs"
+    return "its 8-bit layers wait for the host" if vlm.waits_in_layers else None
 
 
 def step_graphs(device: torch.device, takes: int = 0) -> StepGraphs | None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from kvtune.captioning.card_pages import CardPages, Methods, StepShape
 from kvtune.captioning.decoding import on_device
 from kvtune.captioning.forced import NOT_FORCED, ForcedTokens
-from kvtune.captioning.graphs import step_graphs
+from kvtune.captioning.graphs import no_graphs_for, step_graphs
 from kvtune.captioning.greedy import choose
 from kvtune.captioning.grid_attention import KeysOnly
 from kvtune.captioning.paged_attention import LANES
@@ -84,7 +84,7 @@ class PagedGrid(KnownPrompts):
         self._positions = torch.zeros_like(self.tokens)
         self.forced = ForcedTokens(self.rows)
         takes = plan.step + plan.rows * plan.row_state
-        self._graphs = step_graphs(device, takes) if cuda_graphs and len(self.cards) == 1 else None
+        self._graphs = step_graphs(device, takes) if cuda_graphs and not no_graphs_for(vlm) else None
 
     def clear(self) -> None:
         """Be as a new grid for another run, but for the graphs that are captured."""
