@@ -111,29 +111,38 @@ class SinkSizes(Fact):
 
         def keep(layer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             hidden = arguments[0] if arguments else keywords["hidden_states"]
-            normed = hidden * (hidden.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
-            noted.append((normed if dims is None else _only(normed, dims)).abs())
+            noted.append(hidden.clone() if dims is None else _sizes(hidden, dims))
 
         return [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in decoder.module.layers]
 
     def of_row(self, decoder: Decoder, noted: list[Tensor], row: int, begin: int, visual: Tensor) -> Tensor:
         import torch
 
-        # [layers, tokens, dims, or all of them]
-        sizes = torch.stack([one[row, -len(visual) :].to(visual.device) for one in noted])
-        if self.dims == "auto" and decoder.module not in _dims_of:
-            largest = sizes[FIRST_LAYER:, begin].mean(0).topk(2).indices
-            _dims_of[decoder.module] = tuple(sorted(largest.tolist()))
-        if self.dims == "auto" and sizes.shape[-1] > 2:
-            sizes = _only(sizes, _dims_of[decoder.module])
-        return sizes.amax(-1)
+        # Of each layer the sizes, [tokens], or its input, [tokens, width], where the dimensions were not known yet.
+        own = [one[row, -len(visual) :].to(visual.device) for one in noted]
+        if own[0].ndim == 2:
+            if decoder.module not in _dims_of:
+                largest = torch.stack([_normed(one[begin]).abs() for one in own[FIRST_LAYER:]]).mean(0).topk(2).indices
+                _dims_of[decoder.module] = tuple(sorted(largest.tolist()))
+            own = [_sizes(one, _dims_of[decoder.module]) for one in own]
+        return torch.stack(own)
 
 
-def _only(hidden: Tensor, dims: Iterable[Any]) -> Tensor:
-    """Some of the last axis, taken one by one: a list of them would be sent, and waited for."""
+def _normed(hidden: Tensor) -> Tensor:
+    """RMS-normalised over the last axis, in float32 at least: squares of what sinks have are beyond float16."""
     import torch
 
-    return torch.stack([hidden[..., one] for one in dims], dim=-1)
+    exact = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    return exact * (exact.square().mean(-1, keepdim=True) + EPSILON).rsqrt()
+
+
+def _sizes(hidden: Tensor, dims: Iterable[Any]) -> Tensor:
+    """The largest of some dimensions of what is normalised, taken one by one: a list of them would be sent, and waited
+    for."""
+    import torch
+
+    normed = _normed(hidden)
+    return torch.stack([normed[..., one] for one in dims], dim=-1).abs().amax(-1)
 
 
 _dims_of: WeakKeyDictionary[Any, tuple[int, ...]] = WeakKeyDictionary()
