@@ -92,13 +92,15 @@ def _rivals(found: ModelResult) -> list[str]:
 
 
 def _anchor(found: ModelResult) -> list[str]:
-    """Whether OPERA's published captions were hit."""
+    """Whether OPERA's published captions were hit, where they are of the same images."""
     setting = found.setting("opera")
     theirs = reported_of(found, setting) if setting is not None else None
     if setting is None or theirs is None:
         return []
-    missed = [METRICS[metric].label for metric in OBJECTIVES if not is_within(setting, theirs, metric)]
     scores = " and ".join(f"{METRICS[metric].label} {rate(theirs.scores[metric])}" for metric in OBJECTIVES)
+    if not theirs.same_images:
+        return [f"No check: {theirs.source}, have {scores}."]
+    missed = [METRICS[metric].label for metric in OBJECTIVES if not is_within(setting, theirs, metric)]
     text = f"Check: OPERA's own greedy captions of all of {found.subset.name} have {scores}; "
     if missed:
         return [

@@ -28,8 +28,8 @@ TABLES: dict[Table, tuple[SettingName, ...]] = {
     "table4": ("baseline", "attention_output", "keys", "constant", "adaptive"),
 }
 """The rows of each table. ``opera`` is the baseline with OPERA's question, which is no row of the paper's: OPERA's own
-greedy captions of the same images are published, so that it tells whether weights, templates and preprocessing are the
-evaluations'."""
+greedy captions of the same images are published for LLaVA-1.5 and MiniGPT-4, so that it tells whether weights,
+templates and preprocessing are the evaluations'. InstructBLIP's are of other images."""
 
 LAMBDAS = tuple(round(tenth / 10, 1) for tenth in range(1, 10))
 """Constant factors that are tried: the paper compares with the best constant one and does not say which that is."""

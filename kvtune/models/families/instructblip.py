@@ -30,7 +30,8 @@ class InstructBlip(Family):
     """InstructBLIP with a Vicuna, prompted as LAVIS and OPERA's evaluation do.
 
     The question alone goes to the Q-Former and to the language model, whose input is the queries, then "</s>" (id 2),
-    which LAVIS sets as its beginning of text, then the question. The image is resized to 224 pixels square.
+    which LAVIS sets as its beginning of text, then the question. The image is resized to 224 pixels square. Their
+    ``generate`` has a repetition penalty of 1.5 where none is asked for; decoding here has none.
     """
 
     name = "instructblip"

@@ -38,7 +38,7 @@ class Reported:
 @cache
 def reported_table() -> dict[str, Any]:
     """``reported.json``: the paper's table 1 (``points``) and 4 (``ablations``), ``reproductions`` of other methods by
-    others, ``anchors`` of OPERA."""
+    others, ``anchors`` of OPERA on opera500 and ``other_anchors`` on other images."""
     table: dict[str, Any] = json.loads(
         resources.files("kvtune.report.data").joinpath("reported.json").read_text(encoding="utf-8")
     )
@@ -56,11 +56,12 @@ def reported(model: str, setting: str) -> Reported | None:
         The row; see :data:`kvtune.reproduce.paper_settings.TABLES`.
     """
     table = reported_table()
-    for part in (table, table["ablations"], table["reproductions"], table["anchors"]):
-        group, source = part["points"], part["source"]
-        for row in group:
+    parts = ("ablations", "reproductions", "anchors", "other_anchors")
+    for part in (table, *(table[name] for name in parts)):
+        for row in part["points"]:
             if (row["model"], row["setting"]) == (model, setting):
                 scores = {name: value for name, value in row.items() if isinstance(value, float)}
                 seen = row["seen"]
-                return Reported(scores, source, table["seen"][seen], seen not in _SECOND_HAND, seen == "captions")
+                same_images = part is table["anchors"]
+                return Reported(scores, part["source"], table["seen"][seen], seen not in _SECOND_HAND, same_images)
     return None
