@@ -31,7 +31,7 @@ class Reading(NamedTuple):
     Attributes
     ----------
     words
-        Tokens after joining pairs, punctuation included.
+        Tokens after joining pairs, punctuation included, a toilet's seats not.
     mentions
         The category of each mention, in order and as often as it is mentioned.
     """

@@ -21,7 +21,8 @@ class PAI(Method):
     """PAI's attention (Liu et al. 2024, arXiv 2407.21771): scores of visual tokens grow by a share of their size.
 
     ``s_j <- s_j + alpha |s_j|`` before the softmax for every visual token j, from the last prompt token on, as the
-    authors' code has it. Its second part, contrasting with a stream that does not see the image, is not had here.
+    authors' code has it. Its second part, contrasting with a stream that does not see the image, is not had here. The
+    README's command has both on; the code then leaves the last prompt token alone and begins with the first generated.
 
     Parameters
     ----------

@@ -21,8 +21,9 @@ class VAF(Method):
     """Visual Amplification Fusion ("ClearSight", Yin et al. 2025, arXiv 2503.13107).
 
     Before the softmax, scores of visual tokens are multiplied by ``visual_gain`` and those of tokens before the image
-    by ``system_gain``, for every token after the image, as the authors' code has it. A negative score is moved the
-    other way by that, there as here.
+    by ``system_gain``, for every token after the image and in all heads, as the authors' code has it. A negative score
+    is moved the other way by that, there as here. The paper takes only heads that look at the image; the code's
+    settings are those of yes-or-no questions (POPE), for it writes no captions.
 
     Parameters
     ----------

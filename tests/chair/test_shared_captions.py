@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kvtune.chair import ChairScorer, build_ground_truth, load_ground_truth, read_captions
+from kvtune.chair import CaptionReader, ChairScorer, build_ground_truth, load_ground_truth, read_captions
 from kvtune.coco import CocoFolder
 
 
@@ -60,3 +60,7 @@ def test_ground_truth_of_coco_mini(shared_data, capsys):
     with capsys.disabled():
         print(f"\n{len(expected) - len(differ)} of {len(expected)} images agree; not {sorted(differ)}")
     assert not differ
+    reader = CaptionReader()  # with verbs, as documented
+    texts = folder.captions(expected)
+    more = [{m for text in texts[image] for m in reader.read(text).mentions} - expected[image] for image in expected]
+    assert [found for found in more if found] == [{"skis"}, {"snowboard"}, {"tie"}] and len(more) == 159
