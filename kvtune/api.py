@@ -123,7 +123,7 @@ def search(model: str, *, timeout: str | None = None, progress: bool = False, **
     """
     from rich.console import Console
 
-    from kvtune.models.options import EngineOptions, ModelOptions, model_options
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.terminal.live import view_for
     from kvtune.search.search_options import SearchOptions
     from kvtune.search.session import search as run
@@ -141,8 +141,8 @@ def search(model: str, *, timeout: str | None = None, progress: bool = False, **
         if options.get(name) is not None:
             options[name] = check_path(options[name])
     options["lanes"] = str(options.get("lanes", "auto"))
-    of_model = {name: options.pop(name) for name in (*of_weights, *of_engine) if name in options}
-    asked = SearchOptions(model=model_options(model, **of_model), **options)
+    weights, engine = ({name: options.pop(name) for name in of if name in options} for of in (of_weights, of_engine))
+    asked = SearchOptions(model=ModelOptions(model, engine=EngineOptions(**engine), **weights), **options)
     deadline = Deadline(None if timeout is None else parse_duration(str(timeout)))
     summary = run(asked, view_for(Console(stderr=True)) if progress else View(), deadline)
     return Study(asked.studies_dir / summary.study, summary)
@@ -218,22 +218,13 @@ def caption(
     """
     from kvtune.apply.image_list import list_images
     from kvtune.apply.with_preset import choose_preset, open_with_preset
-    from kvtune.models.options import model_options
+    from kvtune.models.options import EngineOptions, ModelOptions
 
     if isinstance(images, str | Path):
         images = [path for _, path in list_images([check_path(images)])]
     choice = choose_preset(preset)
-    options = model_options(
-        model,
-        device,
-        dtype,
-        revision,
-        load_in_4bit,
-        load_in_8bit,
-        str(lanes),
-        cuda_graphs,
-        gpus_per_worker=gpus_per_worker,
-    )
+    engine = EngineOptions(device, str(lanes), cuda_graphs, gpus_per_worker=gpus_per_worker)
+    options = ModelOptions(model, dtype, revision, load_in_4bit, load_in_8bit, engine=engine)
     return _captions(images, open_with_preset(options, choice, prompt, max_new_tokens, keep_images=False), skip_broken)
 
 

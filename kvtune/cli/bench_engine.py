@@ -76,7 +76,7 @@ def engine(
     Example: kvtune bench engine --model demo --method all
     """
     from kvtune.bench.engine.run import BenchRequest, bench
-    from kvtune.models.options import model_options
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.terminal.engine_bench import (
         engine_figure,
         engine_lines,
@@ -87,8 +87,11 @@ def engine(
 
     if method is not None and (png is not None or full):
         raise RequestError("--png and --full are about arms, which --method leaves out; leave them out with it")
+    options = ModelOptions(
+        model, dtype, revision, load_in_4bit, load_in_8bit, random_weights, EngineOptions(device, lanes, cuda_graphs)
+    )
     request = BenchRequest(
-        model_options(model, device, dtype, revision, load_in_4bit, load_in_8bit, lanes, cuda_graphs, random_weights),
+        options,
         images,
         coco,
         max_new_tokens,

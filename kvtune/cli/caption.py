@@ -115,24 +115,12 @@ def caption(
     from kvtune.apply.at_work import Job
     from kvtune.apply.image_list import list_images
     from kvtune.apply.with_preset import choose_preset, open_with_preset, readable_images_for
-    from kvtune.models.options import model_options
+    from kvtune.models.options import EngineOptions, ModelOptions
 
     named = list_images(images)
     choice = choose_preset(preset)
-    options = model_options(
-        model,
-        device,
-        dtype,
-        revision,
-        load_in_4bit,
-        load_in_8bit,
-        lanes,
-        cuda_graphs,
-        workers=workers,
-        cluster=cluster,
-        mixed_workers=mixed_workers,
-        gpus_per_worker=gpus_per_worker,
-    )
+    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
+    options = ModelOptions(model, dtype, revision, load_in_4bit, load_in_8bit, engine=engine)
     if to is not None:
         shown = {"--ground-truth": ground_truth, "--coco": coco, "--trace": trace, "--object": objects}
         if given := next((option for option, what in shown.items() if what), None):

@@ -85,12 +85,13 @@ def check(
     from kvtune.errors import RequestError
     from kvtune.models.fewer_layers import random_with_fewer_layers
     from kvtune.models.opening import check_options, open_model
-    from kvtune.models.options import model_options
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.terminal.models import check_lines
 
     pictures = [load_image(one) for one in image or ()]
     pictures = pictures or [Image.fromarray(render(0, FIRST_ID + number).pixels) for number in range(2)]
-    options = model_options(name, device, dtype, revision, load_in_4bit, load_in_8bit, gpus_per_worker=gpus_per_worker)
+    engine = EngineOptions(device, gpus_per_worker=gpus_per_worker)
+    options = ModelOptions(name, dtype, revision, load_in_4bit, load_in_8bit, engine=engine)
     check_options(options)
     if random_weights and gpus_per_worker > 1:
         raise RequestError("--random-weights builds a few layers, on one GPU; leave --gpus-per-worker out")

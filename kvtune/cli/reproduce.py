@@ -67,7 +67,7 @@ def reproduce(
 
     Example: kvtune reproduce table1 --models llava-1.5
     """
-    from kvtune.models.options import model_options
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.data.reproduction import reproduction_document
     from kvtune.report.reproduction_files import write_reproduction
     from kvtune.report.terminal.reproduction import reproduction_view
@@ -75,23 +75,8 @@ def reproduce(
     from kvtune.reproduce import reproduce as run
 
     named = [name.strip() for each in models or PAPER_MODELS for name in each.split(",")]
-    options = [
-        model_options(
-            name,
-            device,
-            dtype,
-            None,
-            load_in_4bit,
-            load_in_8bit,
-            lanes,
-            cuda_graphs,
-            workers=workers,
-            cluster=cluster,
-            mixed_workers=mixed_workers,
-            gpus_per_worker=gpus_per_worker,
-        )
-        for name in named
-    ]
+    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
+    options = [ModelOptions(name, dtype, None, load_in_4bit, load_in_8bit, engine=engine) for name in named]
     request = Request(table, options, images, coco, out_dir)
     results = []
     try:

@@ -130,7 +130,7 @@ def search(
 
     kvtune search --model demo --trials 12 --study next --from kept --timeout 90m
     """
-    from kvtune.models.options import model_options
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.study.deadline import Deadline, parse_duration
 
     # The time that it takes to load what follows counts too.
@@ -145,21 +145,9 @@ def search(
         from kvtune.search.session import search as run
         from kvtune.study.study_folder import StudyFolder
 
+    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
     options = SearchOptions(
-        model=model_options(
-            model,
-            device,
-            dtype,
-            revision,
-            load_in_4bit,
-            load_in_8bit,
-            lanes,
-            cuda_graphs,
-            workers=workers,
-            cluster=cluster,
-            mixed_workers=mixed_workers,
-            gpus_per_worker=gpus_per_worker,
-        ),
+        model=ModelOptions(model, dtype, revision, load_in_4bit, load_in_8bit, engine=engine),
         method=method,
         space=space,
         trials=trials,

@@ -81,7 +81,7 @@ def tournament(
     Example: kvtune tournament --model demo --methods kvsmooth,pai --trials 8
     """
     from kvtune.files import check_writable
-    from kvtune.models.options import model_options
+    from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.data.tournament import tournament_document
     from kvtune.report.terminal.tournament import tournament_view
     from kvtune.search.search_options import SearchOptions
@@ -90,21 +90,9 @@ def tournament(
     picture = (out_dir or Path()) / "tournament"
     if out_dir is not None and not json:
         check_writable(picture.with_suffix(".png"))
+    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
     options = SearchOptions(
-        model=model_options(
-            model,
-            device,
-            dtype,
-            revision,
-            load_in_4bit,
-            load_in_8bit,
-            lanes,
-            cuda_graphs,
-            workers=workers,
-            cluster=cluster,
-            mixed_workers=mixed_workers,
-            gpus_per_worker=gpus_per_worker,
-        ),
+        model=ModelOptions(model, dtype, revision, load_in_4bit, load_in_8bit, engine=engine),
         trials=trials,
         studies_dir=studies_dir,
         coco=coco,

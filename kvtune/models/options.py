@@ -84,27 +84,6 @@ class ModelOptions:
     engine: EngineOptions = DEFAULT_ENGINE
 
 
-def model_options(
-    name: str,
-    device: str = "auto",
-    dtype: str = "auto",
-    revision: str | None = None,
-    load_in_4bit: bool = False,
-    load_in_8bit: bool = False,
-    lanes: str = "auto",
-    cuda_graphs: bool = True,
-    random_weights: bool = False,
-    *,
-    workers: int | None = None,
-    cluster: str | None = None,
-    mixed_workers: bool = False,
-    gpus_per_worker: int = 1,
-) -> ModelOptions:
-    """A model's options from those of a command, one beside the other."""
-    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
-    return ModelOptions(name, dtype, revision, load_in_4bit, load_in_8bit, random_weights, engine)
-
-
 def parse_lanes(lanes: str | int) -> Lanes:
     """What ``--lanes`` says: ``auto``, or how many captions are decoded at once.
 
