@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Json, Seed, value
+from kvtune.cli.options import value
 from kvtune.cli.progress import progress
 from kvtune.errors import RequestError, check_count
 from kvtune.text import quoted
@@ -16,8 +17,8 @@ def cluster(
     parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", min=1)] = 8,
     words: Annotated[int, value("N", "Words a caption has at least.", min=1)] = 90,
     rate: Annotated[float, value("N", "Captions a second that all workers make together.", min=1)] = 20_000,
-    seed: Seed = 0,
-    json: Json = False,
+    seed: opt.Seed = 0,
+    json: opt.Json = False,
 ) -> None:
     """Measure how many captions a second one search deals out, writes, scores and races.
 

@@ -5,27 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json, terminable
-from kvtune.cli.options import (
-    CudaGraphs,
-    Device,
-    Dtype,
-    Json,
-    Lanes,
-    LoadIn4Bit,
-    LoadIn8Bit,
-    Model,
-    Revision,
-    Seed,
-    flag,
-    value,
-)
+from kvtune.cli.options import flag, value
 from kvtune.errors import RequestError
 from kvtune.files import check_writable
 
 
 def engine(
-    model: Model = "demo",
+    model: opt.Model = "demo",
     images: Annotated[
         int | None,
         value("N", "Images of each arm that makes captions together.  [default: 192; CPU: 64; full: 256]", min=1),
@@ -45,16 +33,16 @@ def engine(
         bool,
         flag("Also 8 trials, batch sizes 8 to 256, more images, repeats and captions one at a time.", "--full"),
     ] = False,
-    lanes: Lanes = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
-    load_in_4bit: LoadIn4Bit = False,
-    load_in_8bit: LoadIn8Bit = False,
-    cuda_graphs: CudaGraphs = True,
-    seed: Seed = 0,
+    lanes: opt.Lanes = "auto",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    revision: opt.Revision = None,
+    load_in_4bit: opt.LoadIn4Bit = False,
+    load_in_8bit: opt.LoadIn8Bit = False,
+    cuda_graphs: opt.CudaGraphs = True,
+    seed: opt.Seed = 0,
     png: Annotated[Path | None, value("FILE", "Write a picture here.")] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Measure captions a second: generate() one at a time and batched, the engine with none, 1 and 16 trials.
 

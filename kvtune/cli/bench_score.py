@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Json, Seed, value
+from kvtune.cli.options import value
 
 
 def score(
     captions: Annotated[int, value("N", "Different captions to score.", min=1)] = 20_000,
     words: Annotated[int, value("N", "Words a caption has at least.", min=1)] = 90,
-    seed: Seed = 0,
-    json: Json = False,
+    seed: opt.Seed = 0,
+    json: opt.Json = False,
 ) -> None:
     """Measure the scorer: made-up captions a second on one core, each different, each read once.
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Json, flag, value
+from kvtune.cli.options import flag, value
 from kvtune.cli.progress import progress
 
 
@@ -22,7 +23,7 @@ def search(
     ] = False,
     studies: Annotated[int, value("N", "Studies of --coverage.", min=1, max=1_000_000)] = 1000,
     images: Annotated[int, value("N", "Tune images of each, and held-out images.", min=1, max=100_000)] = 500,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Compare samplers by the captions they spend until they have found a recorded grid's front.
 

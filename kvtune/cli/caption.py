@@ -6,24 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kvtune.cli import completion
+from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import (
-    Cluster,
-    CudaGraphs,
-    Device,
-    Dtype,
-    GpusPerWorker,
-    Json,
-    Lanes,
-    LoadIn4Bit,
-    LoadIn8Bit,
-    MixedWorkers,
-    Model,
-    Revision,
-    Workers,
-    flag,
-    value,
-)
+from kvtune.cli.options import flag, value
 from kvtune.cli.progress import captions_progress, progress
 from kvtune.errors import RequestError
 from kvtune.files import check_writable
@@ -48,7 +33,7 @@ def caption(
             metavar="IMAGE|DIR|LIST",
         ),
     ],
-    model: Model,
+    model: opt.Model,
     preset: Annotated[
         str | None,
         value(
@@ -70,17 +55,17 @@ def caption(
     coco: Annotated[Path | None, value("DIR", "COCO folder to take the ground truth from instead.")] = None,
     prompt: Annotated[str | None, value("TEXT", "Question; the preset's when left out.")] = None,
     max_new_tokens: Annotated[int | None, value("N", "Longest caption; the preset's when left out.", min=1)] = None,
-    revision: Revision = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    load_in_4bit: LoadIn4Bit = False,
-    load_in_8bit: LoadIn8Bit = False,
-    lanes: Lanes = "auto",
-    cuda_graphs: CudaGraphs = True,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    mixed_workers: MixedWorkers = False,
-    gpus_per_worker: GpusPerWorker = 1,
+    revision: opt.Revision = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    load_in_4bit: opt.LoadIn4Bit = False,
+    load_in_8bit: opt.LoadIn8Bit = False,
+    lanes: opt.Lanes = "auto",
+    cuda_graphs: opt.CudaGraphs = True,
+    workers: opt.Workers = None,
+    cluster: opt.Cluster = None,
+    mixed_workers: opt.MixedWorkers = False,
+    gpus_per_worker: opt.GpusPerWorker = 1,
     trace: Annotated[
         Path | None,
         value("DIR", "Folder to write what happened at each token to, as Parquet and pictures.", panel=_TRACE),
@@ -94,7 +79,7 @@ def caption(
             panel=_TRACE,
         ),
     ] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Caption images without a method and with a preset, and mark the objects that the captions name.
 

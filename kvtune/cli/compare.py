@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from kvtune.cli import completion
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import STUDIES, Json, StudiesDir, value
+from kvtune.cli.options import value
 from kvtune.cli.side_files import write_beside
 
 
@@ -28,8 +29,8 @@ def compare(
         Path | None,
         value("DIR", "Folder for the files; the first study's report folder when left out.", "--out"),
     ] = None,
-    studies_dir: StudiesDir = STUDIES,
-    json: Json = False,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
+    json: opt.Json = False,
 ) -> None:
     """Show several models or methods in one table and one picture (compare.png, .svg and .csv).
 

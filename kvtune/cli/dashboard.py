@@ -2,16 +2,17 @@
 
 from typing import Annotated
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import err
-from kvtune.cli.options import STUDIES, Storage, StudiesDir, Study, value
+from kvtune.cli.options import value
 
 
 def dashboard(
-    study: Study = None,
+    study: opt.Study = None,
     host: Annotated[str, value("ADDRESS", "Address to listen at; 0.0.0.0 lets other machines in.")] = "localhost",
     port: Annotated[int, value("N", "Port to listen at.", min=0, max=65535)] = 8080,
-    storage: Storage = None,
-    studies_dir: StudiesDir = STUDIES,
+    storage: opt.Storage = None,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
 ) -> None:
     """Open a study in optuna-dashboard, running or finished, until Ctrl-C.
 

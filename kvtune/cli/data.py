@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 from kvtune.cli import completion
+from kvtune.cli import options as opt
 from kvtune.cli.commands import Command, group
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import Coco, InstancesOnly, Json, Seed, value
+from kvtune.cli.options import value
 from kvtune.cli.progress import progress
 from kvtune.files import check_writable
 
@@ -17,14 +18,14 @@ app = group(help="COCO: draw subsets, build ground truth, download.")
 def subset(
     images: Annotated[int, value("N", "How many images to draw.", "--images", min=1)],
     to: Annotated[Path, value("FILE", "Where the subset file goes.", "--out")],
-    coco: Coco = None,
-    seed: Seed = 0,
+    coco: opt.Coco = None,
+    seed: opt.Seed = 0,
     source: Annotated[
         str | None,
         value("SPLIT", "COCO split; by default val2014, else the first that is there.", "--source"),
     ] = None,
     name: Annotated[str | None, value("NAME", "Its name; made of split, number and seed.", "--name")] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Draw a subset of COCO images, none of them in opera500, which stays the set to report on.
 
@@ -49,7 +50,7 @@ def subset(
 @app.command("ground-truth", cls=Command)
 def ground_truth(
     to: Annotated[Path, value("FILE", "Where the ground truth file goes.", "--out")],
-    coco: Coco = None,
+    coco: opt.Coco = None,
     subset: Annotated[
         str | None,
         value(
@@ -59,8 +60,8 @@ def ground_truth(
             complete=completion.subsets,
         ),
     ] = None,
-    instances_only: InstancesOnly = False,
-    json: Json = False,
+    instances_only: opt.InstancesOnly = False,
+    json: opt.Json = False,
 ) -> None:
     """Write the objects of each image: categories of its instances and of its reference captions.
 
@@ -106,13 +107,13 @@ def download(
         int | None,
         value("N", "Held-out images to draw; when left out 500, or none with --subset.", "--holdout-images", min=1),
     ] = None,
-    seed: Seed = 0,
+    seed: opt.Seed = 0,
     source: Annotated[
         str | None,
         value("SPLIT", "Without --subset: split to draw from; the one that is there, else val2014.", "--source"),
     ] = None,
     base_url: Annotated[str | None, value("URL", "A mirror of http://images.cocodataset.org.", "--base-url")] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Download COCO's annotations and only the images that are needed: about 80 MB for 500 images, not 6 GB.
 

@@ -5,17 +5,18 @@ from typing import Annotated
 
 import typer
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import STUDIES, Coco, Json, value
+from kvtune.cli.options import value
 from kvtune.text import visible
 
 _STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold red"}
 
 
 def doctor(
-    coco: Coco = None,
-    studies_dir: Annotated[Path, value("DIR", "Where searches will write.", "--studies-dir")] = STUDIES,
-    json: Json = False,
+    coco: opt.Coco = None,
+    studies_dir: Annotated[Path, value("DIR", "Where searches will write.", "--studies-dir")] = opt.STUDIES,
+    json: opt.Json = False,
 ) -> None:
     """Check Python, packages, device, memory, folders, COCO and models; exit code 1 if kvtune cannot work here.
 

@@ -3,26 +3,27 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import STUDIES, Json, Select, StudiesDir, Study, value
+from kvtune.cli.options import value
 from kvtune.files import check_writable
 
 On = Literal["tune", "holdout"]
 
 
 def export(
-    study: Study = None,
+    study: opt.Study = None,
     to: Annotated[
         Path | None,
         value("FILE", "Where the preset goes; the study's presets folder when left out.", "--out"),
     ] = None,
-    select: Select = "keep-f1",
+    select: opt.Select = "keep-f1",
     select_on: Annotated[
         On,
         value("tune|holdout", "Images that the rule looks at; after holdout, held-out scores are optimistic."),
     ] = "tune",
-    studies_dir: StudiesDir = STUDIES,
-    json: Json = False,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
+    json: opt.Json = False,
 ) -> None:
     """Choose one point of a study and write it as a preset.
 

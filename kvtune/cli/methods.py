@@ -1,10 +1,10 @@
 """``kvtune methods``: what can be tuned."""
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import Json
 
 
-def methods(json: Json = False) -> None:
+def methods(json: opt.Json = False) -> None:
     """List the methods: from which token each acts, its parameters, and the settings that are published for a model.
 
     Several at once are a stack: kvtune search --method kvsmooth+pai

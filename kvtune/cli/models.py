@@ -5,26 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from kvtune.cli import options as opt
 from kvtune.cli.commands import Command, group
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import (
-    Device,
-    Dtype,
-    GpusPerWorker,
-    Json,
-    LoadIn4Bit,
-    LoadIn8Bit,
-    ModelName,
-    Revision,
-    flag,
-    value,
-)
+from kvtune.cli.options import flag, value
 
 app = group(invoke_without_command=True)
 
 
 @app.callback()
-def models(context: typer.Context, json: Json = False) -> None:
+def models(context: typer.Context, json: opt.Json = False) -> None:
     """List the models: what each needs, whether it is here, its published preset.
 
     Any other checkpoint of these families works by its folder or its Hub id.
@@ -46,7 +36,7 @@ def models(context: typer.Context, json: Json = False) -> None:
 
 @app.command(cls=Command)
 def check(
-    name: ModelName,
+    name: opt.ModelName,
     image: Annotated[
         list[Path] | None,
         value("FILE", "Image to caption, as often as there are; two scenes of the demo's when left out."),
@@ -60,13 +50,13 @@ def check(
     ] = False,
     prompt: Annotated[str | None, value("TEXT", "Question; the family's when left out.")] = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", min=1)] = 128,
-    revision: Revision = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    load_in_4bit: LoadIn4Bit = False,
-    load_in_8bit: LoadIn8Bit = False,
-    gpus_per_worker: GpusPerWorker = 1,
-    json: Json = False,
+    revision: opt.Revision = None,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    load_in_4bit: opt.LoadIn4Bit = False,
+    load_in_8bit: opt.LoadIn8Bit = False,
+    gpus_per_worker: opt.GpusPerWorker = 1,
+    json: opt.Json = False,
 ) -> None:
     """Prove a model: what kvtune's engine writes about two images is what generate() writes, token by token.
 
@@ -119,7 +109,7 @@ def convert(
         Path | None,
         value("DIR", "Folder to write; $KVTUNE_MODELS/minigpt4 when left out.", "--out"),
     ] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Make one folder of MiniGPT-4's published files; --model minigpt4 finds it.
 

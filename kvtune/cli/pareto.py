@@ -4,22 +4,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import STUDIES, CaptionKey, ImageKey, Json, Select, StudiesDir, Study, flag, value
+from kvtune.cli.options import flag, value
 from kvtune.cli.progress import progress
 from kvtune.cli.side_files import write_beside
 
 
 def pareto(
-    study: Study = None,
+    study: opt.Study = None,
     every: Annotated[bool, flag("List all trials, not the front alone.", "--all")] = False,
-    select: Select = "keep-f1",
+    select: opt.Select = "keep-f1",
     overlay: Annotated[
         list[str] | None,
         value("WHAT", "Results beside the study's: 'paper', or a captions file of its images. Repeatable."),
     ] = None,
-    image_key: ImageKey = "image_id",
-    caption_key: CaptionKey = "caption",
+    image_key: opt.ImageKey = "image_id",
+    caption_key: opt.CaptionKey = "caption",
     html: Annotated[bool, flag("Also write the study as one HTML page.", "--html")] = False,
     images: Annotated[bool, flag("Put small images into the page.", "--images")] = False,
     coco: Annotated[Path | None, value("DIR", "COCO folder for --images; the study's when left out.")] = None,
@@ -29,8 +30,8 @@ def pareto(
         Path | None,
         value("DIR", "Folder for the files; the study's report folder when left out.", "--out"),
     ] = None,
-    studies_dir: StudiesDir = STUDIES,
-    json: Json = False,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
+    json: opt.Json = False,
 ) -> None:
     """Show the front of a study: table and picture here; PNG, SVG, CSV and an HTML page as files.
 

@@ -5,22 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import (
-    Cluster,
-    Coco,
-    CudaGraphs,
-    Device,
-    Dtype,
-    GpusPerWorker,
-    Json,
-    Lanes,
-    LoadIn4Bit,
-    LoadIn8Bit,
-    MixedWorkers,
-    Workers,
-    value,
-)
+from kvtune.cli.options import value
 from kvtune.cli.progress import captions_progress, progress
 
 
@@ -42,19 +29,19 @@ def reproduce(
         int | None,
         value("N", "Only the first so many images, to try it.  [default: 500; demo: 100]"),
     ] = None,
-    coco: Coco = None,
+    coco: opt.Coco = None,
     out_dir: Annotated[Path, value("DIR", "Folder of captions and results.", "--out")] = Path("reproductions"),
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    load_in_4bit: LoadIn4Bit = False,
-    load_in_8bit: LoadIn8Bit = False,
-    lanes: Lanes = "auto",
-    cuda_graphs: CudaGraphs = True,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    mixed_workers: MixedWorkers = False,
-    gpus_per_worker: GpusPerWorker = 1,
-    json: Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    load_in_4bit: opt.LoadIn4Bit = False,
+    load_in_8bit: opt.LoadIn8Bit = False,
+    lanes: opt.Lanes = "auto",
+    cuda_graphs: opt.CudaGraphs = True,
+    workers: opt.Workers = None,
+    cluster: opt.Cluster = None,
+    mixed_workers: opt.MixedWorkers = False,
+    gpus_per_worker: opt.GpusPerWorker = 1,
+    json: opt.Json = False,
 ) -> None:
     """Caption opera500 as the KVSmooth paper does, and print our numbers beside the reported ones.
 

@@ -3,19 +3,20 @@
 from pathlib import Path
 from typing import Annotated
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json
-from kvtune.cli.options import STUDIES, Json, Storage, StudiesDir, Study, value
+from kvtune.cli.options import value
 
 
 def rescore(
-    study: Study = None,
+    study: opt.Study = None,
     coco: Annotated[
         Path | None,
         value("DIR", "Take the ground truth from this COCO folder, not from the study's copy."),
     ] = None,
-    storage: Storage = None,
-    studies_dir: StudiesDir = STUDIES,
-    json: Json = False,
+    storage: opt.Storage = None,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
+    json: opt.Json = False,
 ) -> None:
     """Score the stored captions again and build study.db anew; no model, no GPU.
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import CaptionKey, Coco, ImageKey, InstancesOnly, Json, flag, value
+from kvtune.cli.options import flag, value
 from kvtune.errors import RequestError
 from kvtune.files import check_writable
 
@@ -24,10 +25,10 @@ def score(
         Path | None,
         value("FILE", "Objects of each image, as kvtune data ground-truth writes.", "--ground-truth"),
     ] = None,
-    coco: Coco = None,
-    instances_only: InstancesOnly = False,
-    image_key: ImageKey = "image_id",
-    caption_key: CaptionKey = "caption",
+    coco: opt.Coco = None,
+    instances_only: opt.InstancesOnly = False,
+    image_key: opt.ImageKey = "image_id",
+    caption_key: opt.CaptionKey = "caption",
     answer_after: Annotated[
         str | None,
         value("TEXT", "Score what follows the last occurrence of this text in a caption."),
@@ -43,7 +44,7 @@ def score(
         Path | None,
         value("FILE", "Write what each caption mentions, a line each (.jsonl).", "--details"),
     ] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Score captions with CHAIR, against COCO or a ground-truth file. Recall runs over the captioned images only.
 

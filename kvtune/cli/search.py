@@ -4,46 +4,18 @@ from pathlib import Path
 from typing import Annotated
 
 from kvtune.cli import completion
+from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import (
-    FILES,
-    MODEL,
-    RACING,
-    STUDIES,
-    TRIALS,
-    Cluster,
-    Coco,
-    CudaGraphs,
-    Device,
-    Dtype,
-    GpusPerWorker,
-    HoldoutImages,
-    Images,
-    Json,
-    Lanes,
-    LoadIn4Bit,
-    LoadIn8Bit,
-    MixedWorkers,
-    Model,
-    Prompt,
-    Revision,
-    Sampler,
-    Seed,
-    StudiesDir,
-    Subset,
-    Workers,
-    flag,
-    value,
-)
+from kvtune.cli.options import FILES, MODEL, RACING, TRIALS, flag, value
 from kvtune.cli.progress import busy
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 
 
 def search(
-    model: Model,
+    model: opt.Model,
     trials: Annotated[int, value("N", "Finished trials that the study holds at the end.", panel=TRIALS)] = 50,
     study: Annotated[str | None, value("NAME", "Name of the study; MODEL-METHOD when left out.", panel=FILES)] = None,
-    studies_dir: StudiesDir = STUDIES,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
     method: Annotated[
         str,
         value(
@@ -56,11 +28,11 @@ def search(
     space: Annotated[
         Path | None, value("FILE", "Search space (YAML); the model family's when left out.", panel=TRIALS)
     ] = None,
-    coco: Coco = None,
-    subset: Subset = None,
-    images: Images = None,
-    holdout_images: HoldoutImages = None,
-    prompt: Prompt = None,
+    coco: opt.Coco = None,
+    subset: opt.Subset = None,
+    images: opt.Images = None,
+    holdout_images: opt.HoldoutImages = None,
+    prompt: opt.Prompt = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL)] = 512,
     depth: Annotated[
         str | None,
@@ -70,21 +42,21 @@ def search(
             panel=MODEL,
         ),
     ] = None,
-    sampler: Sampler = "tpe",
+    sampler: opt.Sampler = "tpe",
     parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS)] = 8,
-    seed: Seed = 0,
+    seed: opt.Seed = 0,
     storage: Annotated[str | None, value("URL", "Optuna storage instead of study.db.", panel=FILES)] = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
-    load_in_4bit: LoadIn4Bit = False,
-    load_in_8bit: LoadIn8Bit = False,
-    lanes: Lanes = "auto",
-    cuda_graphs: CudaGraphs = True,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    mixed_workers: MixedWorkers = False,
-    gpus_per_worker: GpusPerWorker = 1,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    revision: opt.Revision = None,
+    load_in_4bit: opt.LoadIn4Bit = False,
+    load_in_8bit: opt.LoadIn8Bit = False,
+    lanes: opt.Lanes = "auto",
+    cuda_graphs: opt.CudaGraphs = True,
+    workers: opt.Workers = None,
+    cluster: opt.Cluster = None,
+    mixed_workers: opt.MixedWorkers = False,
+    gpus_per_worker: opt.GpusPerWorker = 1,
     race_confidence: Annotated[
         float,
         value("P", "Least probability, 0 to 1, that racing spares a trial which no other dominates.", panel=RACING),
@@ -116,7 +88,7 @@ def search(
         list[str] | None,
         value("NAME=VALUE,...", "Try this setting next, as kvtune sensitivity offers it. Repeatable.", panel=TRIALS),
     ] = None,
-    json: Json = False,
+    json: opt.Json = False,
 ) -> None:
     """Search a method's parameters: hallucination (CHAIR_S) down, usefulness (F1) up.
 

@@ -4,45 +4,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import out, print_json, stopped
-from kvtune.cli.options import (
-    STUDIES,
-    Cluster,
-    CudaGraphs,
-    Device,
-    GpusPerWorker,
-    Json,
-    Lanes,
-    MixedWorkers,
-    Select,
-    StudiesDir,
-    Study,
-    StudyCoco,
-    Workers,
-    value,
-)
+from kvtune.cli.options import value
 from kvtune.cli.progress import captions_progress
 from kvtune.cli.side_files import write_beside
 
 
 def sensitivity(
-    study: Study = None,
-    select: Select = "keep-f1",
+    study: opt.Study = None,
+    select: opt.Select = "keep-f1",
     parameter: Annotated[
         list[str] | None,
         value("NAME", "Parameter to vary; all that were searched when left out. Repeatable."),
     ] = None,
     points: Annotated[int, value("N", "Values of each parameter.")] = 9,
-    coco: StudyCoco = None,
-    device: Device = "auto",
-    lanes: Lanes = "auto",
-    cuda_graphs: CudaGraphs = True,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    mixed_workers: MixedWorkers = False,
-    gpus_per_worker: GpusPerWorker = 1,
-    studies_dir: StudiesDir = STUDIES,
-    json: Json = False,
+    coco: opt.StudyCoco = None,
+    device: opt.Device = "auto",
+    lanes: opt.Lanes = "auto",
+    cuda_graphs: opt.CudaGraphs = True,
+    workers: opt.Workers = None,
+    cluster: opt.Cluster = None,
+    mixed_workers: opt.MixedWorkers = False,
+    gpus_per_worker: opt.GpusPerWorker = 1,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
+    json: opt.Json = False,
 ) -> None:
     """Vary one parameter at a time around a trial, on the tune images, and say which parameters matter.
 

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from kvtune.cli import completion
+from kvtune.cli import options as opt
 from kvtune.cli.commands import Command, group
 from kvtune.cli.common import err, out, print_json
-from kvtune.cli.options import STUDIES, Json, StudiesDir, flag
+from kvtune.cli.options import flag
 from kvtune.errors import RequestError
 
 app = group(invoke_without_command=True)
@@ -19,7 +20,7 @@ Name = Annotated[
 
 
 @app.callback()
-def studies(context: typer.Context, studies_dir: StudiesDir = STUDIES, json: Json = False) -> None:
+def studies(context: typer.Context, studies_dir: opt.StudiesDir = opt.STUDIES, json: opt.Json = False) -> None:
     """List the studies there are and how far each is, the latest first.
 
     Example: kvtune studies --studies-dir studies
@@ -42,7 +43,7 @@ def studies(context: typer.Context, studies_dir: StudiesDir = STUDIES, json: Jso
 def delete(
     study: Name,
     yes: Annotated[bool, flag("Delete without asking.", "--yes")] = False,
-    studies_dir: StudiesDir = STUDIES,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
 ) -> None:
     """Delete a study with all its captions, after a question.
 
@@ -69,7 +70,7 @@ def delete(
 def rename(
     study: Name,
     name: Annotated[str, typer.Argument(help="The new name.", metavar="NAME")],
-    studies_dir: StudiesDir = STUDIES,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
 ) -> None:
     """Give a study another name; searches that go on with it then take --study NAME.
 

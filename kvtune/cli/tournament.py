@@ -4,34 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import (
-    FILES,
-    MODEL,
-    STUDIES,
-    TRIALS,
-    Cluster,
-    Coco,
-    CudaGraphs,
-    Device,
-    Dtype,
-    GpusPerWorker,
-    HoldoutImages,
-    Images,
-    Json,
-    Lanes,
-    LoadIn4Bit,
-    LoadIn8Bit,
-    MixedWorkers,
-    Model,
-    Prompt,
-    Revision,
-    Sampler,
-    StudiesDir,
-    Subset,
-    Workers,
-    value,
-)
+from kvtune.cli.options import FILES, MODEL, TRIALS, value
 from kvtune.cli.progress import captions_progress
 from kvtune.cli.side_files import write_beside
 
@@ -40,37 +15,37 @@ if TYPE_CHECKING:
 
 
 def tournament(
-    model: Model,
+    model: opt.Model,
     methods: Annotated[str, value("all|A,B,...", "What is tuned: methods, or stacks as kvsmooth+pai.", panel=TRIALS)],
     trials: Annotated[int, value("N", "Finished trials of each method.", panel=TRIALS, min=1)] = 50,
     name: Annotated[
         str | None, value("NAME", "Studies are NAME-METHOD; the model's when left out.", panel=FILES)
     ] = None,
-    studies_dir: StudiesDir = STUDIES,
-    coco: Coco = None,
-    subset: Subset = None,
-    images: Images = None,
-    holdout_images: HoldoutImages = None,
-    prompt: Prompt = None,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
+    coco: opt.Coco = None,
+    subset: opt.Subset = None,
+    images: opt.Images = None,
+    holdout_images: opt.HoldoutImages = None,
+    prompt: opt.Prompt = None,
     max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL, min=1)] = 512,
-    sampler: Sampler = "tpe",
+    sampler: opt.Sampler = "tpe",
     parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS, min=1)] = 8,
     seed: Annotated[int, value("N", "Seed of image draws and sampler.", panel=TRIALS, min=0)] = 0,
     out_dir: Annotated[
         Path | None, value("DIR", "Folder for the picture; this one when left out.", "--out", panel=FILES)
     ] = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    revision: Revision = None,
-    load_in_4bit: LoadIn4Bit = False,
-    load_in_8bit: LoadIn8Bit = False,
-    lanes: Lanes = "auto",
-    cuda_graphs: CudaGraphs = True,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    mixed_workers: MixedWorkers = False,
-    gpus_per_worker: GpusPerWorker = 1,
-    json: Json = False,
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    revision: opt.Revision = None,
+    load_in_4bit: opt.LoadIn4Bit = False,
+    load_in_8bit: opt.LoadIn8Bit = False,
+    lanes: opt.Lanes = "auto",
+    cuda_graphs: opt.CudaGraphs = True,
+    workers: opt.Workers = None,
+    cluster: opt.Cluster = None,
+    mixed_workers: opt.MixedWorkers = False,
+    gpus_per_worker: opt.GpusPerWorker = 1,
+    json: opt.Json = False,
 ) -> None:
     """Search a study for each method on the same images, and see on held-out ones which are better beyond doubt.
 

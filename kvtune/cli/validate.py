@@ -1,35 +1,22 @@
 """``kvtune validate``: front, baseline, published preset on images never searched on."""
 
+from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import (
-    STUDIES,
-    Cluster,
-    CudaGraphs,
-    Device,
-    GpusPerWorker,
-    Json,
-    Lanes,
-    MixedWorkers,
-    StudiesDir,
-    Study,
-    StudyCoco,
-    Workers,
-)
 from kvtune.cli.progress import captions_progress
 
 
 def validate(
-    study: Study = None,
-    coco: StudyCoco = None,
-    device: Device = "auto",
-    lanes: Lanes = "auto",
-    cuda_graphs: CudaGraphs = True,
-    workers: Workers = None,
-    cluster: Cluster = None,
-    mixed_workers: MixedWorkers = False,
-    gpus_per_worker: GpusPerWorker = 1,
-    studies_dir: StudiesDir = STUDIES,
-    json: Json = False,
+    study: opt.Study = None,
+    coco: opt.StudyCoco = None,
+    device: opt.Device = "auto",
+    lanes: opt.Lanes = "auto",
+    cuda_graphs: opt.CudaGraphs = True,
+    workers: opt.Workers = None,
+    cluster: opt.Cluster = None,
+    mixed_workers: opt.MixedWorkers = False,
+    gpus_per_worker: opt.GpusPerWorker = 1,
+    studies_dir: opt.StudiesDir = opt.STUDIES,
+    json: opt.Json = False,
 ) -> None:
     """Caption the held-out images with the front, the baseline and the published preset, and compare.
 
