@@ -7,6 +7,7 @@ from kvtune.cli.common import out, print_json
 from kvtune.cli.options import value
 from kvtune.cli.progress import progress
 from kvtune.errors import RequestError, check_count
+from kvtune.study import search_defaults
 from kvtune.text import quoted
 
 
@@ -14,7 +15,9 @@ def cluster(
     workers: Annotated[str, value("N,N,...", "Numbers of pretended workers to measure.")] = "8,64,512",
     trials: Annotated[int, value("N", "Trials of each search.", min=1)] = 16,
     images: Annotated[int, value("N", "Images of each trial.", min=1)] = 500,
-    parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", min=1)] = 8,
+    parallel_trials: Annotated[
+        int, value("N", "Trials in a round, captioned together.", min=1)
+    ] = search_defaults.PARALLEL_TRIALS,
     words: Annotated[int, value("N", "Words a caption has at least.", min=1)] = 90,
     rate: Annotated[float, value("N", "Captions a second that all workers make together.", min=1)] = 20_000,
     seed: opt.Seed = 0,

@@ -10,6 +10,7 @@ from kvtune.cli.common import err, out, print_json
 from kvtune.cli.options import value
 from kvtune.cli.progress import progress
 from kvtune.files import check_writable
+from kvtune.study.search_defaults import IMAGES
 
 app = group(help="COCO: draw subsets, build ground truth, download.")
 
@@ -102,10 +103,15 @@ def download(
             complete=completion.subsets,
         ),
     ] = None,
-    images: Annotated[int, value("N", "Without --subset: tune images to draw.", "--images", min=1)] = 500,
+    images: Annotated[int, value("N", "Without --subset: tune images to draw.", "--images", min=1)] = IMAGES,
     holdout_images: Annotated[
         int | None,
-        value("N", "Held-out images to draw; when left out 500, or none with --subset.", "--holdout-images", min=1),
+        value(
+            "N",
+            f"Held-out images to draw; when left out {IMAGES}, or none with --subset.",
+            "--holdout-images",
+            min=1,
+        ),
     ] = None,
     seed: opt.Seed = 0,
     source: Annotated[
@@ -137,7 +143,7 @@ def download(
                 written += download_annotations(root, split, url, on_progress=show)
         folder = CocoFolder(root)
         if not subsets:
-            subsets = [*tune_and_holdout(folder, images, holdout_images or 500, seed, source)]
+            subsets = [*tune_and_holdout(folder, images, holdout_images or IMAGES, seed, source)]
         elif holdout_images is not None:
             subsets += [holdout_beside(folder, each, holdout_images, seed) for each in subsets]
         for each in subsets:

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from kvtune.cli import completion
-from kvtune.study.sampler_names import SamplerName
+from kvtune.study import search_defaults
+from kvtune.study.search_defaults import SamplerName
 from kvtune.study.study_folder import DEFAULT_STUDIES
 
 STUDIES = DEFAULT_STUDIES
@@ -72,6 +73,8 @@ ImageKey = Annotated[
 ]
 CaptionKey = Annotated[str, value("FIELD", "Field of the caption in a captions file.")]
 
+MaxNewTokens = Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL)]
+ParallelTrials = Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS)]
 Sampler = Annotated[
     SamplerName, value("NAME", "How the next settings are chosen: tpe, nsga2, gp, random or grid.", panel=TRIALS)
 ]
@@ -81,10 +84,9 @@ Subset = Annotated[
         "NAME|FILE", "Tune images: a shipped subset or a file, else drawn.", panel=IMAGES, complete=completion.subsets
     ),
 ]
-Images = Annotated[int | None, value("N", "Tune images to draw.  [default: 500; demo: 100]", panel=IMAGES, min=1)]
-HoldoutImages = Annotated[
-    int | None, value("N", "Held-out images to keep back.  [default: 500; demo: 100]", panel=IMAGES, min=1)
-]
+_SO_MANY = f"[default: {search_defaults.IMAGES}; demo: {search_defaults.DEMO_IMAGES}]"
+Images = Annotated[int | None, value("N", f"Tune images to draw.  {_SO_MANY}", panel=IMAGES, min=1)]
+HoldoutImages = Annotated[int | None, value("N", f"Held-out images to keep back.  {_SO_MANY}", panel=IMAGES, min=1)]
 Prompt = Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)]
 
 Seed = Annotated[int, value("N", "Seed of what is drawn at random.", "--seed", min=0)]

@@ -9,11 +9,14 @@ from kvtune.cli.common import err, out, print_json, stopped
 from kvtune.cli.options import FILES, MODEL, RACING, TRIALS, flag, value
 from kvtune.cli.progress import busy
 from kvtune.statistics.confidence import RACE_CONFIDENCE
+from kvtune.study import search_defaults
 
 
 def search(
     model: opt.Model,
-    trials: Annotated[int, value("N", "Finished trials that the study holds at the end.", panel=TRIALS)] = 50,
+    trials: Annotated[
+        int, value("N", "Finished trials that the study holds at the end.", panel=TRIALS)
+    ] = search_defaults.TRIALS,
     study: Annotated[str | None, value("NAME", "Name of the study; MODEL-METHOD when left out.", panel=FILES)] = None,
     studies_dir: opt.StudiesDir = opt.STUDIES,
     method: Annotated[
@@ -24,7 +27,7 @@ def search(
             panel=TRIALS,
             complete=completion.methods,
         ),
-    ] = "kvsmooth",
+    ] = search_defaults.METHOD,
     space: Annotated[
         Path | None, value("FILE", "Search space (YAML); the model family's when left out.", panel=TRIALS)
     ] = None,
@@ -33,7 +36,7 @@ def search(
     images: opt.Images = None,
     holdout_images: opt.HoldoutImages = None,
     prompt: opt.Prompt = None,
-    max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL)] = 512,
+    max_new_tokens: opt.MaxNewTokens = search_defaults.MAX_NEW_TOKENS,
     depth: Annotated[
         str | None,
         value(
@@ -42,8 +45,8 @@ def search(
             panel=MODEL,
         ),
     ] = None,
-    sampler: opt.Sampler = "tpe",
-    parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS)] = 8,
+    sampler: opt.Sampler = search_defaults.SAMPLER,
+    parallel_trials: opt.ParallelTrials = search_defaults.PARALLEL_TRIALS,
     seed: opt.Seed = 0,
     storage: Annotated[str | None, value("URL", "Optuna storage instead of study.db.", panel=FILES)] = None,
     device: opt.Device = "auto",

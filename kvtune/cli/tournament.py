@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from kvtune.cli import options as opt
 from kvtune.cli.common import err, out, print_json, stopped
-from kvtune.cli.options import FILES, MODEL, TRIALS, value
+from kvtune.cli.options import FILES, TRIALS, value
 from kvtune.cli.progress import captions_progress
 from kvtune.cli.side_files import write_beside
+from kvtune.study import search_defaults
 
 if TYPE_CHECKING:
     from kvtune.search.tournament import Tournament
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def tournament(
     model: opt.Model,
     methods: Annotated[str, value("all|A,B,...", "What is tuned: methods, or stacks as kvsmooth+pai.", panel=TRIALS)],
-    trials: Annotated[int, value("N", "Finished trials of each method.", panel=TRIALS, min=1)] = 50,
+    trials: Annotated[int, value("N", "Finished trials of each method.", panel=TRIALS, min=1)] = search_defaults.TRIALS,
     name: Annotated[
         str | None, value("NAME", "Studies are NAME-METHOD; the model's when left out.", panel=FILES)
     ] = None,
@@ -27,9 +28,9 @@ def tournament(
     images: opt.Images = None,
     holdout_images: opt.HoldoutImages = None,
     prompt: opt.Prompt = None,
-    max_new_tokens: Annotated[int, value("N", "Longest caption in tokens.", panel=MODEL, min=1)] = 512,
-    sampler: opt.Sampler = "tpe",
-    parallel_trials: Annotated[int, value("N", "Trials in a round, captioned together.", panel=TRIALS, min=1)] = 8,
+    max_new_tokens: opt.MaxNewTokens = search_defaults.MAX_NEW_TOKENS,
+    sampler: opt.Sampler = search_defaults.SAMPLER,
+    parallel_trials: opt.ParallelTrials = search_defaults.PARALLEL_TRIALS,
     seed: Annotated[int, value("N", "Seed of image draws and sampler.", panel=TRIALS, min=0)] = 0,
     out_dir: Annotated[
         Path | None, value("DIR", "Folder for the picture; this one when left out.", "--out", panel=FILES)

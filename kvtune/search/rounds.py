@@ -16,7 +16,7 @@ from kvtune.search.samplers import grid_points, make_sampler, round_seed
 from kvtune.spaces import SearchSpace
 from kvtune.study.constraints import Constraints
 from kvtune.study.optuna_trials import frozen_trial
-from kvtune.study.sampler_names import SamplerName
+from kvtune.study.search_defaults import SamplerName
 from kvtune.study.trials import Trial
 
 ASKS_FOR_SOMETHING_NEW = 5

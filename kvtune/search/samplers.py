@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from kvtune.errors import RequestError
-from kvtune.study.sampler_names import SAMPLERS, SamplerName
+from kvtune.study.search_defaults import SAMPLERS, SamplerName
 from kvtune.text import not_there
 
 if TYPE_CHECKING:

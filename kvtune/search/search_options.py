@@ -10,14 +10,11 @@ from kvtune.errors import RequestError, check_count
 from kvtune.methods import Alternatives
 from kvtune.models.options import ModelOptions, parse_lanes
 from kvtune.statistics.confidence import RACE_CONFIDENCE
+from kvtune.study import search_defaults
 from kvtune.study.constraints import FLOORS, check_floor
-from kvtune.study.sampler_names import SAMPLERS, SamplerName
+from kvtune.study.search_defaults import SAMPLERS, SamplerName
 from kvtune.study.study_folder import DEFAULT_STUDIES, StudyFolder, check_name, default_name
 from kvtune.text import not_there, quoted
-
-DEFAULT_PARALLEL_TRIALS = 8
-"""Trials in a round: enough to fill a batch that shares each image's prefill, few enough that a search of 50 trials
-looks at what it has seen six times."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +22,9 @@ class SearchOptions:
     """What ``kvtune search`` was asked for; None is the default of the model, family or data."""
 
     model: ModelOptions
-    method: str = "kvsmooth"
+    method: str = search_defaults.METHOD
     space: Path | None = None
-    trials: int = 50
+    trials: int = search_defaults.TRIALS
     study: str | None = None
     studies_dir: Path = DEFAULT_STUDIES
     coco: Path | None = None
@@ -35,10 +32,10 @@ class SearchOptions:
     images: int | None = None
     holdout_images: int | None = None
     prompt: str | None = None
-    max_new_tokens: int = 512
+    max_new_tokens: int = search_defaults.MAX_NEW_TOKENS
     depth: str | None = None
-    sampler: SamplerName = "tpe"
-    parallel_trials: int = DEFAULT_PARALLEL_TRIALS
+    sampler: SamplerName = search_defaults.SAMPLER
+    parallel_trials: int = search_defaults.PARALLEL_TRIALS
     seed: int = 0
     storage: str | None = None
     race_confidence: float | None = RACE_CONFIDENCE

@@ -19,6 +19,7 @@ from kvtune.search.search_options import SearchOptions, check_options, known_fin
 from kvtune.search.view import Stage, View
 from kvtune.search.warm_start import other_front, start_from
 from kvtune.spaces import load_space
+from kvtune.study import search_defaults
 from kvtune.study.deadline import Deadline, TimeIsUp
 from kvtune.study.fingerprint import model_in_fingerprint, refuse_difference
 from kvtune.study.lock import locked
@@ -28,7 +29,7 @@ from kvtune.study.shared_baseline import take_baseline
 from kvtune.study.storage_url import check_storage
 from kvtune.study.streams import Captioning
 from kvtune.study.study_folder import StudyFolder, find_study
-from kvtune.study.subsets import DEMO, DEMO_IMAGES, IMAGES, Data, coco_of, find_data
+from kvtune.study.subsets import DEMO, Data, coco_of, find_data
 from kvtune.study.together import alone
 from kvtune.study.trials import Ledger
 
@@ -163,7 +164,7 @@ def _data(
 ) -> Data:
     """The images; the demo brings its own scenes, and a study that was begun keeps its own."""
     name = options.model.name
-    default = DEMO_IMAGES if name == DEMO else IMAGES
+    default = search_defaults.DEMO_IMAGES if name == DEMO else search_defaults.IMAGES
     coco = coco_of(name, options.coco, on_scene)
     data = find_data(coco, options.subset, options.images, options.holdout_images, options.seed, default)
     if begun is not None:

@@ -9,7 +9,7 @@ from kvtune.errors import RequestError
 from kvtune.schema import Document
 from kvtune.spaces import SearchSpace
 from kvtune.study.constraints import check_floor
-from kvtune.study.sampler_names import SamplerName
+from kvtune.study.search_defaults import SamplerName
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import DEMO
 from kvtune.text import command_line, cut_in_its_middle, json_text

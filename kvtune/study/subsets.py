@@ -21,9 +21,6 @@ Image = tuple[int, Path]
 
 
 DEMO = "demo"
-IMAGES = 500
-DEMO_IMAGES = 100
-"""The demo's default for tune and held-out images alike: enough to see the trade-off, few enough for two CPU cores."""
 
 
 def coco_of(

@@ -13,7 +13,7 @@ from kvtune.errors import RequestError
 from kvtune.search.rounds import Plan
 from kvtune.search.samplers import POPULATION, grid_points, make_sampler, round_seed
 from kvtune.spaces import Range, SearchSpace, default_space
-from kvtune.study.sampler_names import SAMPLERS
+from kvtune.study.search_defaults import SAMPLERS
 from kvtune.study.trials import Trial
 
 SPACE = default_space("kvsmooth", LAYERS).fitted(LAYERS)

@@ -24,6 +24,7 @@ from kvtune.search.view import View
 from kvtune.spaces import space_for
 from kvtune.statistics.confidence import RACE_CONFIDENCE
 from kvtune.statistics.racing import Race
+from kvtune.study import search_defaults
 from kvtune.study.fingerprint import Fingerprint
 from kvtune.study.manifest import FORMAT, Manifest, versions
 from kvtune.study.scoring import Scoring
@@ -76,7 +77,7 @@ def bench_driver(
     images: int,
     words: int = 90,
     rate: float = 20_000.0,
-    parallel_trials: int = 8,
+    parallel_trials: int = search_defaults.PARALLEL_TRIALS,
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DriverBench:

@@ -10,8 +10,8 @@ import optuna
 
 from kvtune.search.rounds import Plan
 from kvtune.search.samplers import STARTUP_TRIALS, round_seed
-from kvtune.search.search_options import DEFAULT_PARALLEL_TRIALS
 from kvtune.spaces import SearchSpace
+from kvtune.study import search_defaults
 from kvtune.study.constraints import Constraints
 from kvtune.study.trials import Trial
 from kvtune.text import quoted
@@ -60,7 +60,7 @@ class Arm:
         return cls(found[1], int(found[2]), bool(found[3]))
 
 
-DEFAULT = Arm("tpe", DEFAULT_PARALLEL_TRIALS, True)
+DEFAULT = Arm(search_defaults.SAMPLER, search_defaults.PARALLEL_TRIALS, True)
 """What ``kvtune search`` does when nothing else is said."""
 
 EXPERT = Arm("tpe", 1, False)
@@ -74,7 +74,7 @@ YARDSTICKS = (EXPERT, OPTUNA_DEFAULT)
 
 ARMS = [
     Arm(sampler, size, race)
-    for sampler, size, race in product(SAMPLERS, (1, DEFAULT_PARALLEL_TRIALS), (False, True))
+    for sampler, size, race in product(SAMPLERS, (1, search_defaults.PARALLEL_TRIALS), (False, True))
     if sampler != "gp"  # a second a trial
 ]
 """What is compared when nothing is said."""
