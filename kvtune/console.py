@@ -18,9 +18,14 @@ class PlainConsole(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
-    def say(self, text: str | Text) -> None:
-        """Print a sentence: on a terminal its words stay whole, elsewhere it is one line."""
-        self.print(text, soft_wrap=not self.is_terminal)
+    def say(self, *sentences: str | Text) -> None:
+        """Print sentences: on a terminal their words stay whole, elsewhere each is one line."""
+        for sentence in sentences:
+            self.print(sentence, soft_wrap=not self.is_terminal)
+
+    def print_line(self, text: str | Text) -> None:
+        """Print a line that stays one, such as a path or a command that is to be copied."""
+        self.print(text, soft_wrap=True)
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """See :meth:`rich.console.Console.render_str`; of text that was made safe."""

@@ -97,19 +97,17 @@ def engine(
             return
         if method is not None and not json:
             out().print(methods_table(result))
-            for line in methods_lines(result):
-                out().say(line)
+            out().say(*methods_lines(result))
             return
         if png is not None and result["arms"]:
             engine_figure(result, png)
-            err().print(f"wrote {png}", soft_wrap=True)
+            err().print_line(f"wrote {png}")
         if json:
             print_json(result)
             return
         if result["arms"]:
             out().print(engine_table(result))
-        for line in engine_lines(result):
-            out().say(line)
+        out().say(*engine_lines(result))
 
     try:
         with terminable():

@@ -51,5 +51,4 @@ def search(
         print_json(result)
         return
     out().print(shown)
-    for line in lines:
-        out().say(line)
+    out().say(*lines)

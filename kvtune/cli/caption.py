@@ -7,7 +7,7 @@ import typer
 
 from kvtune.cli import completion
 from kvtune.cli import options as opt
-from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.common import err, out, print_json, resumable
 from kvtune.cli.options import flag, value
 from kvtune.cli.progress import captions_progress, progress
 from kvtune.errors import RequestError
@@ -122,7 +122,7 @@ def caption(
     from kvtune.report.terminal.caption import captions_view
 
     for path, why in broken.items():
-        err().print(f"skipped {path}: {why}", soft_wrap=True)
+        err().print_line(f"skipped {path}: {why}")
     if trace is not None:
         check_parquet()
         check_writable(trace / "trace.png")
@@ -150,7 +150,7 @@ def caption(
         out().print(str(pair.image), style="bold", soft_wrap=True)
         out().print(captions_view(out(), captions, truth.get(pair.image), finder))
     for path in written:
-        err().print(f"wrote {path}", soft_wrap=True)
+        err().print_line(f"wrote {path}")
 
 
 def _traced(
@@ -180,13 +180,9 @@ def _write_captions(job: "Job", json: bool) -> None:
     from kvtune.report.data.caption import applied_document
     from kvtune.report.terminal.caption import applied_lines
 
-    try:
-        with progress("images checked") as on_checked, captions_progress("captions") as on_progress:
-            done = caption_into_file(job, on_checked, on_progress, err().say)
-    except KeyboardInterrupt:
-        raise stopped() from None
+    with resumable(), progress("images checked") as on_checked, captions_progress("captions") as on_progress:
+        done = caption_into_file(job, on_checked, on_progress, err().say)
     if json:
         print_json(applied_document(job, done))
         return
-    for line in applied_lines(job, done):
-        out().say(line)
+    out().say(*applied_lines(job, done))

@@ -82,11 +82,15 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json_text(document, indent=2) + "\n")
 
 
-def stopped() -> typer.Exit:
-    """Say how to go on after an interruption, and return what ends the command: ``raise stopped() from None``."""
-    words = ["kvtune", *sys.argv[1:]]
-    err().print(f"stopped; no caption is lost. Go on with: {command_line(words)}", soft_wrap=True)
-    return typer.Exit(130)
+@contextlib.contextmanager
+def resumable() -> Iterator[None]:
+    """Where Ctrl-C ends the block, end the command too, and say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        words = ["kvtune", *sys.argv[1:]]
+        err().print_line(f"stopped; no caption is lost. Go on with: {command_line(words)}")
+        raise typer.Exit(130) from None
 
 
 def report_error(error: KvtuneError) -> int:

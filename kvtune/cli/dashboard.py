@@ -23,5 +23,5 @@ def dashboard(
 
     folder = find_study(study, studies_dir)
     url = dashboard_storage(folder, storage)
-    err().print(f"{folder.name}: http://{host}:{port}/dashboard", soft_wrap=True)
+    err().print_line(f"{folder.name}: http://{host}:{port}/dashboard")
     serve(url, host, port)

@@ -42,10 +42,7 @@ def subset(
     if json:
         print_json({"out": str(to), **drawn.model_dump(mode="json", exclude={"image_ids"}), "images": images})
     else:
-        out().print(
-            f"{to}: {images} images of {source}, seed {seed}, sha256 {drawn.sha256[:12]}...",
-            soft_wrap=True,
-        )
+        out().print_line(f"{to}: {images} images of {source}, seed {seed}, sha256 {drawn.sha256[:12]}...")
 
 
 @app.command("ground-truth", cls=Command)
@@ -85,7 +82,7 @@ def ground_truth(
     if json:
         print_json({"out": str(to), "images": len(truth), "objects": objects})
     else:
-        out().print(f"{to}: {objects} objects in {len(truth)} images", soft_wrap=True)
+        out().print_line(f"{to}: {objects} objects in {len(truth)} images")
 
 
 @app.command(cls=Command)
@@ -165,4 +162,4 @@ def download(
             }
         )
     else:
-        out().print(f"{root}: {downloaded} images downloaded, {present} were there", soft_wrap=True)
+        out().print_line(f"{root}: {downloaded} images downloaded, {present} were there")

@@ -37,7 +37,7 @@ def doctor(
             line = Text.assemble((f"{check.state:8}", _STYLES[check.state]), visible(f"{check.name}: {check.found}"))
             out().say(line)
             if check.cure:
-                out().print(Text(visible(f"{'':8}-> {check.cure}")), soft_wrap=True)
+                out().print_line(Text(visible(f"{'':8}-> {check.cure}")))
     failed = sum(check.state == "failed" for check in checks)
     if json:
         print_json({"ok": not failed, "checks": [asdict(check) for check in checks]})

@@ -51,6 +51,5 @@ def export(
             | {"preset": preset.model_dump(mode="json", by_alias=True)}
         )
         return
-    for line in export_lines(preset, selection, folder):
-        out().say(line)
-    out().print(f"wrote {path}", soft_wrap=True)
+    out().say(*export_lines(preset, selection, folder))
+    out().print_line(f"wrote {path}")

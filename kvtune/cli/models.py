@@ -92,8 +92,7 @@ def check(
     if json:
         print_json(checked.to_dict())
     else:
-        for line in check_lines(checked):
-            out().say(line)
+        out().say(*check_lines(checked))
     if checked.proven is False:
         raise typer.Exit(1)
 
@@ -122,15 +121,11 @@ def convert(
     from kvtune.models.hub import models_folder
     from kvtune.models.minigpt4.convert import convert_minigpt4
 
-    def say(step: str) -> None:
-        err().print(step, soft_wrap=True)
-
-    made = convert_minigpt4(vicuna, eva, qformer, checkpoint, to or models_folder() / model, say)
+    made = convert_minigpt4(vicuna, eva, qformer, checkpoint, to or models_folder() / model, err().print_line)
     if json:
         print_json({"out": str(made.folder), "tensors": made.tensors, "parameters": made.parameters})
         return
-    out().print(
+    out().print_line(
         f"{made.folder}: {made.tensors} tensors, {made.parameters / 1e9:.2f} B parameters; "
-        f"try kvtune models check {model if to is None else made.folder}",
-        soft_wrap=True,
+        f"try kvtune models check {model if to is None else made.folder}"
     )

@@ -98,7 +98,7 @@ def _plain_captions(what: str) -> Callable[["Pace"], None]:
         if last is not None and now - last < _SECONDS_BETWEEN_LINES and not ended:
             return
         last = now
-        err().print(", ".join(filter(None, [f"{what}: {pace.there} of {pace.total}", pace.words()])), soft_wrap=True)
+        err().print_line(", ".join(filter(None, [f"{what}: {pace.there} of {pace.total}", pace.words()])))
 
     return show
 
@@ -119,6 +119,6 @@ def _plain_lines(what: str, in_bytes: bool) -> Callable[[int, int], None]:
         line = f"{what}: {done / divisor:.0f}" + (f" of {total / divisor:.0f}" if total else "") + unit
         if before < done < total:
             line += f", {(now - began) * (total - done) / (done - before):.0f} s left"
-        err().print(line, soft_wrap=True)
+        err().print_line(line)
 
     return show

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 import typer
 
 from kvtune.cli import options as opt
-from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.common import err, out, print_json, resumable
 from kvtune.cli.options import value
 from kvtune.cli.progress import captions_progress, progress
+from kvtune.cli.side_files import write_beside
 
 
 def reproduce(
@@ -66,14 +67,11 @@ def reproduce(
     options = [ModelOptions(name, dtype, None, load_in_4bit, load_in_8bit, engine=engine) for name in named]
     request = Request(table, options, images, coco, out_dir)
     results = []
-    try:
+    with resumable():
         for folder, found in run(request, progress, captions_progress, err().say):
             results.append(found)
             if not json:
                 out().print(reproduction_view(found, out()))
-            for path in write_reproduction(folder.path, found):
-                err().print(f"wrote {path}", soft_wrap=True)
-    except KeyboardInterrupt:
-        raise stopped() from None
+            write_beside(write_reproduction(folder.path, found), asked=True)
     if json:
         print_json(reproduction_document(results))

@@ -90,7 +90,7 @@ def score(
         out().print(score_view(scored))
     if details is not None:
         save_details(scored.details, details)
-        err().print(f"wrote {details}", soft_wrap=True)
+        err().print_line(f"wrote {details}")
 
 
 def _ground_truth(

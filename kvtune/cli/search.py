@@ -5,7 +5,7 @@ from typing import Annotated
 
 from kvtune.cli import completion
 from kvtune.cli import options as opt
-from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.common import err, out, print_json, resumable
 from kvtune.cli.options import FILES, MODEL, RACING, TRIALS, flag, value
 from kvtune.cli.progress import busy
 from kvtune.statistics.confidence import RACE_CONFIDENCE
@@ -145,22 +145,19 @@ def search(
         start_from=start_from,
         enqueue=enqueue or (),
     )
-    try:
+    with resumable():
         summary = run(options, view_for(err()), deadline)
-    except KeyboardInterrupt:
-        raise stopped() from None
     chosen = choose(summary)
     if json:
         print_json(study_document(summary, chosen))
         return
     out().print(trials_table(summary, chosen.trial, out()))
     out().print()
-    for sentence in facts.same_rates(summary, chosen.trial):
-        out().say(sentence)
+    out().say(*facts.same_rates(summary, chosen.trial))
     out().say(f"{facts.progress(summary)}; {facts.volume(summary)}")
     folder = StudyFolder(studies_dir.expanduser() / summary.study)
-    out().print(f"Look at it: kvtune pareto {folder.argument}", soft_wrap=True)
+    out().print_line(f"Look at it: kvtune pareto {folder.argument}")
     if chosen.trial is None:
         out().say(f"No point to take: {chosen.reason}")
     else:
-        out().print(f"Take a point: kvtune export {folder.argument} --out preset.json", soft_wrap=True)
+        out().print_line(f"Take a point: kvtune export {folder.argument} --out preset.json")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from kvtune.cli import options as opt
-from kvtune.cli.common import out, print_json, stopped
+from kvtune.cli.common import out, print_json, resumable
 from kvtune.cli.options import value
 from kvtune.cli.progress import captions_progress
 from kvtune.cli.side_files import write_beside
@@ -41,12 +41,9 @@ def sensitivity(
     from kvtune.study.study_folder import find_study
 
     folder = find_study(study, studies_dir)
-    try:
-        with captions_progress("captions") as on_progress:
-            engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
-            found = run(folder, coco, select, parameter or (), points, engine, on_progress)
-    except KeyboardInterrupt:
-        raise stopped() from None
+    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
+    with resumable(), captions_progress("captions") as on_progress:
+        found = run(folder, coco, select, parameter or (), points, engine, on_progress)
     if json:
         print_json(found.model_dump(mode="json"))
         return

@@ -22,8 +22,8 @@ def write_beside(paths: Iterable[Path], asked: bool = False, option: str = "") -
     """
     try:
         for path in paths:
-            err().print(f"wrote {path}", soft_wrap=True)
+            err().print_line(f"wrote {path}")
     except KvtuneError as error:
         if asked:
             raise
-        err().print(f"warning: not written: {error}" + (f" ({option})" if option else ""), soft_wrap=True)
+        err().print_line(f"warning: not written: {error}" + (f" ({option})" if option else ""))

@@ -34,7 +34,7 @@ def studies(context: typer.Context, studies_dir: opt.StudiesDir = opt.STUDIES, j
     if json:
         print_json([overview.to_dict() for overview in found])
     elif not found:
-        out().print(f"no studies in {studies_dir}; kvtune search makes one", soft_wrap=True)
+        out().print_line(f"no studies in {studies_dir}; kvtune search makes one")
     else:
         out().print(overviews_view(found, out()))
 
@@ -63,7 +63,7 @@ def delete(
             err().print("nothing was deleted")
             raise typer.Exit(1)
     delete_study(folder)
-    err().print(f"deleted {folder.path}", soft_wrap=True)
+    err().print_line(f"deleted {folder.path}")
 
 
 @app.command(cls=Command)
@@ -80,4 +80,4 @@ def rename(
     from kvtune.study.study_folder import find_study
 
     new = rename_study(find_study(study, studies_dir), name)
-    out().print(f"{new.path}; go on with it by --study {new.name}", soft_wrap=True)
+    out().print_line(f"{new.path}; go on with it by --study {new.name}")

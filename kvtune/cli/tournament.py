@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kvtune.cli import options as opt
-from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.common import err, out, print_json, resumable
 from kvtune.cli.options import FILES, TRIALS, value
 from kvtune.cli.progress import captions_progress
 from kvtune.cli.side_files import write_beside
+from kvtune.errors import KvtuneError
 from kvtune.study import search_defaults
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ def tournament(
     from kvtune.files import check_writable
     from kvtune.models.options import EngineOptions, ModelOptions
     from kvtune.report.data.tournament import tournament_document
-    from kvtune.report.terminal.tournament import tournament_view
     from kvtune.search.search_options import SearchOptions
     from kvtune.search.tournament import tournament as run
 
@@ -81,16 +81,21 @@ def tournament(
         parallel_trials=parallel_trials,
         seed=seed,
     )
-    try:
+    with resumable():
         found = run(options, methods, name, err().say, captions_progress)
-    except KeyboardInterrupt:
-        raise stopped() from None
     if json:
         print_json(tournament_document(found))
-        _fail_if_any(found)
-        return
+    else:
+        _show(found, picture, asked=out_dir is not None)
+    if found.failed:
+        raise KvtuneError(f"{', '.join(found.failed)} stopped midway, and is not compared; the same command goes on")
+
+
+def _show(found: "Tournament", picture: Path, asked: bool) -> None:
+    """Print what a tournament found, and draw the fronts."""
     from kvtune.report.figures import save_pictures
     from kvtune.report.figures.compare import comparison_figure
+    from kvtune.report.terminal.tournament import tournament_view
 
     out().print(tournament_view(found, out()))
 
@@ -98,13 +103,4 @@ def tournament(
         figure = comparison_figure([(entry.summary, entry.chosen) for entry in found.found.entries])
         yield from save_pictures(figure, picture, "fronts of several methods")
 
-    write_beside(files(), out_dir is not None, "--out DIR")
-    _fail_if_any(found)
-
-
-def _fail_if_any(found: "Tournament") -> None:
-    """End the command with 1 where a study stopped midway."""
-    from kvtune.errors import KvtuneError
-
-    if found.failed:
-        raise KvtuneError(f"{', '.join(found.failed)} stopped midway, and is not compared; the same command goes on")
+    write_beside(files(), asked, "--out DIR")

@@ -1,7 +1,7 @@
 """``kvtune validate``: front, baseline, published preset on images never searched on."""
 
 from kvtune.cli import options as opt
-from kvtune.cli.common import err, out, print_json, stopped
+from kvtune.cli.common import err, out, print_json, resumable
 from kvtune.cli.progress import captions_progress
 
 
@@ -31,14 +31,11 @@ def validate(
     from kvtune.study.study_folder import find_study
 
     folder = find_study(study, studies_dir)
-    try:
-        with captions_progress("held-out captions") as on_progress:
-            engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
-            found = run(folder, coco, engine, on_progress)
-    except KeyboardInterrupt:
-        raise stopped() from None
+    engine = EngineOptions(device, lanes, cuda_graphs, workers, cluster, mixed_workers, gpus_per_worker)
+    with resumable(), captions_progress("held-out captions") as on_progress:
+        found = run(folder, coco, engine, on_progress)
     if json:
         print_json(found.model_dump(mode="json"))
         return
     out().print(validation_view(found, out()))
-    err().print(f"wrote {folder.validation}", soft_wrap=True)
+    err().print_line(f"wrote {folder.validation}")
