@@ -14,6 +14,22 @@ from kvtune.json_files import without_half_pairs
 from kvtune.schema import validated
 from kvtune.spaces.ranges import Range
 from kvtune.spaces.search_space import SearchSpace, declared_as
+from kvtune.text import quoted
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is twice in one mapping, of which YAML keeps the last without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {quoted(key.value)} is there twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return node
 
 
 def load_space(path: str | Path) -> SearchSpace:
@@ -26,7 +42,7 @@ def load_space(path: str | Path) -> SearchSpace:
     """
     path = check_path(path)
     try:
-        data = without_half_pairs(yaml.safe_load(path.read_text(encoding="utf-8")))
+        data = without_half_pairs(yaml.load(path.read_text(encoding="utf-8"), _Loader))
     except FileNotFoundError:
         raise RequestError(
             f"search space file {path} does not exist; those that ship are in {spaces_folder()}"

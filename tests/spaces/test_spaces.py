@@ -161,6 +161,32 @@ def test_a_file_that_is_no_space(tmp_path: Path, text: str) -> None:
         load_space(path)
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (
+            "method: pai\nparameters: {alpha: {low: 0, high: 1}}\nmethod: vaf\n",
+            "'method' is there twice, line 3 column 1",
+        ),
+        ("method: pai\nparameters:\n  alpha: {low: 0, high: 1, low: 0.5}\n", "'low' is there twice, line 3 column 28"),
+    ],
+)
+def test_a_key_that_is_there_twice(tmp_path: Path, text: str, place: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=f"is not valid YAML: the key {place}"):
+        load_space(path)
+
+
+def test_a_range_may_begin_as_another_one_does(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "method: vaf\nparameters:\n  visual_gain: &wide {low: 1, high: 2}\n  system_gain: {<<: *wide, low: 0.5}\n"
+    )
+    ranges = load_space(path).parameters
+    assert [(each.low, each.high) for each in ranges.values()] == [(1, 2), (0.5, 2)]
+
+
 def test_a_missing_file() -> None:
     with pytest.raises(RequestError, match=r"/no/space.yaml does not exist"):
         load_space("/no/space.yaml")
