@@ -67,8 +67,11 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
     Raises
     ------
     RequestError
-        If an arm is unknown, or the table is missing, damaged or no full grid.
+        If an arm is unknown or there twice, or the table is missing, damaged or no full grid.
     """
+    twice = next((name for name in request.arms if list(request.arms).count(name) > 1), None)
+    if twice is not None:
+        raise RequestError(f"--arm {twice} is there twice; name each arm once")
     arms = [_arm(name) for name in request.arms] or list(ARMS)
     if DEFAULT in arms:
         arms += [arm for arm in YARDSTICKS if arm not in arms]

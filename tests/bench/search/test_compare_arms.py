@@ -76,6 +76,7 @@ def test_the_table_names_every_arm(run, world, table_file):
             ("--arm", "tpe-8-faced"),
             "'tpe-8-faced'; an arm is a sampler (random, optuna-tpe, tpe, nsga2, gp)",
         ),
+        (("--arm", "tpe-8", "--arm", "random-1", "--arm", "tpe-8"), "--arm tpe-8 is there twice; name each arm once"),
         (("--table", "no.npz"), "no.npz does not exist; record it: python -m kvtune.bench.search.record --out no.npz"),
         (("--coverage", "--table", "pool.npz"), "python -m kvtune.bench.search.record --set pool --out pool.npz"),
     ],
