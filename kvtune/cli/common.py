@@ -110,19 +110,20 @@ def print_error_line(message: str) -> None:
 class _ToStderr(logging.Handler):
     """Writes sentences to a terminal, above a live display, and lines to whatever else ``sys.stderr`` is just then.
 
-    The same line, as each of several cards or captioners gives it, is said once.
+    What each of several cards or captioners says is said once, and again only after something else in its place.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: set[str] = set()
+        self._said: dict[str, str] = {}
+        """The latest line of each message, by the message before numbers and names are put into it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = visible(without_passwords(self.format(record)))
         if record.levelno in (logging.INFO, logging.WARNING):
-            if line in self._said:
+            if self._said.get(str(record.msg)) == line:
                 return
-            self._said.add(line)
+            self._said[str(record.msg)] = line
         if err().is_terminal and not err().quiet:
             err().say(line)
         else:

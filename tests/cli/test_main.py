@@ -130,6 +130,13 @@ def test_what_several_cards_or_captioners_say_is_said_once(run, capsys):
         assert capsys.readouterr().err == said
 
 
+def test_a_plan_that_comes_back_is_said_again(run, capsys):
+    run("studies")
+    for rows in (96, 96, 64, 96):
+        logging.getLogger("kvtune").info("decoding %d captions at once", rows)
+    assert capsys.readouterr().err == "".join(f"decoding {rows} captions at once\n" for rows in (96, 64, 96))
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_what_is_said_on_a_terminal_has_whole_words(quiet, run, capsys, monkeypatch):
     run("studies", *(["-q"] if quiet else []))
