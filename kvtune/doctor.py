@@ -206,14 +206,15 @@ def check_folder(name: str, folder: Path, option: str) -> Check:
 
 
 def check_coco(path: Path | None) -> Check:
-    from kvtune.coco import OPERA500, CocoFolder, Subset, find_coco
+    from kvtune.coco import OPERA500, CocoFolder, Subset, default_coco
     from kvtune.coco.layout import KINDS, annotation_name, download_command, find_any_image, has_annotations
-    from kvtune.errors import RequestError
+    from kvtune.errors import RequestError, cure_apart
 
     try:
-        folder = CocoFolder(find_coco(path))
+        path = path or default_coco()
+        folder = CocoFolder(path)
     except RequestError as error:
-        found, _, cure = str(error).partition("; ")
+        found, cure = cure_apart(error, path)
         return Check("COCO", "warning", found, cure or "see kvtune data download --help")
     lacking = [
         annotation_name(kind, source)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from numbers import Integral
+from pathlib import Path
 
 
 class KvtuneError(Exception):
@@ -28,6 +29,13 @@ def check_count(name: str, value: int, least: int = 1) -> None:
         raise RequestError(f"{name} must be at least {least}, not {value}")
     if value > MOST:
         raise RequestError(f"{name} must be at most {MOST:,}, not {str(value)[:20]}{'...' * (len(str(value)) > 20)}")
+
+
+def cure_apart(error: KvtuneError, path: Path | None) -> tuple[str, str]:
+    """What an error says of a path, and the cure after it; the path may hold what separates the two."""
+    before, named, after = str(error).partition(str(path)) if path else ("", "", str(error))
+    what, _, cure = after.partition("; ")
+    return f"{before}{named}{what}", cure
 
 
 def together(error: RequestError, *further: Callable[[], object]) -> RequestError:

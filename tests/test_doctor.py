@@ -137,6 +137,7 @@ def test_coco(tmp_path):
     missing = doctor.check_coco(tmp_path / "no")
     assert missing.state == "warning"
     assert f"kvtune data download --to {tmp_path}/no" in missing.cure
+    assert f"{tmp_path}/a; b does not exist" in doctor.check_coco(tmp_path / "a; b").found
     (tmp_path / "empty").mkdir()
     assert "no COCO annotations" in doctor.check_coco(tmp_path / "empty").found
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from kvtune.errors import KvtuneError
+from kvtune.errors import KvtuneError, cure_apart
 from kvtune.study.caption_log import captions_sha256, read_captions
 from kvtune.study.manifest import Manifest
 from kvtune.study.study_folder import StudyFolder
@@ -42,7 +42,7 @@ def judged_captions(folder: StudyFolder, manifest: Manifest, trial: Trial) -> li
     try:
         found = read_captions(path)
     except KvtuneError as error:
-        what = str(error).partition(";")[0]
+        what, _ = cure_apart(error, path)
         raise LostCaptionsError(what, again, "unreadable", len(image_ids), len(image_ids)) from None
     missing = sum(image_id not in found for image_id in image_ids)
     if missing:

@@ -111,6 +111,15 @@ def test_the_next_search_writes_them_again(tmp_path: Path, damage: str, number: 
     assert aside.exists() == (damage in ("unreadable", "changed")), "nothing that was paid for is thrown away"
 
 
+def test_a_folder_whose_name_has_a_semicolon_is_named_whole(tmp_path: Path) -> None:
+    folder, manifest = new_study(tmp_path / "a; b" / "s", images=8)
+    run_search(folder, manifest, 2)
+    unreadable(folder.trial_captions(1))
+    view = Notes()
+    run_search(folder, load_manifest(folder), 2, view=view)
+    assert view.said == [f"{folder.trial_captions(1)} line 2 is not a JSON object; 1 captions are written again"]
+
+
 def test_captions_that_a_raced_trial_has_beyond_those_it_was_judged_by_do_not_hide_that_others_are_lost(
     tmp_path: Path,
 ) -> None:
