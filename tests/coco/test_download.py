@@ -233,7 +233,7 @@ def bad_archives(whole: bytes) -> dict[str, tuple[bytes, str]]:
         "no JSON": (bomb(name, b"{} and more" * 10, compression=zipfile.ZIP_STORED), "not valid JSON"),
         "cut JSON": (bomb(name, b'{"images": [{"id": 1', compression=zipfile.ZIP_STORED), "cut off"),
         "no images": (bomb(name, text), "it has no images"),
-        "deep": (bomb(name, b'{"images": ' + b"[" * 5000, compression=zipfile.ZIP_STORED), "nested"),
+        "deep": (bomb(name, b'{"images": ' + b"[" * 200_000, compression=zipfile.ZIP_STORED), "nested"),
         "other files": (bomb("other.json", text), "no item named"),
         "directory": (whole[:end] + whole[end : end + 12] + b"\xff\xff\xff\x7f" + whole[end + 16 :], "list of files"),
         "cut": (whole[: len(whole) // 2], "not a zip file"),
