@@ -102,7 +102,7 @@ def importance(trials: Sequence[Trial], space: SearchSpace) -> Importance | None
 
     shares, p_values = {}, {}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=UserWarning, module="optuna")
+        warnings.simplefilter("ignore", UserWarning)  # that low targets are taken for good ones, each time
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for objective, values in scores.items():
             found = measured(values)
