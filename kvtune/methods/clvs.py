@@ -48,7 +48,8 @@ class CLVS(Method):
     alpha
         Share of a head's own weights, 0 to 1; 0.8 in the code.
     beta
-        Share of the memory that stays, 0 to 1; 0.8 for LLaVA-1.5, 0.7 for LLaVA-NeXT and Qwen2.5-VL in the paper.
+        Share of the memory that stays, 0 to 1; 0.8 for LLaVA-1.5, 0.7 for LLaVA-NeXT (Llama 3's, in the code) and
+        Qwen2.5-VL in the paper.
     threshold
         Uncertainty below which it ends, 0 to 1; 0.5 in paper and code.
     """

@@ -27,15 +27,17 @@ class PAI(Method):
     Parameters
     ----------
     alpha
-        Share of the score, 0 or more; the repository's README gives 0.2.
+        Share of the score, 0 or more; the repository's README gives 0.2 for each of its models, LLaVA-1.5, MiniGPT-4
+        and Shikra.
     start_layer, end_layer
         Layers ``start_layer <= l < end_layer``, 0-based; the README's are 2 to 32 of 32.
     """
 
     name: ClassVar[str] = "pai"
     acts_from: ClassVar[ActsFrom] = "last_prompt_token"
-    published: ClassVar[tuple[Published, ...]] = (
-        Published("llava-1.5", {"alpha": 0.2, "start_layer": 2, "end_layer": 32}, "README of LALBJ/PAI"),
+    published: ClassVar[tuple[Published, ...]] = tuple(
+        Published(model, {"alpha": 0.2, "start_layer": 2, "end_layer": 32}, "README of LALBJ/PAI, without its contrast")
+        for model in ("llava-1.5", "minigpt4")
     )
 
     alpha: float = number(0.2, low=0, search=(0.0, 1.0, 0.05))

@@ -40,7 +40,8 @@ class VAR(Method):
     one of ``sink_dims``. In a head whose attention weights on visual tokens sum to at least 0.2, at most a share
     ``rho`` of it on visual sinks, all sinks' weights are multiplied by ``p``, and what that frees goes to the visual
     tokens that are no sinks, in proportion to theirs; where all are sinks, the head is left alone. Layers from 2 on
-    that have a visual sink, and every token after the image, as in the authors' code.
+    that have a visual sink, and every token after the image, as in the authors' code; but sinks are those of the plain
+    prompt, while the code finds them in a prompt that is changed already, where text after the image may have others.
 
     Parameters
     ----------

@@ -431,7 +431,8 @@ def test_a_published_setting_outside_the_space_is_told_of(
     path.write_text("method: pai\nparameters: {alpha: {low: 0.5, high: 1.0}}\nfixed: {start_layer: 2, end_layer: 32}")
     code, out, err = search("--model", "llava-1.5", "--method", "pai", "--space", path, "--trials", 1, "--json")
     assert code == 0 and not json.loads(out)["trials"][0]["published"]
-    assert "published for llava-1.5 (README of LALBJ/PAI) is not in the search space and is no trial" in err
+    source = "README of LALBJ/PAI, without its contrast"
+    assert f"published for llava-1.5 ({source}) is not in the search space and is no trial" in err
 
 
 def test_a_stack_is_searched_and_exported(search: Any, run: Any, tmp_path: Path) -> None:

@@ -117,15 +117,20 @@ def test_rivals_have_the_settings_that_are_published_for_the_model_or_no_row() -
     assert row(found, "pai")[:6] == ["40.0", "44.6*", "-4.6", "75.0", "73.8*", "+1.2"]
     assert row(found, "sparc")[:2] == ["45.0", "78.0"], "nothing is reported of it"
     said = sentences(found)
-    assert any(each.startswith("PAI: ") and each.endswith("(README of LALBJ/PAI).") for each in said)
+    assert any(
+        each.startswith("PAI: ") and each.endswith("(README of LALBJ/PAI, without its contrast).") for each in said
+    )
     assert any(each.startswith("* PAI: one reproduction") and "/issues/20" in each for each in said)
     assert not any("no row" in each for each in said)
-    for model, layers in (("minigpt4", 32), ("my-llava", 32), ("llava-1.5", 24)):
+    for model, layers, names in (
+        ("instructblip", 32, "PAI, SPARC, MiddleLayer"),
+        ("minigpt4", 32, "SPARC, MiddleLayer"),
+        ("my-llava", 32, "PAI, SPARC, MiddleLayer"),
+        ("llava-1.5", 24, "PAI"),
+    ):
         other = reproduced(model=model, layers=layers)
-        unknown = f"PAI, SPARC, MiddleLayer: no row, because no setting of theirs is known for {model}."
-        if layers == 24:
-            unknown = f"PAI: no row, because no setting of theirs is known for {model}."
-        assert unknown in sentences(other) and other.setting("pai") is None
+        assert f"{names}: no row, because no setting of theirs is known for {model}." in sentences(other)
+        assert (other.setting("pai") is None) == ("PAI" in names)
     assert "no row" not in " ".join(sentences(reproduced("table4", "minigpt4"))), "they are not of that table"
 
 

@@ -259,7 +259,7 @@ def test_progress_counts_captions_to_the_last(tmp_path: Path, engine: SimpleName
     assert list(seen) == ["llava-1.5 (1 of 2), captions", "minigpt4 (2 of 2), captions"]
     for what in seen:
         done = [each for each, _ in seen[what]]
-        total = 3 * (16 if what.startswith("llava") else 13)
+        total = 3 * (16 if what.startswith("llava") else 14)
         assert done == sorted(done) and done[-1] == total and {t for _, t in seen[what]} == {total}
     assert notes == [f"{name}: captions are kept in {tmp_path / name}" for name in ("llava-1.5", "minigpt4")]
 
@@ -391,7 +391,7 @@ def test_the_command_is_stopped_and_goes_on(
     assert "minigpt4" not in out and (tmp_path / "llava-1.5" / "table1.md").exists()
     engine.stop_after = None
     code, out, err = command("--json", "-q")
-    assert (code, err) == (0, "") and len(engine.asked) == 3 * 16 + 3 * 13
+    assert (code, err) == (0, "") and len(engine.asked) == 3 * 16 + 3 * 14
     models = json.loads(out)["models"]
     assert [model["model"] for model in models] == ["llava-1.5", "minigpt4"]
     assert models[1]["settings"][1]["reported"]["scores"] == {"chair_s": 31.8, "f1": 69.9}

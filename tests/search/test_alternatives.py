@@ -226,7 +226,7 @@ def test_the_first_trials_are_what_is_published_of_each() -> None:
     found = published_settings(space, llava)  # type: ignore[arg-type]
     assert [each.parameters[CHOICE] for each in found] == ["kvsmooth", "pai", "sparc"]
     assert all(space.point(each.parameters) for each in found if each.enqueued) and found[1].enqueued
-    assert found[1].parameters["pai.alpha"] == 0.2 and found[1].source == "README of LALBJ/PAI"
+    assert found[1].parameters["pai.alpha"] == 0.2 and found[1].source == "README of LALBJ/PAI, without its contrast"
 
 
 def test_importance_is_of_the_trials_of_one_method() -> None:
