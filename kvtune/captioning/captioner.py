@@ -14,7 +14,7 @@ from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.graphs import no_graphs_for
 from kvtune.captioning.group_decoding import GroupDecoding
 from kvtune.captioning.image_keys import ImageKeys
-from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, most_rows
+from kvtune.captioning.memory import PREFILL_BATCH, GridPlan, free_cached_memory, most_rows
 from kvtune.captioning.paged_decoding import NO_ROOM, PagedDecoding
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import PagedPlan
@@ -178,7 +178,9 @@ class Captioner(Asking):
                 plan = _smaller(plan)
                 work.room = plan.rows
                 withdrawn = 0
-                decoding = None  # the smaller grid is made when this one is gone, and what the error holds of it
+                decoding = None
+            if decoding is None:  # the smaller grid is made when this one is gone, and what the error held of it
+                free_cached_memory()
             yield from self._wanted(done)
             on_work(work)
 

@@ -83,10 +83,12 @@ class StepGraphs:
                     raise
         except RuntimeError as error:
             self._abandon(graph)
-            # A capture that has no memory may fail once more at its end.
-            for one in (error, error.__context__):
-                if one is not None and is_out_of_memory(one):
-                    raise one from None
+            if is_out_of_memory(error):
+                raise
+            # A capture that has no memory may fail once more at its end. An error that a variable here held, or that is
+            # raised again out of the other, would hold the grid until garbage is collected.
+            if error.__context__ is not None and is_out_of_memory(error.__context__):
+                raise torch.OutOfMemoryError(first_line(error.__context__)) from None
             failed.append(_said(error))
             log.warning("decoding without CUDA graphs, for this model's step cannot be captured: %s", failed[0])
             log.debug("where the capture failed", exc_info=True)

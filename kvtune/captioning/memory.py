@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -191,6 +193,14 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return free_host_memory()
+
+
+def free_cached_memory() -> None:
+    """Give back what nobody holds any more: also what a frame and its error hold of each other, and what is cached."""
+    gc.collect()
+    with suppress(RuntimeError):  # after some errors a GPU answers everything with the same error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def free_host_memory() -> int:

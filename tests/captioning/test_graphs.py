@@ -1,6 +1,7 @@
 """When steps are captured and replayed, and what is left behind where one cannot be; CUDA's part is played."""
 
 import contextlib
+import gc
 import inspect
 import weakref
 
@@ -162,6 +163,34 @@ def test_a_capture_without_memory_is_no_reason_to_give_graphs_up(monkeypatch, er
     with pytest.raises(type(error), match="memory"):
         graphs.run("shape", step)
     assert not graphs._off
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_capture_without_memory_holds_nothing_of_the_step(monkeypatch, ends):
+    """A grid that failed must be gone before a smaller one is made."""
+    Played(fails=not ends).patch(monkeypatch)
+    graphs = StepGraphs(DEVICE)
+    graphs.run("shape", lambda: None)
+
+    class Cache:
+        pass
+
+    def fail():
+        cache = Cache()
+        there = weakref.ref(cache)
+
+        def step():
+            raise torch.OutOfMemoryError(f"no memory beside {cache}")
+
+        with contextlib.suppress(torch.OutOfMemoryError):
+            graphs.run("shape", step)
+        return there
+
+    gc.disable()
+    try:
+        assert fail()() is None
+    finally:
+        gc.enable()
 
 
 def test_no_graph_that_may_still_run_is_dropped(monkeypatch):

@@ -1,6 +1,8 @@
 """A device of too little memory, wherever that shows: the grid gets smaller and no caption is lost or written twice."""
 
 import functools
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -61,6 +63,33 @@ def test_a_smaller_grid_is_made_only_when_the_larger_one_is_gone(caplog):
         check(list(Captioner(MODEL, max_new_tokens=20, lanes=16).run(requests(limits))), limits)
     assert device.refusals == 1
     assert caplog.text.count("out of device memory: going on with") == 1
+
+
+def test_a_smaller_grid_is_made_without_what_an_error_holds_of_the_larger_one(monkeypatch):
+    """Whoever fails may keep his error in a variable, and the two hold each other until garbage is collected."""
+    there, before = weakref.WeakSet(), []
+
+    def make(*given):
+        before.append(len(there))
+        there.add(grid := Grid(*given))
+        return grid
+
+    def step(grid, running):
+        if len(before) == 1:
+            error = torch.OutOfMemoryError("out of memory")
+            raise error
+        return plain(grid, running)
+
+    plain = Grid.step
+    monkeypatch.setattr(group_decoding, "Grid", make)
+    monkeypatch.setattr(Grid, "step", step)
+    limits = [5] * 24
+    gc.disable()
+    try:
+        check(list(Captioner(MODEL, max_new_tokens=5, lanes=16).run(requests(limits))), limits)
+    finally:
+        gc.enable()
+    assert before == [0, 0]
 
 
 def test_requests_that_come_as_memory_runs_out_are_not_lost(monkeypatch):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 
 from kvtune.bench.engine.device import Device, seconds_of, timed
-from kvtune.bench.engine.fitting import fitting, free_cached_memory, noted
+from kvtune.bench.engine.fitting import fitting, noted
 from kvtune.bench.engine.operations import decoder_weights, mean_positions, operations
 from kvtune.bench.engine.workload import Made, Workload
-from kvtune.captioning.memory import bytes_per_position
+from kvtune.captioning.memory import bytes_per_position, free_cached_memory
 from kvtune.models.misfit import is_out_of_memory
 
 log = logging.getLogger(__name__)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
 
-import torch
-
+from kvtune.captioning.memory import free_cached_memory
 from kvtune.errors import RequestError
 from kvtune.models.misfit import is_out_of_memory
 
@@ -57,11 +55,3 @@ def noted(failed: dict[str, str], what: str) -> Iterator[None]:
         log.warning("%s cannot be measured: %s", what, failed[what])
         log.debug("where %s failed", what, exc_info=True)
     free_cached_memory()
-
-
-def free_cached_memory() -> None:
-    """Give back what nobody holds any more."""
-    gc.collect()
-    with suppress(RuntimeError):  # after some errors a GPU answers everything with the same error
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
