@@ -84,10 +84,12 @@ def read_line_breaks(text: str) -> str:
 
 
 def complete_sentences(text: str) -> str:
-    """A caption up to its last end of a sentence, as evaluations at 64 new tokens score it (OPERA's rule).
+    """A caption up to its last end of a sentence, as evaluations at 64 new tokens score it.
 
     At 64 tokens nearly every caption ends within a sentence, and the objects of half a sentence would be scored. Text
-    without any end of a sentence is kept whole.
+    without any end of a sentence is kept whole. OPERA's script has lines for this, commented out, that cut after the
+    last period, whatever that ends, and leave nothing where there is none: the same of 500 captions of LLaVA-1.5 that
+    are cut after 48 words, of 495 cut after 24.
     """
     ends = [found.end() for found in _SENTENCE_END.finditer(text)]
     return text[: ends[-1]] if ends else text

@@ -17,7 +17,8 @@ from kvtune.schema import Document, validated
 from kvtune.text import did_you_mean, quoted
 
 OPERA500 = "opera500"
-"""The 500 val2014 images of OPERA's published evaluation (Huang et al. 2024): the reporting set, never tuned on."""
+"""The 500 val2014 images of OPERA's published captions of LLaVA-1.5 and MiniGPT-4 (Huang et al. 2024): the reporting
+set, never tuned on."""
 
 
 class Subset(Document):
