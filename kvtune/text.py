@@ -53,6 +53,13 @@ def one_line(text: str) -> str:
     return visible(_LINE_BREAKS.sub(" ", without_passwords(text.strip())))
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says at first, on one line, or what kind it is."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    return one_line(first)[:250] or type(error).__name__
+
+
 def without_passwords(text: str) -> str:
     """Return text with ``***`` for the passwords in its URLs: ``//user:PASSWORD@``, ``?password=PASSWORD``."""
     return _SECRETS.sub(r"\1***", _CREDENTIALS.sub(r"\1:***@", text))

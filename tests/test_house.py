@@ -13,6 +13,7 @@ PACKAGE = TESTS.parent / "kvtune"
 FLOORS = (
     (
         "errors",
+        "device_errors",
         "array_files",
         "locks",
         "files",

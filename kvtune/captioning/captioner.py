@@ -23,12 +23,12 @@ from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prompts import Prompts, check_rotary, check_window
 from kvtune.captioning.question import Asking
 from kvtune.captioning.request import Caption, CaptionRequest, Work
+from kvtune.device_errors import device_failures_told, is_out_of_memory
 from kvtune.errors import KvtuneError, check_count
 from kvtune.methods import Method
 from kvtune.methods.facts import Depth
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
-from kvtune.models.misfit import is_out_of_memory
 from kvtune.models.options import Lanes, parse_lanes
 
 LOOK_AHEAD = 512
@@ -121,8 +121,13 @@ class Captioner(Asking):
             If an image cannot be read, or a method does not fit the model, or a layer's sliding window is shorter than
             a prompt with its caption may get.
         KvtuneError
-            If the device's memory does not hold a single caption, or the model's logits are no numbers.
+            If the device's memory does not hold a single caption, the device fails, or the model's logits are no
+            numbers.
         """
+        with device_failures_told():
+            yield from self._run(requests, on_work)
+
+    def _run(self, requests: Iterable[CaptionRequest | None], on_work: Callable[[Work], None]) -> Iterator[Caption]:
         self._withdrawn = set()
         look_ahead = max(LOOK_AHEAD, 2 * most_rows(self.lanes))
         arrivals = Arrivals(requests)

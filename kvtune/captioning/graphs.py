@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
+from kvtune.device_errors import is_lost, is_out_of_memory
 from kvtune.models import VisionLanguageModel
-from kvtune.models.misfit import first_line, is_out_of_memory
+from kvtune.text import first_line
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +84,17 @@ class StepGraphs:
                     raise
         except RuntimeError as error:
             self._abandon(graph)
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or is_lost(error):
                 raise
             # A capture that has no memory may fail once more at its end. An error that a variable here held, or that is
             # raised again out of the other, would hold the grid until garbage is collected.
             if error.__context__ is not None and is_out_of_memory(error.__context__):
                 raise torch.OutOfMemoryError(first_line(error.__context__)) from None
+            # So may one that is interrupted, or whose device is lost.
+            if error.__context__ is not None and (
+                is_lost(error.__context__) or not isinstance(error.__context__, Exception)
+            ):
+                raise error.__context__ from None
             failed.append(_said(error))
             log.warning("decoding without CUDA graphs, for this model's step cannot be captured: %s", failed[0])
             log.debug("where the capture failed", exc_info=True)

@@ -14,10 +14,10 @@ from torch import Tensor
 from kvtune.captioning import paged_attention, paged_smoothing
 from kvtune.captioning.paged_attention import LANES, Layout, PagedAttend
 from kvtune.captioning.pages import PAGE
+from kvtune.device_errors import is_lost, is_out_of_memory
 from kvtune.kernel_builds import why_not_built
 from kvtune.methods.acting import Acting
 from kvtune.methods.seen import SeenPositions
-from kvtune.models.misfit import is_out_of_memory
 
 Smooth = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int], None]
 """The signature of :func:`kvtune.captioning.paged_smoothing.smooth`."""
@@ -90,7 +90,7 @@ def built_or(plain: T, what: str, build: Callable[[], T], otherwise: str = _SLOW
     try:
         return build()
     except Exception as error:  # Triton's compiler fails with errors of its own, assertions and LLVM's among them
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or is_lost(error):
             raise
         why = str(error) if isinstance(error, WrongNumbersError) else f"cannot be built: {why_not_built(error)}"
         log.warning("%s %s %s", what, otherwise, why)

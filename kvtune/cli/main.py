@@ -143,10 +143,24 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 130
     except Exception as error:
         # Typer's own usage errors (unknown option, missing argument) share no public base class in every version.
-        if not hasattr(error, "format_message"):
+        if hasattr(error, "format_message"):
+            print_error_line(usage_message(error))
+            return 2
+        if (failure := _failure_of_machine(error)) is None:
             raise
-        print_error_line(usage_message(error))
-        return 2
+        failure.__cause__ = error
+        return report_error(failure)
+
+
+def _failure_of_machine(error: Exception) -> KvtuneError | None:
+    """What to say where memory or a GPU has failed, whatever was at work; None of any other error."""
+    if isinstance(error, MemoryError):
+        return KvtuneError("out of memory; close other programs, or ask for less at once")
+    if "torch" not in sys.modules:
+        return None
+    from kvtune.device_errors import failure_anywhere
+
+    return failure_anywhere(error)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,10 @@ from kvtune.hf import (
 )
 from kvtune.methods.sending import sent
 from kvtune.models.decoder_inputs import Prompt, VisualTokens, taken_apart
-from kvtune.models.misfit import first_line, in_a_line
+from kvtune.models.misfit import in_a_line
 from kvtune.models.published import MODELS
 from kvtune.models.spread import Card, cards_of
+from kvtune.text import first_line
 
 MAX_ASPECT = 1000
 """How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""

@@ -16,20 +16,21 @@ from transformers import BitsAndBytesConfig, GenerationConfig
 from transformers.generation import GenerationMixin
 from transformers.utils import logging as transformers_logging
 
+from kvtune.device_errors import device_failures_told, is_out_of_memory
 from kvtune.errors import RequestError
 from kvtune.hf import beside_decoder
 from kvtune.models.checkpoint import description, family_of_config, locate, read_config
 from kvtune.models.devices import resolve_devices
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.hub import fetch_weights, missing_weights
-from kvtune.models.misfit import check_small_files, in_a_line, is_out_of_memory
+from kvtune.models.misfit import check_small_files, in_a_line
 from kvtune.models.options import check_dtype, quantization_of
 from kvtune.models.quantized import bytes_as_stored, check_not_twice, leave_what_is_left, stored_quantization
 from kvtune.models.spread import spread
 from kvtune.models.weight_memory import check_memory, smaller, spans_for
 from kvtune.text import quoted
 
-
+@device_failures_told()
 def load_model(
     name: str | Path,
     device: str = "auto",
@@ -61,7 +62,9 @@ def load_model(
     ------
     RequestError
         If there is no such model, its architecture is not supported, files are missing or do not fit each other, the
-        Hub cannot be reached, the device is not there or its memory is too small.
+        Hub cannot be reached, the device is not there, cannot be used or its memory is too small.
+    LostDeviceError
+        If the device fails.
     """
     targets = resolve_devices(device)
     dtype, quantization = quantization_of(dtype, load_in_4bit, load_in_8bit)
@@ -100,7 +103,7 @@ def make_ready(vlm: VisionLanguageModel) -> None:
     with torch.inference_mode():
         vlm.family.decoder_inputs(vlm, [picture])
         if vlm.is_quantized:  # by whose kernels, which may want other packages or another GPU
-            with in_a_line(f"the quantized layers of {vlm.name} cannot be run"):
+            with in_a_line(f"the quantized layers of {vlm.name} cannot be run", on_device=True):
                 vlm.hf_model.generate(**vlm.prepare([picture]), max_new_tokens=2, eos_token_id=None)
 
 

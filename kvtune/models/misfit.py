@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
+from kvtune.device_errors import failure_anywhere, is_lost, is_out_of_memory
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.hub import is_pointer
-from kvtune.text import one_line, quoted
+from kvtune.text import first_line, quoted
 
 _MOST = {"num_hidden_layers": 1000, "depth": 1000, "vocab_size": 10_000_000}
 _MOST |= dict.fromkeys(("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"), 1_000_000)
@@ -86,40 +86,20 @@ def _are_weights(path: Path) -> bool:
         return False
 
 
-_NO_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "CUDA error: out of memory",  # of a graph, or of a kernel that is loaded
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-    "Triton Error [CUDA]: out of memory",
-)
-"""What PyTorch, and what it calls, says of a lack of memory."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device had no room; PyTorch has an exception of its own for that only for tensors on a GPU."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-
-
 @contextmanager
-def in_a_line(what: str, but: tuple[type[Exception], ...] = (), folder: Path | None = None) -> Iterator[None]:
-    """Make of any error in the block, but for some and a lack of memory, a RequestError that begins with ``what``.
+def in_a_line(
+    what: str, but: tuple[type[Exception], ...] = (), folder: Path | None = None, on_device: bool = False
+) -> Iterator[None]:
+    """Make of any error in the block, but for some and those of a device, a RequestError that begins with ``what``.
 
-    It goes on with the damaged file of ``folder``, where that is given and has one, else with what the error says.
+    It goes on with the damaged file of ``folder``, where that is given and has one, else with what the error says. With
+    ``on_device``, of a device's errors only a lack of memory and its loss go through.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, (KvtuneError, MemoryError, *but)) or is_out_of_memory(error):
+        of_device = is_lost(error) or is_out_of_memory(error) or (not on_device and failure_anywhere(error) is not None)
+        if of_device or isinstance(error, (KvtuneError, MemoryError, *but)):
             raise
         damage = damaged_file(folder) if folder else None
         raise RequestError(f"{what}: {damage or first_line(error)}") from error
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says at first, on one line, or what kind it is."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
-    return one_line(first)[:250] or type(error).__name__

@@ -7,9 +7,11 @@ import weakref
 
 import pytest
 import torch
+from failing_device import cuda_error
 
 from kvtune.captioning import graphs as graphs_module
 from kvtune.captioning.graphs import StepGraphs
+from kvtune.device_errors import LostDeviceError
 
 DEVICE = torch.device("cuda", 1)
 CAPTURE_BEGIN = inspect.signature(torch.cuda.CUDAGraph.capture_begin)
@@ -191,6 +193,27 @@ def test_a_capture_without_memory_holds_nothing_of_the_step(monkeypatch, ends):
         assert fail()() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(
+    "error",
+    [cuda_error("an illegal memory access was encountered"), LostDeviceError("the GPU hangs"), KeyboardInterrupt()],
+)
+def test_a_lost_device_and_an_interruption_go_through_whatever_is_said_at_the_end_of_the_capture(
+    monkeypatch, caplog, error, ends
+):
+    played = Played(fails=not ends)
+    played.patch(monkeypatch)
+    graphs = StepGraphs(DEVICE)
+    graphs.run("shape", lambda: None)
+
+    def step():
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        graphs.run("shape", step)
+    assert raised.value is error and not caplog.records  # which would say that there are no graphs any more
 
 
 def test_no_graph_that_may_still_run_is_dropped(monkeypatch):

@@ -20,8 +20,8 @@ from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.kernels import built_or
 from kvtune.captioning.paged_grid import PagedGrid
+from kvtune.device_errors import is_out_of_memory
 from kvtune.errors import KvtuneError
-from kvtune.models.misfit import is_out_of_memory
 
 IMAGES = random_images(4)
 METHODS = [None, KVSmooth(0.9, 15, 0.2, 1, 3), KVSmooth(0.5, 3, 0.5, 0, 3)]
@@ -174,13 +174,22 @@ def test_what_a_processor_says_when_memory_is_out_is_understood():
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
         "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
         "Triton Error [CUDA]: out of memory",
+        "CUDA driver error: out of memory",
+        'NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/pytorch/c10/cuda/CUDACachingAllocator.cpp":1165, please report',
     ):
         assert is_out_of_memory(RuntimeError(words))
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("Triton Error [CUDA]: out of memory")])
-def test_a_kernel_for_which_memory_is_out_is_no_kernel_that_cannot_be_built(error):
-    """A smaller grid has room for it; plain torch would be taken for good."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"),
+    ],
+)
+def test_a_kernel_is_not_said_to_be_unbuildable_where_the_device_is_to_blame(error):
+    """A smaller grid has room for it, where plain torch would be taken for good; and nothing runs on a lost one."""
 
     def build(*arguments):
         raise error

@@ -14,7 +14,7 @@ from kvtune.bench.engine.fitting import fitting, noted
 from kvtune.bench.engine.operations import decoder_weights, mean_positions, operations
 from kvtune.bench.engine.workload import Made, Workload
 from kvtune.captioning.memory import bytes_per_position, free_cached_memory
-from kvtune.models.misfit import is_out_of_memory
+from kvtune.device_errors import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

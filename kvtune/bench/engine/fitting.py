@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from kvtune.captioning.memory import free_cached_memory
+from kvtune.device_errors import LostDeviceError, device_failures_told, is_out_of_memory
 from kvtune.errors import RequestError
-from kvtune.models.misfit import is_out_of_memory
 
 T = TypeVar("T")
 
@@ -43,12 +43,13 @@ def fitting(run: Callable[[int], T], size: int) -> tuple[int, T]:
 def noted(failed: dict[str, str], what: str) -> Iterator[None]:
     """Write into ``failed`` why the block could not measure ``what``, and go on after it.
 
-    A wrong request is wrong for everything that is measured, and goes through.
+    A wrong request is wrong for everything that is measured, and goes through; so does the loss of the GPU.
     """
     try:
-        yield
+        with device_failures_told():
+            yield
         return
-    except RequestError:
+    except (RequestError, LostDeviceError):
         raise
     except Exception as error:
         failed[what] = " ".join((str(error) or type(error).__name__).split())[:_LONGEST]
