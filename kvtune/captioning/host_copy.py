@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from kvtune.device_errors import LostDeviceError
+
+MOST_SECONDS = 900.0
+"""For which a GPU may keep the host waiting: a step, or a batch of prompts, takes less than a few seconds."""
+
+_LOOK_SECONDS = 1e-4
+"""Between two looks at a copy that is waited for, while the host goes by what is asked of it, Ctrl-C among it."""
 
 
 def leaving(tensor: Tensor) -> Tensor:
@@ -24,8 +33,14 @@ class Arrival:
             self._copied.record(torch.cuda.current_stream(device))
 
     def wait(self) -> None:
-        if self._copied is not None:
-            self._copied.synchronize()
+        """Wait for it, so that signals are heard meanwhile. LostDeviceError if it does not come."""
+        if self._copied is None:
+            return
+        until = time.monotonic() + MOST_SECONDS
+        while not self._copied.query():
+            if time.monotonic() > until:
+                raise LostDeviceError(f"the GPU hangs: it has done nothing for {MOST_SECONDS / 60:.0f} minutes")
+            time.sleep(_LOOK_SECONDS)
 
 
 class HostCopy:
