@@ -19,6 +19,7 @@ from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.memory import free_host_memory
 from kvtune.captioning.prepared_ahead import PreparedAhead
 from kvtune.captioning.side_stream import SideStream
+from kvtune.device_errors import is_out_of_memory
 from kvtune.errors import RequestError
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
@@ -95,12 +96,19 @@ class Prompts:
 
     def _keep(self, prompts: Mapping[str, Prompt]) -> None:
         """Begin to copy to the host what there is room for."""
-        coming = {}
+        coming: dict[str, Prompt] = {}
         for content, prompt in prompts.items():
             if self.kept_bytes + prompt.nbytes <= self._limit:
-                coming[content] = prompt.moved(leaving)
-                self.kept_bytes += prompt.nbytes
-            elif self._limit:
+                try:
+                    coming[content] = prompt.moved(leaving)
+                except RuntimeError as error:  # of pinned memory there may be less
+                    if not is_out_of_memory(error):
+                        raise
+                    self._limit = self.kept_bytes
+                else:
+                    self.kept_bytes += prompt.nbytes
+                    continue
+            if self._limit:
                 log.debug("no host memory to keep more than %d prompts", len(self._kept) + len(coming))
         self._leaving, self._arrival = coming, Arrival(self.vlm.device)
 

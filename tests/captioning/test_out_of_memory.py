@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from failing_device import cuda_error
 from graph_like import like_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from small_vlms import random_images, reference_tokens, small_vlm
 
 from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest, captioner, decoding, group_decoding, paged_decoding
+from kvtune.captioning import prompts as prompts_module
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.kernels import built_or
@@ -107,6 +109,24 @@ def test_requests_that_come_as_memory_runs_out_are_not_lost(monkeypatch):
     limits = [5] * 24
     check(list(Captioner(MODEL, max_new_tokens=5, lanes=2).run(requests(limits))), limits)
     assert len(checked) > 6
+
+
+def test_where_pinned_memory_is_out_no_more_prompts_are_kept_and_the_grid_stays(monkeypatch, caplog):
+    """Memory of the host it is, of which a smaller grid takes no less."""
+    left = [3]
+
+    def leaving(tensor):
+        left[0] -= 1
+        if left[0] < 0:
+            raise cuda_error("out of memory")
+        return tensor.clone()
+
+    monkeypatch.setattr(prompts_module, "leaving", leaving)
+    limits = [5] * 24
+    captioner = Captioner(MODEL, max_new_tokens=5, lanes=4)
+    check(list(captioner.run(requests(limits))), limits)
+    check(list(captioner.run(requests(limits))), limits)
+    assert left[0] < 0 and "out of device memory" not in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.9, 0.4, 0.2])
