@@ -92,6 +92,8 @@ class Report:
         Image files that it does not have.
     error
         What ended its work on everything that it had.
+    lost
+        Why its device does nothing more for its process; None as long as it does.
     """
 
     run: int = 0
@@ -100,3 +102,9 @@ class Report:
     rows: int | None = None
     absent: list[Path] = field(default_factory=list)
     error: Exception | None = None
+    lost: str | None = None
+
+    @property
+    def tells_something(self) -> bool:
+        """Whether there is more in it than what is known anyway."""
+        return bool(self.captions or self.absent or self.error or self.lost)

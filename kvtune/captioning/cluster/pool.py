@@ -13,6 +13,7 @@ from kvtune.captioning.cluster.admission import Admission
 from kvtune.captioning.cluster.backend import Backend, WorkerDiedError
 from kvtune.captioning.cluster.messages import Machine, Ready, Report
 from kvtune.captioning.cluster.roster import Roster
+from kvtune.device_errors import failure_anywhere
 from kvtune.errors import KvtuneError, RequestError
 
 log = logging.getLogger(__name__)
@@ -243,8 +244,11 @@ class WorkerPool:
         if told.captions:
             worker.has_written = True
             self._deaths.pop(worker.place, None)
-        self._promise("report", worker, REPORT_SECONDS)
         yield Reported(worker.number, told)
+        if told.lost is None:
+            self._promise("report", worker, REPORT_SECONDS)
+        else:
+            yield from self.end(worker.number, told.lost)
 
     def _died(self, worker: _Worker, reason: str) -> Iterable[Event]:
         """A worker is gone; another takes its place unless too many died there."""
@@ -267,6 +271,7 @@ class WorkerPool:
 
     def _give_up(self, worker: _Worker, error: Exception) -> None:
         """A worker cannot do what is asked for; its place stays empty."""
+        error = failure_anywhere(error) or error
         del self._workers[worker.number]
         self.backend.kill(worker.handle)
         self._closed[worker.place] = str(error)

@@ -20,6 +20,7 @@ from kvtune.captioning.cluster.dispatcher import Numbered
 from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report, Settings
 from kvtune.captioning.memory import MOST_ROWS
 from kvtune.captioning.request import CaptionRequest, Work
+from kvtune.device_errors import LostDeviceError
 from kvtune.methods import Method
 from kvtune.models.devices import resolve_devices
 from kvtune.models.model_facts import ModelFacts
@@ -124,9 +125,7 @@ class Worker:
     def report(self, seconds: float) -> Report:
         """What was done since the last report, as soon as there is anything to tell, or after so many seconds."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: bool(self._report.captions or self._report.absent or self._report.error), seconds
-            )
+            self._changed.wait_for(lambda: self._report.tells_something, seconds)
             report = self._report
             self._report = Report(report.run, work=report.work, rows=report.rows)
         return report
@@ -162,6 +161,12 @@ class Worker:
                                 (caption.tag, caption.text, caption.token_ids, caption.finish_reason)
                             )
                             self._changed.notify_all()
+            except LostDeviceError as error:
+                log.exception("the device is lost")
+                with self._changed:
+                    self._report.lost = str(error)
+                    self._changed.notify_all()
+                return
             except Exception as error:
                 log.exception("captioning failed")
                 with self._changed:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from failing_device import cuda_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from kvtune.bench.cluster.pretended import PretendedBackend, pretended_model
 from kvtune.captioning.cluster.backend import WorkerDiedError
 from kvtune.captioning.cluster.data_parallel import DataParallelCaptioner
 from kvtune.captioning.cluster.hang_watch import HangWatch
-from kvtune.captioning.cluster.messages import Machine, Ready
+from kvtune.captioning.cluster.messages import Machine, Ready, Report
 from kvtune.captioning.cluster.pool import DEATHS_IN_A_ROW, WorkerPool
 from kvtune.captioning.request import CaptionRequest
 from kvtune.errors import KvtuneError, RequestError
@@ -125,6 +126,50 @@ def test_a_worker_that_hangs_is_ended_and_what_it_had_is_written_by_the_others(f
     assert len(backend.workers) == 3, "another took its place"
     assert any("it hangs" in note for note in notes)
     assert "1 lost" in str(captioner.pool.roster)
+
+
+def test_a_worker_whose_device_is_lost_is_replaced_and_what_it_had_is_written_by_the_others(files):
+    captioner, backend, time, notes = opened()
+    first, report = backend.workers[0], backend.workers[0].report
+
+    def lost(now):
+        first.hangs = True
+        return replace(report(now), lost="the GPU does nothing more for this process")
+
+    time.due = [(2.0, lambda: setattr(first, "report", lost))]
+    captions = list(captioner.run(requests_of(files)))
+    assert len(captions) == 120
+    assert first.is_dead and len(backend.workers) == 3
+    assert notes == ["worker on here is lost and is replaced: the GPU does nothing more for this process"]
+
+
+def test_devices_that_are_lost_again_and_again_do_not_go_on_for_ever(files):
+    captioner, backend, _, _ = opened()
+    launch = backend.launch
+
+    def launched(place):
+        worker = launch(place)
+        worker.report = lambda now: Report(worker.run, lost="the GPU does nothing more for this process")
+        return worker
+
+    backend.launch = launched
+    for worker in backend.workers:
+        worker.is_dead = True
+    with pytest.raises(KvtuneError, match="no worker is left: the GPU does nothing more"):
+        list(captioner.run(requests_of(files)))
+    assert len(backend.workers) <= 2 + 2 * DEATHS_IN_A_ROW
+
+
+def test_a_device_that_cannot_be_used_is_one_line():
+    time = Time()
+    backend = PretendedBackend([10.0], lambda request: ("", 1), 4, time, time.sleep)
+
+    def busy(promise):
+        raise cuda_error("CUDA-capable device(s) is/are busy or unavailable")
+
+    backend.result = busy
+    with pytest.raises(RequestError, match=r"^the GPU cannot be used: CUDA error: .* busy or unavailable; another pro"):
+        WorkerPool(backend, {}, clock=time).start()
 
 
 def test_when_no_worker_is_left_what_has_come_is_given_and_one_line_says_why(files):

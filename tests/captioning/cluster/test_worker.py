@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import deque
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.cluster.messages import Batch, Settings
 from kvtune.captioning.cluster.worker import Worker, weights_digest
+from kvtune.device_errors import LostDeviceError
 from kvtune.errors import RequestError
 
 IMAGES = random_images(5)
@@ -32,7 +34,7 @@ def fetched(worker, count):
     while len(captions) < count and time.monotonic() < until:
         reports.append(worker.report(0.2))
         captions += reports[-1].captions
-        if reports[-1].absent or reports[-1].error:
+        if reports[-1].absent or reports[-1].error or reports[-1].lost:
             break
     return captions, reports
 
@@ -98,6 +100,20 @@ def test_what_goes_wrong_is_reported_and_the_worker_goes_on(worker, tmp_path):
         worker.begin(run)
     worker.take(Batch(SETTINGS, numbered(IMAGES[:1], 5)))
     assert [number for number, *_ in fetched(worker, 1)[0]] == [5]
+
+
+class LostAfterTwo(Captioner):
+    def run(self, requests, on_work):
+        yield from islice(super().run(requests, on_work), 2)
+        raise LostDeviceError("the GPU does nothing more for this process")
+
+
+def test_a_lost_device_is_reported_with_the_captions_before_it():
+    worker = Worker(LostAfterTwo(MODEL, max_new_tokens=12))
+    worker.take(Batch(SETTINGS, numbered(IMAGES)))
+    captions, reports = fetched(worker, len(IMAGES))
+    assert len(captions) == 2
+    assert reports[-1].lost == "the GPU does nothing more for this process" and reports[-1].error is None
 
 
 class Swallower:
