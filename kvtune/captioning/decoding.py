@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kvtune.captioning.cost_model import StepCost
 from kvtune.captioning.forced import ForcedTokens
-from kvtune.captioning.greedy import NO_TOKEN
+from kvtune.captioning.greedy import NO_TOKEN, no_numbers
 from kvtune.captioning.grid_attention import ATTENTION
 from kvtune.captioning.host_copy import HostCopy, Unread
 from kvtune.captioning.prefill import prefill
@@ -22,7 +22,6 @@ from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.request import Caption, CaptionRequest, Work, cut
 from kvtune.captioning.scheduler import Placement
 from kvtune.captioning.texts import Texts
-from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
 from kvtune.methods import Method
 from kvtune.methods.facts import AnyFact, Depth, PromptFacts
@@ -248,12 +247,7 @@ class Decoding(ABC):
         """Note one more token of each of ``rows``; captions that it ends leave the grid."""
         if (tokens == NO_TOKEN).any():
             request = self.requests[int(rows[tokens == NO_TOKEN][0])]
-            kind = self.vlm.dtype_name
-            damaged = "its weights are damaged, copy or download them again"
-            too_large = f"its numbers are too large for {kind}, try --dtype float32; or " if "float16" in kind else ""
-            raise KvtuneError(
-                f"the model's logits for image {request.image_id} are NaN or infinite: {too_large}{damaged}"
-            )
+            raise no_numbers(f"image {request.image_id}", self.vlm.dtype_name)
         self._texts.add(rows, tokens)
         self.work.tokens += len(rows)
         self.work.in_flight += len(rows)

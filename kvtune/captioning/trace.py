@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+from kvtune.captioning.greedy import NO_TOKEN, choose, no_numbers
 from kvtune.captioning.image_keys import open_image
 from kvtune.captioning.request import Caption, cut
-from kvtune.errors import RequestError
+from kvtune.errors import KvtuneError, RequestError
 from kvtune.methods import Method
 from kvtune.methods.attach import attach
 from kvtune.models import VisionLanguageModel
@@ -119,11 +120,16 @@ def trace_caption(
     ------
     RequestError
         If the image cannot be read or the method does not fit the model.
+    KvtuneError
+        If the model's logits are no numbers.
     """
     inputs = vlm.prepare([open_image(image)], prompt)
     stops = vlm.family.stop_sequences(vlm)
     steps: list[tuple[Tensor, Tensor]] = []
-    scores = _WordScores(torch.tensor([word.token_id for word in words], dtype=torch.long, device=vlm.device))
+    scores = _WordScores(
+        torch.tensor([word.token_id for word in words], dtype=torch.long, device=vlm.device),
+        no_numbers(str(image) if isinstance(image, Path) else "the image", vlm.dtype_name),
+    )
     with attach(vlm.hf_model, [method], lambda entropy, smoothing: steps.append((entropy[:, 0], smoothing[:, 0]))):
         output = vlm.hf_model.generate(
             **inputs,
@@ -152,14 +158,19 @@ def trace_caption(
 
 
 class _WordScores(LogitsProcessor):
-    """Notes rank and logit of some tokens in each step's distribution, and leaves it as it is."""
+    """Notes rank and logit of some tokens in each step's distribution, and leaves it as it is.
 
-    def __init__(self, token_ids: Tensor) -> None:
-        self.token_ids = token_ids
+    Raises an error where ``generate()`` would take any token of a distribution that has no highest.
+    """
+
+    def __init__(self, token_ids: Tensor, error: KvtuneError) -> None:
+        self.token_ids, self.error = token_ids, error
         self.ranks: list[Tensor] = []
         self.logits: list[Tensor] = []
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if choose(scores).item() == NO_TOKEN:
+            raise self.error
         logits = scores[0, self.token_ids]
         ascending = scores[0].sort().values
         self.ranks.append(len(ascending) + 1 - torch.searchsorted(ascending, logits, right=True))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_vlms import SmallLlava, random_images, small_vlm
 
@@ -11,7 +12,7 @@ from kvtune.captioning.trace import Word, spelt, trace_caption
 from kvtune.demo import demo_model_path
 from kvtune.demo.coco import FIRST_ID
 from kvtune.demo.scenes import render
-from kvtune.errors import RequestError
+from kvtune.errors import KvtuneError, RequestError
 from kvtune.models import load_model
 
 METHOD = KVSmooth(0.6, 4, 0.4, 0, 3)
@@ -47,6 +48,20 @@ def test_captions_are_those_of_the_engine_however_they_end(method, ending):
     assert np.isnan(trace.entropy[-1]).all() and not np.isnan(trace.entropy[:-1]).any()
     assert np.isnan(trace.smoothing[-1]).all() and np.isnan(trace.smoothing).all() == (method is None)
     assert trace.ranks.shape == trace.logits.shape == (len(trace.token_ids), 2)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_no_caption(number):
+    vlm = small_vlm(eos=())
+    steps = []
+
+    def breaks(module, arguments, output):
+        steps.append(len(output))
+        return output if len(steps) < 4 else torch.full_like(output, number)
+
+    vlm.hf_model.get_output_embeddings().register_forward_hook(breaks)
+    with pytest.raises(KvtuneError, match="logits for the image are NaN or infinite: its weights are damaged"):
+        trace_caption(vlm, random_images(1)[0], METHOD, WORDS, max_new_tokens=12)
 
 
 def test_greedy_decoding_takes_rank_one():
