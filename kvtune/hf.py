@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -270,3 +271,16 @@ def recorded_decoder(model: Any) -> Iterator[list[dict[str, Any]]]:
 
     with replaced(decoder, "forward", record):
         yield calls
+
+
+def conversion_failure(error: BaseException) -> RuntimeError | None:
+    """What failed while weights were converted as they were loaded; None if ``error`` says nothing of that.
+
+    transformers logs the traceback, among them those of a lack of memory, and raises an error that points to the log.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        failed = getattr(frame.f_locals.get("loading_info"), "conversion_errors", None)
+        if failed:
+            lines = str(next(iter(failed.values()))).rpartition("Traceback (most recent call last):\n")[2].splitlines()
+            return RuntimeError(next((line for line in lines if line.strip() and not line.startswith(" ")), lines[-1]))
+    return None

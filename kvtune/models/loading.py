@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from kvtune.device_errors import device_failures_told, is_out_of_memory
 from kvtune.errors import RequestError
-from kvtune.hf import beside_decoder
+from kvtune.hf import beside_decoder, conversion_failure
 from kvtune.models.checkpoint import description, family_of_config, locate, read_config
 from kvtune.models.devices import resolve_devices
 from kvtune.models.family import Family, VisionLanguageModel
@@ -193,9 +193,12 @@ def _not_quantized(model_class: Any, config: Any) -> list[str]:
 
 def load_weights(family: Family, model_class: Any, folder: Path, source: str, settings: dict[str, Any]) -> Any:
     """The model with every one of its weights from the checkpoint, none left as initialised."""
-    hf_model, info = model_class.from_pretrained(
-        folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **settings
-    )
+    try:
+        hf_model, info = model_class.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, local_files_only=True, **settings
+        )
+    except RuntimeError as error:
+        raise conversion_failure(error) or error from None
     problems = [f"{name} is missing" for name in sorted(info["missing_keys"])]
     problems += [
         f"{name} has shape {list(stored)}, its configuration says {list(needed)}"

@@ -12,11 +12,14 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 import torch
+from failing_device import cuda_error
 from huggingface_hub import constants
+from newer_checkpoints import save_qwen3_vl_moe
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import core_model_loading
 
-from kvtune.errors import RequestError
+from kvtune.errors import KvtuneError, RequestError
 from kvtune.models import all_families, commit_of, get_family, load_model, loading, options
 from kvtune.models.availability import at_hand
 from kvtune.models.devices import resolve_device
@@ -206,6 +209,32 @@ def test_running_out_of_memory_while_loading_is_one_line(monkeypatch, folder):
 
     monkeypatch.setattr(loading, "load_weights", full)
     with pytest.raises(RequestError, match="does not fit into cpu's memory; add --load-in-4bit"):
+        load_model(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nSee"),
+            "does not fit into cpu's mem",
+        ),
+        (
+            cuda_error("uncorrectable ECC error encountered"),
+            "the GPU does nothing more .*: uncorrectable ECC err",
+        ),
+        (ValueError("2 tensors, not 3"), "cannot load .* as qwen3_vl_moe: ValueError: 2 tensors, not 3$"),
+    ],
+)
+def test_what_fails_in_a_conversion_of_weights_is_told(monkeypatch, tmp_path, error, message):
+    """transformers says that it failed, and of what only in its log."""
+
+    def fail(*arguments, **named):
+        raise error
+
+    folder = save_qwen3_vl_moe(tmp_path)
+    monkeypatch.setattr(core_model_loading.Transpose, "convert", fail)
+    with pytest.raises(KvtuneError, match=message):
         load_model(folder, device="cpu")
 
 
