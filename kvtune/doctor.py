@@ -1,6 +1,7 @@
 """Is this machine ready? Each check says what it found, and what to do where that is not enough."""
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import sys
@@ -16,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from kvtune.files import cache_folder
 from kvtune.host_memory import host_memory
 from kvtune.study.study_folder import DEFAULT_STUDIES
-from kvtune.text import command_line, number_of
+from kvtune.text import command_line, first_line, number_of
 
 DEMO_MEMORY = 2 * 2**30
 
@@ -142,28 +143,40 @@ def check_torch() -> Iterator[Check]:
         return
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            name = torch.cuda.get_device_name(index)
-            try:
-                torch.ones(1, device=f"cuda:{index}").add(1).item()
-                free, total = torch.cuda.mem_get_info(index)
-            except RuntimeError as error:
-                cure = "install the torch build for this GPU and driver (pytorch.org, Get Started), or use --device cpu"
-                yield Check(f"device cuda:{index}", "warning", f"{name} does not compute: {_line(error)}", cure)
-            else:
-                yield Check(f"device cuda:{index}", "ok", f"{name}, {_gib(free)} of {_gib(total)} free")
+            yield check_gpu(index)
         yield check_kernels()
         return
     cores = f"CPU, {number_of(torch.get_num_threads(), 'thread')}"
     if shutil.which("nvidia-smi"):
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-        yield Check(
-            "device",
-            "warning",
-            f"{cores}; there is an NVIDIA driver, but torch {torch.__version__} ({built}) sees no GPU",
-            "install the torch build for your driver's CUDA version (pytorch.org, Get Started), or update the driver",
-        )
+        found = f"{cores}; there is an NVIDIA driver, but torch {torch.__version__} ({built}) sees no GPU"
+        cure = "install the torch build for your driver's CUDA version (pytorch.org, Get Started), or update the driver"
+        if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+            found += f" with CUDA_VISIBLE_DEVICES={visible}"
+            cure = f"unset CUDA_VISIBLE_DEVICES, or let it name a GPU that nvidia-smi -L lists; else {cure}"
+        yield Check("device", "warning", found, cure)
     else:
         yield Check("device", "ok", f"{cores}, no NVIDIA GPU: enough for the demo, slow for real models")
+
+
+def check_gpu(index: int) -> Check:
+    """Whether a GPU that torch sees computes."""
+    import torch
+
+    from kvtune.device_errors import BUILD, cure_for, is_out_of_memory
+
+    device, name = f"device cuda:{index}", "a GPU"
+    try:
+        name = torch.cuda.get_device_name(index)
+        torch.ones(1, device=f"cuda:{index}").add(1).item()
+        free, total = torch.cuda.mem_get_info(index)
+    except (
+        Exception
+    ) as error:  # a RuntimeError as a rule; assertions, and one of torch's own, where CUDA does not start
+        full = "other processes have all of its memory (nvidia-smi names them): end one, or use another GPU"
+        cure = full if is_out_of_memory(error) else cure_for(error) or BUILD
+        return Check(device, "warning", f"{name} does not compute: {first_line(error)}", cure)
+    return Check(device, "ok", f"{name}, {_gib(free)} of {_gib(total)} free")
 
 
 def check_kernels() -> Check:

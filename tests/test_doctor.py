@@ -189,31 +189,49 @@ def test_gpu_that_torch_does_not_see(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [check.state for check in doctor.check_torch()] == ["ok"]
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     (check,) = doctor.check_torch()
     assert check.state == "warning"
-    assert "sees no GPU" in check.found
-    assert "pytorch.org" in check.cure
+    assert check.found.endswith("sees no GPU")
+    assert check.cure.startswith("install the torch build")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    (check,) = doctor.check_torch()
+    assert check.found.endswith("sees no GPU with CUDA_VISIBLE_DEVICES=-1")
+    assert check.cure.startswith("unset CUDA_VISIBLE_DEVICES")
 
 
-def test_gpu_that_does_not_compute(monkeypatch):
+@pytest.mark.parametrize(
+    ("says", "cure"),
+    [
+        ("no kernel image is available for execution on the device", "install the torch build"),
+        ("CUDA-capable device(s) is/are busy or unavailable", "another process has it for itself"),
+        ("out of memory", "other processes have all of its memory"),
+        ("uncorrectable ECC error encountered", "take another"),
+        ("invalid argument", "install the torch build"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["get_device_name", "mem_get_info"])
+def test_gpu_that_does_not_compute(monkeypatch, says, cure, asked):
     torch = pytest.importorskip("torch")
+    failing_device = pytest.importorskip("failing_device")
+    played = {"is_available": True, "device_count": 2, "get_device_name": "Old GPU", "mem_get_info": (2**30, 2**31)}
+    for name, value in played.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    monkeypatch.setattr(torch, "ones", lambda size, device: torch.zeros(size))
 
-    def fail(*arguments, **settings):
-        raise RuntimeError("CUDA error: no kernel image is available\nfor execution on the device")
+    def fail(index):
+        raise failing_device.cuda_error(says)
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Old GPU")
-    monkeypatch.setattr(torch, "ones", fail)
-    check, kernels = doctor.check_torch()
-    assert kernels.name == "kernels"
-    assert check.state == "warning"
-    assert (
-        check.found == "Old GPU does not compute: CUDA error: no kernel image is available for execution on the device"
-    )
+    monkeypatch.setattr(torch.cuda, asked, fail)
+    *checks, kernels = doctor.check_torch()
+    assert kernels.name == "kernels" and [check.name for check in checks] == ["device cuda:0", "device cuda:1"]
+    for check in checks:
+        name = "a GPU" if asked == "get_device_name" else "Old GPU"
+        assert check.state == "warning" and check.found == f"{name} does not compute: CUDA error: {says}"
+        assert cure in check.cure
 
 
 def test_little_memory(monkeypatch):

@@ -30,6 +30,9 @@ from kvtune.models.spread import spread
 from kvtune.models.weight_memory import check_memory, smaller, spans_for
 from kvtune.text import quoted
 
+log = logging.getLogger(__name__)
+
+
 @device_failures_told()
 def load_model(
     name: str | Path,
@@ -98,6 +101,7 @@ def make_ready(vlm: VisionLanguageModel) -> None:
         If they do not or cannot, or its decoder is handed what is not known.
     """
     _decode_greedily(vlm.hf_model, vlm.tokenizer, vlm.model_id)
+    say_if_slow(vlm.dtype, vlm.device)
     # All of that shows on any picture, before anything long starts.
     picture = Image.new("RGB", (64, 64), "gray")
     with torch.inference_mode():
@@ -119,6 +123,12 @@ def resolve_dtype(
     check_dtype(dtype)
     wanted: torch.dtype = getattr(torch, dtype)
     return wanted
+
+
+def say_if_slow(dtype: torch.dtype, device: torch.device) -> None:
+    """Tell the log where a device only emulates a type."""
+    if dtype == torch.bfloat16 and device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        log.info("%s has no units for bfloat16; --dtype float16 is faster, if the model's numbers fit into it", device)
 
 
 def _load(

@@ -203,6 +203,32 @@ def test_devices_and_types_that_are_not_there(folder):
     assert resolve_dtype("auto", torch.device("cuda"), config) == torch.bfloat16
 
 
+def test_where_a_driver_is_there_and_no_gpu_is_seen_the_cpu_is_not_taken_in_silence(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert resolve_device("auto").type == "cpu" and not caplog.records
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # which says that the CPU is wanted
+    assert resolve_device("auto").type == "cpu" and not caplog.records
+    with pytest.raises(RequestError, match=r"--device cuda: PyTorch sees no CUDA GPU with CUDA_VISIBLE_DEVICES=; use"):
+        resolve_device("cuda")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert resolve_device("auto").type == "cpu" and "the CPU is used; kvtune doctor says what to do" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "told"),
+    [((8, 0), torch.bfloat16, False), ((7, 5), torch.float16, False), ((7, 5), torch.bfloat16, True)],
+)
+def test_a_gpu_without_units_for_bfloat16_is_told_of(monkeypatch, caplog, capability, dtype, told):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    loading.say_if_slow(dtype, torch.device("cuda"))
+    assert ("no units for bfloat16" in caplog.text) == told
+
+
 def test_running_out_of_memory_while_loading_is_one_line(monkeypatch, folder):
     def full(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
