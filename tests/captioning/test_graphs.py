@@ -10,7 +10,7 @@ import torch
 from failing_device import cuda_error
 
 from kvtune.captioning import graphs as graphs_module
-from kvtune.captioning.graphs import StepGraphs
+from kvtune.captioning.graphs import StepGraphs, capture_stream, step_graphs
 from kvtune.device_errors import LostDeviceError
 
 DEVICE = torch.device("cuda", 1)
@@ -23,6 +23,7 @@ class Played:
     def __init__(self, fails=False, free=2**34):
         self.fails, self.free, self.now, self.captures, self.replays = fails, free, "default", [], 0
         self.pools, self.allocating, self.released, self.asked = iter(range(9)), [], [], []
+        self.there = weakref.WeakSet()
 
     def patch(self, monkeypatch):
         for name, value in {
@@ -57,6 +58,7 @@ class Played:
 class PlayedGraph:
     def __init__(self, played):
         self.played = played
+        played.there.add(self)
 
     def capture_begin(self, *given, **named):
         CAPTURE_BEGIN.bind(self, *given, **named)
@@ -105,6 +107,10 @@ def test_a_step_that_cannot_be_captured_leaves_the_stream_as_it_was(monkeypatch,
     # The allocator knows that the capture is over, else it would never give memory back.
     assert not played.allocating
     assert played.released == [(1, 0)]
+    # And it goes on asking the graph, which must be there.
+    del graphs
+    gc.collect()
+    assert len(played.there) == 1
 
 
 def test_a_capture_that_fails_and_ends_leaves_its_pool_to_its_graph(monkeypatch):
@@ -133,7 +139,7 @@ def test_a_capture_waits_for_nothing_and_takes_cached_memory_back_only_where_it_
     """
     played = Played(free=free)
     played.patch(monkeypatch)
-    graphs = StepGraphs(DEVICE, takes)
+    graphs = step_graphs(DEVICE, takes)
     for _ in range(3):
         graphs.run("shape", lambda: None)
     assert len(played.captures) == 1 and played.asked == asked
@@ -218,18 +224,21 @@ def test_a_lost_device_and_an_interruption_go_through_whatever_is_said_at_the_en
 
 def test_no_graph_that_may_still_run_is_dropped(monkeypatch):
     """A graph is gone with the last that holds it."""
-    played, there, at_waits = Played(), weakref.WeakSet(), []
+    played, at_waits = Played(), []
     played.patch(monkeypatch)
-
-    def graph():
-        made = PlayedGraph(played)
-        there.add(made)
-        return made
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", graph)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: at_waits.append(len(there)))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: at_waits.append(len(played.there)))
     graphs = StepGraphs(DEVICE)
     for shape in range(33):
         for _ in range(2):
             graphs.run(shape, lambda: None)
-    assert at_waits == [32] and len(there) == 1
+    assert at_waits == [32] and len(played.there) == 1
+
+
+def test_graphs_are_of_a_gpu_and_captured_on_a_stream_of_that(monkeypatch):
+    """Torch's own stream for captures is of the GPU on which the process captured first."""
+    assert step_graphs(torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: [device])
+    capture_stream.cache_clear()
+    streams = [capture_stream(torch.device("cuda", number)) for number in (0, 1, 1)]
+    capture_stream.cache_clear()
+    assert streams == [[torch.device("cuda", 0)], [DEVICE], [DEVICE]] and streams[1] is streams[2]

@@ -15,6 +15,8 @@ from kvtune.bench.engine.kernels import Shape, Situation
 from kvtune.captioning import Captioner, CaptionRequest, captioner, card_pages, paged_grid, plain_layers
 from kvtune.captioning.fused import FusedLayers
 from kvtune.captioning.kernels import PLAIN, Kernels, OneRow, nobody
+from kvtune.captioning.paged_attention import Layout
+from kvtune.captioning.pages import PAGE
 
 pytestmark = needs_triton
 CPU = torch.device("cpu")
@@ -43,7 +45,7 @@ def triton_attention():
 
 
 def builds(made):
-    return {(name, build) for name, _, build in made}
+    return {(one.kernel, one.build) for one in made}
 
 
 def test_a_trial_builds_what_steps_launch():
@@ -56,10 +58,16 @@ def test_a_trial_builds_what_steps_launch():
     with launches() as made:
         situation.attend(kernels())
         situation.smooth(kernels())
+        smooth_from(kernels(), situation, 1)  # layers of any number
         for first in (0, 1):  # parts of tensors begin anywhere
             attend_tiles(kernels(), situation, first)
-    assert len(made) == 11
+    assert len(made) == 12
     assert builds(made) == builds(tried)
+
+
+def smooth_from(built, situation, first):
+    layout, caches = situation.layout, [torch.stack([cache] * 2) for cache in (situation.keys, situation.values)]
+    built.smooth(*caches, layout.table, layout.newest, situation.factors, situation.factors, first)
 
 
 def attend_tiles(built, situation, first):
@@ -106,7 +114,51 @@ def test_each_kernel_is_built_once_for_all_steps(monkeypatch):
         assert len(list(engine.run(requests[:1]))) == 1
         made.clear()  # trials, of another head size too
         assert len(list(engine.run(requests))) == 14
-    assert len({grid for _, grid, _ in made}) > 10
+    assert len({one.grid for one in made}) > 10
     names = [name.strip("_") for name, _ in builds(made)]
     attention = ["attend_prompts", "attend_texts", "rms_norm", "rotate", "score_prompts", "score_texts"]
     assert sorted(names) == [*attention, "silu_times", "smooth", "sum_prompts", "sum_texts"]
+
+
+def test_float32_is_multiplied_as_float32():
+    """By tensor cores it would be cut off to 10 bits."""
+    from kvtune.captioning import triton_attention, triton_tiles
+
+    row = OneRow.of(CPU, torch.float32, 2, 1, 16)
+    keys, values = row.cache[:, 0]
+    with launches() as made:
+        triton_attention.attend(row.query, *row.new, keys, values, row.layout, 0.3)
+        triton_tiles.attend_tiles(row.query, keys, values, row.layout, 0.3, 0, [nobody(row.query, row.layout)])
+    assert len(made) == 6
+    assert not [one.kernel for one in made if "tf32" in one.code]
+
+
+def test_products_of_rotary_positions_are_rounded_before_they_are_added():
+    from kvtune.captioning import triton_layers
+
+    query, turn = torch.randn(2, 2, 1, 16), torch.randn(2, 1, 16)
+    with launches() as made:
+        triton_layers.rotate(query, query, turn, turn)
+    assert "mul.rn.f32" in made[0].code or "mul.f32" in made[0].code
+    assert "fma" not in made[0].code
+
+
+def test_the_largest_steps_and_prompts_can_be_launched():
+    """The second and third axis of a grid have 65,535 places; 1,024 rows stand in up to 2,048 tiles."""
+    from kvtune.captioning import triton_attention, triton_layers, triton_smoothing, triton_tiles
+
+    def none(*shape):
+        return torch.zeros(shape, dtype=torch.int32)
+
+    nowhere = Layout(none(1024), none(1024, 1), none(2048, 16), none(2048), none(2048), none(1024), none(1040, 1))
+    query, cache = torch.zeros(1024, 1, 1, 16), torch.zeros(2, 80, 2, 1, PAGE, 16)
+    tokens, factors = torch.zeros(5120, 64, 1, 16), torch.zeros(80, 1024)
+    with launches() as made:
+        triton_attention.attend(query, query[:, :, 0], query[:, :, 0], *cache[:, 0], nowhere, 0.3)
+        triton_tiles.attend_tiles(query, *cache[:, 0], nowhere, 0.3, 0, [nobody(query, nowhere)])
+        triton_smoothing.smooth(*cache, nowhere.table, nowhere.newest, factors, factors, 0)
+        triton_layers.rms_norm(tokens, tokens[0, 0, 0], 1e-6)
+        triton_layers.silu_times(tokens, tokens)
+        triton_layers.rotate(tokens, tokens, tokens[:, 0], tokens[:, 0])
+    assert len(made) == 10
+    assert all(place <= 65535 for one in made for place in one.grid[1:])

@@ -16,7 +16,16 @@ from small_vlms import References, random_images, reference_tokens, small_vlm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, decoding, paged_grid, planning
+from kvtune.captioning import (
+    Captioner,
+    CaptionRequest,
+    decoding,
+    kernels,
+    paged_attention,
+    paged_grid,
+    paged_smoothing,
+    planning,
+)
 from kvtune.captioning.grid_attention import ATTENTION
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import plan_pages
@@ -25,6 +34,7 @@ from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.prompts import Prompts
 from kvtune.errors import KvtuneError
 from kvtune.hf import attention_implementation
+from kvtune.methods import Stack
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.facts import PromptFacts
 from kvtune.methods.kvsmooth import KVSmoothRows
@@ -98,6 +108,15 @@ REFERENCES = References(ENDLESS, IMAGES, 70)
 
 def expected_of(image, method, limit):
     return REFERENCES(image, METHODS[method], limit)[0]
+
+
+def test_texts_under_methods_that_change_attention_take_pages_too(monkeypatch):
+    like_a_gpu(monkeypatch)
+    methods = [1, 6, 9, 12]
+    requests = [CaptionRequest(n, IMAGES[n % 3], METHODS[methods[n % 4]], n, 70 - 9 * n) for n in range(6)]
+    captions = {c.tag: c for c in Captioner(ENDLESS, max_new_tokens=70, lanes=4).run(requests)}
+    for n, request in enumerate(requests):
+        assert captions[n].token_ids == expected_of(n % 3, methods[n % 4], request.max_new_tokens)
 
 
 def test_too_few_pages_for_one_caption_are_said(monkeypatch):
@@ -202,6 +221,24 @@ def test_a_step_reads_nothing_of_rows_that_stand_idle(monkeypatch):
     assert idle > 0
 
 
+def test_nothing_is_taken_from_lanes_on_which_no_method_acts(monkeypatch):
+    """Of which kernels leave nonsense."""
+
+    def attend_tiles(query, keys, values, layout, scaling, layer, acting):
+        output, entropy = paged_attention.attend_tiles(query, keys, values, layout, scaling, layer, acting)
+        nobody = layout.tiles.flatten() < 0
+        if acting[0].index is not None:
+            nobody = torch.ones_like(nobody).index_fill(0, torch.cat([one.index for one in acting]), False)
+        return output.masked_fill(nobody[:, None, None, None], torch.nan), entropy.masked_fill(nobody, torch.nan)
+
+    like_a_gpu(monkeypatch)
+    plain = (paged_attention.attend, paged_smoothing.smooth)
+    monkeypatch.setattr(kernels, "PLAIN", kernels.Kernels(*plain, attend_tiles))
+    requests = requests_of([(n % 3, n) for n in range(len(METHODS))])
+    captions = list(Captioner(vlm(), max_new_tokens=8, lanes=len(METHODS)).run(requests))
+    assert len(check(captions, requests, "grouped", 8)) == len(METHODS)
+
+
 def test_a_replay_that_meets_what_it_was_not_recorded_for_would_be_wrong():
     """The stand-in itself: it repeats what was recorded and no more."""
     state = torch.zeros(2)
@@ -249,8 +286,8 @@ def test_a_read_in_a_step_is_seen(monkeypatch):
         list(Captioner(ENDLESS, max_new_tokens=9, lanes=2).run(long_and_short(2, 9)))
 
 
-def a_grid(device="cpu"):
-    plan = dataclasses.replace(plan_pages(ENDLESS, 20, 60, 4, 2, 4), pages=30)
+def a_grid(rows=4):
+    plan = dataclasses.replace(plan_pages(ENDLESS, 20, 60, rows, 2, rows), pages=30)
     grid = PagedGrid(ENDLESS, plan)
     for image, prefix in enumerate(prefill(ENDLESS, Prompts(ENDLESS, None).of(["a", "b"], random_images(2)))):
         assert grid.reserve(image, prefix.length)
@@ -439,11 +476,16 @@ def to_meta(thing, seen):
                 to_meta(one, seen)
 
 
+def a_grid_of_graphs(rows=4):
+    """And the shapes of its steps, by which graphs are told apart, as they come; no step is run."""
+    grid, shapes = a_grid(rows), []
+    grid._graphs = SimpleNamespace(run=lambda shape, step: shapes.append(shape))
+    return grid, shapes
+
+
 def test_the_shape_of_a_step_changes_with_whatever_a_graph_fixes():
     with torch.inference_mode(), attention_implementation(ENDLESS.hf_model, ATTENTION):
-        grid = a_grid()
-        shapes = []
-        grid._graphs = SimpleNamespace(run=lambda shape, step: shapes.append(shape))
+        grid, shapes = a_grid_of_graphs()
 
         def shape(running):
             grid.step(np.array(running))
@@ -465,6 +507,41 @@ def test_the_shape_of_a_step_changes_with_whatever_a_graph_fixes():
         for _ in range(2):
             grid.step(np.arange(3))
         assert len(set(shapes[before - 1 :])) == 1
+        del shapes[before:]
+        card = grid.cards[0]
+        card.classes = card.classes.clone()  # elsewhere
+        shape([0, 1, 2])
+        card.prompt_table = torch.nn.functional.pad(card.prompt_table, (0, 1))
+        shape([0, 1, 2])
+        card.prompt_table = card.prompt_table[:, :-1]  # and of another width in the same place
+        shape([0, 1, 2])
+
+
+VAF_ROWS, PAI_ROWS, BOTH = METHODS[7], METHODS[6], Stack.of(METHODS[7], METHODS[6])
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        # Of the same states, in as many tiles and as many kinds.
+        ([(VAF_ROWS, 0)] * 2 + [(BOTH, 0)] * 2, [(PAI_ROWS, 0)] * 2 + [(BOTH, 0)] * 2),
+        ([(VAF_ROWS, 0)] * 17 + [(PAI_ROWS, 0)] * 3, [(VAF_ROWS, 0)] * 3 + [(PAI_ROWS, 0)] * 17),
+        ([(None, 0), (PAI_ROWS, 0), (PAI_ROWS, 1)], [(None, 0), (None, 1), (PAI_ROWS, 0)]),
+    ],
+)
+def test_no_graph_serves_steps_whose_methods_stand_otherwise(first, then):
+    with torch.inference_mode(), attention_implementation(ENDLESS.hf_model, ATTENTION):
+        grid, shapes = a_grid_of_graphs(rows=20)
+        grid.start([0, 1, 2], [0] * 3, [VAF_ROWS, PAI_ROWS, BOTH])  # which makes the states
+        for row in range(3):
+            grid.release(row)
+        for rows in (first, then):
+            grid.start(range(len(rows)), [image for _, image in rows], [method for method, _ in rows])
+            grid.step(np.arange(len(rows)))
+            for row in range(len(rows)):
+                grid.release(row)
+    assert shapes[0] != shapes[1]
+    assert shapes[0][:2] == shapes[1][:2]
 
 
 @pytest.mark.parametrize("method", METHODS[1:14], ids=lambda method: method.name)

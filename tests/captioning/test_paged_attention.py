@@ -24,21 +24,37 @@ from kvtune.captioning.paged_attention import attend, attend_tiles
 from kvtune.captioning.triton_attention import attend as by_kernel
 from kvtune.captioning.triton_smoothing import smooth
 from kvtune.captioning.triton_tiles import attend_tiles
-from naive_attention import paged_situation, relative_error
+from naive_attention import paged_situation, read_positions, relative_error
 torch.manual_seed(0)
-for dtype, most in ((torch.float32, 1e-6), (torch.float16, 1e-3)):  # the interpreter has no products in bfloat16
+
+def check(dtype, most, *shape, prompt=70, text=60, far=0):
+    arguments, _, live = paged_situation(*shape, dtype, prompt, text)
+    query, key, value, keys, values, layout = arguments
+    query += far
+    for tensor in (key, keys):  # scores of all positions far below 0
+        tensor -= far
+    query, key, value = (tensor.transpose(0, 1).contiguous().transpose(0, 1) for tensor in (query, key, value))
+    as_float64 = [tensor.double() for tensor in (query, key, value, keys, values)]
+    read = read_positions(layout, len(keys))
+    for cache in (keys, values):  # what lies where nobody looks
+        cache.transpose(1, 2)[~read] = torch.nan
+    expected = attend(*as_float64, layout, 0.3)
+    got = by_kernel(query, key, value, keys, values, layout, 0.3)
+    assert got[0].dtype == dtype and got[1].dtype == torch.float32
+    assert relative_error(got[0][live], expected[0][live]) < most
+    assert relative_error(got[1].mean(1)[live], expected[1][live, 0]) < max(most if far else 0, 1e-6)
+    assert not got[0][~live].any() and not got[1][~live].any()
+    newest = layout.newest[live].long()
+    read[layout.table[live].gather(1, (newest // 32)[:, None])[:, 0].long(), newest % 32] = True
+    for cache, other in zip((keys, values), as_float64[3:5]):
+        assert torch.equal(cache.transpose(1, 2)[read].double(), other.transpose(1, 2)[read])
+        assert cache.transpose(1, 2)[~read].isnan().all()
+
+for dtype, most in ((torch.float32, 1e-6), (torch.float16, 4e-4)):  # the interpreter has no products in bfloat16
     for shape in ((9, 3, 2, 1, 32), (20, 1, 1, 3, 24), (5, 2, 2, 7, 80), (3, 2, 2, 2, 128)):
-        arguments, _, live = paged_situation(*shape, dtype)
-        query, key, value, keys, values, layout = arguments
-        as_float64 = [tensor.double() for tensor in arguments[:-1]]
-        expected = attend(*as_float64, layout, 0.3)
-        got = by_kernel(*arguments, 0.3)
-        assert got[0].dtype == dtype and got[1].dtype == torch.float32
-        assert relative_error(got[0][live], expected[0][live]) < most
-        assert relative_error(got[1].mean(1)[live], expected[1][live, 0]) < 1e-6
-        assert not got[0][~live].any() and not got[1][~live].any()
-        for cache, other in zip(arguments[3:5], as_float64[3:5]):
-            assert torch.equal(cache[1:].double(), other[1:])  # page 0 is where idle rows write
+        check(dtype, most, *shape)
+    check(dtype, most, 3, 3, 1, 1, 32, prompt=1600, text=300)  # sums over many pages
+    check(dtype, 5e-4, 4, 2, 2, 1, 32, far=5)
 row = OneRow.of(torch.device("cpu"), torch.float32, 2, 3, 16)
 row.try_attention(Kernels(by_kernel, smooth))
 row.try_tiles(attend_tiles)

@@ -3,24 +3,28 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
 
-@contextmanager
-def launches(arch: int = 90) -> Iterator[list[tuple[str, tuple[int, ...], str]]]:
-    """Within the block, what would be launched on a GPU of compute capability ``arch``.
+class Launch(NamedTuple):
+    """A kernel, its grid, which of its builds it takes, and what that is in PTX."""
 
-    Yields
-    ------
-    list
-        Of each launch the kernel's name, its grid, and which of its builds it takes.
-    """
+    kernel: str
+    grid: tuple[int, ...]
+    build: str
+    code: str
+
+
+@contextmanager
+def launches(arch: int = 90) -> Iterator[list[Launch]]:
+    """Within the block, what would be launched on a GPU of compute capability ``arch``."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import jit
     from triton.runtime.jit import JITFunction
 
-    made: list[tuple[str, tuple[int, ...], str]] = []
+    made: list[Launch] = []
     run = JITFunction.run
     gpu = SimpleNamespace(
         get_current_device=lambda: "no GPU",
@@ -30,7 +34,7 @@ def launches(arch: int = 90) -> Iterator[list[tuple[str, tuple[int, ...], str]]]
 
     def build(kernel, *arguments, grid, warmup, **named):
         built = run(kernel, *arguments, grid=grid, warmup=True, **named)
-        made.append((kernel.fn.__name__, tuple(grid), built.hash))
+        made.append(Launch(kernel.fn.__name__, tuple(grid), built.hash, built.asm["ptx"]))
         return built
 
     with pytest.MonkeyPatch.context() as patch:

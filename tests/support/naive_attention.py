@@ -72,6 +72,21 @@ def paged_situation(rows, images, kv_heads, share, size, dtype, prompt=70, text=
     return (query, key, value, keys, values, layout), image_of, live
 
 
+def read_positions(layout, pages):
+    """[pages, PAGE] bool: where tiles find their prompts, and rows their texts but for the newest token."""
+    read = torch.zeros(pages, PAGE, dtype=torch.bool)
+
+    def of(table, length):
+        for position in range(length):
+            read[int(table[position // PAGE]), position % PAGE] = True
+
+    for image, length in zip(layout.tile_images, layout.tile_lengths, strict=True):
+        of(layout.prompt_table[int(image)], int(length))
+    for table, newest in zip(layout.table, layout.newest, strict=True):
+        of(table, max(0, int(newest)))
+    return read
+
+
 def naive_paged(arguments, image_of, row, scaling):
     """What :func:`kvtune.captioning.paged_attention.attend` is to give for one live row, and the row's text then."""
     query, key, value, keys, values, layout = arguments

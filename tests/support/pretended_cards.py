@@ -46,24 +46,24 @@ class PretendedCards:
 
     def card_of(self, tensor):
         """The device that a tensor is said to be on."""
-        found = self._card_of.get(_storage(tensor)._cdata)
+        found = self._card_of.get(storage_of(tensor)._cdata)
         return HOST if found is None or found[0].expired() else found[1]
 
     def put(self, tensor, device):
         """Say that a tensor is on a device."""
-        storage = _storage(tensor)
+        storage = storage_of(tensor)
         self._card_of[storage._cdata] = StorageWeakRef(storage), device
 
 
-def _tensors(values):
+def tensors_in(values):
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
         elif isinstance(value, (list, tuple)):
-            yield from _tensors(value)
+            yield from tensors_in(value)
 
 
-def _storage(tensor):
+def storage_of(tensor):
     """Where a tensor's numbers are; of one that ``vmap`` goes over, those of all."""
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
@@ -124,9 +124,9 @@ class _Checks(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs, name = dict(kwargs or {}), func.overloadpacket.__name__
-        given = [*_tensors(args), *_tensors(kwargs.values())]
+        given = [*tensors_in(args), *tensors_in(kwargs.values())]
         if name in TAKES_INDICES:
-            indices = {id(one) for one in _tensors(args[1])}
+            indices = {id(one) for one in tensors_in(args[1])}
             checked = [one for one in given if id(one) not in indices or self.cards.card_of(one) != HOST]
         else:
             checked = given
@@ -137,13 +137,13 @@ class _Checks(TorchDispatchMode):
         if device is not None:
             kwargs["device"] = HOST
         result = func(*args, **kwargs)
-        known = {_storage(one)._cdata for one in given}
+        known = {storage_of(one)._cdata for one in given}
         if name == "copy_":
             if (ways := (self.cards.card_of(args[1]), self.cards.card_of(args[0])))[0] != ways[1]:
                 self.cards.copies.append(ways)
             return result
         target = device if device is not None else next(iter(there), HOST)
-        for one in _tensors([result]):
-            if _storage(one)._cdata not in known:
+        for one in tensors_in([result]):
+            if storage_of(one)._cdata not in known:
                 self.cards.put(one, target)
         return result
