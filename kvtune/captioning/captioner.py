@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
+
 from kvtune.captioning.arrivals import Arrivals
 from kvtune.captioning.decoding import Decoding, on_device
 from kvtune.captioning.depths import Depths
@@ -201,28 +203,33 @@ class Captioner(Asking):
         """The grid for a run that begins with these requests."""
         of_image = dict(reversed(first))
         some = list(of_image.values())[-PREFILL_BATCH:]
+        if self._kept is None:
+            torch.cuda.empty_cache()  # of what ran before; what the vision tower takes now it will take again
         try:
-            prompts = [self.prompts_of([request])[0] for request in some]
+            prompts = self.prompts_of(some)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise KvtuneError(NO_ROOM) from error
             raise
-        kept = self._kept.plan if self._kept else None
         longest = max(prompt.length for prompt in prompts)
         own = max(len(prompt.after_image) for prompt in prompts)
         methods = {request.method for _, request in first if request.method}
         state = bytes_for_methods(self.vlm, methods, longest, self.max_new_tokens + own)
-        return plan_for(self.vlm, longest, self.max_new_tokens, len(first), len(of_image), self.lanes, kept, own, state)
+        stream = longest, self.max_new_tokens, len(first), len(of_image), self.lanes
+        plan = plan_for(self.vlm, *stream, self._kept.plan if self._kept else None, own, state)
+        if self._kept is None or self._kept.serves(plan):
+            return plan
+        self._kept = None
+        torch.cuda.empty_cache()
+        return plan_for(self.vlm, *stream, None, own, state)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
         """A grid on which nothing runs yet, and for which these requests wait."""
         decoding: Decoding
         if isinstance(plan, PagedPlan):
             grid, self._kept = self._kept, None
-            if grid is not None and (grid.plan.rows, grid.plan.pages) == (plan.rows, plan.pages):
+            if grid is not None:
                 grid.clear()
-            else:
-                grid = None  # it must be gone before another is made
             decoding = PagedDecoding(
                 self.vlm, self.prompts_of, self.max_new_tokens, plan, self._fused, self.cuda_graphs, grid
             )

@@ -106,6 +106,8 @@ class Decoding(ABC):
     grid: AnyGrid
     scheduler: AnyScheduler
     price: ClassVar[StepCost]
+    prefill_tokens: int | None = None
+    """Prompt tokens that are run together at most; see :func:`kvtune.captioning.prefill.prefill`."""
 
     def __init__(
         self, vlm: VisionLanguageModel, prompts_of: PromptsOf, max_new_tokens: int, rows: int, late: int
@@ -219,7 +221,7 @@ class Decoding(ABC):
     def _prefixes(self, requests: Sequence[CaptionRequest], prompts: Sequence[Prompt]) -> Iterator[Prefix]:
         """The prompts of some requests, run, with all that methods want to know of them."""
         depths = [fact for fact in self.facts if isinstance(fact, Depth)]
-        for request, prefix in zip(requests, prefill(self.vlm, prompts, self.facts), strict=True):
+        for request, prefix in zip(requests, prefill(self.vlm, prompts, self.facts, self.prefill_tokens), strict=True):
             if depths and self.depth_of is not None:
                 known = prefix.end.facts
                 found: dict[AnyFact, Any] = {fact: self.depth_of(request, fact.source, known) for fact in depths}

@@ -33,9 +33,8 @@ cache grow, which costs a copy."""
 _SLOTS_STEP = 32
 """Slots come in steps of so many."""
 
-USABLE = {"cpu": 0.6, "cuda": 0.9}
-"""Share of the free memory that the grid may take. On a GPU the rest is for fragments and what libraries take; on a CPU
-a quarter of the free memory is for kept prompts."""
+USABLE = 0.6
+"""Share of a CPU's free memory that the grid may take; a quarter is for kept prompts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +128,7 @@ def plan_grid(
     plan = predict(vlm, shape.groups, shape.lanes, prompt_tokens, max_new_tokens, row_state)
     if lanes != "auto":
         return plan
-    usable = int(USABLE["cpu"] * free_memory(vlm.device))
+    usable = int(USABLE * free_memory(vlm.device))
     while plan.rows > 1 and plan.peak - plan.weights + plan.growth > usable:
         smaller = (plan.groups - 1, plan.lanes) if plan.groups > 1 else (1, plan.lanes - 1)
         plan = predict(vlm, *smaller, prompt_tokens, max_new_tokens, row_state)
@@ -169,9 +168,10 @@ def predict(
     )
 
 
-def prompts_together(prompt_tokens: int) -> int:
-    """Prompts of so many tokens, or fewer, that are run as one batch."""
-    return max(1, min(PREFILL_BATCH, PREFILL_TOKENS // prompt_tokens))
+def prompts_together(prompt_tokens: int, most_tokens: int | None = None) -> int:
+    """Prompts of so many tokens, or fewer, that are run as one batch of ``most_tokens``, :data:`PREFILL_TOKENS` if that
+    is not said."""
+    return max(1, min(PREFILL_BATCH, (most_tokens or PREFILL_TOKENS) // prompt_tokens))
 
 
 def weight_bytes(vlm: VisionLanguageModel, device: torch.device | None = None) -> int:
@@ -188,11 +188,12 @@ def bytes_per_position(vlm: VisionLanguageModel, layers: int | None = None) -> i
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that may still be allocated on ``device``."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free_host_memory()
+    """Bytes that may still be allocated on ``device``.
+
+    What PyTorch has cached of a GPU's is not among them: it is for the stream that had it before, as that of vision
+    towers, and graphs have theirs.
+    """
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_memory()
 
 
 def free_cached_memory() -> None:

@@ -13,7 +13,7 @@ from kvtune.captioning.continuous import ContinuousScheduler
 from kvtune.captioning.cost_model import GPU
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf, on_device
 from kvtune.captioning.fused import FusedLayers
-from kvtune.captioning.memory import PREFILL_BATCH, prompts_together
+from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import USUAL_TOKENS, PagedPlan
@@ -47,6 +47,7 @@ class PagedDecoding(Decoding):
         super().__init__(vlm, prompts_of, max_new_tokens, plan.rows, late=1)
         with on_device(vlm.device):
             self.grid: PagedGrid = grid or PagedGrid(vlm, plan, cuda_graphs)
+        self.prefill_tokens = plan.prefill_tokens
         most = plan.text_pages
         self._demand = PageDemand(most, min(most, pages_for(USUAL_TOKENS + 1)))
         self.scheduler: ContinuousScheduler[CaptionRequest] = ContinuousScheduler(
@@ -54,7 +55,7 @@ class PagedDecoding(Decoding):
             self.grid.pages,
             self._demand,
             pages_for(plan.prompt_tokens),
-            prompts_together(plan.prompt_tokens),
+            prompts_together(plan.prompt_tokens, plan.prefill_tokens),
             plan.images,
         )
         self._fused = fused
@@ -107,9 +108,7 @@ class PagedDecoding(Decoding):
                 else:
                     fits[image] = self._reserve(image, prompt.length, promised + 1)
                     promised += fits[image]
-            self.scheduler.prompt_pages = max(
-                self.scheduler.prompt_pages, *(pages_for(prompt.length) for prompt in prompts)
-            )
+            self._expect_prompts_of(max(prompt.length for prompt in prompts))
             refused.update(image for image, fit in fits.items() if not fit)
             batch = [image for image in batch if fits[image]]
             if batch:
@@ -117,6 +116,7 @@ class PagedDecoding(Decoding):
                 requests = [request_of[image] for image in batch]
                 for image, prefix in zip(batch, self._prefixes(requests, prompts), strict=True):
                     self.grid.load(image, prefix)
+                del prefix  # as large as the prompts that come next may find room for
                 self._ran_prompts([prompt.length for prompt in prompts])
         fitting = [placement for placement in starts if placement.image not in refused]
         begun = fitting[: self.grid.pages.free]
@@ -130,14 +130,22 @@ class PagedDecoding(Decoding):
             raise KvtuneError(NO_ROOM)
         return begun
 
+    def _expect_prompts_of(self, length: int) -> None:
+        """Prompts may be as long as one that has come."""
+        if pages_for(length) > self.scheduler.prompt_pages:
+            self.scheduler.prompt_pages = pages_for(length)
+            together = prompts_together(length, self.prefill_tokens)
+            self.scheduler.together = min(self.scheduler.together, together)
+
     def _batches(self, loads: dict[int, Hashable]) -> list[list[int]]:
         """Images whose prompts are run together; those that were expected are one batch."""
         images = list(loads)
         first = len(self._expected)
         if [loads[image] for image in images[:first]] != self._expected:
             first = 0
-        begins = range(first, len(images), PREFILL_BATCH)
-        return [images[:first]] * (first > 0) + [images[begin : begin + PREFILL_BATCH] for begin in begins]
+        together = self.scheduler.together
+        begins = range(first, len(images), together)
+        return [images[:first]] * (first > 0) + [images[begin : begin + together] for begin in begins]
 
     def _expect(self, requests: dict[Hashable, CaptionRequest]) -> None:
         self._expected = list(requests)

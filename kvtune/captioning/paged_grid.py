@@ -86,6 +86,11 @@ class PagedGrid(KnownPrompts):
         takes = plan.step + plan.rows * plan.row_state
         self._graphs = step_graphs(device, takes) if cuda_graphs and not no_graphs_for(vlm) else None
 
+    def serves(self, plan: object) -> bool:
+        """Whether it is a grid as a plan has it."""
+        own = self.plan.rows, self.plan.pages
+        return isinstance(plan, PagedPlan) and own == (plan.rows, plan.pages)
+
     def clear(self) -> None:
         """Be as a new grid for another run, but for the graphs that are captured."""
         self.pages = Pages(self.plan.pages)

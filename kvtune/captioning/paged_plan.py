@@ -8,6 +8,7 @@ from typing import Any
 from kvtune.captioning.memory import (
     MOST_ROWS,
     PREFILL_BATCH,
+    PREFILL_TOKENS,
     USABLE,
     Lanes,
     bytes_per_position,
@@ -31,6 +32,19 @@ _ROWS_STEP = 128
 
 _MORE_IMAGES = 2 * PREFILL_BATCH
 """Images on the grid beside one a row: a batch that is run ahead of need, and one that nobody reads yet."""
+
+_SPARE = 5 * 2**28
+"""Bytes of a GPU that are left alone beside what is counted: for 32 graphs of some 10 MiB, the code of kernels that are
+loaded as they are wanted, workspaces of libraries, and what a driver puts aside."""
+
+_SPARE_SHARE = 0.02
+"""Share of a GPU's free memory that is left alone beside :data:`_SPARE`."""
+
+FRAGMENTS = 1.55
+"""What prompts take of a GPU's memory for each byte that they hold: tensors of all sizes come and go, and some stay."""
+
+_PREFILL_SHARE = 1 / 8
+"""Share of a GPU's free memory that prompts may take which are run together, but for one alone."""
 
 _ENOUGH = 0.9
 """Share of the pages of a new grid with which one that is there will do; free memory is never twice the same."""
@@ -59,7 +73,10 @@ class PagedPlan:
     cache
         Bytes of all pages.
     step, prefill
-        Bytes that a decode step, or the prefill of a batch of images, takes for a moment beside those.
+        Bytes that a decode step, and the prefill of a batch of images, take for a moment beside those; graphs of steps
+        have memory of their own.
+    prefill_tokens
+        Prompt tokens that are run together at most, unless one prompt alone has more.
     row_state
         Bytes that methods remember of a row.
     cards
@@ -76,13 +93,19 @@ class PagedPlan:
     cache: int
     step: int
     prefill: int
+    prefill_tokens: int = PREFILL_TOKENS
     row_state: int = 0
     cards: int = 1
 
     @property
+    def activations(self) -> int:
+        """Bytes that come and go."""
+        return self.step + self.prefill
+
+    @property
     def peak(self) -> int:
         """Most bytes that are held at once."""
-        return self.weights + self.cache + self.rows * self.row_state + max(self.step, self.prefill)
+        return self.weights + self.cache + self.rows * self.row_state + self.activations
 
     @property
     def images(self) -> int:
@@ -108,7 +131,7 @@ class PagedPlan:
         where = f", on the fullest of {self.cards} cards" if self.cards > 1 else ""
         return (
             f"{self.rows} captions at once{where}: at most {megabytes(self.peak)} (weights {megabytes(self.weights)}, "
-            f"KV cache {megabytes(self.cache)}, activations {megabytes(max(self.step, self.prefill))})"
+            f"KV cache {megabytes(self.cache)}, activations {megabytes(self.activations)})"
         )
 
 
@@ -144,14 +167,19 @@ def plan_pages(
     prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + own_tokens)
     usual = min(longest, pages_for(USUAL_TOKENS + 1))
     of_image = max(1, min(LANES, requests // images))
-    together = min(images, prompts_together(prompt_tokens))
-    cards = [_CardRoom.of(vlm, card, together, prompt_tokens, kept) for card in vlm.cards]
+    cards = [_CardRoom.of(vlm, card, prompt_tokens, kept) for card in vlm.cards]
+    prefill_tokens = kept.prefill_tokens if kept else min(card.prefill_tokens for card in cards)
+    together = min(images, prompts_together(prompt_tokens, prefill_tokens))
     step = step_bytes(vlm, prompt_tokens, max_new_tokens)
     rows = min(requests, MOST_ROWS if lanes == "auto" else lanes)
 
+    def prefill(card: _CardRoom) -> int:
+        return prefill_bytes(vlm, together, prompt_tokens, card.layers)
+
     def room(card: _CardRoom, rows: int) -> int:
         """Pages that a card holds beside so many rows."""
-        return (card.usable - rows * row_state - max(rows * step, card.prefill)) // card.page
+        # A step comes twice: where it is run, and where its graph is captured.
+        return (card.usable - rows * (row_state + 2 * step) - int(FRAGMENTS * prefill(card))) // card.page
 
     def pages(rows: int) -> int:
         fillable = rows * longest + min(images, rows + _MORE_IMAGES) * prompt_pages
@@ -168,7 +196,7 @@ def plan_pages(
         and kept.text_pages >= longest
         and kept.row_state >= row_state
     ):
-        return dataclasses.replace(kept, lanes=of_image, prompt_tokens=prompt_tokens, prefill=fullest.prefill)
+        return dataclasses.replace(kept, lanes=of_image, prompt_tokens=prompt_tokens, prefill=prefill(fullest))
     return PagedPlan(
         rows,
         of_image,
@@ -179,7 +207,8 @@ def plan_pages(
         weights=fullest.weights,
         cache=(pages(rows) + 1) * fullest.page,
         step=rows * step,
-        prefill=fullest.prefill,
+        prefill=prefill(fullest),
+        prefill_tokens=prefill_tokens,
         row_state=row_state,
         cards=len(cards),
     )
@@ -197,24 +226,24 @@ def acting_bytes(vlm: VisionLanguageModel, prompt_tokens: int, text_tokens: int)
 
 @dataclasses.dataclass(frozen=True)
 class _CardRoom:
-    """What a card has to do with a grid, in bytes: a page, the model's weights, what the grid may take, a prefill."""
+    """What a card has to do with a grid: its layers, bytes of a page, of the model's weights and of what the grid may
+    take, and how many prompt tokens may be run together."""
 
+    layers: int
     page: int
     weights: int
     usable: int
-    prefill: int
+    prefill_tokens: int
 
     @classmethod
-    def of(
-        cls, vlm: VisionLanguageModel, card: Card, together: int, prompt_tokens: int, kept: PagedPlan | None
-    ) -> _CardRoom:
+    def of(cls, vlm: VisionLanguageModel, card: Card, prompt_tokens: int, kept: PagedPlan | None) -> _CardRoom:
         layers = len(card.layers)
         page = PAGE * bytes_per_position(vlm, layers)
         # The grid that is there will be gone.
         free = free_memory(card.device) + ((kept.pages + 1) * page if kept else 0)
-        return cls(
-            page,
-            weight_bytes(vlm, card.device),
-            int(USABLE.get(card.device.type, USABLE["cpu"]) * free),
-            prefill_bytes(vlm, together, prompt_tokens, layers),
-        )
+        usable = int((1 - _SPARE_SHARE) * free) - _SPARE if card.device.type == "cuda" else int(USABLE * free)
+        most = together = prompts_together(prompt_tokens)
+        while together > 1 and FRAGMENTS * prefill_bytes(vlm, together, prompt_tokens, layers) > _PREFILL_SHARE * free:
+            together -= 1
+        prefill_tokens = PREFILL_TOKENS if together == most else together * prompt_tokens
+        return cls(layers, page, weight_bytes(vlm, card.device), usable, prefill_tokens)

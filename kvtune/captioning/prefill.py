@@ -22,18 +22,25 @@ from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt, put_together
 
 
-def prefill(vlm: VisionLanguageModel, prompts: Sequence[Prompt], facts: Collection[AnyFact] = ()) -> Iterator[Prefix]:
+def prefill(
+    vlm: VisionLanguageModel,
+    prompts: Sequence[Prompt],
+    facts: Collection[AnyFact] = (),
+    most_tokens: int | None = None,
+) -> Iterator[Prefix]:
     """Prefixes of ``prompts``, computed in batches and handed out one at a time, for each is a copy.
 
     Parameters
     ----------
     facts
         What is to be noted of the forward pass besides.
+    most_tokens
+        Of a batch, as in :func:`prompts_together`.
     """
     begin = 0
     for end in range(1, len(prompts) + 1):
         longest = max(prompt.length for prompt in prompts[begin : end + 1])
-        if end == len(prompts) or end + 1 - begin > prompts_together(longest):
+        if end == len(prompts) or end + 1 - begin > prompts_together(longest, most_tokens):
             yield from _prefill_together(vlm, prompts[begin:end], facts)
             begin = end
 

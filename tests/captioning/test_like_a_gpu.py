@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,8 +22,10 @@ from kvtune.captioning import (
     CaptionRequest,
     decoding,
     kernels,
+    memory,
     paged_attention,
     paged_grid,
+    paged_plan,
     paged_smoothing,
     planning,
 )
@@ -178,6 +181,24 @@ def test_every_image_is_prefilled_once_for_all_its_captions(monkeypatch):
     ]
     assert len(list(Captioner(ENDLESS, max_new_tokens=20, lanes=5).run(requests))) == 3 * len(METHODS)
     assert sum(calls) == 3
+
+
+def test_a_prompt_that_is_on_the_grid_is_not_held_beside_the_next(monkeypatch):
+    like_a_gpu(monkeypatch)
+    for module in (memory, paged_plan):
+        monkeypatch.setattr(module, "PREFILL_TOKENS", 1)  # one after the other
+    prefixes, held = [], []
+
+    def run(*given):
+        held.append(sum(prefix() is not None for prefix in prefixes))
+        for prefix in prefill(*given):
+            prefixes.append(weakref.ref(prefix))
+            yield prefix
+
+    monkeypatch.setattr(decoding, "prefill", run)
+    requests = [CaptionRequest(n, image, None, n) for n, image in enumerate(IMAGES)]
+    assert len(list(Captioner(ENDLESS, max_new_tokens=5, lanes=3).run(requests))) == 3
+    assert held == [0, 0, 0]
 
 
 def test_a_step_is_narrower_when_few_captions_are_left(monkeypatch):

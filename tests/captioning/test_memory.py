@@ -1,5 +1,6 @@
 """The plan of the grid: what it promises, and what a grid really takes."""
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,13 +8,14 @@ import pytest
 import torch
 from limited_memory import LimitedMemory
 from PIL import Image
+from published_configs import PUBLISHED
 from small_models import small_llava
 from small_vlms import random_images, small_vlm
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from kvtune import KVSmooth
 from kvtune.bench.engine.peak import measured_peak
-from kvtune.captioning import Captioner, CaptionRequest, memory, planning
+from kvtune.captioning import Captioner, CaptionRequest, memory, paged_plan, planning
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.memory import bytes_per_position, mlp_numbers, plan_grid, predict, prefill_bytes
@@ -21,6 +23,7 @@ from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompts
 from kvtune.errors import RequestError
 from kvtune.models.families.llava import Llava
+from kvtune.models.spread import Card
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +220,35 @@ def test_long_prompts_are_run_in_smaller_batches(vlm, monkeypatch):
 )
 def test_what_an_mlp_takes_of_any_configuration(sizes, numbers):
     assert mlp_numbers(SimpleNamespace(hidden_size=32, **sizes)) == numbers
+
+
+@functools.cache
+def llava_of_7b():
+    """LLaVA-1.5-7B in bfloat16, of shapes alone; its card is said to be a GPU."""
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(PUBLISHED["llava-1.5"]()).to(torch.bfloat16)
+    vlm = small_vlm(model, LongPrompts(), eos=())
+    card = Card(torch.device("cuda", 0), range(32))
+    return SimpleNamespace(
+        **{name: getattr(vlm, name) for name in ("decoder", "dtype", "heads", "head_dim", "n_layers", "hf_model")},
+        device=card.device,
+        cards=[card],
+    )
+
+
+@pytest.mark.parametrize(("free", "together", "beside"), [(10, 1, 1.3), (26, 5, 3.3), (65, 8, 5.0), (125, 8, 5.0)])
+def test_a_gpu_has_room_beside_its_pages_for_what_was_traced(monkeypatch, free, together, beside):
+    """GiB: of cards of 24, 40, 80 and 141 GB, and what an allocator like PyTorch's kept of prompts that are run
+    together, of steps, graphs and libraries; a vision tower has had its own before."""
+    monkeypatch.setattr(paged_plan, "free_memory", lambda device: free * 2**30)
+    plan = paged_plan.plan_pages(llava_of_7b(), 626, 512, 2048, 128)
+    assert memory.prompts_together(626, plan.prefill_tokens) == together
+    assert 0.7 < free - plan.cache / 2**30 - beside < 1.2 + 0.02 * free  # and no more
+
+
+def test_what_is_cached_of_a_gpu_is_not_free(monkeypatch):
+    """A vision tower has it again for the next images, in a stream of its own, and graphs for their steps."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5, 9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 4)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1)
+    assert memory.free_memory(torch.device("cuda", 0)) == 5

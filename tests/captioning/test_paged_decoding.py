@@ -116,7 +116,7 @@ def test_prompts_that_came_ahead_are_not_run_again_for_the_sake_of_a_few_tokens(
     monkeypatch.setattr(continuous, "AHEAD", 0.2)
     decoding = scripted(monkeypatch, a_plan(64, 290, 626, 170), lambda image: 626, 170)
     ran = []
-    monkeypatch.setattr(decoding_module, "prefill", lambda vlm, prompts, facts: iter(ran.extend(prompts) or prompts))
+    monkeypatch.setattr(decoding_module, "prefill", lambda vlm, prompts, *rest: iter(ran.extend(prompts) or prompts))
     captions, _ = run(decoding, [Script(n, n // 8, 60 + n * 61 % 101) for n in range(400)], look_ahead=100)
     assert len(captions) == 400
     assert len(ran) <= 55  # about 50 images

@@ -9,8 +9,7 @@ from small_models import small_llava
 from small_vlms import random_images, reference_tokens, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, continuous, prompts
-from kvtune.captioning.memory import PREFILL_BATCH
+from kvtune.captioning import Captioner, CaptionRequest, continuous, memory, prompts
 from kvtune.captioning.prepared_ahead import PreparedAhead
 from kvtune.captioning.prompts import Prompts
 from kvtune.errors import RequestError
@@ -52,6 +51,17 @@ def test_later_rounds_see_no_image_again(seen):
     assert first == second
     for (n, method), caption in second.items():
         assert caption.token_ids == reference_tokens(MODEL, IMAGES[n], method, 12)[0]
+
+
+def test_images_that_make_long_prompts_go_through_the_tower_in_smaller_batches(seen, monkeypatch):
+    together = Prompts(MODEL).of(list("abcde"), IMAGES)
+    assert seen["tower"] == [5]
+    monkeypatch.setattr(memory, "PREFILL_TOKENS", 2 * max(prompt.length for prompt in together))
+    found = Prompts(MODEL)
+    found.expect(list("abcde"), IMAGES)
+    for apart, one in zip(found.of(list("abcde"), IMAGES), together, strict=True):
+        assert torch.allclose(apart.embeddings, one.embeddings)
+    assert seen["tower"] == [5, 2, 2, 1] and found.embedded == 5
 
 
 def test_without_room_captions_are_the_same(seen, monkeypatch):
@@ -186,6 +196,6 @@ def test_on_a_gpu_prompts_are_run_together_and_prepared_ahead(monkeypatch):
     for (n, method), caption in captions.items():
         assert caption.token_ids == reference_tokens(MODEL, images[n], method, 9)[0]
     assert len(captions) == len(wanted)
-    steady = slice(PREFILL_BATCH + 1, None)  # the plan looks at some images alone, and then the grid is filled
+    steady = slice(2, None)  # the plan looks at some images, and then the grid is filled
     assert sum(batches[steady]) / len(batches[steady]) > 1.5
     assert ahead[steady] and all(ahead[steady])

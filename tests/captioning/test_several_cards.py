@@ -180,7 +180,9 @@ def test_the_card_with_the_least_room_says_how_many_pages(spans, free, state):
     page = {card.device: PAGE * bytes_per_position(vlm(), len(card.layers)) for card in cards}
     rooms = {}
     for card in cards:
-        beside = plan.rows * state + max(plan.step, prefill_bytes(vlm(), 8, 40, len(card.layers)))
+        together = min(8, plan.prefill_tokens // 40)
+        prompts = int(paged_plan.FRAGMENTS * prefill_bytes(vlm(), together, 40, len(card.layers)))
+        beside = plan.rows * state + 2 * plan.step + prompts
         rooms[card.device] = (int(0.6 * free_on[card.device]) - beside) // page[card.device]
     fewest = pages_for(40) + plan.text_pages
     fillable = plan.rows * plan.text_pages + min(40, plan.images) * pages_for(40)

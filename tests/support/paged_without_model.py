@@ -115,7 +115,7 @@ def scripted(patch, plan: PagedPlan, lengths_of_prompts, max_new_tokens: int) ->
     patch.setattr(
         decoding,
         "prefill",
-        lambda vlm, prompts, facts: iter(prompts),
+        lambda vlm, prompts, *rest: iter(prompts),
     )
     vlm = SimpleNamespace(
         device=torch.device("cpu"),
