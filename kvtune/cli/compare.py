@@ -43,8 +43,8 @@ def compare(
     from kvtune.errors import RequestError
     from kvtune.files import check_writable
     from kvtune.report.data.compare import Compared, comparison_document, comparison_frame
-    from kvtune.report.figures import save_pictures
     from kvtune.report.figures.compare import comparison_figure
+    from kvtune.report.figures.drawing import save_pictures
     from kvtune.report.study_files import write_frame
     from kvtune.report.terminal.compare import comparison_table
     from kvtune.study.study_folder import find_study

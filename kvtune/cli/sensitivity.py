@@ -49,7 +49,7 @@ def sensitivity(
         return
 
     from kvtune.report.data.frames import sensitivity_frame
-    from kvtune.report.figures import save_pictures
+    from kvtune.report.figures.drawing import save_pictures
     from kvtune.report.figures.sensitivity import sensitivity_figure
     from kvtune.report.study_files import write_frame
     from kvtune.report.terminal.sensitivity import offers, sensitivity_view

@@ -93,8 +93,8 @@ def tournament(
 
 def _show(found: "Tournament", picture: Path, asked: bool) -> None:
     """Print what a tournament found, and draw the fronts."""
-    from kvtune.report.figures import save_pictures
     from kvtune.report.figures.compare import comparison_figure
+    from kvtune.report.figures.drawing import save_pictures
     from kvtune.report.terminal.tournament import tournament_view
 
     out().print(tournament_view(found, out()))

@@ -8,6 +8,9 @@ from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.chair import Rates, Scores
 from kvtune.statistics.front import front
 
+SMALLEST_SPAN = 2.0
+"""Percentage points that an axis shows at least, so that a single point is not stretched over the whole picture."""
+
 Role = Literal["chosen", "baseline", "published", "front", "complete", "raced"]
 
 
@@ -43,6 +46,10 @@ class Look:
     def legend(self) -> str:
         """Its name in legends."""
         return self.explained or self.label
+
+    def sign(self, ascii_only: bool) -> str:
+        """Its character in a terminal."""
+        return self.ascii_glyph if ascii_only else self.glyph
 
 
 LOOKS: dict[Role, Look] = {

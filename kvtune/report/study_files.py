@@ -10,7 +10,7 @@ from kvtune.errors import RequestError
 from kvtune.files import write_bytes, write_text
 from kvtune.report.data.frames import cut_baseline_frame, trials_frame
 from kvtune.report.data.overlay import OverlayPoint
-from kvtune.report.figures import save_pictures
+from kvtune.report.figures.drawing import save_pictures
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.held_out import held_out_figure
 from kvtune.report.figures.hypervolume import hypervolume_figure

@@ -6,7 +6,7 @@ import pytest
 from synthetic_studies import cut_curve, random_study, scores, study, sweep, trial
 
 from kvtune.analysis.sensitivity import FORMAT, Sensitivity
-from kvtune.report.figures import COLUMN_WIDTH
+from kvtune.report.figures.drawing import COLUMN_WIDTH
 from kvtune.report.figures.precision_recall import precision_recall_figure
 from kvtune.report.figures.sensitivity import sensitivity_figure
 

@@ -9,9 +9,8 @@ from PIL import Image
 from synthetic_studies import cut_curve, random_study, scores, study, trial, validation
 
 from kvtune.report.data.overlay import OverlayPoint
-from kvtune.report.figures import COLUMN_WIDTH, column_figure, save_figure
 from kvtune.report.figures.compare import comparison_figure
-from kvtune.report.figures.drawing import drawn_text
+from kvtune.report.figures.drawing import COLUMN_WIDTH, column_figure, drawn_text, save_figure
 from kvtune.report.figures.front import front_figure
 from kvtune.report.figures.held_out import held_out_figure
 from kvtune.report.figures.hypervolume import hypervolume_figure, hypervolumes

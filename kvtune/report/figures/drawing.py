@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvtune.chair import METRICS
 from kvtune.files import write_bytes
+from kvtune.report.roles import SMALLEST_SPAN
 from kvtune.text import visible
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "svg.hashsalt": "kvtune",  # the same study gives the same file
 }
-
-_SMALLEST_SPAN = 2
-"""Percentage points that an axis shows at least, so that a single point is not stretched over the whole picture."""
 
 
 @contextmanager
@@ -81,9 +79,9 @@ def give_room(axes: "Axes") -> None:
     axes.autoscale_view()
     for get, put in ((axes.get_xlim, axes.set_xlim), (axes.get_ylim, axes.set_ylim)):
         low, high = get()
-        if high - low < _SMALLEST_SPAN:
+        if high - low < SMALLEST_SPAN:
             middle = (low + high) / 2
-            put(middle - _SMALLEST_SPAN / 2, middle + _SMALLEST_SPAN / 2)
+            put(middle - SMALLEST_SPAN / 2, middle + SMALLEST_SPAN / 2)
 
 
 def legend_below(figure: "Figure", axes: "Axes") -> None:

@@ -11,8 +11,7 @@ from kvtune.chair import OBJECTIVES
 from kvtune.report.cells import LENGTH, RATES, heading, rate, with_interval
 from kvtune.report.data.compare import Compared, same_images
 from kvtune.report.roles import LOOKS, roles
-from kvtune.report.terminal.tables import plain_table
-from kvtune.report.terminal.trials import fitting, listed
+from kvtune.report.terminal.tables import fitting, listed, plain_table
 
 
 def comparison_table(studies: Sequence[Compared], console: Console) -> RenderableType:
@@ -78,7 +77,7 @@ class _Drawing:
         found = roles(each.summary, trial, each.chosen)
         look = LOOKS[found[0] if found else "complete"]
         words = [LOOKS[kind].label for kind in found if kind in ("chosen", "baseline", "published")]
-        label = Text(" ").append(look.ascii_glyph if self.ascii_only else look.glyph, style=look.style)
+        label = Text(" ").append(look.sign(self.ascii_only), style=look.style)
         return label.append(f" {'' if trial.number is None else f'{trial.number} '}{', '.join(words)}")
 
     def _cells(

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from kvtune.report.figures import PALETTE, column_figure, save_figure, style
+from kvtune.report.figures.drawing import PALETTE, column_figure, save_figure, style
 from kvtune.report.terminal.tables import plain_table
 from kvtune.text import number_of
 

@@ -10,8 +10,7 @@ from kvtune.analysis.claims import claim
 from kvtune.analysis.result import Validated, Validation
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.report.cells import LENGTH, interval, rate, with_interval
-from kvtune.report.terminal.tables import plain_table
-from kvtune.report.terminal.trials import fitting, listed
+from kvtune.report.terminal.tables import fitting, listed, plain_table
 from kvtune.text import visible
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from kvtune.analysis.summarize import summary_of
 from kvtune.report.terminal.pace_bar import PaceBar, counted
 from kvtune.report.terminal.scatter import scatter
+from kvtune.report.terminal.tables import WIDEST
 from kvtune.report.terminal.trials import shown_front, trials_table
 from kvtune.search.view import PlainView, Stage, View
 from kvtune.study.manifest import Manifest
@@ -22,7 +23,6 @@ FRONT_ROWS = 12
 LATEST_ROWS = 6
 """Rows of the front, and of the latest other trials, that fit on a terminal beside the rest."""
 
-_WIDEST = 100
 _SMALLEST_PICTURE = 10
 """Lines that the picture needs; on a lower terminal it is left out."""
 
@@ -97,7 +97,7 @@ class LiveView(View):
             picture = scatter(
                 summary,
                 None,
-                width=min(self._console.width, _WIDEST),
+                width=min(self._console.width, WIDEST),
                 height=min(height, _LARGEST_PICTURE),
                 ascii_only=self._console.options.ascii_only,
             )

@@ -8,8 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvtune.models.availability import Presence
-from kvtune.report.terminal.tables import plain_table
-from kvtune.report.terminal.trials import fitting
+from kvtune.report.terminal.tables import fitting, plain_table
 from kvtune.text import visible
 
 if TYPE_CHECKING:

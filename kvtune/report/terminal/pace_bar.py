@@ -10,10 +10,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from kvtune.report.terminal.tables import WIDEST
 from kvtune.study.pace import Pace
 from kvtune.text import visible
-
-_WIDEST = 100
 
 
 class PaceBar:
@@ -55,7 +54,7 @@ class PaceBar:
         )
         tokens = Text(f"  {self.pace.tokens:,} tokens, {self.pace.tokens_a_second:,.0f} a second")
         workers = [Text(f"  {visible(line)}") for line in self.pace.by.splitlines()]
-        return Group(Constrain(line, _WIDEST), tokens, *workers)
+        return Group(Constrain(line, WIDEST), tokens, *workers)
 
 
 def counted(what: str, done: int, total: int) -> str:

@@ -10,8 +10,7 @@ from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.report.cells import LENGTH, RATES, rate, with_interval
 from kvtune.report.data.reproduction import difference_to_reported
 from kvtune.report.reproduction_facts import images_of, label, reported_cell, sentences, title_of
-from kvtune.report.terminal.tables import plain_table
-from kvtune.report.terminal.trials import fitting
+from kvtune.report.terminal.tables import fitting, plain_table
 from kvtune.reproduce import ModelResult, SettingResult
 from kvtune.text import visible
 

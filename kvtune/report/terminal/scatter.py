@@ -11,12 +11,10 @@ from rich.text import Text
 from kvtune.analysis.summary import StudySummary
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.facts import STATE_WORDS
-from kvtune.report.roles import LOOKS, OVERLAY_LOOK, Look, Mark, front_line, marks
+from kvtune.report.roles import LOOKS, OVERLAY_LOOK, SMALLEST_SPAN, Look, Mark, front_line, marks
 
 _BLANK = chr(0x2800)  # the braille pattern without dots
 _MARGIN = 0.04
-_SMALLEST_SPAN = 2.0
-"""Percentage points that an axis shows at least, so that one point is not stretched over the whole screen."""
 
 MINIMUM_WIDTH = 36
 
@@ -68,7 +66,7 @@ def scatter(
     on_top: dict[tuple[int, int], Mark | OverlayPoint] = {}
     for point in points:
         look = _look(point)
-        canvas.point(point.x, point.y, marker=look.ascii_glyph if ascii_only else look.glyph)
+        canvas.point(point.x, point.y, marker=look.sign(ascii_only))
         cell = (_cell(point.x, x_low, x_high, columns * 2) // 2, _cell(point.y, y_low, y_high, rows * 4) // 4)
         on_top[cell] = point
     hidden = [point for point in points if all(point is not other for other in on_top.values())]
@@ -115,9 +113,7 @@ def _legend(
     labels += [(OVERLAY_LOOK, kind) for kind in kinds]
     entries = []
     for look, label in labels:
-        entry = Text()
-        entry.append(look.ascii_glyph if ascii_only else look.glyph, style=look.style)
-        entries.append(entry.append(f" {label}"))
+        entries.append(Text.assemble((look.sign(ascii_only), look.style), f" {label}"))
     legend = Text()
     room = width
     for entry in entries:
@@ -153,7 +149,7 @@ def _painted(line: str) -> Text:
 def _limits(values: Sequence[float]) -> tuple[float, float]:
     """Return axis limits in percent that leave a margin around ``values``."""
     low, high = min(values), max(values)
-    span = max(high - low, _SMALLEST_SPAN)
+    span = max(high - low, SMALLEST_SPAN)
     middle = (low + high) / 2
     return middle - span * (0.5 + _MARGIN), middle + span * (0.5 + _MARGIN)
 

@@ -9,8 +9,7 @@ from kvtune.analysis.sensitivity import Sensitivity, Sweep
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.methods import CHOICE
 from kvtune.report.cells import LENGTH, interval, number, rate
-from kvtune.report.terminal.tables import plain_table
-from kvtune.report.terminal.trials import fitting
+from kvtune.report.terminal.tables import fitting, plain_table
 from kvtune.statistics.front import front
 from kvtune.study.study_folder import StudyFolder
 from kvtune.text import visible

@@ -9,8 +9,7 @@ from rich.text import Text
 from kvtune.analysis.overview import Overview
 from kvtune.report.cells import rate
 from kvtune.report.facts import STATE_WORDS
-from kvtune.report.terminal.tables import plain_table
-from kvtune.report.terminal.trials import fitting
+from kvtune.report.terminal.tables import fitting, plain_table
 from kvtune.text import visible
 
 

@@ -12,10 +12,9 @@ from kvtune.report.cells import number
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.terminal.length_control import cut_table
 from kvtune.report.terminal.scatter import scatter
-from kvtune.report.terminal.trials import front_rows, listed, trials_table
+from kvtune.report.terminal.tables import WIDEST, listed
+from kvtune.report.terminal.trials import front_rows, trials_table
 from kvtune.text import visible
-
-_WIDEST_PICTURE = 100
 
 
 def front_view(
@@ -44,7 +43,7 @@ def front_view(
     parts += [
         Text(visible(sentence)) for sentence in (facts.subject(summary), facts.progress(summary), facts.volume(summary))
     ]
-    picture = scatter(summary, chosen.trial, overlays, width=min(console.width, _WIDEST_PICTURE), ascii_only=ascii_only)
+    picture = scatter(summary, chosen.trial, overlays, width=min(console.width, WIDEST), ascii_only=ascii_only)
     if picture:
         parts += [Text(), picture]
     rows = summary.settings if every else front_rows(summary, chosen.trial)

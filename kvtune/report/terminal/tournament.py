@@ -8,8 +8,7 @@ from kvtune.analysis.claims import claim, verdict
 from kvtune.analysis.contest import BASELINE, Contest, Pair
 from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.report.cells import heading, rate, with_interval
-from kvtune.report.terminal.tables import plain_table
-from kvtune.report.terminal.trials import fitting, listed
+from kvtune.report.terminal.tables import fitting, listed, plain_table
 from kvtune.search.tournament import Tournament
 from kvtune.statistics.confidence import Interval
 from kvtune.text import number_of

@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from kvtune.report.cells import LENGTH, RATES, heading, number, rate, with_inter
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.facts import STATE_WORDS, stand_ins
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
-from kvtune.report.terminal.tables import plain_table
+from kvtune.report.terminal.tables import fitting, plain_table, width_of
 from kvtune.text import visible
 
 
@@ -51,19 +50,6 @@ def trials_table(
         ),
     ]
     return fitting(layouts, console)
-
-
-def fitting(layouts: Sequence[RenderableType], console: Console) -> RenderableType:
-    """Return the first layout that ``console`` is wide enough for, or the last."""
-    return next((layout for layout in layouts if _width(layout, console) <= console.width), layouts[-1])
-
-
-def listed(sentences: Sequence[str]) -> RenderableType:
-    """Return sentences as a list that wraps behind its dashes."""
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    for sentence in sentences:
-        grid.add_row("-", Text(visible(sentence)))
-    return grid
 
 
 class _Drawing:
@@ -117,7 +103,9 @@ class _Drawing:
         tables: list[RenderableType] = []
         rest = list(names)
         while rest:
-            fits = (n for n in range(len(rest), 1, -1) if _width(self.table((), rest[:n]), self.console) <= self.width)
+            fits = (
+                n for n in range(len(rest), 1, -1) if width_of(self.table((), rest[:n]), self.console) <= self.width
+            )
             count = next(fits, 1)
             tables += ["", self.table((), rest[:count])]
             rest = rest[count:]
@@ -128,7 +116,7 @@ class _Drawing:
         text = Text()
         if found:
             look = LOOKS[found[0]]
-            text.append(look.ascii_glyph if self.ascii_only else look.glyph, style=look.style)
+            text.append(look.sign(self.ascii_only), style=look.style)
         else:
             text.append(" ")
         named = [LOOKS[kind].label for kind in found if kind != "complete"]
@@ -143,7 +131,7 @@ class _Drawing:
 
     def _overlay_name(self, point: OverlayPoint) -> Text:
         text = Text()
-        text.append(OVERLAY_LOOK.ascii_glyph if self.ascii_only else OVERLAY_LOOK.glyph, style=OVERLAY_LOOK.style)
+        text.append(OVERLAY_LOOK.sign(self.ascii_only), style=OVERLAY_LOOK.style)
         return text.append(f" {visible(point.label)}\n  ({point.kind})")
 
 
@@ -162,8 +150,3 @@ def shown_front(summary: StudySummary, chosen: int | None) -> list[int]:
     """Return the numbers of the front's trials that have a row."""
     hidden = {number for others in stand_ins(summary, chosen).values() for number in others}
     return [number for number in summary.front if number not in hidden]
-
-
-def _width(layout: RenderableType, console: Console) -> int:
-    parts = layout.renderables if isinstance(layout, Group) else [layout]
-    return max(Measurement.get(console, console.options.update(width=1000), part).maximum for part in parts)
