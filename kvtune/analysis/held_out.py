@@ -68,7 +68,7 @@ def current_validation(folder: StudyFolder, manifest: Manifest, ledger: Ledger) 
     found = load_validation(folder)
     if found is None or not holds_for(found, manifest, ledger, ledger.baseline):
         return None
-    trials = {trial.number: trial for trial in [ledger.baseline, *ledger.trials]}
+    trials = {trial.number: trial for trial in ledger.settings}
 
     def holds(setting: Validated) -> bool:
         return setting.number in trials and holds_for(found, manifest, ledger, trials[setting.number])

@@ -173,6 +173,11 @@ class StudySummary:
         return [*([self.baseline] if self.baseline else []), *self.trials]
 
     @property
+    def by_number(self) -> dict[int | None, TrialSummary]:
+        """All trials, and under None the baseline, once it is judged."""
+        return {setting.number: setting for setting in self.settings}
+
+    @property
     def varying_parameters(self) -> list[str]:
         """The parameters that differ between trials, in their own order; all of them for a single trial."""
         names = list(dict.fromkeys(name for trial in self.trials for name in trial.params))

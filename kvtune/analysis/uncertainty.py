@@ -83,8 +83,8 @@ class _Read:
 def _read(folder: StudyFolder, manifest: Manifest, ledger: Ledger, scoring: Scoring) -> _Read:
     outcomes = Outcomes(folder.counts, scoring)
     read = _Read()
-    for trial in [ledger.baseline, *ledger.trials]:
-        if trial.metrics is None or trial.scoring != scoring.identity:
+    for trial in ledger.judged:
+        if trial.scoring != scoring.identity:
             continue
         try:
             captions = judged_captions(folder, manifest, trial)

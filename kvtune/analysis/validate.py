@@ -112,7 +112,7 @@ def _candidates(manifest: Manifest, summary: StudySummary, ledger: Ledger) -> di
     for index, one in enumerate(one for one in manifest.published if not one.enqueued):
         name = f"published-{alternatives.chosen(one.parameters)}" if alternatives.is_choice else "published"
         found[PUBLISHED - index] = _Candidate(name, ["published"], one.parameters)
-    by_number = {trial.number: trial for trial in summary.trials}
+    by_number = summary.by_number
     published = [trial.number for trial in summary.trials if trial.published and trial.state == "complete"]
     wrote = {number: ledger[number].captions or f"unknown, of trial {number}" for number in sorted(summary.front)}
     first = {digest: number for number, digest in reversed(wrote.items())}
@@ -144,7 +144,7 @@ def _validation(
     judged: Mapping[Number, Result],
     scoring: Scoring,
 ) -> Validation:
-    on_tune = {trial.number: trial for trial in summary.settings}
+    on_tune = summary.by_number
     settings = []
     for number, candidate in candidates.items():
         tune = _tune_result(on_tune[number]) if number in on_tune else None

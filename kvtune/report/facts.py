@@ -7,7 +7,7 @@ from kvtune.analysis.summary import StudySummary
 from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.chair.notes import Note
 from kvtune.report.cells import interval
-from kvtune.study.trials import State
+from kvtune.study.trials import State, called
 from kvtune.text import number_of
 
 STATE_WORDS: dict[State, str] = {
@@ -98,7 +98,7 @@ def ties(summary: StudySummary, chosen: int | None) -> str | None:
 def against_baseline(summary: StudySummary, number: int) -> list[str]:
     """The trial against the baseline, on the images that it was searched on and on held-out ones, if they were asked;
     nothing where nobody looked."""
-    on_tune = claims(next(trial for trial in summary.trials if trial.number == number))
+    on_tune = claims(summary.by_number[number])
     if not on_tune:
         return []
     said = f"Trial {number} against the baseline: {'; '.join(on_tune)}"
@@ -115,7 +115,7 @@ def stand_ins(summary: StudySummary, chosen: int | None) -> dict[int, list[int]]
 
     It is the chosen or published one where there is one, else the first; those two stand for themselves.
     """
-    by_number = {trial.number: trial for trial in summary.trials}
+    by_number = summary.by_number
     named = [number for number in summary.front if number == chosen or by_number[number].published]
     first: dict[Scores | None, int] = {}
     found: dict[int, list[int]] = {}
@@ -171,7 +171,7 @@ def at_limit(summary: StudySummary, chosen: int | None = None) -> str | None:
     if not shares[most]:
         return "No caption hit the token limit"
     named = [number for number in dict.fromkeys((None, chosen, most)) if number in shares]
-    return "Captions that hit the token limit: " + ", ".join(f"{_setting(n)} {shares[n]:.1f} %" for n in named)
+    return "Captions that hit the token limit: " + ", ".join(f"{called(n)} {shares[n]:.1f} %" for n in named)
 
 
 def caption_notes(summary: StudySummary) -> list[str]:
@@ -182,11 +182,7 @@ def caption_notes(summary: StudySummary) -> list[str]:
     lines = []
     for found in kinds.values():
         worst, note = max(found, key=lambda each: each[1].share)
-        others = [_setting(number) for number, _ in found if number != worst]
+        others = [called(number) for number, _ in found if number != worst]
         shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-        lines.append(f"{_setting(worst).capitalize()}: {note.text}" + (f" (also {shown})" if others else ""))
+        lines.append(f"{called(worst).capitalize()}: {note.text}" + (f" (also {shown})" if others else ""))
     return lines
-
-
-def _setting(number: int | None) -> str:
-    return "baseline" if number is None else f"trial {number}"

@@ -47,7 +47,7 @@ class Budget:
         self._round, self._raced = manifest.fingerprint.parallel_trials, manifest.race is not None
         self._block = next(iter(Race.of(self._images).looks), self._images)
         self._written, self._told = 0, False
-        pending = [trial for trial in [ledger.baseline, *ledger.trials] if trial.state == "running"]
+        pending = [trial for trial in ledger.settings if trial.state == "running"]
         begun = sum(count_captions(folder.trial_captions(trial.number)) for trial in pending)
         unasked = max(0, trials - ledger.finished - len(ledger.running))
         self.to_come = (len(pending) + unasked) * self._images - begun + lost

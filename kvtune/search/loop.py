@@ -311,7 +311,7 @@ class Search:
 
     def _same_scores_throughout(self) -> None:
         """Score again what another scorer or another ground truth has scored, and what lacks its captions' digest."""
-        judged = [trial for trial in [self._ledger.baseline, *self._ledger.trials] if trial.metrics is not None]
+        judged = self._ledger.judged
         if any(trial.scoring != self._scoring.identity for trial in judged):
             self._view.note(f"scorer or ground truth changed; scoring {len(judged)} stored settings again")
         if any(trial.scoring != self._scoring.identity or trial.captions is None for trial in judged):

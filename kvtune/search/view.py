@@ -8,7 +8,7 @@ from rich.console import Console
 
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
-from kvtune.study.trials import Ledger, Trial
+from kvtune.study.trials import Ledger, Trial, called
 from kvtune.text import number_of
 
 PLAIN_SECONDS = 15.0
@@ -99,7 +99,6 @@ class PlainView(View):
         if trial.point is None:
             self.note(f"trial {trial.number}: failed ({trial.reason})")
             return
-        name = "baseline" if trial.number is None else f"trial {trial.number}"
         scores = f"CHAIR_S {trial.point[0]:.1f}, F1 {trial.point[1]:.1f}"
         point = {} if trial.number is None else self._space.searched(trial.params)
         parameters = " ".join(f"{key}={trial.params[key]:.4g}" for key in point)
@@ -109,7 +108,7 @@ class PlainView(View):
         remark = ", on the front" if trial.number in front else ""
         if trial.state == "raced" and trial.metrics is not None:
             remark = f", raced out after {trial.metrics['images']} images by trial {trial.by}"
-        self.note(f"{name}: {scores}{remark}" + (f"  ({parameters})" if parameters else ""))
+        self.note(f"{called(trial.number)}: {scores}{remark}" + (f"  ({parameters})" if parameters else ""))
 
 
 class OneOfMany(PlainView):

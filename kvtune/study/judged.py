@@ -61,10 +61,9 @@ def judged_captions(folder: StudyFolder, manifest: Manifest, trial: Trial) -> li
 def lost_captions(folder: StudyFolder, manifest: Manifest, ledger: Ledger) -> dict[int | None, LostCaptionsError]:
     """What is wrong with the captions of each judged trial of which something is; None is the baseline."""
     lost: dict[int | None, LostCaptionsError] = {}
-    for trial in [ledger.baseline, *ledger.trials]:
-        if trial.metrics is not None:
-            try:
-                judged_captions(folder, manifest, trial)
-            except LostCaptionsError as error:
-                lost[trial.number] = error
+    for trial in ledger.judged:
+        try:
+            judged_captions(folder, manifest, trial)
+        except LostCaptionsError as error:
+            lost[trial.number] = error
     return lost

@@ -191,7 +191,7 @@ def check_trials(ledger: Ledger, manifest: Manifest) -> None:
         If one is not; the message names it.
     """
     images = len(manifest.tune.image_ids)
-    for trial in [ledger.baseline, *ledger.trials]:
+    for trial in ledger.settings:
         name = "the baseline" if trial.number is None else f"trial {trial.number}"
         try:
             if trial.number is not None:

@@ -34,15 +34,10 @@ def scored_again(folder: StudyFolder, manifest: Manifest, ledger: Ledger, scorin
         If captions are missing or unreadable.
     """
     found: dict[int | None, Trial] = {}
-    for trial in [ledger.baseline, *ledger.trials]:
-        if trial.metrics is not None:
-            captions = judged_captions(folder, manifest, replace(trial, captions=None))
-            found[trial.number] = replace(
-                trial,
-                metrics=scoring.score(captions),
-                scoring=scoring.identity,
-                captions=captions_sha256(captions),
-            )
+    for trial in ledger.judged:
+        captions = judged_captions(folder, manifest, replace(trial, captions=None))
+        metrics, digest = scoring.score(captions), captions_sha256(captions)
+        found[trial.number] = replace(trial, metrics=metrics, scoring=scoring.identity, captions=digest)
     return found
 
 

@@ -123,6 +123,11 @@ class Trial:
         return None if self.metrics is None else (self.metrics["chair_s"], self.metrics["f1"])
 
 
+def called(number: int | None) -> str:
+    """What people call a trial: ``trial 7``; None is the ``baseline``."""
+    return "baseline" if number is None else f"trial {number}"
+
+
 class Ledger:
     """The events of a study, read.
 
@@ -152,6 +157,16 @@ class Ledger:
         return self.baseline if number is None else self.trials[number]
 
     @property
+    def settings(self) -> list[Trial]:
+        """The baseline, and all trials by number."""
+        return [self.baseline, *self.trials]
+
+    @property
+    def judged(self) -> list[Trial]:
+        """Those of them that have scores."""
+        return [setting for setting in self.settings if setting.metrics is not None]
+
+    @property
     def finished(self) -> int:
         """Finished trials: complete and raced ones; failed ones are not."""
         return sum(trial.state in ("complete", "raced") for trial in self.trials)
@@ -167,7 +182,7 @@ class Ledger:
 
     def write(self, path: Path) -> None:
         """Write all events anew, whole or not at all."""
-        lines = [line for trial in [self.baseline, *self.trials] for line in _lines(trial)]
+        lines = [line for trial in self.settings for line in _lines(trial)]
         write_text(path, "".join(json_text(line) + "\n" for line in lines))
 
     def _apply(self, line: dict[str, Any], place: str) -> None:

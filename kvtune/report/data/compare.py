@@ -29,8 +29,7 @@ class Compared:
     @property
     def rows(self) -> list[TrialSummary]:
         """Baseline, published preset and chosen trial, those of them that there are."""
-        trials = [t for t in self.summary.trials if t.published or t.number == self.chosen]
-        return [*([self.summary.baseline] if self.summary.baseline else []), *trials]
+        return [t for t in self.summary.settings if t.number is None or t.published or t.number == self.chosen]
 
     def held_out(self, number: int | None) -> Result | None:
         """What held-out images said of a trial (None: the baseline), if they were asked."""

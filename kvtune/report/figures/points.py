@@ -37,7 +37,7 @@ def draw_points(axes: "Axes", summary: StudySummary, chosen: int | None, across:
         Names of the rates on the axes.
     """
     points = marks(summary, chosen)
-    tied = next((trial.ties for trial in summary.trials if trial.number == chosen), ())
+    tied = () if chosen is None else summary.by_number[chosen].ties
     for kind in LOOKS:
         having = [point for point in points if kind in point.roles]
         if kind == "front":

@@ -17,7 +17,7 @@ from kvtune.report.terminal.trials import shown_front, trials_table
 from kvtune.search.view import PlainView, Stage, View
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
-from kvtune.study.trials import Ledger, Trial
+from kvtune.study.trials import Ledger, Trial, called
 
 FRONT_ROWS = 12
 LATEST_ROWS = 6
@@ -79,7 +79,7 @@ class LiveView(View):
         """Draw anew what changes with each trial, and only then."""
         summary = summary_of("", self._manifest, self._ledger)
         members = set(summary.front)
-        by_number = {trial.number: trial for trial in summary.trials}
+        by_number = summary.by_number
         others = [t for t in summary.trials if t.number not in members and t.scores is not None]
         front = [by_number[number] for number in shown_front(summary, None)]
         rows = [*([summary.baseline] if summary.baseline else []), *front[:FRONT_ROWS]]
@@ -109,10 +109,7 @@ class LiveView(View):
     def _render(self) -> RenderableType:
         fingerprint = self._manifest.fingerprint
         title = f"{fingerprint.method} on {self._manifest.model}, {self._images} images, sampler {fingerprint.sampler}"
-        at_work = ", ".join(
-            f"{'baseline' if number is None else f'trial {number}'}: {captions}"
-            for number, captions in self._in_work.items()
-        )
+        at_work = ", ".join(f"{called(number)}: {captions}" for number, captions in self._in_work.items())
         raced = sum(trial.state == "raced" for trial in self._ledger.trials)
         done = f"trials finished: {self._ledger.finished}" + (f", {raced} of them raced out" if raced else "")
         done += f"   in work (captions of {self._images}): {at_work}" if at_work else ""

@@ -40,7 +40,7 @@ def trials_table(
         What to show, :func:`front_rows` when left out.
     """
     names = summary.varying_parameters
-    draw = _Drawing(summary, chosen, console, front_rows(summary, chosen) if rows is None else rows, overlays)
+    draw = _Tables(summary, chosen, console, front_rows(summary, chosen) if rows is None else rows, overlays)
     layouts: list[RenderableType] = [
         draw.table(RATES, names, intervals=RATES),
         draw.table(RATES, names, intervals=OBJECTIVES),
@@ -52,7 +52,9 @@ def trials_table(
     return fitting(layouts, console)
 
 
-class _Drawing:
+class _Tables:
+    """Tables of the same trials, with more or fewer columns."""
+
     def __init__(
         self,
         summary: StudySummary,
@@ -65,10 +67,10 @@ class _Drawing:
         self.chosen = chosen
         self.rows = rows
         self.overlays = overlays
-        self.console, self.width = console, console.width
+        self.console = console
         self.ascii_only = console.options.ascii_only
         self.digits = max((len(str(trial.number)) for trial in rows if trial.number is not None), default=0)
-        self.tied = next((trial.ties for trial in summary.trials if trial.number == chosen), ())
+        self.tied = () if chosen is None else summary.by_number[chosen].ties
         self.same_images = len({trial.images for trial in rows}) == 1
 
     def table(self, rates: Sequence[str], parameters: Sequence[str], intervals: Sequence[str] = ()) -> Table:
@@ -101,11 +103,9 @@ class _Drawing:
     def parameters(self, names: Sequence[str]) -> list[RenderableType]:
         """The parameters alone, in as few tables as the console's width allows, each after an empty line."""
         tables: list[RenderableType] = []
-        rest = list(names)
+        rest, room = list(names), self.console.width
         while rest:
-            fits = (
-                n for n in range(len(rest), 1, -1) if width_of(self.table((), rest[:n]), self.console) <= self.width
-            )
+            fits = (n for n in range(len(rest), 1, -1) if width_of(self.table((), rest[:n]), self.console) <= room)
             count = next(fits, 1)
             tables += ["", self.table((), rest[:count])]
             rest = rest[count:]
@@ -140,10 +140,12 @@ def front_rows(summary: StudySummary, chosen: int | None) -> list[TrialSummary]:
 
     Of trials of the front with the same scores there is one; :func:`kvtune.report.facts.same_rates` says so.
     """
-    baseline = [summary.baseline] if summary.baseline else []
-    by_number = {trial.number: trial for trial in summary.trials}
-    named = [t for t in summary.trials if (t.published or t.number == chosen) and t.number not in summary.front]
-    return [*baseline, *named, *(by_number[number] for number in shown_front(summary, chosen))]
+    named = [
+        each
+        for each in summary.settings
+        if (each.number is None or each.published or each.number == chosen) and each.number not in summary.front
+    ]
+    return [*named, *(summary.by_number[number] for number in shown_front(summary, chosen))]
 
 
 def shown_front(summary: StudySummary, chosen: int | None) -> list[int]:
