@@ -9,7 +9,7 @@ from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
 from kvtune.chair import METRICS, Scores
 from kvtune.errors import RequestError
-from kvtune.statistics.front import hypervolume
+from kvtune.statistics.hypervolume import hypervolume
 from kvtune.study.caption_log import count_captions
 from kvtune.study.constraints import Constraints
 from kvtune.study.lock import in_use

@@ -1,4 +1,4 @@
-"""The front of two objectives, CHAIR_S down and F1 up, and how much of the plane it commands."""
+"""The front of two objectives, CHAIR_S down and F1 up."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -43,26 +43,3 @@ def front_numbers(trials: Iterable[Judged]) -> list[int]:
 def reference_point(baseline: Point) -> Point:
     """The point that hypervolume is measured from: the baseline's CHAIR_S + 5 points and F1 - 10 points."""
     return baseline[0] + REFERENCE_CHAIR_S_MARGIN, baseline[1] - REFERENCE_F1_MARGIN
-
-
-def hypervolume(points: Sequence[Point], reference: Point) -> float:
-    """The share of the box from ``reference`` to the best point there can be, (0, 100), that ``points`` dominate.
-
-    Parameters
-    ----------
-    points
-        Any points; those that do not improve on the reference in both objectives add nothing.
-    reference
-        (CHAIR_S, F1), see :func:`reference_point`.
-
-    Returns
-    -------
-    float
-        Percent of the box, 0-100.
-    """
-    inside = [point for point in points if point[0] < reference[0] and point[1] > reference[1]]
-    area, floor = 0.0, reference[1]
-    for chair_s, f1 in (inside[index] for index in front(inside)):
-        area += (reference[0] - chair_s) * (f1 - floor)
-        floor = f1
-    return 100.0 * area / (reference[0] * (100.0 - reference[1]))

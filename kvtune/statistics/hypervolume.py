@@ -1,5 +1,6 @@
-"""How sure a front's hypervolume is, and how much of it is luck."""
+"""The hypervolume of a front, how sure it is, and how much of it is luck."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +62,27 @@ def hypervolume_estimate(observed: float, chair_s: ArrayLike, f1: ArrayLike, ref
     )
 
 
+def hypervolume(points: Sequence[Point], reference: Point) -> float:
+    """The share of the box from ``reference`` to the best point there can be, (0, 100), that ``points`` dominate.
+
+    Parameters
+    ----------
+    points
+        Any points; those that do not improve on the reference in both objectives add nothing.
+    reference
+        (CHAIR_S, F1), see :func:`kvtune.statistics.front.reference_point`.
+
+    Returns
+    -------
+    float
+        Percent of the box, 0-100.
+    """
+    chair_s, f1 = np.array(points, dtype=np.float64).reshape(-1, 2).T
+    return float(hypervolumes(chair_s[None], f1[None], reference)[0])
+
+
 def hypervolumes(chair_s: ArrayLike, f1: ArrayLike, reference: Point) -> NDArray[np.float64]:
-    """The hypervolume of each row of points, percent of the box as :func:`kvtune.statistics.front.hypervolume`.
+    """The :func:`hypervolume` of each row of points.
 
     Parameters
     ----------

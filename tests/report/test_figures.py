@@ -16,7 +16,7 @@ from kvtune.report.figures.held_out import held_out_figure
 from kvtune.report.figures.hypervolume import hypervolume_figure, hypervolumes
 from kvtune.report.figures.points import number_points
 from kvtune.report.study_files import write_pictures
-from kvtune.statistics.front import hypervolume
+from kvtune.statistics.hypervolume import hypervolume
 
 
 def texts(figure):

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from kvtune.statistics.front import dominates, front, hypervolume, reference_point
+from kvtune.statistics.front import dominates, front, reference_point
+from kvtune.statistics.hypervolume import hypervolume
 
 coarse = st.lists(st.tuples(st.integers(0, 12).map(float), st.integers(0, 12).map(float)), max_size=25)
 fine = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), max_size=25)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvtune.statistics.front import hypervolume
-from kvtune.statistics.hypervolume import hypervolume_estimate, hypervolumes
+from kvtune.statistics.hypervolume import hypervolume, hypervolume_estimate, hypervolumes
 from kvtune.statistics.paired import holm, mcnemar
 
 

@@ -9,7 +9,8 @@ from kvtune.analysis.sensitivity import Sweep, SweepPoint
 from kvtune.analysis.summary import CutBaseline, State, StudySummary, TrialSummary
 from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.presets import SubsetInfo
-from kvtune.statistics.front import front, hypervolume, reference_point
+from kvtune.statistics.front import front, reference_point
+from kvtune.statistics.hypervolume import hypervolume
 
 
 def trial(

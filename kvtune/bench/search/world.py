@@ -12,7 +12,8 @@ from kvtune.bench.search.table import Table
 from kvtune.chair import rates
 from kvtune.errors import RequestError
 from kvtune.spaces import Range, SearchSpace
-from kvtune.statistics.front import Point, front, hypervolume
+from kvtune.statistics.front import Point, front
+from kvtune.statistics.hypervolume import hypervolume
 
 
 class World:

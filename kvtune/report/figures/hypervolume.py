@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from kvtune.analysis.summary import StudySummary
 from kvtune.report.figures.drawing import column_figure, legend_below, nothing_yet, style
 from kvtune.report.roles import LOOKS, marks
-from kvtune.statistics.front import hypervolume
+from kvtune.statistics.hypervolume import hypervolume
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
