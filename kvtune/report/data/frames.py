@@ -52,8 +52,8 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
     with_statistics = any(trial.length is not None for trial in everything)
     raced = any(trial.state == "raced" for trial in everything)
     front = set(summary.front)
-    rows = []
-    for trial in everything:
+
+    def row_of(trial: TrialSummary) -> dict[str, object]:
         row: dict[str, object] = {
             "study": summary.study,
             "kind": "baseline" if trial.number is None else "trial",
@@ -76,15 +76,11 @@ def trials_frame(summary: StudySummary, chosen: int | None = None) -> "pd.DataFr
             row["below_floor"] = " ".join(trial.below_floor)
         if summary.validation is not None:
             row |= _held_out(summary.validation.of(trial.number))
-        rows.append(row)
-    columns = ["study", "kind", "number", "state", "published", "front", "chosen"]
-    columns += [f"params_{name}" for name in parameters] + list(METRICS)
-    columns += [f"{name}_{end}" for name in with_intervals for end in ("low", "high")]
-    columns += (_STATISTICS if with_statistics else []) + ["images"]
-    columns += (["raced_out_by"] if raced else []) + (["below_floor"] if summary.floors else [])
-    columns += list(_held_out(None)) if summary.validation is not None else []
+        return row
+
     whole = {"number": "Int64", "images": "int64"} | ({"raced_out_by": "Int64"} if raced else {})
-    return pd.DataFrame(rows, columns=columns).astype(whole)
+    nothing = TrialSummary(None, {}, None, 0, "running")
+    return pd.DataFrame([row_of(trial) for trial in everything], columns=list(row_of(nothing))).astype(whole)
 
 
 def cut_baseline_frame(summary: StudySummary) -> "pd.DataFrame":

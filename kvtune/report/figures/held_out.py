@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from kvtune.analysis.result import Validated, Validation
 from kvtune.report.figures.drawing import axis_label, column_figure, give_room, legend_below, style
-from kvtune.report.figures.points import HOLLOW, SIZES, error_bars, number_points
+from kvtune.report.figures.points import HOLLOW, error_bars, marker, number_points
 from kvtune.report.roles import LOOKS, Role
 
 if TYPE_CHECKING:
@@ -54,16 +54,4 @@ def _draw(axes: "Axes", setting: Validated, role: Role, label: str) -> None:
         axes.plot(*path, "-", color=look.colour, linewidth=0.7, alpha=0.5, zorder=1.8)
         axes.plot(before["chair_s"], before["f1"], ".", color=look.colour, markersize=3, alpha=0.5, zorder=1.8)
     error_bars(axes, now, setting.holdout.intervals, "chair_s", "f1", look.colour)
-    hollow = role in HOLLOW
-    axes.plot(
-        now["chair_s"],
-        now["f1"],
-        look.marker,
-        color=look.colour,
-        markersize=SIZES[role],
-        markerfacecolor="none" if hollow else look.colour,
-        markeredgecolor="white" if role == "chosen" else look.colour,
-        markeredgewidth=1.2 if hollow else 0.6,
-        label=label,
-        zorder=12 if hollow else 5,
-    )
+    axes.plot(now["chair_s"], now["f1"], **marker(role), label=label, zorder=12 if role in HOLLOW else 5)

@@ -65,20 +65,28 @@ def _draw_role(
     if kind not in _FAINT:
         for point in points:
             error_bars(axes, point.scores, point.trial.intervals, across, up, look.colour)
-    hollow = kind in HOLLOW
     axes.plot(
         [point.scores[across] for point in points],
         [point.scores[up] for point in points],
-        look.marker,
-        color=look.colour,
-        markersize=SIZES[kind],
-        markerfacecolor="none" if hollow else face or look.colour,
-        markeredgecolor="white" if kind == "chosen" else look.colour,
-        markeredgewidth=1.2 if hollow else 0.9 if face else 0.6,
+        **marker(kind, face),
         alpha=_FAINT.get(kind, 1),
         label=label or look.legend,
-        zorder=(12 if hollow else 2) + len(LOOKS) - list(LOOKS).index(kind),
+        zorder=(12 if kind in HOLLOW else 2) + len(LOOKS) - list(LOOKS).index(kind),
     )
+
+
+def marker(kind: Role, face: str | None = None) -> dict[str, Any]:
+    """How the points of a role are drawn, as arguments of ``plot``; ``face`` is another colour within."""
+    look, hollow = LOOKS[kind], kind in HOLLOW
+    return {
+        "linestyle": "",
+        "marker": look.marker,
+        "color": look.colour,
+        "markersize": SIZES[kind],
+        "markerfacecolor": "none" if hollow else face or look.colour,
+        "markeredgecolor": "white" if kind == "chosen" else look.colour,
+        "markeredgewidth": 1.2 if hollow else 0.9 if face else 0.6,
+    }
 
 
 def error_bars(
