@@ -1,7 +1,7 @@
 """``report/validation.json``: what settings of a study did on images that no search has seen."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from kvtune.analysis.result import Validated, Validation
 from kvtune.analysis.summary import StudySummary
@@ -13,8 +13,6 @@ from kvtune.statistics.front import front_numbers
 from kvtune.study.manifest import Manifest
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, Trial
-
-FORMAT: Literal["kvtune-validation/1"] = "kvtune-validation/1"
 
 
 def load_validation(folder: StudyFolder) -> Validation | None:

@@ -1,7 +1,7 @@
 """A setting's result on one subset, its difference to the baseline, and the document of a validation."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, JsonValue
 
@@ -9,6 +9,9 @@ from kvtune.chair import Scores
 from kvtune.presets import SubsetInfo
 from kvtune.schema import Document, Parameters
 from kvtune.statistics.confidence import Interval
+
+Format = Literal["kvtune-validation/1"]
+FORMAT: Format = get_args(Format)[0]
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Validated(Document):
 class Validation(Document):
     """The whole file. ``scoring`` identifies scorer and ground truth, ``study_id`` the study that was searched."""
 
-    format: Literal["kvtune-validation/1"]
+    format: Format
     study: str
     study_id: str
     scoring: str

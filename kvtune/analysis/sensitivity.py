@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import Field
@@ -34,7 +34,8 @@ from kvtune.study.together import alone
 from kvtune.study.trials import Trial
 from kvtune.text import did_you_mean, quoted
 
-FORMAT: Literal["kvtune-sensitivity/1"] = "kvtune-sensitivity/1"
+Format = Literal["kvtune-sensitivity/1"]
+FORMAT: Format = get_args(Format)[0]
 
 POINTS = 9
 """Values of a parameter that are tried unless more are asked for."""
@@ -72,7 +73,7 @@ class Sensitivity(Document):
     number of these complete trials.
     """
 
-    format: Literal["kvtune-sensitivity/1"]
+    format: Format
     study: str
     study_id: str
     scoring: str

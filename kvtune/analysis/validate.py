@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvtune.analysis.held_out import FORMAT
 from kvtune.analysis.judge import STATISTICS, judge
-from kvtune.analysis.result import Result, Validated, Validation
+from kvtune.analysis.result import FORMAT, Result, Validated, Validation
 from kvtune.analysis.selection import more
 from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -15,7 +15,8 @@ from kvtune.reproduce.paper_settings import SettingName, Table
 from kvtune.schema import Document, validated
 from kvtune.statistics.confidence import Interval
 
-FORMAT: Literal["kvtune-reproduction/1"] = "kvtune-reproduction/1"
+Format = Literal["kvtune-reproduction/1"]
+FORMAT: Format = get_args(Format)[0]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Reproduction(Document):
     ``lanes`` are those of the last run and free to change.
     """
 
-    format: Literal["kvtune-reproduction/1"]
+    format: Format
     created: str
     fingerprint: ReproductionFingerprint
     family: str

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kvtune.errors import RequestError
 from kvtune.methods import CHOICE
 from kvtune.spaces import SearchSpace
-from kvtune.study.manifest import EnqueuedPoint
+from kvtune.study.manifest import TrialPoint
 from kvtune.study.trials import Trial
 from kvtune.text import did_you_mean, quoted
 
@@ -57,8 +57,8 @@ def parse_point(text: str, space: SearchSpace) -> dict[str, int | float | str]:
 
 
 def enqueue(
-    texts: Sequence[str], space: SearchSpace, before: Sequence[EnqueuedPoint], trials: Sequence[Trial], given: int
-) -> list[EnqueuedPoint]:
+    texts: Sequence[str], space: SearchSpace, before: Sequence[TrialPoint], trials: Sequence[Trial], given: int
+) -> list[TrialPoint]:
     """What is tried next: what was asked for before, and these, each with the number of the trial that it will be.
 
     Parameters
@@ -81,6 +81,6 @@ def enqueue(
         if same is not None:
             raise RequestError(f"--enqueue {text}: trial {same} has that very setting")
         number = max([given, len(trials), *(each.trial + 1 for each in found)])
-        found.append(EnqueuedPoint(trial=number, point=point))
+        found.append(TrialPoint(trial=number, point=point))
         known[number] = space.full(point)
     return found

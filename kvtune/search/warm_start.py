@@ -9,7 +9,7 @@ from kvtune.analysis.summary import StudySummary
 from kvtune.errors import RequestError
 from kvtune.methods import Alternatives, get_method
 from kvtune.spaces import SearchSpace
-from kvtune.study.manifest import Manifest, Start, StartPoint, load_manifest
+from kvtune.study.manifest import Manifest, Start, TrialPoint, load_manifest
 from kvtune.study.study_folder import find_study
 from kvtune.text import number_of
 
@@ -65,14 +65,14 @@ def start_from(
         If none of its settings is in the space.
     """
     name = summary.study
-    points: list[StartPoint] = []
+    points: list[TrialPoint] = []
     left_out: list[str] = []
     for number in summary.front:
         found = as_point(summary.by_number[number].params, manifest.fingerprint.space, space, layers / manifest.layers)
         if isinstance(found, str):
             left_out.append(f"trial {number} of {name} is left out: {found}")
         elif found not in [each.point for each in points] and space.full(found) not in published:
-            points.append(StartPoint(trial=number, point=found))
+            points.append(TrialPoint(trial=number, point=found))
     if len(left_out) == len(summary.front):
         raise RequestError(f"--from {name}: no setting of its front is in the search space; {left_out[0]}")
     notes = [f"{len(points)} of {number_of(len(summary.front), 'setting')} on the front of {name} tried first"]

@@ -12,7 +12,7 @@ from kvtune.text import json_text
 _BLOCK = 1 << 16
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def each_line(path: Path) -> Iterator[dict[str, Any]]:
     """Read the whole lines of a file; a last line without its line break (a write cut short) is left out.
 
     A file that does not exist has no lines. The file is not changed, so another process may be writing it.
@@ -22,11 +22,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     KvtuneError
         If the file cannot be read, or a line is not a JSON object.
     """
-    return list(each_line(path))
-
-
-def each_line(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that :func:`read_lines` reads, one by one."""
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, 1):

@@ -1,6 +1,6 @@
 """What is fixed about a study, and what is recorded of the machine it ran on."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, StrictInt, field_serializer, field_validator, model_validator
 
@@ -19,7 +19,8 @@ from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import RESTORE, Ledger, Trial
 from kvtune.text import quoted
 
-FORMAT: Literal["kvtune-study/1"] = "kvtune-study/1"
+Format = Literal["kvtune-study/1"]
+FORMAT: Format = get_args(Format)[0]
 
 
 class Published(Document):
@@ -34,15 +35,9 @@ class Published(Document):
     source: str | None = None
 
 
-class StartPoint(Document):
-    """A setting taken over from another study: its trial there, and its place in this study's space."""
-
-    trial: int
-    point: dict[str, int | float | str]
-
-
-class EnqueuedPoint(Document):
-    """A setting that ``--enqueue`` asked for: the number of the trial that it is, its place in the space."""
+class TrialPoint(Document):
+    """A setting, as a place in this study's space, and the number of its trial: in the study that it was taken over
+    from, or of one that ``--enqueue`` asked for in this one."""
 
     trial: int
     point: dict[str, int | float | str]
@@ -53,7 +48,7 @@ class Start(Document):
 
     study: str
     study_id: str
-    points: list[StartPoint]
+    points: list[TrialPoint]
 
 
 class ReferencePoint(Document):
@@ -79,7 +74,7 @@ class Manifest(Document):
     search`` and free to change.
     """
 
-    format: Literal["kvtune-study/1"]
+    format: Format
     id: str
     created: str
     fingerprint: Fingerprint
@@ -97,7 +92,7 @@ class Manifest(Document):
     reference_point: ReferencePoint | None = None
     looks: list[StrictInt] = Field(default_factory=list)
     start: Start | None = None
-    enqueued: list[EnqueuedPoint] = Field(default_factory=list)
+    enqueued: list[TrialPoint] = Field(default_factory=list)
 
     @field_validator("published", mode="before")
     @classmethod

@@ -28,7 +28,7 @@ from kvtune.errors import RequestError
 from kvtune.files import write_text
 from kvtune.schema import Document, Parameters, validated
 from kvtune.statistics.front import Point
-from kvtune.study.jsonl import LineWriter, read_lines
+from kvtune.study.jsonl import LineWriter, each_line
 from kvtune.text import json_text, quoted
 
 RESTORE = "restore the file from a copy"
@@ -150,7 +150,7 @@ class Ledger:
         self.path = path
         self.baseline = Trial(None)
         self.trials: list[Trial] = []
-        for number, line in enumerate(read_lines(path), 1):
+        for number, line in enumerate(each_line(path), 1):
             self._apply(line, f"{path} line {number}")
 
     def __getitem__(self, number: int | None) -> Trial:

@@ -9,7 +9,7 @@ from kvtune.errors import RequestError
 from kvtune.search.enqueue import enqueue, parse_point
 from kvtune.search.rounds import Plan
 from kvtune.spaces import default_space
-from kvtune.study.manifest import EnqueuedPoint
+from kvtune.study.manifest import TrialPoint
 from kvtune.study.trials import Trial
 
 SPACE = default_space("kvsmooth", LAYERS).fitted(LAYERS)
@@ -44,7 +44,7 @@ def test_a_setting_is_read_and_gets_the_next_free_number() -> None:
     assert parse_point(TEXT, SPACE) == POINT
     before = trials(3, {}, "random")
     (first,) = enqueue([TEXT], SPACE, [], before, given=1)
-    assert first == EnqueuedPoint(trial=3, point=POINT)
+    assert first == TrialPoint(trial=3, point=POINT)
     other = TEXT.replace("0.35", "0.4")
     assert [each.trial for each in enqueue([other], SPACE, [first], before, given=1)] == [3, 4]
     assert enqueue([TEXT], SPACE, [], [], given=2)[0].trial == 2, "after what the study begins with"
@@ -73,4 +73,4 @@ def test_a_setting_that_was_tried_is_refused() -> None:
     with pytest.raises(RequestError, match="trial 2 has that very setting"):
         enqueue([TEXT], SPACE, [], before, given=1)
     with pytest.raises(RequestError, match="trial 7 has that very setting"):
-        enqueue([TEXT], SPACE, [EnqueuedPoint(trial=7, point=POINT)], before[:2], given=1)
+        enqueue([TEXT], SPACE, [TrialPoint(trial=7, point=POINT)], before[:2], given=1)

@@ -12,7 +12,7 @@ from kvtune.analysis.summarize import summarize
 from kvtune.errors import RequestError
 from kvtune.search.warm_start import as_point, other_front, start_from
 from kvtune.spaces import SearchSpace, default_space
-from kvtune.study.manifest import Start, StartPoint, load_manifest
+from kvtune.study.manifest import Start, TrialPoint, load_manifest
 from kvtune.study.study_folder import StudyFolder
 
 pytestmark = pytest.mark.usefixtures("without_optuna")
@@ -152,7 +152,7 @@ def test_a_grid_begins_with_them_too(tmp_path: Path, other: StudyFolder) -> None
     space = with_range("queue_length", low=15, high=15)
     data = space.model_dump()["parameters"]
     points = [{name: each["low"] for name, each in data.items()} | {"lambda_ref": value} for value in (0.5, 0.1)]
-    given = [StartPoint(trial=index, point=point) for index, point in enumerate(points)]
+    given = [TrialPoint(trial=index, point=point) for index, point in enumerate(points)]
     start = Start(study="first", study_id="x", points=given)
     folder, _ = new_study(tmp_path / "s", 5, "grid", 3, space=space, start=start)
     run_search(folder, load_manifest(folder), 9)

@@ -3,8 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from kvtune.analysis.held_out import FORMAT
-from kvtune.analysis.result import Difference, Result, Validated, Validation
+from kvtune.analysis.result import FORMAT, Difference, Result, Validated, Validation
 from kvtune.analysis.sensitivity import Sweep, SweepPoint
 from kvtune.analysis.summary import CutBaseline, State, StudySummary, TrialSummary
 from kvtune.chair import METRICS, OBJECTIVES, Scores

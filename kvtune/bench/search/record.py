@@ -34,7 +34,7 @@ from kvtune.coco.truth import coco_truth
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.spaces import load_space, spaces_folder
-from kvtune.study.jsonl import LineWriter, read_lines
+from kvtune.study.jsonl import LineWriter, each_line
 from kvtune.study.pace import Pace
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _recorded(vlm: "VisionLanguageModel", settings: Sequence[Setting]) -> Record
 def _begun(lines: Path, out: Path, recorded: Recorded) -> list[dict[str, Any]]:
     """How it is recorded, and the images that are: of the lines or, where there are none, of the table."""
     header = recorded.model_dump(mode="json")
-    found, place = read_lines(lines), lines
+    found, place = list(each_line(lines)), lines
     if not found and out.exists():
         table, place = load_table(out), out
         found = [table.recorded.model_dump(mode="json")]
