@@ -36,16 +36,16 @@ def search(
     from kvtune.report.terminal.search_bench import coverage_lines, coverage_table, search_lines, search_table
 
     if coverage:
-        from kvtune.bench.search.coverage import Simulation, simulate
+        from kvtune.bench.search.coverage import simulate
 
         with progress("studies") as on_progress:
-            result = simulate(Simulation(table, studies, images), on_progress)
+            result = simulate(table, studies, images, on_progress=on_progress)
         shown, lines = coverage_table(result), coverage_lines(result)
     else:
-        from kvtune.bench.search.run import Request, compare
+        from kvtune.bench.search.run import compare
 
         with progress("searches") as on_progress:
-            result = compare(Request(table, arm or (), seeds, budget, jobs), on_progress)
+            result = compare(table, arm or (), seeds, budget, jobs, on_progress)
         shown, lines = search_table(result), search_lines(result)
     if json:
         print_json(result)

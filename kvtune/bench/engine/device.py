@@ -43,14 +43,18 @@ def measure_device(device: torch.device, dtype: torch.dtype) -> Device:
     return Device(name, torch.get_num_threads(), flops, bandwidth)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what was launched; of a processor there is nothing to wait for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def timed(run: Callable[[], T], device: torch.device) -> tuple[float, T]:
     """Seconds that ``run`` takes on ``device``, and what it returns."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     start = time.perf_counter()
     result = run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter() - start, result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,7 @@ def measured_peak(vlm: VisionLanguageModel, run: Callable[[], Any]) -> int:
         run()
         torch.cuda.synchronize(vlm.device)
         return torch.cuda.max_memory_allocated(vlm.device)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler writes on stderr that it begins and ends
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with quiet_profiler([torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     held = highest = 0
     for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
@@ -34,3 +33,9 @@ def measured_peak(vlm: VisionLanguageModel, run: Callable[[], Any]) -> int:
             held += event.nbytes()
             highest = max(highest, held)
     return highest + sum(parameter.numel() * parameter.element_size() for parameter in vlm.hf_model.parameters())
+
+
+def quiet_profiler(activities: Sequence[torch.profiler.ProfilerActivity], **more: Any) -> torch.profiler.profile:
+    """PyTorch's profiler, which else writes on stderr that it begins and ends."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+    return torch.profiler.profile(activities=activities, **more)

@@ -6,7 +6,6 @@ Prints a line of JSON for each: ``python -m kvtune.bench.engine.profile --model 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.autograd import DeviceType
 
-from kvtune.bench.engine.device import seconds_of
+from kvtune.bench.engine.device import seconds_of, wait_for
 from kvtune.bench.engine.operations import decoder_weights
+from kvtune.bench.engine.peak import quiet_profiler
 from kvtune.bench.engine.spent import around_steps, capture_seconds
 from kvtune.bench.engine.steps import decode_together, time_steps
 from kvtune.bench.engine.subject import arguments, bench_method, noise_image, print_line, say_everything, subject
@@ -104,8 +104,7 @@ class StepKernels:
         self._looking = ExitStack()
         activity = torch.profiler.ProfilerActivity
         on_gpu = device.type == "cuda"
-        os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # or the profiler writes on stderr that it begins and ends
-        self._profile = torch.profiler.profile(activities=[activity.CPU, *([activity.CUDA] if on_gpu else [])])
+        self._profile = quiet_profiler([activity.CPU, *([activity.CUDA] if on_gpu else [])])
 
     def __enter__(self) -> Self:
         return self
@@ -115,12 +114,12 @@ class StepKernels:
 
     def step(self, step: Callable[[], Tensor], rows: int) -> Tensor:
         if self.steps and self._made == self.steps.start:
-            self._wait()
+            wait_for(self._device)
             self._looking.enter_context(self._profile)
         tokens = step()
         self._made += 1
         if self.steps and self._made == self.steps.stop:
-            self._wait()
+            wait_for(self._device)
             self._looking.close()
         return tokens
 
@@ -144,10 +143,6 @@ class StepKernels:
             }
             for time, event in sorted(spent, key=lambda one: -one[0])[:count]
         ]
-
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
 
 
 def main() -> None:

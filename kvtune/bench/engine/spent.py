@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvtune.bench.engine.device import mark, seconds_between
+from kvtune.bench.engine.device import mark, seconds_between, wait_for
 from kvtune.captioning import decoding
 from kvtune.captioning.graphs import StepGraphs
 from kvtune.captioning.grid import Grid
@@ -63,8 +63,7 @@ class Spent:
         ``seconds`` of all; ``steps`` by ``width``, the widest first; ``prompts``; ``captures`` of graphs, by the host's
         clock and part of the steps; ``host_waited``, the seconds in which the host waited for tokens.
         """
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
         widths = sorted({width for *_, width in self._steps}, reverse=True)
         by_width = {width: [one for one in self._steps if one[2] == width] for width in widths}
         return {

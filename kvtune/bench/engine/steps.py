@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvtune.bench.engine.device import mark, seconds_between
+from kvtune.bench.engine.device import mark, seconds_between, wait_for
 from kvtune.bench.engine.spent import around_steps
 from kvtune.bench.engine.workload import Workload
 from kvtune.captioning.captioner import Captioner
@@ -124,8 +124,7 @@ class StepClock:
     def widest(self) -> tuple[int, list[tuple[float, float]]]:
         """The most rows that a step had, and of each step that had them milliseconds, and those of the processor."""
         most = max(rows for *_, rows in self._marks)
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)
         return most, [
             (1e3 * seconds_between(before, after), spent) for before, after, spent, rows in self._marks if rows == most
         ]

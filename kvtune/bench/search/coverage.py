@@ -8,7 +8,6 @@ is in it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,20 @@ POOL = Path(__file__).parent / "pool.npz"
 """The pool that ships."""
 
 
-@dataclass(frozen=True)
-class Simulation:
-    """What is simulated.
+def simulate(
+    path: Path | None = None,
+    studies: int = 1000,
+    images: int = 500,
+    rule: str = KEEP_F1,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Simulate studies.
 
-    Attributes
+    Parameters
     ----------
-    pool
+    path
         A recorded pool; None for :data:`POOL`.
     studies
         Number of studies.
@@ -46,18 +52,6 @@ class Simulation:
         Of the draws.
     resamples
         Of each bootstrap.
-    """
-
-    pool: Path | None = None
-    studies: int = 1000
-    images: int = 500
-    rule: str = KEEP_F1
-    seed: int = 0
-    resamples: int = RESAMPLES
-
-
-def simulate(request: Simulation, on_progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
-    """Simulate studies.
 
     Returns
     -------
@@ -71,29 +65,29 @@ def simulate(request: Simulation, on_progress: Callable[[int, int], None] = lamb
     RequestError
         If the pool is missing or damaged.
     """
-    table = load_table(request.pool or POOL)
+    table = load_table(path or POOL)
     world = Pool(table)
-    draw = np.random.default_rng(request.seed)
+    draw = np.random.default_rng(seed)
     found: list[dict[str, NDArray[np.float64]]] = []
-    for study in range(request.studies):
-        tune, held_out = draw.integers(0, world.images, (2, request.images))
-        chosen = world.chosen(tune, request.rule)
+    for number in range(studies):
+        tune, held_out = draw.integers(0, world.images, (2, images))
+        chosen = world.chosen(tune, rule)
         if chosen is not None:
             found.append(
-                {"held_out": world.judged(chosen, held_out, request.resamples)}
-                | {"tune": world.judged(chosen, tune, request.resamples)}
+                {"held_out": world.judged(chosen, held_out, resamples)}
+                | {"tune": world.judged(chosen, tune, resamples)}
             )
-        on_progress(study + 1, request.studies)
+        on_progress(number + 1, studies)
     return {
         "pool": {"images": world.images, "settings": world.settings, "weights": table.recorded.weights},
-        "studies": request.studies,
-        "images": request.images,
-        "rule": request.rule,
-        "none": request.studies - len(found),
+        "studies": studies,
+        "images": images,
+        "rule": rule,
+        "none": studies - len(found),
         "coverage": {
             metric: {
-                images: _covered(np.array([study[images][place] for study in found]).reshape(-1, 4))
-                for images in ("held_out", "tune")
+                kind: _covered(np.array([study[kind][place] for study in found]).reshape(-1, 4))
+                for kind in ("held_out", "tune")
             }
             for place, metric in enumerate(METRICS)
         },

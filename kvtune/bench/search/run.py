@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -27,37 +26,29 @@ TARGET = 0.99
 TRIALS = 50
 """Trials of a usual search; how much of the hypervolume an arm has by then is given too."""
 
-BUDGET_TRIALS = 200
-"""Captions that a search may spend, in trials on all images."""
 
+def compare(
+    path: Path | None = None,
+    names: Sequence[str] = (),
+    seeds: int = 20,
+    budget_trials: int = 200,
+    jobs: int | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Replay every arm with every seed.
 
-@dataclass(frozen=True)
-class Request:
-    """What ``kvtune bench search`` was asked for.
-
-    Attributes
+    Parameters
     ----------
-    table
-        A recorded grid; None for the one that ships.
-    arms
-        Names of arms; none for :data:`~kvtune.bench.search.samplers_and_rounds.ARMS`.
+    path
+        A recorded grid; None for :data:`GRID`.
+    names
+        Of arms; none for :data:`~kvtune.bench.search.samplers_and_rounds.ARMS`.
     seeds
         Searches of each arm.
-    budget
+    budget_trials
         Captions that a search may spend, in trials on all images.
     jobs
         Processes; None for one a processor.
-    """
-
-    table: Path | None = None
-    arms: Sequence[str] = ()
-    seeds: int = 20
-    budget: int = BUDGET_TRIALS
-    jobs: int | None = None
-
-
-def compare(request: Request, on_progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
-    """Replay every arm with every seed.
 
     Returns
     -------
@@ -69,19 +60,19 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
     RequestError
         If an arm is unknown or there twice, or the table is missing, damaged or no full grid.
     """
-    twice = next((name for name in request.arms if list(request.arms).count(name) > 1), None)
+    twice = next((name for name in names if list(names).count(name) > 1), None)
     if twice is not None:
         raise RequestError(f"--arm {twice} is there twice; name each arm once")
-    arms = [_arm(name) for name in request.arms] or list(ARMS)
+    arms = [_arm(name) for name in names] or list(ARMS)
     if DEFAULT in arms:
         arms += [arm for arm in YARDSTICKS if arm not in arms]
-    path = request.table or GRID
+    path = path or GRID
     table = load_table(path)
     world = World(table)
-    budget = request.budget * world.images
-    tasks = [(arm, seed, budget) for arm in sorted(arms, key=_cost) for seed in range(request.seeds)]
+    budget = budget_trials * world.images
+    tasks = [(arm, seed, budget) for arm in sorted(arms, key=_cost) for seed in range(seeds)]
     found: dict[Arm, list[Replay]] = {arm: [] for arm in arms}
-    for done, (task, one) in enumerate(zip(tasks, _all(path, tasks, request.jobs), strict=True), 1):
+    for done, (task, one) in enumerate(zip(tasks, _all(path, tasks, jobs), strict=True), 1):
         found[task[0]].append(one)
         on_progress(done, len(tasks))
 
@@ -96,7 +87,7 @@ def compare(request: Request, on_progress: Callable[[int, int], None] = lambda d
             "reference_point": {"chair_s": world.nadir[0], "f1": world.nadir[1]},
             **{name: getattr(table.recorded, name) for name in ("model", "weights", "max_new_tokens", "kvtune")},
         },
-        "seeds": request.seeds,
+        "seeds": seeds,
         "budget": budget,
         "arms": [_summary(world, arm, found[arm], budget) for arm in arms],
         "default": DEFAULT.name,

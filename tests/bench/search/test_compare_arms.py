@@ -8,7 +8,7 @@ import pytest
 
 from kvtune.bench.search.captions_spent import quartiles, ratio
 from kvtune.bench.search.replay import replay
-from kvtune.bench.search.run import Request, compare
+from kvtune.bench.search.run import compare
 from kvtune.bench.search.samplers_and_rounds import Arm
 from kvtune.cli.main import main
 from kvtune.errors import RequestError
@@ -58,7 +58,7 @@ def test_json_is_made_of_the_replays(run, world, table_file):
 
 
 def test_processes_change_nothing(table_file):
-    alone, together = (compare(Request(table_file, ["random-8-race", "nsga2-8"], 2, 10, jobs)) for jobs in (1, 2))
+    alone, together = (compare(table_file, ["random-8-race", "nsga2-8"], 2, 10, jobs) for jobs in (1, 2))
     assert alone == together
 
 
@@ -97,7 +97,7 @@ def test_a_table_that_is_no_grid_is_refused(tmp_path):
     path = tmp_path / "some.npz"
     made_up_table(10, settings=grid_settings(SMALL_AXES)[:-1]).save(path)
     with pytest.raises(RequestError, match="not a full grid"):
-        compare(Request(path, ["random-1"], 1, 10, 1))
+        compare(path, ["random-1"], 1, 10, 1)
 
 
 def test_quartiles_are_those_of_a_search_and_none_where_it_did_not_arrive():

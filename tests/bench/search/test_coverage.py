@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from recorded_worlds import made_up_table
 
-from kvtune.bench.search.coverage import Pool, Simulation, simulate
+from kvtune.bench.search.coverage import Pool, simulate
 from kvtune.chair import COLUMNS, METRICS
 from kvtune.statistics.bootstrap import Bootstrap
 
@@ -54,7 +54,7 @@ def test_judged_against_the_products_intervals(table):
 
 def test_held_out_intervals_cover_and_are_unbiased_where_tune_is_optimistic(table, tmp_path):
     table.save(tmp_path / "pool.npz")
-    result = simulate(Simulation(tmp_path / "pool.npz", studies=300, images=150, rule="min-chair", resamples=400))
+    result = simulate(tmp_path / "pool.npz", studies=300, images=150, rule="min-chair", resamples=400)
     assert result["none"] == 0
     for metric, found in result["coverage"].items():
         # 95 % and three standard errors of 300 studies are 91.2 to 98.8 %; percentile intervals fall a little short.
@@ -72,7 +72,7 @@ def test_command(table, tmp_path):
     found = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=120)
     assert found.returncode == 0, found.stderr
     result = json.loads(found.stdout)
-    assert result == json.loads(json.dumps(simulate(Simulation(tmp_path / "pool.npz", 20, 50))))
+    assert result == json.loads(json.dumps(simulate(tmp_path / "pool.npz", 20, 50)))
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
     shown = " ".join(shown.split())
     assert "20 simulated studies of 50 tune and 50 held-out images, truth: 16 settings on 1,000 images" in shown

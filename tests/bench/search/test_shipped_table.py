@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from kvtune.bench.search.coverage import POOL, Simulation, simulate
-from kvtune.bench.search.run import GRID, Request, compare
+from kvtune.bench.search.coverage import POOL, simulate
+from kvtune.bench.search.run import GRID, compare
 from kvtune.bench.search.samplers_and_rounds import DEFAULT, YARDSTICKS
 from kvtune.bench.search.settings import SETS
 from kvtune.bench.search.table import load_table
@@ -32,14 +32,14 @@ def test_its_front_is_a_trade_off():
 
 
 def test_a_search_on_it_is_compared():
-    document = compare(Request(arms=[DEFAULT.name], seeds=1, budget=12, jobs=1))
+    document = compare(names=[DEFAULT.name], seeds=1, budget_trials=12, jobs=1)
     assert document["table"]["images"] == len(load_table(GRID).truth)
     assert [arm["arm"] for arm in document["arms"]] == [DEFAULT.name, *(arm.name for arm in YARDSTICKS)]
     assert list(document["default_over"]) == [arm.name for arm in YARDSTICKS]
 
 
 def test_held_out_intervals_of_studies_drawn_from_the_pool_cover():
-    result = simulate(Simulation(studies=60, images=200, resamples=400))
+    result = simulate(studies=60, images=200, resamples=400)
     assert result["pool"]["images"] == len(SETS["pool"].scenes)
     # 95 % and four standard errors of some 50 studies.
     assert all(metric["held_out"]["covered"] >= 83 for metric in result["coverage"].values())
