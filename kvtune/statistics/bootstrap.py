@@ -113,9 +113,9 @@ class Bootstrap:
     def interval(self, metric: str, setting: int) -> Interval:
         """95 % interval of one rate of one setting: Wilson's for a share of captions (CHAIR_S), the bootstrap's for the
         others."""
-        share_of = METRICS[metric].share_of
-        if share_of is not None:
-            return wilson_interval(int(self._counts[setting, :, COLUMNS.index(share_of)].sum()), self.images)
+        flags = self._flags(metric)
+        if flags is not None:
+            return wilson_interval(int(flags[setting].sum()), self.images)
         return self.resampled_interval(metric, setting)
 
     def resampled_interval(self, metric: str, setting: int) -> Interval:
@@ -138,17 +138,15 @@ class Bootstrap:
         """``setting`` minus ``other`` on the same images, with its 95 % interval: Bonett and Price's for CHAIR_S, the
         paired bootstrap's for the others."""
         estimate = float(self.estimates[metric][setting] - self.estimates[metric][other])
-        share_of = METRICS[metric].share_of
-        if share_of is not None:
-            flags = self._counts[:, :, COLUMNS.index(share_of)]
+        flags = self._flags(metric)
+        if flags is not None:
             return estimate, share_difference_interval(flags[setting], flags[other])
         return estimate, percentile_interval(self._differences(metric, setting, other), self.images)
 
     def p_value(self, metric: str, setting: int, other: int) -> float:
         """Two-sided p-value of no difference: McNemar's for CHAIR_S, the paired randomisation test's for the others."""
-        share_of = METRICS[metric].share_of
-        if share_of is not None:
-            flags = self._counts[:, :, COLUMNS.index(share_of)]
+        flags = self._flags(metric)
+        if flags is not None:
             return mcnemar(flags[setting], flags[other])
         if (setting, other) not in self._p_values:
             tables = self._counts[setting], self._counts[other]
@@ -158,6 +156,11 @@ class Bootstrap:
     def tied(self, setting: int, other: int) -> bool:
         """Whether the paired 95 % intervals of the differences in CHAIR_S and in F1 both contain 0."""
         return all(low <= 0 <= high for low, high in (self.difference(name, setting, other)[1] for name in OBJECTIVES))
+
+    def _flags(self, metric: str) -> NDArray[np.int64] | None:
+        """Of a share of captions, which captions are in it, ``[settings, images]``; None of another metric."""
+        column = METRICS[metric].share_of
+        return None if column is None else self._counts[:, :, COLUMNS.index(column)]
 
     def _differences(self, metric: str, setting: int, other: int) -> NDArray[np.float64]:
         """Differences of each resample, ``[resamples]``, the two images more in it."""
