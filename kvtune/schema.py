@@ -1,12 +1,15 @@
-"""Documents that people write by hand, checked so that what is wrong is named in one line."""
+"""Documents in files, checked so that what is wrong is named in one line, for people write some of them by hand."""
 
 import math
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
 from kvtune.errors import RequestError
+from kvtune.files import check_path
+from kvtune.json_files import read_json, write_json
 from kvtune.text import quoted
 
 
@@ -14,6 +17,27 @@ class Document(BaseModel):
     """A document that takes no key it does not know and never changes after it was read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, path: Path, what: str) -> Self:
+        """Read a JSON file; ``what`` names it in messages ("subset", "preset").
+
+        Raises
+        ------
+        RequestError
+            If it cannot be read, or a key is unknown, missing or wrong.
+        """
+        return validated(cls, read_json(path, what), f"{what} {path}")
+
+    def save(self, path: str | Path) -> None:
+        """Write the document as JSON, whole or not at all.
+
+        Raises
+        ------
+        KvtuneError
+            If the file cannot be written.
+        """
+        write_json(check_path(path), self.model_dump(mode="json", by_alias=True))
 
 
 D = TypeVar("D", bound=BaseModel)

@@ -17,9 +17,8 @@ from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary
 from kvtune.chair import Scores
 from kvtune.errors import RequestError, check_count
-from kvtune.json_files import read_json, write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
-from kvtune.schema import Document, validated
+from kvtune.schema import Document
 from kvtune.spaces import Range, SearchSpace
 from kvtune.statistics.confidence import Interval
 from kvtune.statistics.front import dominates
@@ -97,7 +96,7 @@ def load_sensitivity(folder: StudyFolder) -> Sensitivity | None:
         If the file cannot be read.
     """
     path = folder.report / "sensitivity.json"
-    return validated(Sensitivity, read_json(path, "sensitivity"), f"sensitivity {path}") if path.exists() else None
+    return Sensitivity.read(path, "sensitivity") if path.exists() else None
 
 
 def sensitivity(
@@ -196,7 +195,7 @@ def sensitivity(
             searched=[*space.choice(), *ranges],
             complete=sum(trial.state == "complete" for trial in alike),
         )
-        write_json(folder.report / "sensitivity.json", result.model_dump(mode="json"))
+        result.save(folder.report / "sensitivity.json")
     return result
 
 

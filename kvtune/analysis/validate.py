@@ -12,7 +12,6 @@ from kvtune.analysis.summarize import summary_of
 from kvtune.analysis.summary import StudySummary, TrialSummary
 from kvtune.analysis.uncertainty import with_statistics
 from kvtune.errors import KvtuneError
-from kvtune.json_files import write_json
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions
 from kvtune.study.captioning import OnProgress, Setting, caption_settings
 from kvtune.study.lock import locked
@@ -96,7 +95,7 @@ def validating(
         judged = judge(settings, image_ids, scoring)
         summary = with_statistics(folder, manifest, ledger, summary)
         result = _validation(folder, manifest, summary, candidates, judged, scoring)
-        write_json(folder.validation, result.model_dump(mode="json"))
+        result.save(folder.validation)
     return result
 
 

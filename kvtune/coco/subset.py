@@ -11,7 +11,7 @@ from pydantic import Field, StrictInt, field_validator, model_validator
 from kvtune.coco.folder import CocoFolder
 from kvtune.errors import RequestError
 from kvtune.files import check_path
-from kvtune.json_files import read_json, write_json
+from kvtune.json_files import read_json
 from kvtune.presets import SubsetInfo
 from kvtune.schema import Document, validated
 from kvtune.text import did_you_mean, quoted
@@ -93,16 +93,6 @@ class Subset(Document):
     @classmethod
     def _read(cls, path: Path) -> Self:
         return validated(cls, read_json(path, "subset"), f"subset file {path}")
-
-    def save(self, path: Path) -> None:
-        """Write the subset as a JSON file, whole or not at all.
-
-        Raises
-        ------
-        KvtuneError
-            If the file cannot be written.
-        """
-        write_json(path, self.model_dump(mode="json"))
 
     @property
     def info(self) -> SubsetInfo:

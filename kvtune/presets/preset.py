@@ -1,12 +1,9 @@
 """The preset: a method's parameters as JSON, with where they come from and what they did."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from kvtune.files import check_path
-from kvtune.json_files import write_json
 from kvtune.schema import Document
 
 if TYPE_CHECKING:
@@ -106,13 +103,3 @@ class Preset(Document):
         from kvtune.methods import get_method
 
         return get_method(self.method_name).from_parameters(self.parameters)
-
-    def save(self, path: str | Path) -> None:
-        """Write the preset as JSON, whole or not at all.
-
-        Raises
-        ------
-        KvtuneError
-            If the file cannot be written.
-        """
-        write_json(check_path(path), self.model_dump(mode="json", by_alias=True))

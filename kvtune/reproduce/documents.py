@@ -9,10 +9,9 @@ from pydantic import Field
 from kvtune.analysis.result import Result
 from kvtune.chair import Scores
 from kvtune.coco import Subset
-from kvtune.json_files import read_json, write_json
 from kvtune.presets import SubsetInfo
 from kvtune.reproduce.paper_settings import SettingName, Table
-from kvtune.schema import Document, validated
+from kvtune.schema import Document
 from kvtune.statistics.confidence import Interval
 
 Format = Literal["kvtune-reproduction/1"]
@@ -74,10 +73,6 @@ class Reproduction(Document):
     device: str
     lanes: str
 
-    def save(self, folder: ModelFolder) -> None:
-        """Write the manifest; KvtuneError if it cannot be written."""
-        write_json(folder.manifest, self.model_dump(mode="json"))
-
 
 def load_reproduction(folder: ModelFolder) -> Reproduction | None:
     """Read a model's manifest; None where nothing was begun.
@@ -89,7 +84,7 @@ def load_reproduction(folder: ModelFolder) -> Reproduction | None:
     """
     if not folder.manifest.exists():
         return None
-    return validated(Reproduction, read_json(folder.manifest, "reproduction"), f"reproduction {folder.manifest}")
+    return Reproduction.read(folder.manifest, "reproduction")
 
 
 class FactorPoint(Document):

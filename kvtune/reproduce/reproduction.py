@@ -197,7 +197,7 @@ def _begin(plan: ModelPlan, engine: _Engine) -> None:
         versions=versions(),
         device=vlm.device_name,
         lanes=plan.model.engine.lanes,
-    ).save(plan.folder)
+    ).save(plan.folder.manifest)
 
 
 def _fingerprint(plan: ModelPlan, vlm: "AnyModel") -> ReproductionFingerprint:

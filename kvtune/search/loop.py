@@ -326,7 +326,7 @@ class Search:
         manifest = with_reference_point(self._manifest, self._ledger.baseline)
         if manifest != self._manifest:
             self._manifest = manifest
-            manifest.save(self._folder)
+            manifest.save(self._folder.manifest)
 
     def _guard_against_failure(self) -> None:
         last = self._ledger.trials[-FAILURES_IN_A_ROW:]

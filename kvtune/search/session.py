@@ -133,7 +133,7 @@ def searching(
             if other is not None:
                 manifest = _with_start(manifest, *other, view)
             manifest = _with_enqueued(manifest, folder, options.enqueue)
-        manifest.save(folder)
+        manifest.save(folder.manifest)
         if baseline_of is not None and baseline_of.exists():
             take_baseline(folder, manifest, baseline_of, load_manifest(baseline_of))
         view.note(f"study {folder.path} {'begins' if begun is None else 'goes on'}")

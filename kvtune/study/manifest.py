@@ -7,7 +7,7 @@ from pydantic import Field, StrictInt, field_serializer, field_validator, model_
 from kvtune.coco import Subset
 from kvtune.coco.subset import shuffled
 from kvtune.errors import RequestError
-from kvtune.json_files import parse_json, read_text, write_json
+from kvtune.json_files import parse_json, read_text
 from kvtune.package_versions import package_versions
 from kvtune.schema import Document, Parameters, validated
 from kvtune.spaces import SearchSpace
@@ -134,16 +134,6 @@ class Manifest(Document):
         """What a trial must meet to be on the front; floors are known once the baseline is judged."""
         floors = {metric: getattr(self.fingerprint, name) for metric, name in FLOORS.items()}
         return constraints_of(self.race is not None, floors, baseline)
-
-    def save(self, folder: StudyFolder) -> None:
-        """Write the manifest.
-
-        Raises
-        ------
-        KvtuneError
-            If the file cannot be written.
-        """
-        write_json(folder.manifest, self.model_dump(mode="json"))
 
 
 def load_manifest(folder: StudyFolder) -> Manifest:

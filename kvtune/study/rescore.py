@@ -70,7 +70,7 @@ def switch_scores(
         if ground_truth is not None:
             save_ground_truth(ground_truth, new.ground_truth)
         ledger.write(new.ledger)
-        manifest.save(new)
+        manifest.save(new.manifest)
         if optuna.is_local:
             optuna.write(new.database, ledger)
     ledger.reopen()

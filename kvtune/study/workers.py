@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kvtune.errors import RequestError
-from kvtune.json_files import read_json, write_json
-from kvtune.schema import Document, validated
+from kvtune.json_files import write_json
+from kvtune.schema import Document
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def read_workers(path: Path) -> WorkersAtWork | None:
     if not path.exists():
         return None
     try:
-        return validated(WorkersAtWork, read_json(path, "workers"), f"workers {path}")
+        return WorkersAtWork.read(path, "workers")
     except RequestError as error:
         log.info("%s: %s", path, error)
         return None

@@ -241,7 +241,7 @@ def test_a_published_preset_outside_the_space_is_validated_too(
     folder = scored_study(tmp_path / "studies" / "narrow", space=space)
     manifest = load_manifest(folder)
     published = manifest.published[0].model_copy(update={"enqueued": False})
-    manifest.model_copy(update={"published": [published]}).save(folder)
+    manifest.model_copy(update={"published": [published]}).save(folder.manifest)
     lines = [json.loads(line) for line in folder.ledger.read_text().splitlines()]
     folder.ledger.write_text(
         "".join(json.dumps(line | ({"published": False} if "published" in line else {})) + "\n" for line in lines)

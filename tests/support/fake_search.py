@@ -234,7 +234,7 @@ def new_study(
         looks=[] if race is None else list(Race.of(images).looks),
         start=start,
     )
-    manifest.save(folder)
+    manifest.save(folder.manifest)
     return folder, manifest
 
 

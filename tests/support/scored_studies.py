@@ -44,7 +44,7 @@ def _search(path: Path, images: int, trials: int, captioner: Any = None, **optio
         patch.setitem(sys.modules, "kvtune.captioning", SimpleNamespace(CaptionRequest=FakeRequest))
         folder, manifest = new_study(path, images=images, **options)
         manifest = manifest.model_copy(update={"holdout": Subset.of("holdout", "val2014", HOLDOUT, 0)})
-        manifest.save(folder)
+        manifest.save(folder.manifest)
         run_search(folder, manifest, trials, captioner=captioner, scoring=Scoring(ground_truth))
     save_ground_truth(ground_truth, folder.ground_truth)
     return folder

@@ -47,7 +47,7 @@ def write_study(
         lanes="auto",
         scorer="test",
         reference_point=summary.reference_point,
-    ).save(folder)  # fmt: skip
+    ).save(folder.manifest)  # fmt: skip
     ledger = LedgerWriter(folder.ledger)
     ledger.ask([Trial(t.number, t.params, t.published) for t in summary.trials])
     for trial in [*([summary.baseline] if summary.baseline else []), *summary.trials]:

@@ -103,7 +103,7 @@ def bench_driver(
     with tempfile.TemporaryDirectory() as parent:
         folder = StudyFolder(Path(parent) / "bench")
         manifest = _manifest(images, parallel_trials, seed)
-        manifest.save(folder)
+        manifest.save(folder.manifest)
         files = [(image_id, Path(f"{image_id}.jpg")) for image_id in manifest.tune.image_ids]
         view = _Counting(on_progress, (trials + 1) * images)
         search = Search(folder, manifest, DataParallelCaptioner(pool), files, Scoring(_truth(images, seed)), view)
