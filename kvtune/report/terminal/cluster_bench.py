@@ -5,24 +5,14 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from kvtune.bench.cluster.run import DriverBench
-from kvtune.report.terminal.tables import plain_table
+from kvtune.report.terminal.tables import add_numbers, plain_table
 
 
 def cluster_table(results: Sequence[DriverBench]) -> Table:
     """Return a row a search."""
     table = plain_table()
-    names = (
-        "workers",
-        "trials",
-        "images",
-        "captions",
-        "captions\na second",
-        "processor\nseconds",
-        "seconds",
-        "peak\nMiB",
-    )
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    add_numbers(table, ("workers", "trials", "images", "captions", "captions\na second"))
+    add_numbers(table, ("processor\nseconds", "seconds", "peak\nMiB"))
     for each in results:
         table.add_row(
             str(each.workers),

@@ -11,7 +11,7 @@ from kvtune.chair import OBJECTIVES
 from kvtune.report.cells import LENGTH, RATES, heading, rate, with_interval
 from kvtune.report.data.compare import Compared, same_images
 from kvtune.report.roles import LOOKS, roles
-from kvtune.report.terminal.tables import fitting, listed, plain_table
+from kvtune.report.terminal.tables import add_numbers, fitting, listed, plain_table
 
 
 def comparison_table(studies: Sequence[Compared], console: Console) -> RenderableType:
@@ -59,10 +59,8 @@ def _table(
     tune = (*rates, *LENGTH) if rates else ()
     table.add_column("study", overflow="fold", max_width=34)
     for names, above in ((tune, "tune\n" if held_out else ""), (held_out, "held-out\n")):
-        for name in names:
-            table.add_column(above + heading(name, ascii_only=ascii_only), justify="right", no_wrap=True)
-    if rates:
-        table.add_column("hyper-\nvolume", justify="right", no_wrap=True)
+        add_numbers(table, (above + heading(name, ascii_only=ascii_only) for name in names))
+    add_numbers(table, ["hyper-\nvolume"] if rates else [])
     for index, each in enumerate(studies):
         if index:
             table.add_row()

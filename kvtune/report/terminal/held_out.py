@@ -10,7 +10,7 @@ from kvtune.analysis.claims import claim
 from kvtune.analysis.result import Validated, Validation
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.report.cells import LENGTH, interval, rate, with_interval
-from kvtune.report.terminal.tables import fitting, listed, plain_table
+from kvtune.report.terminal.tables import add_numbers, fitting, listed, plain_table
 from kvtune.text import visible
 
 
@@ -76,11 +76,8 @@ def _table(found: Validation, metrics: Sequence[str], *, scores: bool, differenc
     for metric in metrics:
         columns = ["tune", "held-out"] if scores else []
         columns += ["difference", "p", "shrinkage"] if differences else []
-        for column in columns:
-            table.add_column(f"{METRICS[metric].label}\n{column}", justify="right", no_wrap=True)
-    if scores:
-        for metric in LENGTH:
-            table.add_column(f"{METRICS[metric].label}\nheld-out", justify="right", no_wrap=True)
+        add_numbers(table, (f"{METRICS[metric].label}\n{column}" for column in columns))
+    add_numbers(table, (f"{METRICS[metric].label}\nheld-out" for metric in LENGTH if scores))
     for setting in found.settings:
         if not scores and not setting.holdout.differences:
             continue

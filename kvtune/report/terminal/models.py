@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kvtune.models.availability import Presence
-from kvtune.report.terminal.tables import fitting, plain_table
+from kvtune.report.terminal.tables import add_numbers, fitting, plain_table
 from kvtune.text import visible
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ def _table(presences: Sequence[Presence], family: bool) -> Table:
     table.add_column("model", no_wrap=True)
     if family:
         table.add_column("family", no_wrap=True)
-    for heading in ("size", "GPU"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    add_numbers(table, ("size", "GPU"))
     for heading in ("preset", "weights"):
         table.add_column(heading, no_wrap=True)
     for each in presences:

@@ -10,7 +10,7 @@ from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.report.cells import LENGTH, RATES, rate, with_interval
 from kvtune.report.data.reproduction import difference_to_reported
 from kvtune.report.reproduction_facts import images_of, label, reported_cell, sentences, title_of
-from kvtune.report.terminal.tables import fitting, plain_table
+from kvtune.report.terminal.tables import add_numbers, fitting, plain_table
 from kvtune.reproduce import ModelResult, SettingResult
 from kvtune.text import visible
 
@@ -35,10 +35,8 @@ def _table(found: ModelResult, metrics: Sequence[str], others: Sequence[str] = (
     table = plain_table()
     table.add_column("", no_wrap=True)
     for metric in metrics:
-        for column in ("here", "reported", "difference"):
-            table.add_column(f"{METRICS[metric].label}\n{column}", justify="right", no_wrap=True)
-    for metric in (*others, *LENGTH):
-        table.add_column(METRICS[metric].label, justify="right", no_wrap=True)
+        add_numbers(table, (f"{METRICS[metric].label}\n{column}" for column in ("here", "reported", "difference")))
+    add_numbers(table, (METRICS[metric].label for metric in (*others, *LENGTH)))
     for setting in found.settings:
         cells = [label(found, setting)]
         for metric in metrics:

@@ -9,7 +9,7 @@ from kvtune.analysis.sensitivity import Sensitivity, Sweep
 from kvtune.chair import METRICS, OBJECTIVES
 from kvtune.methods import CHOICE
 from kvtune.report.cells import LENGTH, interval, number, rate
-from kvtune.report.terminal.tables import fitting, plain_table
+from kvtune.report.terminal.tables import add_numbers, fitting, plain_table
 from kvtune.statistics.front import front
 from kvtune.study.study_folder import StudyFolder
 from kvtune.text import visible
@@ -84,9 +84,7 @@ def offers(found: Sensitivity, folder: StudyFolder) -> list[str]:
 def _table(sweep: Sweep, cell: str) -> Table:
     """``cell`` formats a rate with its interval."""
     table = plain_table(gap=2)
-    table.add_column(sweep.parameter, justify="right", no_wrap=True)
-    for metric in (*OBJECTIVES, *LENGTH):
-        table.add_column(METRICS[metric].label, justify="right", no_wrap=True)
+    add_numbers(table, [sweep.parameter, *(METRICS[metric].label for metric in (*OBJECTIVES, *LENGTH))])
     table.add_column("", no_wrap=True)
     for point in sweep.points:
         cells = [number(point.value)]

@@ -9,7 +9,7 @@ from rich.text import Text
 from kvtune.analysis.overview import Overview
 from kvtune.report.cells import rate
 from kvtune.report.facts import STATE_WORDS
-from kvtune.report.terminal.tables import fitting, plain_table
+from kvtune.report.terminal.tables import add_numbers, fitting, plain_table
 from kvtune.text import visible
 
 
@@ -32,8 +32,7 @@ def _table(found: Sequence[Overview], model: bool, updated: bool) -> Table:
     table = plain_table()
     table.add_column("study", overflow="fold", max_width=24)
     table.add_column("trials", no_wrap=True)
-    for name in ("images", "front", "hyper-\nvolume"):
-        table.add_column(name, justify="right", no_wrap=True)
+    add_numbers(table, ("images", "front", "hyper-\nvolume"))
     if model:
         table.add_column("model", overflow="fold")
     if updated:

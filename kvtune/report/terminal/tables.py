@@ -1,6 +1,6 @@
 """The one style of the tables in the terminal, and which of several layouts fits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -25,6 +25,12 @@ def plain_table(title: str | None = None, gap: int = 1) -> Table:
         padding=(0, gap, 0, 0),
         header_style="bold",
     )
+
+
+def add_numbers(table: Table, headings: Iterable[str]) -> None:
+    """Add a column of numbers for each of these headings."""
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
 
 
 def fitting(layouts: Sequence[RenderableType], console: Console) -> RenderableType:

@@ -8,7 +8,7 @@ from kvtune.analysis.claims import claim, verdict
 from kvtune.analysis.contest import BASELINE, Contest, Pair
 from kvtune.chair import METRICS, OBJECTIVES, Scores
 from kvtune.report.cells import heading, rate, with_interval
-from kvtune.report.terminal.tables import fitting, listed, plain_table
+from kvtune.report.terminal.tables import add_numbers, fitting, listed, plain_table
 from kvtune.search.tournament import Tournament
 from kvtune.statistics.confidence import Interval
 from kvtune.text import number_of
@@ -26,10 +26,8 @@ def _table(tournament: Tournament, console: Console, cost: bool) -> Table:
     table = plain_table(gap=2)
     table.add_column("method", overflow="fold")
     table.add_column("trial", justify="right")
-    for name in OBJECTIVES:
-        table.add_column(heading(name, ascii_only=console.options.ascii_only), justify="right", no_wrap=True)
-    for name in ("captions", "tokens", "seconds") if cost else ():
-        table.add_column(name, justify="right", no_wrap=True)
+    add_numbers(table, (heading(name, ascii_only=console.options.ascii_only) for name in OBJECTIVES))
+    add_numbers(table, ("captions", "tokens", "seconds") if cost else ())
     table.add_row(BASELINE, "", *_rates(found.baseline, found.intervals), *[""] * 3 * cost)
     for entry in sorted(found.entries, key=lambda each: each.metrics.chair_s if each.metrics else float("inf")):
         chosen = "none" if entry.chosen is None else str(entry.chosen)

@@ -13,7 +13,7 @@ from kvtune.report.cells import LENGTH, RATES, heading, number, rate, with_inter
 from kvtune.report.data.overlay import OverlayPoint
 from kvtune.report.facts import STATE_WORDS, stand_ins
 from kvtune.report.roles import LOOKS, OVERLAY_LOOK, roles
-from kvtune.report.terminal.tables import fitting, plain_table, width_of
+from kvtune.report.terminal.tables import add_numbers, fitting, plain_table, width_of
 from kvtune.text import visible
 
 
@@ -76,13 +76,10 @@ class _Tables:
     def table(self, rates: Sequence[str], parameters: Sequence[str], intervals: Sequence[str] = ()) -> Table:
         table = plain_table()
         table.add_column("trial", no_wrap=True)
-        for name in parameters:
-            table.add_column(re.sub("[._]", "\n", name), justify="right", no_wrap=True)
+        add_numbers(table, (re.sub("[._]", "\n", name) for name in parameters))
         metrics = (*rates, *LENGTH) if rates else ()
-        for name in metrics:
-            table.add_column(heading(name, ascii_only=self.ascii_only), justify="right", no_wrap=True)
-        if rates and not self.same_images:
-            table.add_column("images", justify="right", no_wrap=True)
+        add_numbers(table, (heading(name, ascii_only=self.ascii_only) for name in metrics))
+        add_numbers(table, ["images"] if rates and not self.same_images else [])
         for trial in self.rows:
             if not rates and not trial.params:
                 continue
