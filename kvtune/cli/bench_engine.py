@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kvtune.cli import options as opt
-from kvtune.cli.common import err, out, print_json, terminable
+from kvtune.cli.common import err, out, print_json
 from kvtune.cli.options import flag, value
 from kvtune.errors import RequestError
 from kvtune.files import check_writable
@@ -95,23 +95,19 @@ def engine(
     def show() -> None:
         if not result:
             return
-        if method is not None and not json:
-            out().print(methods_table(result))
-            out().say(*methods_lines(result))
-            return
         if png is not None and result["arms"]:
             engine_figure(result, png)
             err().print_line(f"wrote {png}")
         if json:
             print_json(result)
             return
-        if result["arms"]:
-            out().print(engine_table(result))
-        out().say(*engine_lines(result))
+        table, lines = (engine_table, engine_lines) if method is None else (methods_table, methods_lines)
+        if method is not None or result["arms"]:
+            out().print(table(result))
+        out().say(*lines(result))
 
     try:
-        with terminable():
-            bench(request, result.update)
+        bench(request, result.update)
     except KeyboardInterrupt:
         show()
         err().print("stopped")

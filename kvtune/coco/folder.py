@@ -146,7 +146,7 @@ class CocoFolder:
 
     def knows(self, image_id: int) -> bool:
         """Whether an annotation file here lists the image."""
-        return any(image_id in self._file_names(source) for source in self.sources)
+        return self._source_of(image_id) is not None
 
     def has_labels(self, kind: Kind) -> bool:
         """Whether any image has annotations of this kind."""
@@ -191,7 +191,7 @@ class CocoFolder:
                 paths.append(path)
         if missing:
             first = missing[0]
-            source = next((source for source in self.sources if first in self._file_names(source)), None)
+            source = self._source_of(first)
             if source is None:
                 raise self._unknown(first, self.sources)
             raise RequestError(
@@ -230,7 +230,7 @@ class CocoFolder:
         for image_id in wanted:
             if image_id in found:
                 continue
-            home = next((source for source in self.sources if image_id in self._file_names(source)), None)
+            home = self._source_of(image_id)
             if home is None or (kind, home) in self._paths:
                 raise self._unknown(image_id, [annotation_name(kind, source) for source in sources])
             raise RequestError(
@@ -238,6 +238,10 @@ class CocoFolder:
                 f"{download_command(self.root, f'--source {home}')}"
             )
         return {image_id: found[image_id] for image_id in wanted}
+
+    def _source_of(self, image_id: int) -> str | None:
+        """The first split here that lists an image; None where none does."""
+        return next((source for source in self.sources if image_id in self._file_names(source)), None)
 
     def _unknown(self, image_id: int, places: list[str]) -> RequestError:
         searched = ", ".join(places) or "there is no such file"
