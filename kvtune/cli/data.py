@@ -17,15 +17,14 @@ app = group(help="COCO: draw subsets, build ground truth, download.")
 
 @app.command(cls=Command)
 def subset(
-    images: Annotated[int, value("N", "How many images to draw.", "--images", min=1)],
+    images: Annotated[int, value("N", "How many images to draw.", min=1)],
     to: Annotated[Path, value("FILE", "Where the subset file goes.", "--out")],
     coco: opt.Coco = None,
     seed: opt.Seed = 0,
     source: Annotated[
-        str | None,
-        value("SPLIT", "COCO split; by default val2014, else the first that is there.", "--source"),
+        str | None, value("SPLIT", "COCO split; by default val2014, else the first that is there.")
     ] = None,
-    name: Annotated[str | None, value("NAME", "Its name; made of split, number and seed.", "--name")] = None,
+    name: Annotated[str | None, value("NAME", "Its name; made of split, number and seed.")] = None,
     json: opt.Json = False,
 ) -> None:
     """Draw a subset of COCO images, none of them in opera500, which stays the set to report on.
@@ -51,12 +50,7 @@ def ground_truth(
     coco: opt.Coco = None,
     subset: Annotated[
         str | None,
-        value(
-            "NAME|FILE",
-            "Only these images: a shipped subset or a file; else all.",
-            "--subset",
-            complete=completion.subsets,
-        ),
+        value("NAME|FILE", "Only these images: a shipped subset or a file; else all.", complete=completion.subsets),
     ] = None,
     instances_only: opt.InstancesOnly = False,
     json: opt.Json = False,
@@ -87,35 +81,21 @@ def ground_truth(
 
 @app.command(cls=Command)
 def download(
-    to: Annotated[
-        Path | None,
-        value("DIR", "COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.", "--to"),
-    ] = None,
+    to: Annotated[Path | None, value("DIR", "COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.")] = None,
     subset: Annotated[
         list[str] | None,
-        value(
-            "NAME|FILE",
-            "Images of a shipped subset or a subset file; repeatable.",
-            "--subset",
-            complete=completion.subsets,
-        ),
+        value("NAME|FILE", "Images of a shipped subset or a subset file; repeatable.", complete=completion.subsets),
     ] = None,
-    images: Annotated[int, value("N", "Without --subset: tune images to draw.", "--images", min=1)] = IMAGES,
+    images: Annotated[int, value("N", "Without --subset: tune images to draw.", min=1)] = IMAGES,
     holdout_images: Annotated[
         int | None,
-        value(
-            "N",
-            f"Held-out images to draw; when left out {IMAGES}, or none with --subset.",
-            "--holdout-images",
-            min=1,
-        ),
+        value("N", f"Held-out images to draw; when left out {IMAGES}, or none with --subset.", min=1),
     ] = None,
     seed: opt.Seed = 0,
     source: Annotated[
-        str | None,
-        value("SPLIT", "Without --subset: split to draw from; the one that is there, else val2014.", "--source"),
+        str | None, value("SPLIT", "Without --subset: split to draw from; the one that is there, else val2014.")
     ] = None,
-    base_url: Annotated[str | None, value("URL", "A mirror of http://images.cocodataset.org.", "--base-url")] = None,
+    base_url: Annotated[str | None, value("URL", "A mirror of http://images.cocodataset.org.")] = None,
     json: opt.Json = False,
 ) -> None:
     """Download COCO's annotations and only the images that are needed: about 80 MB for 500 images, not 6 GB.

@@ -15,7 +15,7 @@ _STYLES = {"ok": "green", "info": "dim", "warning": "yellow", "failed": "bold re
 
 def doctor(
     coco: opt.Coco = None,
-    studies_dir: Annotated[Path, value("DIR", "Where searches will write.", "--studies-dir")] = opt.STUDIES,
+    studies_dir: Annotated[Path, value("DIR", "Where searches will write.")] = opt.STUDIES,
     json: opt.Json = False,
 ) -> None:
     """Check Python, packages, device, memory, folders, COCO and models; exit code 1 if kvtune cannot work here.

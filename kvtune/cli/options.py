@@ -52,9 +52,7 @@ CudaGraphs = Annotated[
 Workers = Annotated[
     int | None, value("N", "Workers, a device each; on a cluster all its GPUs when left out.", panel=MODEL)
 ]
-GpusPerWorker = Annotated[
-    int, value("N", "GPUs that a model too large for one is divided among.", "--gpus-per-worker", panel=MODEL)
-]
+GpusPerWorker = Annotated[int, value("N", "GPUs that a model too large for one is divided among.", panel=MODEL)]
 Cluster = Annotated[str | None, value("ADDRESS", "Ray cluster to write captions on: auto or HOST:PORT.", panel=MODEL)]
 MixedWorkers = Annotated[
     bool, flag("Let workers differ in devices and package versions.", "--mixed-workers", panel=MODEL)
@@ -62,9 +60,9 @@ MixedWorkers = Annotated[
 
 Coco = Annotated[
     Path | None,
-    value("DIR", "COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.", "--coco", panel=IMAGES),
+    value("DIR", "COCO folder; else $KVTUNE_COCO, else ~/.cache/kvtune/coco.", panel=IMAGES),
 ]
-StudyCoco = Annotated[Path | None, value("DIR", "COCO folder; the study's when left out.", "--coco", panel=IMAGES)]
+StudyCoco = Annotated[Path | None, value("DIR", "COCO folder; the study's when left out.", panel=IMAGES)]
 InstancesOnly = Annotated[
     bool, flag("Ground truth of COCO's instances alone, without reference captions.", "--instances-only", panel=IMAGES)
 ]
@@ -89,7 +87,7 @@ Images = Annotated[int | None, value("N", f"Tune images to draw.  {_SO_MANY}", p
 HoldoutImages = Annotated[int | None, value("N", f"Held-out images to keep back.  {_SO_MANY}", panel=IMAGES, min=1)]
 Prompt = Annotated[str | None, value("TEXT", "Question; the family's when left out.", panel=MODEL)]
 
-Seed = Annotated[int, value("N", "Seed of what is drawn at random.", "--seed", min=0)]
+Seed = Annotated[int, value("N", "Seed of what is drawn at random.", min=0)]
 
 Study = Annotated[
     str | None,

@@ -22,16 +22,14 @@ def score(
         typer.Argument(help="JSON, JSON lines, CSV or TSV with a header; '-' is standard input.", metavar="CAPTIONS"),
     ],
     ground_truth: Annotated[
-        Path | None,
-        value("FILE", "Objects of each image, as kvtune data ground-truth writes.", "--ground-truth"),
+        Path | None, value("FILE", "Objects of each image, as kvtune data ground-truth writes.")
     ] = None,
     coco: opt.Coco = None,
     instances_only: opt.InstancesOnly = False,
     image_key: opt.ImageKey = "image_id",
     caption_key: opt.CaptionKey = "caption",
     answer_after: Annotated[
-        str | None,
-        value("TEXT", "Score what follows the last occurrence of this text in a caption."),
+        str | None, value("TEXT", "Score what follows the last occurrence of this text in a caption.")
     ] = None,
     complete_sentences: Annotated[
         bool, flag("Drop an unfinished last sentence, as for 64 new tokens.", "--complete-sentences")
@@ -40,10 +38,7 @@ def score(
     skip_unknown: Annotated[
         bool, flag("Leave out captions of images that have no ground truth.", "--skip-unknown")
     ] = False,
-    details: Annotated[
-        Path | None,
-        value("FILE", "Write what each caption mentions, a line each (.jsonl).", "--details"),
-    ] = None,
+    details: Annotated[Path | None, value("FILE", "Write what each caption mentions, a line each (.jsonl).")] = None,
     json: opt.Json = False,
 ) -> None:
     """Score captions with CHAIR, against COCO or a ground-truth file. Recall runs over the captioned images only.
