@@ -214,7 +214,8 @@ class Captioner(Asking):
         longest = max(prompt.length for prompt in prompts)
         own = max(len(prompt.after_image) for prompt in prompts)
         methods = {request.method for _, request in first if request.method}
-        state = bytes_for_methods(self.vlm, methods, longest, self.max_new_tokens + own)
+        each = len(first) // len(of_image)
+        state = bytes_for_methods(self.vlm, methods, longest, self.max_new_tokens + own, each)
         stream = longest, self.max_new_tokens, len(first), len(of_image), self.lanes
         plan = plan_for(self.vlm, *stream, self._kept.plan if self._kept else None, own, state)
         if self._kept is None or self._kept.serves(plan):

@@ -41,7 +41,7 @@ class StepShape(NamedTuple):
         The first tile of rows on which methods act that change scores or weights, and how many pages of their texts are
         read.
     acting
-        Lanes that are counted for each kind of these; none if they are all of one kind.
+        Lanes that are counted for each kind of these; none if all lanes of their tiles are taken for rows of one kind.
     """
 
     width: int

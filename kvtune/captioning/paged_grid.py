@@ -270,9 +270,12 @@ class PagedGrid(KnownPrompts):
         to_come[running] = self.forced.to_come(running)
         # A row that is not running has pages still if its last token has not been looked at; it writes into nobody's.
         table = np.where(newest[:, None] >= 0, self._table[:width], 0)
-        # Each kind of methods takes its own lanes of the tiles that all of them share.
-        by_kind = [lanes_of_rows[rows] - acting_from * LANES for rows in groups] if len(groups) > 1 else []
+        # Each kind of methods takes its own lanes of the tiles that all of them share, or in which few stand.
         nobody = (tiles - acting_from) * LANES
+        is_crowded = _power_of_two(max(LANES, len(acting))) >= nobody
+        by_kind = [lanes_of_rows[rows] - acting_from * LANES for rows in groups]
+        if len(groups) == 1 and is_crowded:
+            by_kind = []
         pages = int(self.newest[acting].max(initial=-1)) // PAGE + 1
         padded = [
             np.pad(lanes, (0, _power_of_two(max(LANES, len(lanes))) - len(lanes)), constant_values=nobody)

@@ -214,14 +214,15 @@ def plan_pages(
     )
 
 
-def acting_bytes(vlm: VisionLanguageModel, prompt_tokens: int, text_tokens: int) -> int:
+def acting_bytes(vlm: VisionLanguageModel, prompt_tokens: int, text_tokens: int, of_image: int) -> int:
     """Bytes of a row while a method changes its attention in a layer: scores, weights and what it makes of them.
 
-    Four tensors of scores at most, as seen of all methods and some stacks, one in hand, and a third for lanes of tiles
-    in which nobody is.
+    Scores of all lanes of its tile, of which ``of_image`` captions of an image take that many; and four tensors of its
+    own at most, as seen of all methods and some stacks. A third more for tiles that are counted in powers of two.
     """
     positions = (pages_for(prompt_tokens) + pages_for(text_tokens)) * PAGE
-    return 5 * 4 * vlm.heads.heads * positions * max(4, vlm.dtype.itemsize) // 3
+    tensors = 4 + LANES / max(1, min(LANES, of_image))
+    return int(tensors * 4 / 3 * vlm.heads.heads * positions * max(4, vlm.dtype.itemsize))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ class ActingTiles:
         Those of the rows, by the rows that have the same.
     lanes
         As many for each of ``methods``: where their rows stand among the lanes of these tiles, int32, filled up with
-        the lane after the last one; None if all of the tiles are of one kind.
+        the lane after the last one; None if all lanes of the tiles are taken for rows of one kind.
     """
 
     first: int

@@ -36,10 +36,13 @@ def uses_pages(vlm: VisionLanguageModel) -> bool:
     return vlm.device.type == "cuda"
 
 
-def bytes_for_methods(vlm: VisionLanguageModel, methods: Iterable[Method], prompt_tokens: int, text_tokens: int) -> int:
+def bytes_for_methods(
+    vlm: VisionLanguageModel, methods: Iterable[Method], prompt_tokens: int, text_tokens: int, of_image: int
+) -> int:
     """Bytes of a row for what methods remember and, with pages, for a moment beside the scores that they change.
 
-    Of each kind of method there is one state of all rows, whatever method each has.
+    Of each kind of method there is one state of all rows, whatever method each has. ``of_image`` captions of an image
+    are written at once.
     """
     decoder = decoder_of(vlm)
     of_kind: dict[type[Method], int] = {}
@@ -47,5 +50,5 @@ def bytes_for_methods(vlm: VisionLanguageModel, methods: Iterable[Method], promp
         of_kind[type(part)] = max(of_kind.get(type(part), 0), part.row_bytes(decoder, prompt_tokens))
     found = sum(of_kind.values())
     if uses_pages(vlm) and any(kind.row_state(1, decoder, "cpu").changes_attention for kind in of_kind):
-        found += acting_bytes(vlm, prompt_tokens, text_tokens)
+        found += acting_bytes(vlm, prompt_tokens, text_tokens, of_image)
     return found

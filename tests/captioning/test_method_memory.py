@@ -7,9 +7,19 @@ from small_models import small_llava
 from small_vlms import random_images, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, CaptionRequest, paged_grid, paged_plan, planning
+from kvtune.captioning import (
+    Captioner,
+    CaptionRequest,
+    kernels,
+    paged_attention,
+    paged_grid,
+    paged_plan,
+    paged_smoothing,
+    planning,
+)
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.paged_plan import plan_pages
+from kvtune.captioning.pages import PAGE
 from kvtune.captioning.prefill import decoder_of, prefill
 from kvtune.captioning.prompts import Prompts
 from kvtune.methods import ADHH, CLVS, DSCR, PAI, SPARC, VAF, VAR, MiddleLayers, Stack
@@ -104,3 +114,26 @@ def test_what_changing_attention_takes_for_a_moment_is_planned(vlm, monkeypatch,
     fewer = Captioner(vlm, max_new_tokens=40, lanes=16)
     list(fewer.run(plain))
     assert fewer.plan.row_state < captioner.plan.row_state / 2
+
+
+@pytest.mark.parametrize("images", [1, 4, 16])
+def test_what_scores_take_is_planned_however_many_captions_an_image_has(vlm, monkeypatch, images):
+    """Where each caption has an image of its own, one of a tile's 16 lanes is taken."""
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)
+    taken = []
+
+    def attend_tiles(query, keys, values, layout, scaling, layer, acting):
+        positions = (layout.prompt_table.shape[1] + layout.table.shape[1]) * PAGE
+        row = 4 * query.shape[1] * query.shape[2] * positions
+        own = layout.tiles.numel() if acting[0].index is None else len(acting[0].index)
+        taken.append((layout.tiles.numel() + 4 * own) * row)
+        return paged_attention.attend_tiles(query, keys, values, layout, scaling, layer, acting)
+
+    plain = (paged_attention.attend, paged_smoothing.smooth)
+    monkeypatch.setattr(kernels, "PLAIN", kernels.Kernels(*plain, attend_tiles))
+    captioner = Captioner(vlm, max_new_tokens=40, lanes=16)
+    several = random_images(images)
+    requests = [CaptionRequest(n, several[n % images], PAI(0.5, 0, 3), n) for n in range(16)]
+    assert len(list(captioner.run(requests))) == 16
+    assert max(taken) <= captioner.plan.rows * captioner.plan.row_state
