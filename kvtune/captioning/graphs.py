@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import traceback
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -76,12 +75,18 @@ class StepGraphs:
         graph = torch.cuda.CUDAGraph()
         failed: list[str] = []
         try:
-            with torch.cuda.stream(capture_stream(self._device)), _capturing(graph, self._pool):
+            with torch.cuda.stream(capture_stream(self._device)):
+                # The device goes on, and other threads copy and allocate. torch.cuda.graph would wait for the device
+                # first and give back all that is cached of its memory and of pinned memory, which the next prompts
+                # would have to be given again.
+                graph.capture_begin(self._pool, capture_error_mode="thread_local")
                 try:
                     step()
                 except RuntimeError as error:
                     failed.append(_said(error))
                     raise
+                finally:
+                    graph.capture_end()
         except RuntimeError as error:
             self._abandon(graph)
             if is_out_of_memory(error) or is_lost(error):
@@ -90,11 +95,9 @@ class StepGraphs:
             # raised again out of the other, would hold the grid until garbage is collected.
             if error.__context__ is not None and is_out_of_memory(error.__context__):
                 raise torch.OutOfMemoryError(first_line(error.__context__)) from None
-            # So may one that is interrupted, or whose device is lost.
-            if error.__context__ is not None and (
-                is_lost(error.__context__) or not isinstance(error.__context__, Exception)
-            ):
-                raise error.__context__ from None
+            first = error.__context__
+            if first is not None and (is_lost(first) or not isinstance(first, Exception)):  # such as Ctrl-C
+                raise first from None
             failed.append(_said(error))
             log.warning("decoding without CUDA graphs, for this model's step cannot be captured: %s", failed[0])
             log.debug("where the capture failed", exc_info=True)
@@ -112,20 +115,6 @@ class StepGraphs:
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
             torch._C._cuda_releasePool(torch.cuda.current_device(), self._pool)
             _WITHOUT_END.append(graph)
-
-
-@contextmanager
-def _capturing(graph: torch.cuda.CUDAGraph, pool: Any) -> Iterator[None]:
-    """Capture what is launched within the block, while the device goes on and other threads copy and allocate.
-
-    :class:`torch.cuda.graph` waits for the device first and gives back all that is cached of its memory and of pinned
-    memory, which the next prompts would have to be given again.
-    """
-    graph.capture_begin(pool, capture_error_mode="thread_local")
-    try:
-        yield
-    finally:
-        graph.capture_end()
 
 
 def _said(error: Exception) -> str:
