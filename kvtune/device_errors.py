@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from kvtune.errors import KvtuneError, RequestError
+from kvtune.errors import KvtuneError, LostDeviceError, RequestError
 from kvtune.text import first_line
 
 _NO_MEMORY = (
@@ -76,10 +76,6 @@ _held: list[BaseException] = []
 given memory back that streams have used, and where these fail end the process with a dump of C++."""
 
 
-class LostDeviceError(KvtuneError):
-    """A GPU does nothing more for this process."""
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device had no room; PyTorch has an exception of its own for that only for tensors on a GPU."""
     if isinstance(error, torch.OutOfMemoryError):
@@ -102,7 +98,7 @@ def cure_for(error: BaseException) -> str | None:
     said = str(error)
     if is_lost(error):
         return next((cure for words, cure in _OF_LOST.items() if words in said), _AGAIN)
-    if not isinstance(error, RuntimeError | torch.cuda.DeferredCudaCallError):
+    if not isinstance(error, RuntimeError | torch.cuda.DeferredCudaCallError) or "cuda" not in said.lower():
         return None
     return next((cure for words, cure in _CURES.items() if words in said), None)
 

@@ -1,4 +1,4 @@
-"""The two ways in which kvtune says no; the command line prints either as one line."""
+"""The ways in which kvtune says no; the command line prints each as one line."""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -15,6 +15,10 @@ class RequestError(KvtuneError):
     """The request is wrong: one line that says what is wrong and what to write instead. Exit code 2."""
 
     exit_code = 2
+
+
+class LostDeviceError(KvtuneError):
+    """A GPU does nothing more for this process, whatever is asked of it."""
 
 
 MOST = 1_000_000

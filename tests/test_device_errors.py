@@ -9,14 +9,13 @@ torch = pytest.importorskip("torch")
 from failing_device import cuda_error  # noqa: E402
 
 from kvtune.device_errors import (  # noqa: E402
-    LostDeviceError,
     device_failure,
     device_failures_told,
     failure_anywhere,
     is_lost,
     is_out_of_memory,
 )
-from kvtune.errors import KvtuneError, RequestError  # noqa: E402
+from kvtune.errors import KvtuneError, LostDeviceError, RequestError  # noqa: E402
 from kvtune.models.misfit import in_a_line  # noqa: E402
 
 CUBLAS = "when calling `cublasGemmEx( handle, opa, opb, m, n, k, alpha_ptr, a, CUDA_R_16BF, lda)`"

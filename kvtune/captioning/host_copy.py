@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvtune.device_errors import LostDeviceError
+from kvtune.errors import LostDeviceError
 
 MOST_SECONDS = 900.0
 """For which a GPU may keep the host waiting: a step, or a batch of prompts, takes less than a few seconds."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from kvtune.errors import RequestError
+from kvtune.errors import LostDeviceError, RequestError
 from kvtune.study.caption_log import ImageId
 from kvtune.study.deadline import TimeIsUp, Waves
 from kvtune.study.pace import Pace
@@ -104,6 +104,9 @@ class Together(Generic[T]):
         except TimeIsUp:
             for name in list(self._streams):
                 self._go_on(name, TimeIsUp())
+        except LostDeviceError as error:
+            for name in list(self._streams):
+                self._go_on(name, error)
         except Exception as error:
             at_work = [name for name in names if name in self._streams]
             if len(at_work) == 1:

@@ -11,7 +11,7 @@ from failing_device import cuda_error
 
 from kvtune.captioning import graphs as graphs_module
 from kvtune.captioning.graphs import StepGraphs, capture_stream, step_graphs
-from kvtune.device_errors import LostDeviceError
+from kvtune.errors import LostDeviceError
 
 DEVICE = torch.device("cuda", 1)
 CAPTURE_BEGIN = inspect.signature(torch.cuda.CUDAGraph.capture_begin)

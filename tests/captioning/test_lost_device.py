@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kvtune.captioning import Captioner, host_copy
 from kvtune.captioning.host_copy import Arrival
-from kvtune.device_errors import LostDeviceError
+from kvtune.errors import LostDeviceError
 
 REQUESTS = requests_of([(n % 3, n % len(METHODS)) for n in range(8)])
 

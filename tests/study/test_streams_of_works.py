@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fake_search import FakeCaptioner, fake_images
 
-from kvtune.errors import KvtuneError, RequestError
+from kvtune.errors import KvtuneError, LostDeviceError, RequestError
 from kvtune.methods import PAI, KVSmooth
 from kvtune.study.captioning import caption_images
 from kvtune.study.pace import Pace
@@ -186,3 +186,29 @@ def test_progress_is_that_of_all() -> None:
     Together(works, pace, lambda pace: seen.append((pace.there, pace.total))).run()
     assert pace.there == pace.total == 2 * 4 * len(IMAGES)
     assert [there for there, _ in seen] == sorted(there for there, _ in seen) and len(seen) > 10
+
+
+@pytest.mark.parametrize("after", [0, 7, 40])
+def test_a_lost_device_ends_all_works_and_is_asked_for_nothing_more(after: int) -> None:
+    """One that hangs would be waited for by each of them."""
+
+    class Lost(FakeCaptioner):
+        runs = 0
+
+        def run(self, requests: Any, on_work: Any = lambda work: None) -> Iterator[Any]:
+            self.runs += 1
+            for count, caption in enumerate(super().run(requests, on_work)):
+                if self.runs == first and count == after:
+                    break
+                yield caption
+            if self.runs >= first:
+                raise LostDeviceError("the GPU hangs")
+
+    first, captioner = 2, Lost()
+    studies, running = together(captioner)
+    assert captioner.runs == first
+    assert running.failures.keys() == studies.keys()
+    for failure in running.failures.values():
+        assert isinstance(failure, KvtuneError)
+        assert str(failure).startswith("captioning stopped: the GPU hangs; no caption is lost, and")
+    assert not any(study.failures for study in studies.values())

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from kvtune.captioning.memory import free_cached_memory
-from kvtune.device_errors import LostDeviceError, device_failures_told, is_out_of_memory
-from kvtune.errors import RequestError
+from kvtune.device_errors import device_failures_told, is_out_of_memory
+from kvtune.errors import LostDeviceError, RequestError
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from kvtune.captioning.cluster.dispatcher import Numbered
 from kvtune.captioning.cluster.messages import Batch, Machine, Ready, Report, Settings
 from kvtune.captioning.memory import MOST_ROWS
 from kvtune.captioning.request import CaptionRequest, Work
-from kvtune.device_errors import LostDeviceError
+from kvtune.errors import LostDeviceError
 from kvtune.methods import Method
 from kvtune.models.devices import resolve_devices
 from kvtune.models.model_facts import ModelFacts

@@ -14,8 +14,7 @@ from kvtune import KVSmooth
 from kvtune.captioning import Captioner, CaptionRequest
 from kvtune.captioning.cluster.messages import Batch, Settings
 from kvtune.captioning.cluster.worker import Worker, weights_digest
-from kvtune.device_errors import LostDeviceError
-from kvtune.errors import RequestError
+from kvtune.errors import LostDeviceError, RequestError
 
 IMAGES = random_images(5)
 METHOD = KVSmooth(lambda_ref=0.6, queue_length=4, clip_width=0.3, start_layer=0, end_layer=2)
