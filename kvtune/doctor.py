@@ -148,11 +148,18 @@ def check_torch() -> Iterator[Check]:
         return
     cores = f"CPU, {number_of(torch.get_num_threads(), 'thread')}"
     if shutil.which("nvidia-smi"):
+        from kvtune.device_errors import cure_for
+
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         found = f"{cores}; there is an NVIDIA driver, but torch {torch.__version__} ({built}) sees no GPU"
         cure = "install the torch build for your driver's CUDA version (pytorch.org, Get Started), or update the driver"
+        try:
+            torch.cuda.init()
+        except Exception as error:  # says what torch.cuda.is_available() keeps to itself
+            found += f": {first_line(error)}"
+            cure = cure_for(error) or cure
         if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-            found += f" with CUDA_VISIBLE_DEVICES={visible}"
+            found += f", with CUDA_VISIBLE_DEVICES={visible}"
             cure = f"unset CUDA_VISIBLE_DEVICES, or let it name a GPU that nvidia-smi -L lists; else {cure}"
         yield Check("device", "warning", found, cure)
     else:

@@ -195,12 +195,38 @@ def test_gpu_that_torch_does_not_see(tmp_path, monkeypatch):
     (tmp_path / "nvidia-smi").chmod(0o755)
     (check,) = doctor.check_torch()
     assert check.state == "warning"
-    assert check.found.endswith("sees no GPU")
+    assert "sees no GPU: Torch not compiled with CUDA enabled" in check.found or torch.version.cuda
     assert check.cure.startswith("install the torch build")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     (check,) = doctor.check_torch()
-    assert check.found.endswith("sees no GPU with CUDA_VISIBLE_DEVICES=-1")
+    assert check.found.endswith(", with CUDA_VISIBLE_DEVICES=-1")
     assert check.cure.startswith("unset CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize(
+    ("says", "cure"),
+    [
+        ("Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized", "fabric manager"),
+        (
+            "The NVIDIA driver on your system is too old (found version 12040). CUDA ...",
+            "update the",
+        ),
+    ],
+)
+def test_why_torch_sees_no_gpu(tmp_path, monkeypatch, says, cure):
+    torch = pytest.importorskip("torch")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def fail():
+        raise RuntimeError(says)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    (check,) = doctor.check_torch()
+    assert check.state == "warning" and check.found.endswith(f"sees no GPU: {says}") and cure in check.cure
 
 
 @pytest.mark.parametrize(
