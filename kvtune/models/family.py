@@ -35,6 +35,9 @@ from kvtune.text import first_line
 MAX_ASPECT = 1000
 """How many times longer one side of an image may be: a shorter edge resized to 336 pixels makes of more gigabytes."""
 
+_USUAL_ASPECT = 10
+"""How many times longer one side of an image may be without taking much more memory than others."""
+
 _OF_IMAGES = (ValueError, ZeroDivisionError, MemoryError, OverflowError)
 """What an image processor raises over a shape that it cannot take."""
 
@@ -319,6 +322,8 @@ class VisionLanguageModel:
             with in_a_line(f"the processor of {self.name} cannot be used", but=_OF_IMAGES):
                 inputs = self.family.prepare(self, in_colour, prompt if prompt is not None else self.default_prompt)
         except _OF_IMAGES as error:
+            if isinstance(error, MemoryError) and max(width, height) <= _USUAL_ASPECT * min(width, height):
+                raise  # it is not the image that takes so much
             why = f"{self.family.title} cannot take an image of {width}x{height} pixels: {first_line(error)}"
             raise RequestError(f"{why}; leave it out") from error
         return {key: value.pin_memory() if self.device.type == "cuda" else value for key, value in inputs.items()}

@@ -155,3 +155,16 @@ def test_checkpoints_in_llavas_own_format_are_named(checkpoint, tmp_path):
 def test_an_image_too_narrow_to_resize_is_refused(loaded):
     with pytest.raises(RequestError, match=r"cannot take an image of 1x1500 pixels: .*1000 times; leave it out"):
         loaded("llava-1.5").prepare([picture(20, 20), picture(1, 1500)])
+
+
+@pytest.mark.parametrize(("size", "blamed"), [((640, 480), False), ((4, 3000), True)])
+def test_a_host_without_memory_is_no_fault_of_a_usual_image(loaded, monkeypatch, size, blamed):
+    """Else every image to come would be left out."""
+
+    def full(*arguments):
+        raise MemoryError("Unable to allocate 3.00 GiB for an array")
+
+    vlm = loaded("llava-1.5")
+    monkeypatch.setattr(type(vlm.family), "prepare", full)
+    with pytest.raises(RequestError if blamed else MemoryError, match="Unable to allocate"):
+        vlm.prepare([picture(*size)])
