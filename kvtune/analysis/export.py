@@ -65,7 +65,7 @@ def export(folder: StudyFolder, rule: str = KEEP_F1, on: On = "tune") -> tuple[P
 def _export(folder: StudyFolder, rule: str, on: On) -> tuple[Preset, Selection]:
     manifest = load_manifest(folder)
     ledger = load_trials(folder, manifest)
-    summary = with_statistics(folder, manifest, ledger, summary_of(folder.name, manifest, ledger))
+    summary = with_statistics(folder, manifest, ledger, summary_of(folder, manifest, ledger))
     validation = load_validation(folder)
     if on == "holdout":
         selection = _select_on_held_out(folder, manifest, ledger, summary, validation, rule)

@@ -140,7 +140,7 @@ def sensitivity(
         manifest = load_manifest(folder)
         ledger = load_trials(folder, manifest)
         space, image_ids = manifest.fingerprint.space, manifest.tune.image_ids
-        summary = summary_of(folder.name, manifest, ledger)
+        summary = summary_of(folder, manifest, ledger)
         selection = select(summary, rule)
         around = selection.trial.params
         ranges = space.searched(around)

@@ -41,9 +41,7 @@ def summarize(folder: StudyFolder, statistics: bool = True) -> StudySummary:
 def _summarize(folder: StudyFolder, statistics: bool) -> StudySummary:
     manifest = load_manifest(folder)
     ledger = load_trials(folder, manifest)
-    summary = summary_of(
-        folder.name, manifest, ledger, lambda trial: count_captions(folder.trial_captions(trial.number))
-    )
+    summary = summary_of(folder, manifest, ledger, lambda trial: count_captions(folder.trial_captions(trial.number)))
     summary = replace(summary, in_use=in_use(folder.path))
     if not statistics:
         return summary
@@ -52,7 +50,7 @@ def _summarize(folder: StudyFolder, statistics: bool) -> StudySummary:
 
 
 def summary_of(
-    name: str, manifest: Manifest, ledger: Ledger, images_of: Callable[[Trial], int] = lambda trial: 0
+    folder: StudyFolder, manifest: Manifest, ledger: Ledger, images_of: Callable[[Trial], int] = lambda trial: 0
 ) -> StudySummary:
     """Summarise a study that is in memory already.
 
@@ -68,12 +66,12 @@ def summary_of(
     judged = ledger.baseline.state == "complete"
     volume = hypervolume(points, reference.point) if judged and reference else None
     return StudySummary(
-        study=name,
+        study=folder.name,
         model=manifest.model,
         method=manifest.fingerprint.method,
         subset=manifest.tune.info,
-        baseline=_trial_summary(ledger.baseline, images_of, Constraints(), name) if judged else None,
-        trials=[_trial_summary(trial, images_of, constraints, name) for trial in ledger.trials],
+        baseline=_trial_summary(ledger.baseline, images_of, Constraints(), folder) if judged else None,
+        trials=[_trial_summary(trial, images_of, constraints, folder) for trial in ledger.trials],
         front=constraints.front(ledger.trials),
         hypervolume=volume,
         reference_point=None if reference is None else reference.model_dump(),
@@ -82,17 +80,18 @@ def summary_of(
     )
 
 
-def _scores(metrics: Mapping[str, Any], study: str) -> Scores:
+def _scores(metrics: Mapping[str, Any], folder: StudyFolder) -> Scores:
     missing = [name for name in METRICS if name not in metrics]
     if missing:
-        raise RequestError(f"study {study} was scored without {', '.join(missing)}; run kvtune rescore {study}")
+        cure = f"run kvtune rescore {folder.argument}"
+        raise RequestError(f"study {folder.name} was scored without {', '.join(missing)}; {cure}")
     return Scores(**metrics)
 
 
 def _trial_summary(
-    trial: Trial, images_of: Callable[[Trial], int], constraints: Constraints, study: str
+    trial: Trial, images_of: Callable[[Trial], int], constraints: Constraints, folder: StudyFolder
 ) -> TrialSummary:
-    scores = None if trial.metrics is None else _scores(trial.metrics, study)
+    scores = None if trial.metrics is None else _scores(trial.metrics, folder)
     return TrialSummary(
         number=trial.number,
         params=trial.params,

@@ -76,7 +76,7 @@ def validating(
     with locked(folder.path):
         manifest = load_manifest(folder)
         ledger = load_trials(folder, manifest)
-        summary = summary_of(folder.name, manifest, ledger)
+        summary = summary_of(folder, manifest, ledger)
         if summary.baseline is None or not summary.front:
             raise KvtuneError(f"study {folder.name} has no front to validate yet; {more(summary)}")
         candidates = _candidates(manifest, summary, ledger)

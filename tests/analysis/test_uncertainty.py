@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +13,13 @@ from scored_studies import scored_study
 from kvtune.analysis.selection import choose
 from kvtune.analysis.summarize import summarize
 from kvtune.chair import METRICS, ChairScorer, load_ground_truth
+from kvtune.errors import RequestError
 from kvtune.report.data.document import study_document
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.paired import holm, mcnemar, wilson_interval
 from kvtune.study.caption_log import read_captions
 from kvtune.study.study_folder import StudyFolder
+from kvtune.study.trials import LedgerWriter
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +133,11 @@ def test_what_another_scorer_scored_or_has_lost_its_captions_has_no_intervals(
     assert [*adjusted, 1, 1] == holm([*p_values, 1, 1]) and adjusted != holm(p_values)
     damaged.ground_truth.unlink()
     assert not any(trial.intervals for trial in summarize(damaged).trials)
+
+
+def test_scores_that_lack_a_metric_are_refused_with_the_command_that_finds_the_study(tmp_path: Path) -> None:
+    folder = scored_study(tmp_path / "elsewhere", images=8, trials=2)
+    with closing(LedgerWriter(folder.ledger)) as ledger:
+        ledger.rewrite(lambda trial: replace(trial, metrics={"chair_s": 1.0, "f1": 1.0, "images": 8}))
+    with pytest.raises(RequestError, match=f"scored without .*mean_words; run kvtune rescore {folder.path}$"):
+        summarize(folder)

@@ -17,6 +17,7 @@ from kvtune.report.terminal.trials import shown_front, trials_table
 from kvtune.search.view import PlainView, Stage, View
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
+from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import Ledger, Trial, called
 
 FRONT_ROWS = 12
@@ -77,7 +78,7 @@ class LiveView(View):
 
     def _judged(self) -> None:
         """Draw anew what changes with each trial, and only then."""
-        summary = summary_of("", self._manifest, self._ledger)
+        summary = summary_of(StudyFolder(self._ledger.path.parent), self._manifest, self._ledger)
         members = set(summary.front)
         by_number = summary.by_number
         others = [t for t in summary.trials if t.number not in members and t.scores is not None]
