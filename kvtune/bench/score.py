@@ -2,8 +2,7 @@
 
 import random
 import time
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from kvtune.chair.scorer import SCORER, ChairScorer
 from kvtune.chair.vocabulary import load_vocabulary
@@ -32,7 +31,7 @@ _FILLERS = {
 
 @dataclass(frozen=True)
 class ScoreBench:
-    """Speed of the scorer.
+    """Speed of the scorer, as ``kvtune bench score --json`` prints it.
 
     Attributes
     ----------
@@ -54,10 +53,6 @@ class ScoreBench:
     cpu_seconds: float
     captions_per_second: float
     scorer: str = SCORER
-
-    def to_dict(self) -> dict[str, Any]:
-        """The document that ``kvtune bench score --json`` prints."""
-        return asdict(self)
 
 
 def bench_score(captions: int, words: int = 90, seed: int = 0) -> ScoreBench:

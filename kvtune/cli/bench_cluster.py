@@ -1,5 +1,6 @@
 """``kvtune bench cluster``: what one driver can take from many workers."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from kvtune.cli import options as opt
@@ -40,7 +41,7 @@ def cluster(
         with progress(f"captions of {count} workers") as on_progress:
             results.append(bench_driver(count, trials, images, words, rate, parallel_trials, seed, on_progress))
     if json:
-        print_json([result.to_dict() for result in results])
+        print_json([asdict(result) for result in results])
         return
     from kvtune.report.terminal.cluster_bench import cluster_table
 

@@ -1,5 +1,6 @@
 """``kvtune bench score``: captions a second."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from kvtune.cli import options as opt
@@ -21,7 +22,7 @@ def score(
 
     result = bench_score(captions, words, seed)
     if json:
-        print_json(result.to_dict())
+        print_json(asdict(result))
         return
     out().say(
         f"{result.captions_per_second:,.0f} captions a second of one core: {result.captions} different captions of "

@@ -162,7 +162,7 @@ def shuffled(image_ids: Iterable[int], seed: int) -> list[int]:
 
 
 def tune_and_holdout(
-    folder: CocoFolder, images: int = 500, holdout_images: int = 500, seed: int = 0, source: str | None = None
+    folder: CocoFolder, images: int, holdout_images: int, seed: int = 0, source: str | None = None
 ) -> tuple[Subset, Subset]:
     """Draw the images to search on and those to validate on.
 

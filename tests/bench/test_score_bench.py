@@ -17,4 +17,4 @@ def test_speed():
     assert result.captions == 4000
     assert result.words > 90
     assert result.captions_per_second > 10_000
-    assert result.to_dict()["captions_per_second"] == result.captions / result.cpu_seconds
+    assert result.captions_per_second == result.captions / result.cpu_seconds

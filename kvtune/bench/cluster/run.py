@@ -8,9 +8,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kvtune.bench.cluster.pretended import PretendedBackend, pretended_model
 from kvtune.bench.score import made_up_captions
@@ -38,7 +37,7 @@ _TOKENS_A_WORD = 1.3
 
 @dataclass(frozen=True)
 class DriverBench:
-    """What one driver can take.
+    """What one driver can take, as ``kvtune bench cluster --json`` prints it.
 
     Attributes
     ----------
@@ -65,10 +64,6 @@ class DriverBench:
     cpu_seconds: float
     captions_a_second: float
     peak_mib: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """A line of what ``kvtune bench cluster --json`` prints."""
-        return asdict(self)
 
 
 def bench_driver(
