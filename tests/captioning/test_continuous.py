@@ -324,6 +324,10 @@ def test_what_is_put_back_comes_first():
     played.place()
     played.do(-1, "put back", 1)
     assert [start.request for start in played.scheduler.place()[1]] == [1]
+    for number in (4, 5):
+        played.scheduler.add(0, number)
+    played.do(-1, "put back", 0)
+    assert [start.request for start in played.scheduler.place()[1]] == [0]
 
 
 def test_moved_rows_keep_their_requests():

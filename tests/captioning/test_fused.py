@@ -340,6 +340,16 @@ def test_a_kernel_that_fails_is_said_in_one_line_and_left_out(caplog):
     ]
 
 
+def test_a_rotary_kernel_that_is_wrong_is_left_out(caplog):
+    kernels = SimpleNamespace(**{name: getattr(plain_layers, name) for name in ("rms_norm", "silu_times")})
+    kernels.rotate = lambda query, key, cos, sin: (query, key)
+    with FusedLayers(decoder(), CPU, kernels).applied() as replaced:
+        assert len(replaced) == 7 and ROTARY not in replaced
+    assert [record.getMessage() for record in caplog.records] == [
+        "rotate is not fused, for its kernel is wrong on cpu in torch.float32"
+    ]
+
+
 def test_random_numbers_of_others_are_as_they_were():
     model, state = decoder(), torch.get_rng_state()
     with FusedLayers(model, CPU, plain_layers).applied():

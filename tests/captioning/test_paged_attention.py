@@ -214,9 +214,16 @@ def no_second_page(query, key, value, keys, values, layout, scaling):
     return output, entropy
 
 
+def no_second_page_of_prompts(query, key, value, keys, values, layout, scaling):
+    table = layout.prompt_table.clone()
+    table[:, 1] = 0
+    return attend(query, key, value, keys, values, dataclasses.replace(layout, prompt_table=table), scaling)
+
+
 @pytest.mark.parametrize(
     ("wrong", "what"),
     [
+        ({"attend": no_second_page_of_prompts}, "outputs in float32 are off by"),
         ({"attend": no_newest}, "outputs in float32 are off by"),
         ({"attend": no_second_page}, "outputs in float32 are off by"),
         ({"attend": other_entropy}, "entropies in float32 are off by nan"),

@@ -1,6 +1,8 @@
 """A model spread over several cards writes what it writes on one; the cards are pretended, and nothing mixes them."""
 
 import copy
+import gc
+import weakref
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -143,6 +145,21 @@ def test_kernels_are_launched_on_the_card_of_their_layer(monkeypatch):
     monkeypatch.setattr(kernels, "PLAIN", kernels.Kernels(looked_at("attend"), looked_at("smooth")))
     captions_of(SPANS["three"], requests_of([(0, 2)]), max_new_tokens=4)
     assert set(seen) == {(name, card) for name in ("attend", "smooth") for card in CARDS}
+
+
+def test_nothing_of_a_pass_is_held_after_it():
+    """Of thousands of steps it would fill the cards."""
+    seen = []
+    with PretendedCards():
+        model = copy.deepcopy(vlm().hf_model)
+        spread(model, CARDS[:2], SPANS["two"])
+        decoder = model.model.language_model
+        for layer in decoder.layers[1:]:  # on the first card, and on the second
+            layer.register_forward_pre_hook(lambda module, given: seen.append(weakref.ref(given[0])))
+        with torch.inference_mode():
+            decoder(input_ids=torch.zeros(1, 3, dtype=torch.long, device=CARDS[0]), use_cache=False)
+        gc.collect()
+    assert len(seen) == 2 and all(one() is None for one in seen)
 
 
 def test_no_graphs_is_said(caplog):

@@ -72,6 +72,14 @@ def test_however_many_images_come_kvtune_waits_for_their_positions_alone(kind):
             assert all(tensor.device == CARD for prompt in new for tensor in prompt.tensors)
 
 
+def test_where_windows_end_is_asked_once_for_all_layers():
+    with on_card(checkpoint("qwen")) as (model, cards):
+        model.hf_model.model.visual.fullatt_block_indexes = []  # both layers have windows
+        with CountedWaits(cards) as waits:
+            Prompts(model).of(["a"], pictures(1))
+    assert sum(n for (_, file, _), n in waits.found.items() if Path(file).name == "vision_windows.py") == 1
+
+
 @pytest.mark.parametrize("method", METHODS[1:], ids=lambda method: method.name)
 def test_what_methods_want_to_know_of_prompts_is_not_waited_for(method):
     """But for what is the same of all prompts of a model, or of one length."""
