@@ -331,9 +331,19 @@ def test_a_prompt_is_written_into_its_pages_and_nowhere_else(length):
     new = [torch.randn(shape, dtype=card.keys.dtype) for _ in range(2)]
     for cache in (card.keys, card.values):
         cache[:] = 7
+    card.classes[:] = True
+    if length < 64:  # where a longer one was
+        longer = (new[0][:, :, :1].expand(-1, -1, 96, -1),) * 2
+        card.load(3, [20, 21, 22], *longer, torch.ones(96, dtype=torch.bool))
+        for cache in (card.keys, card.values):
+            cache[:] = 7
     with LargestMade() as made:
         card.load(3, own, *new, torch.ones(length, dtype=torch.bool))
     assert made.nbytes < new[0].nbytes
+    positions = card.classes.shape[2]
+    assert positions == 32 * card.prompt_table.shape[1] >= 32 * pages
+    assert card.classes[1, 3].tolist() == [True] * length + [False] * (positions - length)
+    assert not card.classes[[0, 2], 3].any() and card.classes[:, :3, :32].all()
     for cache, one in zip((card.keys, card.values), new, strict=True):
         there = cache[:, own].transpose(1, 2).flatten(2, 3)
         assert torch.equal(there[:, :, :length], one) and not there[:, :, length:].any()
@@ -364,6 +374,26 @@ def test_kernels_are_built_once_for_all_widths(width):
     assert sorted(row for row in layout.tiles.flatten().tolist() if row >= 0) == list(range(width))
     for part in vars(layout).values():
         assert part.data_ptr() % 16 == 0
+
+
+def test_rows_of_a_tile_read_as_much_of_the_same_image():
+    """Prompts of hundreds of tokens, as models have them."""
+    with torch.inference_mode(), attention_implementation(ENDLESS.hf_model, ATTENTION):
+        grid, lengths = a_grid(), {2: 262, 3: 6}
+        (some,) = prefill(ENDLESS, Prompts(ENDLESS).of(["a"], random_images(1)))
+        for image, length in lengths.items():
+            facts = dataclasses.replace(some.end.facts, visual=torch.zeros(length, dtype=torch.bool))
+            shape = (*some.keys[0].shape[:2], length, some.keys[0].shape[3])
+            numbers = (torch.zeros(shape, dtype=some.keys[0].dtype),)
+            assert grid.reserve(image, length)
+            grid.load(image, Prefix(numbers, numbers, dataclasses.replace(some.end, length=length, facts=facts)))
+        grid.start(range(4), [2, 3, 2, 3], [None] * 4)
+        grid.step(np.arange(4))
+    layout = grid.cards[0].on_card(4, 2)[0]
+    found = {}
+    for rows, image, length in zip(layout.tiles.tolist(), layout.tile_images, layout.tile_lengths, strict=True):
+        found.update({row: (int(image), int(length)) for row in rows if row >= 0})
+    assert found == {0: (2, 261), 1: (3, 5), 2: (2, 261), 3: (3, 5)}
 
 
 @pytest.mark.parametrize("methods", [METHODS[:4], METHODS[2:6], [METHODS[1], *METHODS[6:9]]])
