@@ -13,6 +13,7 @@ from torch import Tensor
 from kvtune.captioning.cached import Cached, by_group, by_row
 from kvtune.methods.acting import Acting
 from kvtune.methods.entropy import row_entropy
+from kvtune.methods.scaled_products import scaled_products
 
 
 def attend(
@@ -48,12 +49,11 @@ def attend(
         over heads; None unless ``with_entropy``.
     """
     rows, groups, width = len(query), len(prefix.keys), prefix.keys.shape[2]
-    scaled = query * scaling
-    scores = torch.cat([by_row(_products(by_group(scaled, groups), prefix), rows), _products(scaled, suffix)], dim=-1)
+    on_prefix = by_row(scaled_products(by_group(query, groups), prefix.keys, scaling), rows)
+    scores = torch.cat([on_prefix, scaled_products(query, suffix.keys, scaling)], dim=-1)
     for cached, part in ((prefix, scores[..., :width]), (suffix, scores[..., width:])):
         if cached.hidden is not None:
             part += cached.hidden
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     by_methods = [(one.index, *_acted(one, layer, query, scores, scaling)) for one in acting]
     if by_methods and by_methods[0][0] is None:
         _, weights, entropy = by_methods[0]
@@ -75,12 +75,11 @@ def attend(
         terms[index], total[index] = weights, 1.0
         if entropy is not None and own_entropy is not None:
             entropy[index] = own_entropy
-    # Weights but for the division by their sum, which the output makes up for.
-    return _summed(terms.to(query.dtype), prefix, suffix) / total.to(query.dtype), entropy
-
-
-def _products(query: Tensor, cached: Cached) -> Tensor:
-    return torch.matmul(query, cached.keys.transpose(-1, -2))
+    if terms.dtype == query.dtype:
+        # Weights but for the division by their sum, which the output makes up for.
+        return _summed(terms, prefix, suffix) / total, entropy
+    # Of a flat row's thousands of terms, each near 1, float16 does not hold the sum of values.
+    return _summed((terms / total).to(query.dtype), prefix, suffix), entropy
 
 
 def _summed(weights: Tensor, prefix: Cached, suffix: Cached) -> Tensor:

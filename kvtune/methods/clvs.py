@@ -191,6 +191,7 @@ class CLVSRows(RowState[CLVS]):
     def change_scores(self, seen: Seen, scores: Tensor) -> Tensor:
         """In layer 0, those of unified positions, on tokens up to the last visual one; no others change."""
         from kvtune.methods.keys_at import turned
+        from kvtune.methods.scaled_products import scaled_products
 
         if seen.layer > 0:
             return scores
@@ -199,7 +200,7 @@ class CLVSRows(RowState[CLVS]):
         n, heads, size = seen.query.shape
         shift = seen.of_rows(self._shift)[:, None].expand(n, heads)
         query = turned(self.decoder, seen.query, -shift).view(n, keys.shape[1], -1, size)
-        unified = (query @ keys).view(n, heads, -1).to(scores.dtype) * seen.scaling
+        unified = scaled_products(query, keys.transpose(2, 3), seen.scaling).view(n, heads, -1)
         moves = (seen.system | seen.visual)[:, None] & self.acting(seen)
         prompt = scores[..., : seen.prompt]
         # Positions that are not seen keep their scores.
@@ -237,7 +238,7 @@ class CLVSRows(RowState[CLVS]):
         if not self._first_looked_at <= layer < self.decoder.n_layers - 1:
             return
         logits = self.decoder.head(hidden.to(self.decoder.head.weight.device))
-        logits = logits.float() if hidden.itemsize < 4 else logits
+        logits = logits.float() if logits.itemsize < 4 else logits
         likeliest = logits.topk(min(LIKELIEST, logits.shape[-1]), dim=-1, sorted=False).values.log_softmax(-1)
         unsure = (likeliest.exp() * likeliest).sum(-1) / -math.log(LIKELIEST)
         rows = slice(len(hidden))

@@ -42,7 +42,8 @@ def keys_at(decoder: Decoder, hidden: Tensor, positions: Tensor) -> Tensor:
 
 
 def turned(decoder: Decoder, vectors: Tensor, by: Tensor) -> Tensor:
-    """Queries or keys turned on by some positions, as a rotary embedding of two halves does it, or of their beginning.
+    """Queries or keys turned on by some positions, as a rotary embedding of two halves does it, or of their beginning;
+    computed in at least float32 and rounded once.
 
     Parameters
     ----------
@@ -54,10 +55,11 @@ def turned(decoder: Decoder, vectors: Tensor, by: Tensor) -> Tensor:
     embedding = decoder.module.rotary_emb
     frequencies = embedding.inv_freq.to(torch.float32)
     angles = by[..., None].to(torch.float32) * torch.cat([frequencies, frequencies])
-    cos, sin = angles.cos().to(vectors.dtype), angles.sin().to(vectors.dtype)
+    cos, sin = angles.cos(), angles.sin()
     turning, rest = vectors[..., : cos.shape[-1]], vectors[..., cos.shape[-1] :]
     first, second = turning.chunk(2, dim=-1)
-    return torch.cat([turning * cos + torch.cat([-second, first], dim=-1) * sin, rest], dim=-1)
+    turned = turning * cos + torch.cat([-second, first], dim=-1) * sin
+    return torch.cat([turned.to(vectors.dtype), rest], dim=-1)
 
 
 def _hand_out(

@@ -17,6 +17,7 @@ from kvtune.methods.acting import Acting
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.row_methods import RowMethods
 from kvtune.methods.row_state import ActingMethod, RowState
+from kvtune.methods.scaled_products import scaled_products
 from kvtune.methods.seen import SeenPositions, position_classes
 
 ATTENTION = "kvtune"
@@ -221,8 +222,7 @@ def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> 
     """Scores of some tokens under a mask, boolean or additive, [rows, heads, tokens, positions], at least float32."""
     rows, heads, tokens, head_dim = query.shape
     grouped = query.reshape(rows, key.shape[1], -1, head_dim)
-    scores = (torch.matmul(grouped, key.transpose(2, 3)) * scaling).view(rows, heads, tokens, -1)
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores = scaled_products(grouped, key, scaling).view(rows, heads, tokens, -1)
     if mask is not None and mask.dtype == torch.bool:
         # The least of float16 would be a score that some changes of methods make matter.
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
