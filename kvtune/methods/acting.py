@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.row_state import RowState
-from kvtune.methods.seen import SeenPositions
+from kvtune.methods.seen import Seen, SeenPositions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Acting:
         return any(state.changes_attention and layer in state.layers for state in self.states)
 
     def attend(self, layer: int, query: Tensor, scores: Tensor, scaling: float) -> tuple[Tensor, Tensor | None]:
-        """Attention weights for the sum over values, and the entropy that a method among them wants.
+        """Attention weights for the sum over values, and the entropy that a method among them wants; under autocast too
+        in the type of the scores.
 
         Parameters
         ----------
@@ -42,8 +43,11 @@ class Acting:
         scores
             [n, heads, positions], scaled, at least float32; changed.
         """
-        seen = self.seen.in_layer(layer, query, scaling)
-        states = [state for state in self.states if layer in state.layers]
+        with torch.autocast(scores.device.type, enabled=False):
+            return self._attend(self.seen.in_layer(layer, query, scaling), scores)
+
+    def _attend(self, seen: Seen, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        states = [state for state in self.states if seen.layer in state.layers]
         for state in states:
             scores = state.change_scores(seen, scores)
         weights = torch.softmax(scores, dim=-1)

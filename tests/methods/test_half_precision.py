@@ -231,6 +231,18 @@ def test_attention_is_that_of_float64(case, dtype):
     check(of_prompt(half, CASES[case]), of_prompt(exact, CASES[case]), dtype)
 
 
+@half_types
+@cases
+def test_autocast_leaves_methods_their_numbers(case, dtype):
+    """Around ``generate()`` of a model in float32, whose turned queries and keys stay so while its values do not."""
+    right, _ = decoded(Situation(dtype, torch.float64), CASES[case], by_generate)
+    mixed = Situation(dtype, torch.float32)
+    mixed.values = mixed.values.to(dtype)
+    with torch.autocast("cpu", dtype):
+        got, _ = decoded(mixed, CASES[case], by_generate)
+    check(got, right, dtype)
+
+
 @pytest.mark.parametrize("way", [by_generate, by_grid, by_pages])
 def test_values_of_a_flat_row_may_sum_to_more_than_float16_holds(way):
     flat = Situation(torch.float16, torch.float16)
