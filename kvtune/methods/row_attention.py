@@ -224,11 +224,14 @@ def _scores(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> 
     grouped = query.reshape(rows, key.shape[1], -1, head_dim)
     scores = scaled_products(grouped, key, scaling).view(rows, heads, tokens, -1)
     if mask is not None and mask.dtype == torch.bool:
-        # The least of float16 would be a score that some changes of methods make matter.
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        hidden = ~mask
     elif mask is not None:
+        hidden = mask <= torch.finfo(mask.dtype).min / 2
         scores = scores + mask
-    return scores
+    else:
+        return scores
+    # The least of float16 would be a score that some changes of methods make matter, and of -inf they make NaN.
+    return scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
 
 
 def _values(weights: Tensor, value: Tensor) -> Tensor:

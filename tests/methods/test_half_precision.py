@@ -4,6 +4,7 @@ Keys have channels of 30, and in every second head one of 200 in all tokens alik
 it; scores go to 80, the first token is a sink of one head, and another looks everywhere.
 """
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -241,6 +242,22 @@ def test_autocast_leaves_methods_their_numbers(case, dtype):
     with torch.autocast("cpu", dtype):
         got, _ = decoded(mixed, CASES[case], by_generate)
     check(got, right, dtype)
+
+
+@pytest.mark.parametrize("least", ["of the type", "infinite"])
+@cases
+def test_what_a_mask_adds_hides_as_a_boolean_one(case, least):
+    half = Situation(torch.float16, torch.float16)
+
+    def padding(seen, query):
+        return seen & (torch.arange(seen.shape[-1]) >= 4)
+
+    def added(seen, query):
+        hidden = -torch.inf if least == "infinite" else torch.finfo(query.dtype).min
+        return query.new_zeros(seen.shape).masked_fill(~padding(seen, query), hidden)
+
+    found, right = (decoded(half, CASES[case], partial(by_generate, hide=hide))[0] for hide in (added, padding))
+    assert found.isfinite().all() and torch.equal(found, right)
 
 
 @pytest.mark.parametrize("way", [by_generate, by_grid, by_pages])
