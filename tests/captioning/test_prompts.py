@@ -144,6 +144,9 @@ def test_other_images_than_were_expected(tmp_path):
     assert same(ahead.of(contents, IMAGES), Prompts(MODEL).of(contents, IMAGES))
     with pytest.raises(RequestError, match=r"missing\.png"):
         ahead.of(["x", "y"], [tmp_path / "missing.png", IMAGES[0]])
+    other = Prompts(MODEL)
+    other.expect(contents[1::-1], IMAGES[1::-1])  # the same in another order
+    assert same(other.of(contents[:2], IMAGES[:2]), Prompts(MODEL).of(contents[:2], IMAGES[:2]))
     ahead.expect(["x"], [tmp_path / "missing.png"])
     with pytest.raises(RequestError, match=r"missing\.png"):
         ahead.of(["x"], [tmp_path / "missing.png"])
