@@ -37,8 +37,8 @@ _SPARE = 5 * 2**28
 """Bytes of a GPU that are left alone beside what is counted: for 32 graphs of some 10 MiB, the code of kernels that are
 loaded as they are wanted, workspaces of libraries, and what a driver puts aside."""
 
-_SPARE_SHARE = 0.02
-"""Share of a GPU's free memory that is left alone beside :data:`_SPARE`."""
+_SPARE_SHARE = 0.04
+"""Share of a GPU's free memory that is left alone beside :data:`_SPARE`, for fragments that no trace has shown."""
 
 FRAGMENTS = 1.55
 """What prompts take of a GPU's memory for each byte that they hold: tensors of all sizes come and go, and some stay."""

@@ -243,7 +243,7 @@ def test_a_gpu_has_room_beside_its_pages_for_what_was_traced(monkeypatch, free, 
     monkeypatch.setattr(paged_plan, "free_memory", lambda device: free * 2**30)
     plan = paged_plan.plan_pages(llava_of_7b(), 626, 512, 2048, 128)
     assert memory.prompts_together(626, plan.prefill_tokens) == together
-    assert 0.7 < free - plan.cache / 2**30 - beside < 1.2 + 0.02 * free  # and no more
+    assert 0.9 < free - plan.cache / 2**30 - beside < 1.2 + 0.04 * free  # and no more
 
 
 def test_what_is_cached_of_a_gpu_is_not_free(monkeypatch):

@@ -16,6 +16,7 @@ from kvtune.captioning.kernels import PLAIN, kernels_for, nobody
 from kvtune.captioning.paged_attention import attend, attend_tiles, put
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prompts import Prompts
+from kvtune.methods.scaled_products import scaled_products
 from kvtune.models.decoder_inputs import Prompt, VisualTokens
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -64,6 +65,16 @@ def test_few_pages_change_no_caption(monkeypatch):
     captions = {caption.tag: caption for caption in Captioner(model, max_new_tokens=LONGEST, lanes=8).run(requests)}
     for n, request in enumerate(requests):
         assert captions[n].token_ids == expected(n % 4, request.method, request.max_new_tokens)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_scores_are_as_exact_as_float32_where_no_kernel_has_a_part(dtype):
+    """Around generate(), and wherever keys are read as they lie in a longer cache."""
+    numbers = torch.Generator("cuda").manual_seed(0)
+    query, keys = (torch.randn(3, 2, n, 64, generator=numbers, device="cuda").mul(9).to(dtype) for n in (4, 700))
+    scores = scaled_products(query, keys[:, :, 5:600], 0.125)
+    exact = query.double() @ keys[:, :, 5:600].double().transpose(2, 3) * 0.125
+    assert scores.dtype == torch.float32 and relative_error(scores, exact) < 1e-4
 
 
 @pytest.mark.parametrize("device", DEVICES)
