@@ -77,6 +77,14 @@ def test_the_first_setting_is_the_published_one_and_the_others_smooth_less():
     assert settings == engine_bench.bench_settings(vlm, 0) != engine_bench.bench_settings(vlm, 1)
 
 
+def test_ways_that_are_measured_in_turns_say_their_plans_once(capsys):
+    """The rows that a method has its own memory for are of another plan than those of none."""
+    flags = ["--device", "cpu", "--images", "2", "--repeats", "2", "--max-new-tokens", "8", "--lanes", "64"]
+    assert run([*flags, "--method", "kvsmooth"]) in (0, None)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("decoding ")]
+    assert len(said) == len(set(said)) >= 2
+
+
 def test_an_arm_that_fails_is_named_and_the_others_are_shown(capsys, monkeypatch):
     from kvtune.captioning import Captioner
     from kvtune.errors import KvtuneError

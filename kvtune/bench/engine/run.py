@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -241,6 +243,24 @@ class BenchRequest:
     """Where given, decode steps alone are timed, with each of these; see :mod:`kvtune.bench.engine.methods`."""
 
 
+@contextmanager
+def _plans_said_once() -> Iterator[None]:
+    """Keep captioners from saying a plan again each time that its turn comes."""
+    captioners, said = logging.getLogger("kvtune.captioning.captioner"), set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        known = record.getMessage() in said
+        said.add(record.getMessage())
+        return not known
+
+    captioners.addFilter(is_new)
+    try:
+        yield
+    finally:
+        captioners.removeFilter(is_new)
+
+
+@_plans_said_once()
 def bench(request: BenchRequest, keep: Callable[[dict[str, Any]], None]) -> None:
     """Measure the engine; see :func:`kvtune.bench.engine.run.bench_engine`.
 
