@@ -39,7 +39,8 @@ class Arrival:
         until = time.monotonic() + MOST_SECONDS
         while not self._copied.query():
             if time.monotonic() > until:
-                raise LostDeviceError(f"the GPU hangs: it has done nothing for {MOST_SECONDS / 60:.0f} minutes")
+                hung = f"the GPU hangs: it has done nothing for {MOST_SECONDS / 60:.0f} minutes"
+                raise LostDeviceError(f"{hung}; see nvidia-smi -q and dmesg, and take another if it hangs again")
             time.sleep(_LOOK_SECONDS)
 
 
