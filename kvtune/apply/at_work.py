@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from kvtune.apply.made_with import FORMAT, MadeWith, Skipped, about, load_made_with, save_made_with
+from kvtune.apply.made_with import FORMAT, MadeWith, Skipped, about, load_made_with
 from kvtune.apply.refused_images import caption_all
 from kvtune.apply.with_preset import NO_PRESET, Choice, WithPreset, open_with_preset, readable_images_for
 from kvtune.errors import KvtuneError, RequestError
@@ -132,7 +132,7 @@ def caption_into_file(
         begun = load_made_with(job.out)
         if begun is not None:
             begun.refuse_difference(job.out, now.model_dump(mode="json"))
-        save_made_with(now, job.out)
+        now.save(about(job.out))
         with closing(NamedLog(job.out)) as log:
             before, began = len(log), time.monotonic()
             pace = Pace(_usual_tokens(work))
@@ -142,7 +142,7 @@ def caption_into_file(
             if refused:
                 broken |= refused
                 now = _made_with(work, broken)
-                save_made_with(now, job.out)
+                now.save(about(job.out))
             written = len(log) - before
             return Done(sum(name in log for name, _ in job.images), now, written, seconds, broken)
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
 from kvtune.errors import RequestError
-from kvtune.json_files import read_json, write_json
+from kvtune.json_files import read_json
 from kvtune.schema import Document, Parameters, validated
 from kvtune.study.fingerprint import difference_from
 
-FORMAT: Literal["kvtune-captions/1"] = "kvtune-captions/1"
+Format = Literal["kvtune-captions/1"]
+FORMAT: Format = get_args(Format)[0]
 _FREE = {"format", "preset", "versions", "skipped"}
 
 
@@ -29,7 +30,7 @@ class MadeWith(Document):
     are the preset's name, the versions, and ``skipped``, the images that ``--skip-broken`` left out last.
     """
 
-    format: Literal["kvtune-captions/1"]
+    format: Format
     model: str
     revision: str | None
     dtype: str
@@ -79,8 +80,3 @@ def load_made_with(out: Path) -> MadeWith | None:
             f"{out} is there already, and {path.name}, which says what wrote it, is not beside it; name another --out"
         )
     return validated(MadeWith, read_json(path, "captions"), f"{path}")
-
-
-def save_made_with(made_with: MadeWith, out: Path) -> None:
-    """Write it down, before the first caption."""
-    write_json(about(out), made_with.model_dump(mode="json"))
