@@ -177,9 +177,7 @@ def check_gpu(index: int) -> Check:
         name = torch.cuda.get_device_name(index)
         torch.ones(1, device=f"cuda:{index}").add(1).item()
         free, total = torch.cuda.mem_get_info(index)
-    except (
-        Exception
-    ) as error:  # a RuntimeError as a rule; assertions, and one of torch's own, where CUDA does not start
+    except Exception as error:  # as a rule a RuntimeError; others where CUDA does not start
         full = "other processes have all of its memory (nvidia-smi names them): end one, or use another GPU"
         cure = full if is_out_of_memory(error) else cure_for(error) or BUILD
         return Check(device, "warning", f"{name} does not compute: {first_line(error)}", cure)
