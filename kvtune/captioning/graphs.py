@@ -44,6 +44,8 @@ class StepGraphs:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._seen: set[Hashable] = set()
         self._pool = torch.cuda.graph_pool_handle()
+        self._held = 0
+        """Bytes that the pool has been given."""
         self._off = False
 
     def run(self, shape: Hashable, step: Callable[[], None]) -> None:
@@ -70,8 +72,10 @@ class StepGraphs:
             self._graphs.clear()
             # What is left of a pool whose graphs are gone must not be captured into again.
             self._pool = torch.cuda.graph_pool_handle()
-        if torch.cuda.mem_get_info(self._device)[0] < self._takes + _SPARE:
+            self._held = 0
+        if (free := self._free()) < self._takes - self._held + _SPARE:
             torch.cuda.empty_cache()
+            free = self._free()
         graph = torch.cuda.CUDAGraph()
         failed: list[str] = []
         try:
@@ -104,7 +108,11 @@ class StepGraphs:
             self._off = True
             return False
         self._graphs[shape] = graph
+        self._held = min(self._takes, self._held + max(0, free - self._free()))
         return True
+
+    def _free(self) -> int:
+        return torch.cuda.mem_get_info(self._device)[0]
 
     def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
         """Tell torch's allocator that a capture is over, of which it hears nothing where the capture cannot be ended.

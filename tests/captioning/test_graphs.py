@@ -145,6 +145,25 @@ def test_a_capture_waits_for_nothing_and_takes_cached_memory_back_only_where_it_
     assert len(played.captures) == 1 and played.asked == asked
 
 
+def test_what_graphs_have_already_need_not_be_free(monkeypatch):
+    """All of a grid share one pool, until a new one is begun."""
+    played = Played(free=2**31 + 2**30)
+    played.patch(monkeypatch)
+    graphs = StepGraphs(DEVICE, 2**31)
+
+    def step():
+        if played.now != "default" and not played.captures:
+            played.free -= 2**31
+
+    for shape in range(32):
+        for _ in range(2):
+            graphs.run(shape, step)
+    assert not played.asked
+    for _ in range(2):
+        graphs.run(32, step)
+    assert played.asked == ["wait", "empty cache"]
+
+
 def test_graphs_that_are_too_many_are_dropped_with_their_pool(monkeypatch):
     played = Played()
     played.patch(monkeypatch)
