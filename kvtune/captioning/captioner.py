@@ -214,15 +214,15 @@ class Captioner(Asking):
         longest = max(prompt.length for prompt in prompts)
         own = max(len(prompt.after_image) for prompt in prompts)
         methods = {request.method for _, request in first if request.method}
-        each = len(first) // len(of_image)
-        state = bytes_for_methods(self.vlm, methods, longest, self.max_new_tokens + own, each)
+        each = len(first) / len(of_image)
+        of_row = bytes_for_methods(self.vlm, methods, longest, self.max_new_tokens + own, each)
         stream = longest, self.max_new_tokens, len(first), len(of_image), self.lanes
-        plan = plan_for(self.vlm, *stream, self._kept.plan if self._kept else None, own, state)
+        plan = plan_for(self.vlm, *stream, self._kept.plan if self._kept else None, own, *of_row)
         if self._kept is None or self._kept.serves(plan):
             return plan
         self._kept = None
         torch.cuda.empty_cache()
-        return plan_for(self.vlm, *stream, None, own, state)
+        return plan_for(self.vlm, *stream, None, own, *of_row)
 
     def _decoding(self, plan: Plan, waiting: Iterable[tuple[Hashable, CaptionRequest]]) -> Decoding:
         """A grid on which nothing runs yet, and for which these requests wait."""

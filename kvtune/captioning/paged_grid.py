@@ -83,8 +83,7 @@ class PagedGrid(KnownPrompts):
         self.tokens = torch.zeros(self.rows, dtype=torch.long, device=device)
         self._positions = torch.zeros_like(self.tokens)
         self.forced = ForcedTokens(self.rows)
-        takes = plan.step + plan.rows * plan.row_state
-        self._graphs = step_graphs(device, takes) if cuda_graphs and not no_graphs_for(vlm) else None
+        self._graphs = step_graphs(device, plan.step + plan.acting) if cuda_graphs and not no_graphs_for(vlm) else None
 
     def serves(self, plan: object) -> bool:
         """Whether it is a grid as a plan has it."""

@@ -79,6 +79,8 @@ class PagedPlan:
         Prompt tokens that are run together at most, unless one prompt alone has more.
     row_state
         Bytes that methods remember of a row.
+    acting
+        Bytes that a decode step takes for a moment more, where methods change attention.
     cards
         Cards that the model is on.
     """
@@ -95,12 +97,13 @@ class PagedPlan:
     prefill: int
     prefill_tokens: int = PREFILL_TOKENS
     row_state: int = 0
+    acting: int = 0
     cards: int = 1
 
     @property
     def activations(self) -> int:
         """Bytes that come and go."""
-        return self.step + self.prefill
+        return self.step + self.acting + self.prefill
 
     @property
     def peak(self) -> int:
@@ -122,7 +125,8 @@ class PagedPlan:
         pages = self.pages // 2
         if self.rows == 1 or pages < pages_for(self.prompt_tokens) + self.text_pages:
             return None
-        return dataclasses.replace(self, rows=self.rows // 2, pages=pages, cache=self.cache // 2, step=self.step // 2)
+        halves = {name: getattr(self, name) // 2 for name in ("rows", "cache", "step", "acting")}
+        return dataclasses.replace(self, pages=pages, **halves)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"peak": self.peak}
@@ -145,6 +149,7 @@ def plan_pages(
     kept: PagedPlan | None = None,
     own_tokens: int = 1,
     row_state: int = 0,
+    row_acting: int = 0,
 ) -> PagedPlan:
     """The paged grid for a stream in which ``requests`` are about ``images``.
 
@@ -161,8 +166,9 @@ def plan_pages(
         The plan of a grid that is there already; it is the answer, but for the prompts, where it will do.
     own_tokens
         Prompt tokens that a row has in its own pages at most: the last, or those after the image.
-    row_state
-        Bytes that methods remember of a row; a grid that was planned for less will not do.
+    row_state, row_acting
+        Bytes that methods remember of a row, and that a row takes for a moment where they change its attention; a grid
+        that was planned for less will not do.
     """
     prompt_pages, longest = pages_for(prompt_tokens), pages_for(max_new_tokens + own_tokens)
     usual = min(longest, pages_for(USUAL_TOKENS + 1))
@@ -179,7 +185,7 @@ def plan_pages(
     def room(card: _CardRoom, rows: int) -> int:
         """Pages that a card holds beside so many rows."""
         # A step comes twice: where it is run, and where its graph is captured.
-        return (card.usable - rows * (row_state + 2 * step) - int(FRAGMENTS * prefill(card))) // card.page
+        return (card.usable - rows * (row_state + row_acting + 2 * step) - int(FRAGMENTS * prefill(card))) // card.page
 
     def pages(rows: int) -> int:
         fillable = rows * longest + min(images, rows + _MORE_IMAGES) * prompt_pages
@@ -195,6 +201,7 @@ def plan_pages(
         and kept.pages >= _ENOUGH * pages(rows)
         and kept.text_pages >= longest
         and kept.row_state >= row_state
+        and kept.acting >= min(requests, kept.rows) * row_acting
     ):
         return dataclasses.replace(kept, lanes=of_image, prompt_tokens=prompt_tokens, prefill=prefill(fullest))
     return PagedPlan(
@@ -210,11 +217,12 @@ def plan_pages(
         prefill=prefill(fullest),
         prefill_tokens=prefill_tokens,
         row_state=row_state,
+        acting=rows * row_acting,
         cards=len(cards),
     )
 
 
-def acting_bytes(vlm: VisionLanguageModel, prompt_tokens: int, text_tokens: int, of_image: int) -> int:
+def acting_bytes(vlm: VisionLanguageModel, prompt_tokens: int, text_tokens: int, of_image: float) -> int:
     """Bytes of a row while a method changes its attention in a layer: scores, weights and what it makes of them.
 
     Scores of all lanes of its tile, of which ``of_image`` captions of an image take that many; and four tensors of its

@@ -109,11 +109,41 @@ def test_what_changing_attention_takes_for_a_moment_is_planned(vlm, monkeypatch,
     requests = [CaptionRequest(n, image, method, n) for n, image in enumerate(random_images(1) * 16)]
     assert len(list(captioner.run(requests))) == 16
     own = method.row_bytes(decoder_of(vlm), captioner.plan.prompt_tokens)
-    assert own < max(most) <= captioner.plan.row_state
+    plan = captioner.plan
+    assert own < max(most) <= plan.row_state + plan.acting // plan.rows
     plain = [CaptionRequest(n, request.image, KVSmooth(0.5, 8, 0.2, 0, 3), n) for n, request in enumerate(requests)]
     fewer = Captioner(vlm, max_new_tokens=40, lanes=16)
     list(fewer.run(plain))
-    assert fewer.plan.row_state < captioner.plan.row_state / 2
+    assert fewer.plan.acting == 0 and fewer.plan.row_state < (plan.row_state + plan.acting // plan.rows) / 2
+
+
+def test_a_capture_needs_no_memory_for_what_methods_remember(vlm, monkeypatch):
+    """Which is there by then; where less is free than it needs, all that is cached is given back before it."""
+    needed = []
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda device, takes: needed.append(takes))
+    plans = []
+    for method in (PAI(0.5, 0, 3), CLVS(0.5, 0.6, 0.9)):
+        captioner = Captioner(vlm, max_new_tokens=5, lanes=4)
+        list(captioner.run([CaptionRequest(n, image, method, n) for n, image in enumerate(random_images(2) * 2)]))
+        plans.append(captioner.plan)
+    assert plans[0].row_state < plans[1].row_state
+    assert needed[0] == needed[1] > plans[0].step
+
+
+def test_a_grid_is_kept_for_fewer_captions_of_the_same_images(vlm, monkeypatch):
+    """As where some of a round were written before; but not where more memory is taken for a moment."""
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
+    made = []
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *given: made.append(given))
+    captioner, images = Captioner(vlm, max_new_tokens=5, lanes=32), random_images(8)
+    for several, grids in ((32, 1), (30, 1), (31, 1), (8, 1)):
+        requests = [CaptionRequest(n, images[n % 8], PAI(0.5, 0, 3), n) for n in range(several)]
+        assert len(list(captioner.run(requests))) == several
+        assert len(made) == grids
+    requests = [CaptionRequest(n, image, PAI(0.5, 0, 3), n) for n, image in enumerate(random_images(32))]
+    assert len(list(captioner.run(requests))) == 32
+    assert len(made) == 2
 
 
 @pytest.mark.parametrize("images", [1, 4, 16])
@@ -136,4 +166,4 @@ def test_what_scores_take_is_planned_however_many_captions_an_image_has(vlm, mon
     several = random_images(images)
     requests = [CaptionRequest(n, several[n % images], PAI(0.5, 0, 3), n) for n in range(16)]
     assert len(list(captioner.run(requests))) == 16
-    assert max(taken) <= captioner.plan.rows * captioner.plan.row_state
+    assert max(taken) <= captioner.plan.acting
