@@ -205,12 +205,18 @@ class Captioner(Asking):
         some = list(of_image.values())[-PREFILL_BATCH:]
         if self._kept is None:
             torch.cuda.empty_cache()  # of what ran before; what the vision tower takes now it will take again
+        prompts: list[Prompt] = []
         try:
             prompts = self.prompts_of(some)
         except RuntimeError as error:
-            if is_out_of_memory(error):
+            if not is_out_of_memory(error):
+                raise
+            if self._kept is None:
                 raise KvtuneError(NO_ROOM) from error
-            raise
+        if not prompts:  # for which the grid that is there leaves no room
+            self._kept = None
+            free_cached_memory()
+            return self._plan(first)
         longest = max(prompt.length for prompt in prompts)
         own = max(len(prompt.after_image) for prompt in prompts)
         methods = {request.method for _, request in first if request.method}

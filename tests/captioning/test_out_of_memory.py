@@ -111,6 +111,31 @@ def test_requests_that_come_as_memory_runs_out_are_not_lost(monkeypatch):
     assert len(checked) > 6
 
 
+def test_a_grid_that_is_kept_gives_way_to_images_that_need_its_memory(monkeypatch):
+    like_a_gpu(monkeypatch)
+    made, make = weakref.WeakSet(), PagedGrid
+
+    def noted(*given):
+        made.add(grid := make(*given))
+        return grid
+
+    monkeypatch.setattr(paged_decoding, "PagedGrid", noted)
+    limits = [5] * 24
+    captioner = Captioner(MODEL, max_new_tokens=5, lanes=4)
+    check(list(captioner.run(requests(limits))), limits)
+    gone, plain = [], captioner.prompts_of
+
+    def prompts_of(some):
+        gone.append(not made)
+        if not any(gone):
+            raise torch.OutOfMemoryError("no memory beside the grid")
+        return plain(some)
+
+    monkeypatch.setattr(captioner, "prompts_of", prompts_of)
+    check(list(captioner.run(requests(limits))), limits)
+    assert gone[:2] == [False, True]
+
+
 def test_where_pinned_memory_is_out_no_more_prompts_are_kept_and_the_grid_stays(monkeypatch, caplog):
     """Memory of the host it is, of which a smaller grid takes no less."""
     left = [3]
