@@ -12,6 +12,7 @@ from torch import Tensor
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.row_state import RowState
 from kvtune.methods.seen import Seen, SeenPositions
+from kvtune.methods.without_autocast import without_autocast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Acting:
         scores
             [n, heads, positions], scaled, at least float32; changed.
         """
-        with torch.autocast(scores.device.type, enabled=False):
+        with without_autocast(scores.device.type):
             return self._attend(self.seen.in_layer(layer, query, scaling), scores)
 
     def _attend(self, seen: Seen, scores: Tensor) -> tuple[Tensor, Tensor | None]:

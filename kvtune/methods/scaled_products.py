@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from kvtune.methods.without_autocast import without_autocast
+
 
 def scaled_products(query: Tensor, keys: Tensor, scaling: float) -> Tensor:
     """``scaling * query @ keys^T`` in at least float32, as fused attention has it inside, whatever the numbers' type.
@@ -18,7 +20,7 @@ def scaled_products(query: Tensor, keys: Tensor, scaling: float) -> Tensor:
         [n, kv_heads, positions, head_dim]; copied nowhere on a GPU, elsewhere one of n at a time.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device.type):
         if query.dtype == wide:
             return torch.matmul(query * scaling, keys.transpose(2, 3))
         if query.is_cuda:
