@@ -1,5 +1,6 @@
 """The plan of the grid: what it promises, and what a grid really takes."""
 
+import dataclasses
 import functools
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 from kvtune import KVSmooth
 from kvtune.bench.engine.peak import measured_peak
-from kvtune.captioning import Captioner, CaptionRequest, memory, paged_plan, planning
+from kvtune.captioning import Captioner, CaptionRequest, decoding, memory, paged_grid, paged_plan, planning
 from kvtune.captioning import captioner as captioner_module
 from kvtune.captioning.grid import Grid
 from kvtune.captioning.memory import bytes_per_position, mlp_numbers, plan_grid, predict, prefill_bytes
@@ -234,6 +235,16 @@ def llava_of_7b():
         device=card.device,
         cards=[card],
     )
+
+
+def test_no_more_prompts_are_run_together_than_are_planned(vlm, monkeypatch):
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)
+    planned, most = planning.plan_pages, []
+    monkeypatch.setattr(planning, "plan_pages", lambda *given: dataclasses.replace(planned(*given), prefill_tokens=50))
+    monkeypatch.setattr(decoding, "prefill", lambda *given: most.append(given[3]) or prefill(*given))
+    list(Captioner(vlm, max_new_tokens=3).run([CaptionRequest(n, one) for n, one in enumerate(random_images(6))]))
+    assert set(most) == {50}
 
 
 @pytest.mark.parametrize(("free", "together", "beside"), [(10, 1, 1.3), (26, 5, 3.3), (65, 8, 5.0), (125, 8, 5.0)])

@@ -146,6 +146,24 @@ def test_a_grid_is_kept_for_fewer_captions_of_the_same_images(vlm, monkeypatch):
     assert len(made) == 2
 
 
+def test_memory_is_looked_at_when_what_is_cached_is_given_back(vlm, monkeypatch):
+    """And a grid that will not do with it; while one is kept that will, the next run finds its memory cached."""
+    seen = []
+    monkeypatch.setattr(planning, "uses_pages", lambda vlm: True)
+    monkeypatch.setattr(paged_grid, "step_graphs", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen.append("given back"))
+    monkeypatch.setattr(paged_plan, "free_memory", lambda device: seen.append("looked at") or 2**30)
+    captioner, images = Captioner(vlm, max_new_tokens=5, lanes=32), random_images(8)
+    for several, expected in (
+        (8, ["given back", "looked at"]),
+        (6, ["looked at"]),
+        (32, ["looked at", "given back", "looked at"]),
+    ):
+        seen.clear()
+        assert len(list(captioner.run([CaptionRequest(n, images[n % 8], None, n) for n in range(several)]))) == several
+        assert seen == expected
+
+
 @pytest.mark.parametrize("images", [1, 4, 16])
 def test_what_scores_take_is_planned_however_many_captions_an_image_has(vlm, monkeypatch, images):
     """Where each caption has an image of its own, one of a tile's 16 lanes is taken."""
