@@ -16,7 +16,16 @@ from pretended_cards import ApartError, PretendedCards
 from small_vlms import reference_tokens, small_vlm
 
 from kvtune import KVSmooth
-from kvtune.captioning import Captioner, kernels, paged_attention, paged_plan, paged_smoothing, paged_step
+from kvtune.captioning import (
+    Captioner,
+    card_pages,
+    kernels,
+    paged_attention,
+    paged_grid,
+    paged_plan,
+    paged_smoothing,
+    paged_step,
+)
 from kvtune.captioning.card_pages import CardPages
 from kvtune.captioning.memory import bytes_per_position, prefill_bytes
 from kvtune.captioning.model_check import check_model
@@ -141,10 +150,17 @@ def test_kernels_are_launched_on_the_card_of_their_layer(monkeypatch):
 
         return run
 
+    def kernels_for(device, *shapes):
+        seen.append(("trial", device))
+        assert device == current[-1]
+        return kernels.PLAIN
+
     monkeypatch.setattr(paged_step, "on_device", on_device)
+    monkeypatch.setattr(paged_grid, "on_device", on_device)
+    monkeypatch.setattr(card_pages, "kernels_for", kernels_for)
     monkeypatch.setattr(kernels, "PLAIN", kernels.Kernels(looked_at("attend"), looked_at("smooth")))
     captions_of(SPANS["three"], requests_of([(0, 2)]), max_new_tokens=4)
-    assert set(seen) == {(name, card) for name in ("attend", "smooth") for card in CARDS}
+    assert set(seen) == {(name, card) for name in ("trial", "attend", "smooth") for card in CARDS}
 
 
 def test_nothing_of_a_pass_is_held_after_it():
