@@ -95,13 +95,13 @@ class StepGraphs:
             self._abandon(graph)
             if is_out_of_memory(error) or is_lost(error):
                 raise
-            # A capture that has no memory may fail once more at its end. An error that a variable here held, or that is
-            # raised again out of the other, would hold the grid until garbage is collected.
-            if error.__context__ is not None and is_out_of_memory(error.__context__):
-                raise torch.OutOfMemoryError(first_line(error.__context__)) from None
-            first = error.__context__
-            if first is not None and (is_lost(first) or not isinstance(first, Exception)):  # such as Ctrl-C
-                raise first from None
+            # A capture that fails may fail once more at its end. An error that a variable here held, or that is raised
+            # again out of the other, would hold the grid until garbage is collected.
+            if error.__context__ is not None:
+                if is_out_of_memory(error.__context__):
+                    raise torch.OutOfMemoryError(first_line(error.__context__)) from None
+                if is_lost(error.__context__) or not isinstance(error.__context__, Exception):  # such as Ctrl-C
+                    raise error.__context__ from None
             failed.append(_said(error))
             log.warning("decoding without CUDA graphs, for this model's step cannot be captured: %s", failed[0])
             log.debug("where the capture failed", exc_info=True)
