@@ -272,9 +272,8 @@ class PagedGrid(KnownPrompts):
         # Each kind of methods takes its own lanes of the tiles that all of them share, or in which few stand.
         nobody = (tiles - acting_from) * LANES
         is_crowded = _power_of_two(max(LANES, len(acting))) >= nobody
-        by_kind = [lanes_of_rows[rows] - acting_from * LANES for rows in groups]
-        if len(groups) == 1 and is_crowded:
-            by_kind = []
+        apart = [] if len(groups) == 1 and is_crowded else groups
+        by_kind = [lanes_of_rows[rows] - acting_from * LANES for rows in apart]
         pages = int(self.newest[acting].max(initial=-1)) // PAGE + 1
         padded = [
             np.pad(lanes, (0, _power_of_two(max(LANES, len(lanes))) - len(lanes)), constant_values=nobody)
