@@ -64,11 +64,11 @@ def start_from(
     RequestError
         If none of its settings is in the space.
     """
-    name = summary.study
+    name, by_number = summary.study, summary.by_number
     points: list[TrialPoint] = []
     left_out: list[str] = []
     for number in summary.front:
-        found = as_point(summary.by_number[number].params, manifest.fingerprint.space, space, layers / manifest.layers)
+        found = as_point(by_number[number].params, manifest.fingerprint.space, space, layers / manifest.layers)
         if isinstance(found, str):
             left_out.append(f"trial {number} of {name} is left out: {found}")
         elif found not in [each.point for each in points] and space.full(found) not in published:

@@ -142,7 +142,8 @@ def front_rows(summary: StudySummary, chosen: int | None) -> list[TrialSummary]:
         for each in summary.settings
         if (each.number is None or each.published or each.number == chosen) and each.number not in summary.front
     ]
-    return [*named, *(summary.by_number[number] for number in shown_front(summary, chosen))]
+    by_number = summary.by_number
+    return [*named, *(by_number[number] for number in shown_front(summary, chosen))]
 
 
 def shown_front(summary: StudySummary, chosen: int | None) -> list[int]:
