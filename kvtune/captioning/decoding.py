@@ -17,6 +17,7 @@ from kvtune.captioning.forced import ForcedTokens
 from kvtune.captioning.greedy import NO_TOKEN, no_numbers
 from kvtune.captioning.grid_attention import ATTENTION
 from kvtune.captioning.host_copy import HostCopy, Unread
+from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.prefill import prefill
 from kvtune.captioning.prefix import Prefix
 from kvtune.captioning.request import Caption, CaptionRequest, Work, cut
@@ -106,8 +107,6 @@ class Decoding(ABC):
     grid: AnyGrid
     scheduler: AnyScheduler
     price: ClassVar[StepCost]
-    prefill_tokens: int | None = None
-    """Prompt tokens that are run together at most; see :func:`kvtune.captioning.prefill.prefill`."""
 
     def __init__(
         self, vlm: VisionLanguageModel, prompts_of: PromptsOf, max_new_tokens: int, rows: int, late: int
@@ -118,6 +117,8 @@ class Decoding(ABC):
         self.on_prompts: Callable[[], None] = lambda: None
         self.facts: set[AnyFact] = set()
         """What methods want to know of prompts."""
+        self.together: Callable[[int], int] = prompts_together
+        """Prompts that are run together at most; see :func:`kvtune.captioning.prefill.prefill`."""
         self.depth_of: DepthOf | None = None
         self._stops = vlm.family.stop_sequences(vlm)
         self._ends = np.array(vlm.eos_token_ids + [stop[-1] for stop in self._stops], dtype=int)
@@ -221,7 +222,7 @@ class Decoding(ABC):
     def _prefixes(self, requests: Sequence[CaptionRequest], prompts: Sequence[Prompt]) -> Iterator[Prefix]:
         """The prompts of some requests, run, with all that methods want to know of them."""
         depths = [fact for fact in self.facts if isinstance(fact, Depth)]
-        for request, prefix in zip(requests, prefill(self.vlm, prompts, self.facts, self.prefill_tokens), strict=True):
+        for request, prefix in zip(requests, prefill(self.vlm, prompts, self.facts, self.together), strict=True):
             if depths and self.depth_of is not None:
                 known = prefix.end.facts
                 found: dict[AnyFact, Any] = {fact: self.depth_of(request, fact.source, known) for fact in depths}

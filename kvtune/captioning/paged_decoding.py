@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 
@@ -13,7 +14,7 @@ from kvtune.captioning.continuous import ContinuousScheduler
 from kvtune.captioning.cost_model import GPU
 from kvtune.captioning.decoding import IDLE, Decoding, PromptsOf, on_device
 from kvtune.captioning.fused import FusedLayers
-from kvtune.captioning.memory import prompts_together
+from kvtune.captioning.memory import PREFILL_BATCH
 from kvtune.captioning.page_demand import PageDemand
 from kvtune.captioning.paged_grid import PagedGrid
 from kvtune.captioning.paged_plan import USUAL_TOKENS, PagedPlan
@@ -47,7 +48,7 @@ class PagedDecoding(Decoding):
         super().__init__(vlm, prompts_of, max_new_tokens, plan.rows, late=1)
         with on_device(vlm.device):
             self.grid: PagedGrid = grid or PagedGrid(vlm, plan, cuda_graphs)
-        self.prefill_tokens = plan.prefill_tokens
+        self.together = plan.together
         most = plan.text_pages
         self._demand = PageDemand(most, min(most, pages_for(USUAL_TOKENS + 1)))
         self.scheduler: ContinuousScheduler[CaptionRequest] = ContinuousScheduler(
@@ -55,10 +56,12 @@ class PagedDecoding(Decoding):
             self.grid.pages,
             self._demand,
             pages_for(plan.prompt_tokens),
-            prompts_together(plan.prompt_tokens, plan.prefill_tokens),
+            plan.together(plan.prompt_tokens),
             plan.images,
         )
         self._fused = fused
+        self._latest = deque([plan.prompt_tokens], maxlen=2 * PREFILL_BATCH)
+        """Lengths of the prompts that came last."""
         self.expect: Callable[[Sequence[CaptionRequest]], None] = lambda requests: None
         """Told whose images are expected next."""
         self._expected: list[Hashable] = []
@@ -108,7 +111,7 @@ class PagedDecoding(Decoding):
                 else:
                     fits[image] = self._reserve(image, prompt.length, promised + 1)
                     promised += fits[image]
-            self._expect_prompts_of(max(prompt.length for prompt in prompts))
+            self._expect_prompts_of(prompt.length for prompt in prompts)
             refused.update(image for image, fit in fits.items() if not fit)
             batch = [image for image in batch if fits[image]]
             if batch:
@@ -130,12 +133,12 @@ class PagedDecoding(Decoding):
             raise KvtuneError(NO_ROOM)
         return begun
 
-    def _expect_prompts_of(self, length: int) -> None:
-        """Prompts may be as long as one that has come."""
-        if pages_for(length) > self.scheduler.prompt_pages:
-            self.scheduler.prompt_pages = pages_for(length)
-            together = prompts_together(length, self.prefill_tokens)
-            self.scheduler.together = min(self.scheduler.together, together)
+    def _expect_prompts_of(self, lengths: Iterable[int]) -> None:
+        """The next prompts may be as long as any of the latest."""
+        self._latest.extend(lengths)
+        longest = max(self._latest)
+        self.scheduler.prompt_pages = pages_for(longest)
+        self.scheduler.together = self.together(longest)
 
     def _batches(self, loads: dict[int, Hashable]) -> list[list[int]]:
         """Images whose prompts are run together; those that were expected are one batch."""

@@ -120,6 +120,12 @@ class PagedPlan:
         """Pages of a row with the longest caption."""
         return pages_for(self.max_new_tokens + self.own_tokens)
 
+    def together(self, longest: int) -> int:
+        """Prompts that are run together at most, the longest of which has so many tokens: shorter ones than were looked
+        at in as many tokens as there is memory for."""
+        looked_at = prompts_together(self.prompt_tokens, self.prefill_tokens) * self.prompt_tokens
+        return prompts_together(longest, looked_at if longest < self.prompt_tokens else self.prefill_tokens)
+
     def smaller(self) -> PagedPlan | None:
         """A plan of half the rows and half the cache; None if there is one row or no room for its caption."""
         pages = self.pages // 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -26,7 +26,7 @@ def prefill(
     vlm: VisionLanguageModel,
     prompts: Sequence[Prompt],
     facts: Collection[AnyFact] = (),
-    most_tokens: int | None = None,
+    together: Callable[[int], int] = prompts_together,
 ) -> Iterator[Prefix]:
     """Prefixes of ``prompts``, computed in batches and handed out one at a time, for each is a copy.
 
@@ -34,14 +34,20 @@ def prefill(
     ----------
     facts
         What is to be noted of the forward pass besides.
-    most_tokens
-        Of a batch, as in :func:`prompts_together`.
+    together
+        Prompts of a batch at most, by the length of the longest.
     """
+    for batch in batches(prompts, together):
+        yield from _prefill_together(vlm, batch, facts)
+
+
+def batches(prompts: Sequence[Prompt], together: Callable[[int], int]) -> Iterator[Sequence[Prompt]]:
+    """Prompts in their order, as many at a time as are run together."""
     begin = 0
     for end in range(1, len(prompts) + 1):
         longest = max(prompt.length for prompt in prompts[begin : end + 1])
-        if end == len(prompts) or end + 1 - begin > prompts_together(longest, most_tokens):
-            yield from _prefill_together(vlm, prompts[begin:end], facts)
+        if end == len(prompts) or end + 1 - begin > together(longest):
+            yield prompts[begin:end]
             begin = end
 
 

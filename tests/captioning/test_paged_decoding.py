@@ -1,5 +1,6 @@
 """Who decodes where on a GPU, with no model: any lengths, any memory."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -10,7 +11,9 @@ from small_vlms import small_vlm
 
 from kvtune.captioning import continuous, paged_plan
 from kvtune.captioning import decoding as decoding_module
+from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.pages import PAGE, pages_for
+from kvtune.captioning.prefill import batches
 from kvtune.errors import KvtuneError
 
 
@@ -103,6 +106,35 @@ def test_a_prompt_longer_than_was_thought_takes_the_place_of_one_that_is_done():
         decoding = scripted(patch, a_plan(2, 10, 90, 31), [90, 280].__getitem__, 31)
         captions, _ = run(decoding, scripts, arrivals=[1] + 9 * [0])
     assert captions.keys() == {0, 1}
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_prompts_are_run_together_again_once_long_ones_are_gone(data):
+    planned, tokens = data.draw(st.sampled_from([(60, 480), (60, 5120), (200, 480), (700, 1000)]), "prompts of a plan")
+    before = data.draw(st.lists(st.integers(1, 900), min_size=1, max_size=20), "prompts before")
+    short = data.draw(st.integers(1, planned), "prompts after")
+    prompts = before + 64 * [short]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(continuous, "AHEAD", 1.0)
+        plan = dataclasses.replace(a_plan(8, 400, planned, 31), prefill_tokens=tokens)
+        decoding = scripted(patch, plan, prompts.__getitem__, 31)
+        ran = []
+
+        def noted(vlm, prompts, facts, together):
+            ran.extend(batches(prompts, together))
+            return iter(prompts)
+
+        patch.setattr(decoding_module, "prefill", noted)
+        captions, _ = run(decoding, [Script(n, n, n % 20) for n in range(len(prompts))])
+    assert len(captions) == len(prompts)
+    memory = prompts_together(planned, tokens) * planned  # what the plan has put aside
+    for lengths in ([prompt.length for prompt in batch] for batch in ran):
+        most = memory if max(lengths) <= planned else tokens
+        assert len(lengths) == 1 or len(lengths) * max(lengths) <= most
+    assert decoding.scheduler.together == min(8, memory // short)
+    assert decoding.scheduler.prompt_pages == pages_for(short)
+    assert max(map(len, ran[-6:])) == decoding.scheduler.together
 
 
 @pytest.mark.parametrize("pages", [1, 8])
