@@ -23,6 +23,7 @@ from kvtune.device_errors import is_out_of_memory
 from kvtune.errors import RequestError
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
+from kvtune.models.prompt_ids import some_rows
 
 _SHARE = 0.25
 """Share of the free host memory that kept prompts may take."""
@@ -126,11 +127,14 @@ class Prompts:
         """
         self.embedded += len(images)
         opened, inputs = self._ahead.take(contents) or self._prepare([open_image(image) for image in images])
-        most = prompts_together(int(inputs["attention_mask"].sum(1).max()))
-        if len(opened) <= most:
-            return self.vlm.family.decoder_inputs(self.vlm, opened, self.prompt, inputs)
-        parts = (opened[begin : begin + most] for begin in range(0, len(opened), most))
-        return [one for part in parts for one in self.vlm.family.decoder_inputs(self.vlm, part, self.prompt)]
+        family, most = self.vlm.family, prompts_together(int(inputs["attention_mask"].sum(1).max()))
+        visual_tokens = family.visual_tokens(self.vlm, inputs).sum(1).tolist()
+        prompts: list[Prompt] = []
+        for begin in range(0, len(opened), most):
+            part = opened[begin : begin + most]
+            of_part = some_rows(inputs, visual_tokens, begin, begin + len(part))
+            prompts += family.decoder_inputs(self.vlm, part, self.prompt, of_part)
+        return prompts
 
     def _prepare(self, opened: list[Image.Image]) -> Prepared:
         return opened, self.vlm.prepare_on_host(opened, self.prompt)

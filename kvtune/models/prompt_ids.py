@@ -79,6 +79,38 @@ def prompt_rows(
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def some_rows(
+    inputs: dict[str, Tensor], visual_tokens: Sequence[int], begin: int, end: int
+) -> dict[str, Tensor] | None:
+    """Inputs of the rows from ``begin`` to ``end`` of a batch, without the padding that only others need.
+
+    Pixels come by rows, or one after the other as patches or tiles, of which each makes as many visual tokens.
+
+    Parameters
+    ----------
+    visual_tokens
+        Of each row of the batch.
+
+    Returns
+    -------
+    dict or None
+        None if it is not known which pixels are whose.
+    """
+    ids = inputs["input_ids"]
+    padding = ids.shape[1] - int(inputs["attention_mask"][begin:end].sum(1).max())
+    total = sum(visual_tokens)
+    found = {}
+    for name, value in inputs.items():
+        if len(value) == len(ids):
+            found[name] = value[begin:end, padding:] if value.shape == ids.shape else value[begin:end]
+        elif any(len(value) * count % total for count in visual_tokens):
+            return None
+        else:
+            first, last = (len(value) * sum(visual_tokens[:row]) // total for row in (begin, end))
+            found[name] = value[first:last]
+    return found
+
+
 def chat_segments(tokenizer: Any, template: str, image_token: str, prompt: str) -> tuple[list[int], list[int]]:
     """Ids before and after the image in a checkpoint's own chat template: one user's turn with image and question.
 

@@ -61,7 +61,7 @@ def test_images_that_make_long_prompts_go_through_the_tower_in_smaller_batches(s
     found.expect(list("abcde"), IMAGES)
     for apart, one in zip(found.of(list("abcde"), IMAGES), together, strict=True):
         assert torch.allclose(apart.embeddings, one.embeddings)
-    assert seen["tower"] == [5, 2, 2, 1] and found.embedded == 5
+    assert seen["tower"] == [5, 2, 2, 1] and seen["prepared"] == [5, 5] and found.embedded == 5
 
 
 def test_without_room_captions_are_the_same(seen, monkeypatch):

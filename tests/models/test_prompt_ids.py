@@ -1,13 +1,17 @@
 """Prompt text to token ids as the evaluations' tokenizers give them."""
 
 import pytest
+import torch
+from checkpoints import SAVERS
+from family_runs import pictures
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from newer_checkpoints import NEWER
 from tokenizers_made_here import llama_tokenizer, qwen_tokenizer
 from transformers import LlamaTokenizer
 
 from kvtune.errors import RequestError
-from kvtune.models.prompt_ids import chat_segments, is_sentencepiece, prompt_rows, segment_ids
+from kvtune.models.prompt_ids import chat_segments, is_sentencepiece, prompt_rows, segment_ids, some_rows
 
 CORPUS = ["A chat between a curious user and an assistant.", "USER: Please describe ### this image", "  two  spaces\n"]
 
@@ -64,6 +68,30 @@ def test_rows_are_padded_on_the_left():
     rows = prompt_rows([([1, 7], 3, [8, 9]), ([1], 1, [8])], image_token_id=5, pad_token_id=0)
     assert rows["input_ids"].tolist() == [[1, 7, 5, 5, 5, 8, 9], [0, 0, 0, 0, 1, 5, 8]]
     assert rows["attention_mask"].tolist() == [[1] * 7, [0, 0, 0, 0, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("name", [*SAVERS, *NEWER])
+def test_some_rows_of_a_batch_are_what_is_prepared_of_them(loaded, newer, name):
+    """To the last bit what the decoder is given, of pictures that make long prompts and short ones."""
+    vlm = loaded(name) if name in SAVERS else newer(name)
+    images = [picture.resize((size * picture.width, picture.height)) for picture in pictures() for size in (1, 4)]
+    inputs = vlm.prepare_on_host(images)
+    counts = vlm.family.visual_tokens(vlm, inputs).sum(1).tolist()
+    for begin, end in [(0, 6), (0, 1), (1, 3), (3, 6), (5, 6)]:
+        own, alone = some_rows(inputs, counts, begin, end), vlm.prepare_on_host(images[begin:end])
+        assert own["input_ids"].tolist() == alone["input_ids"].tolist()
+        assert own["attention_mask"].tolist() == alone["attention_mask"].tolist()
+        with torch.inference_mode():
+            parts, whole = (vlm.family.decoder_inputs(vlm, images[begin:end], None, given) for given in (own, alone))
+        for one, other in zip(parts, whole, strict=True):
+            assert one.after_image == other.after_image and one.next_position == other.next_position
+            torch.testing.assert_close(one.tensors, other.tensors, rtol=0, atol=0, equal_nan=True)
+
+
+def test_pixels_of_which_it_is_not_known_whose_they_are():
+    rows = prompt_rows([([1], count, []) for count in (2, 3)], 5, 0)
+    assert some_rows({**rows, "pixel_values": torch.zeros(10, 3)}, [2, 3], 0, 1)["pixel_values"].shape == (4, 3)
+    assert some_rows({**rows, "pixel_values": torch.zeros(7, 3)}, [2, 3], 0, 1) is None
 
 
 def test_an_image_token_in_the_text_is_refused():
