@@ -144,8 +144,8 @@ class ContinuousScheduler(Generic[R]):
                     image = self._new_image()
                     loads[image] = key
                     for other in due[1:]:
-                        if len(self._images) + 1 == self.most_images and not make_room(key):
-                            break
+                        if len(self._images) + 1 == self.most_images:  # one is there that nobody wants
+                            make_room(key)
                         self._images[other] = number = self._new_image()
                         ahead[number] = other
                 self._images[key] = image  # as the last one used

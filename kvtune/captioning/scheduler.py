@@ -102,8 +102,7 @@ class Scheduler(Generic[R]):
             if not group.is_idle:
                 continue
             key = next((key for key in self._waiting if key not in on_grid), next(iter(self._waiting)))
-            if key != group.key:
-                group.key = loads[index] = key
+            group.key = loads[index] = key
             on_grid.add(key)
             starts += self._fill(index, group)
         self._has_room = bool(starts)
