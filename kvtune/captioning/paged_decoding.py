@@ -93,12 +93,9 @@ class PagedDecoding(Decoding):
     def _load(
         self, loads: dict[int, Hashable], starts: list[Placement[CaptionRequest]]
     ) -> list[Placement[CaptionRequest]]:
-        request_of: dict[int, CaptionRequest] = {}
-        for placement in starts:
-            request_of.setdefault(placement.image, placement.request)
-        needed = request_of.keys()
+        needed = {placement.image: placement.request for placement in reversed(starts)}
         ahead = {image: self.scheduler.next_of(key) for image, key in loads.items() if image not in needed}
-        request_of = {**request_of, **ahead}
+        request_of = needed | ahead
         refused: set[int] = set()
         promised = sum(placement.image not in loads for placement in starts)
         for batch, after in pairwise([*self._batches(loads), []]):
@@ -162,11 +159,15 @@ class PagedDecoding(Decoding):
         while pages_for(length) + promised > self.grid.pages.free:
             if not self.scheduler.evict():
                 return False
-        return self.grid.reserve(image, length)
+        self.grid.reserve(image, length)
+        return True
 
     def _reserve_ahead(self, image: int, length: int, wanted: int) -> bool:
         """Take a prompt's pages if so many are left then, and nothing else must give way."""
-        return pages_for(length) + wanted <= self.grid.pages.free and self.grid.reserve(image, length)
+        fits = pages_for(length) + wanted <= self.grid.pages.free
+        if fits:
+            self.grid.reserve(image, length)
+        return fits
 
     def _make_room(self) -> None:
         while self.requests:

@@ -99,12 +99,9 @@ class PagedGrid(KnownPrompts):
         for card in self.cards:
             card.methods.clear()
 
-    def reserve(self, image: int, length: int) -> bool:
-        """Take the pages of a prompt of ``length`` tokens; False if there are not enough."""
-        if pages_for(length) > self.pages.free:
-            return False
+    def reserve(self, image: int, length: int) -> None:
+        """Take the pages of a prompt of ``length`` tokens; as many must be free."""
         self.pages.take(("image", image), pages_for(length))
-        return True
 
     def load(self, image: int, prefix: Prefix) -> None:
         """Write a prompt's keys and values into the pages that are reserved for it."""

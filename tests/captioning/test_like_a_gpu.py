@@ -311,7 +311,7 @@ def a_grid(rows=4):
     plan = dataclasses.replace(plan_pages(ENDLESS, 20, 60, rows, 2, rows), pages=30)
     grid = PagedGrid(ENDLESS, plan)
     for image, prefix in enumerate(prefill(ENDLESS, Prompts(ENDLESS, None).of(["a", "b"], random_images(2)))):
-        assert grid.reserve(image, prefix.length)
+        grid.reserve(image, prefix.length)
         grid.load(image, prefix)
     return grid
 
@@ -385,7 +385,7 @@ def test_rows_of_a_tile_read_as_much_of_the_same_image():
             facts = dataclasses.replace(some.end.facts, visual=torch.zeros(length, dtype=torch.bool))
             shape = (*some.keys[0].shape[:2], length, some.keys[0].shape[3])
             numbers = (torch.zeros(shape, dtype=some.keys[0].dtype),)
-            assert grid.reserve(image, length)
+            grid.reserve(image, length)
             grid.load(image, Prefix(numbers, numbers, dataclasses.replace(some.end, length=length, facts=facts)))
         grid.start(range(4), [2, 3, 2, 3], [None] * 4)
         grid.step(np.arange(4))
@@ -438,7 +438,7 @@ def test_captions_begin_and_go_on_without_waiting_for_the_device():
         ]
         with NoWaits():
             for image, prefix in enumerate(prefixes):
-                assert grid.reserve(image, prefix.length)
+                grid.reserve(image, prefix.length)
                 grid.load(image, prefix)
             grid.start([0, 2], [0, 1], [None, METHODS[1]])
             grid.step(np.array([0, 2]))
