@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from kvtune.errors import RequestError
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.method import Method, Published
 from kvtune.methods.parameters import listed, number
 from kvtune.methods.row_state import ActsFrom, RowState, moved
+from kvtune.methods.sending import to_device
 from kvtune.text import quoted
 
 if TYPE_CHECKING:
@@ -103,10 +106,6 @@ class ADHHRows(RowState[ADHH]):
         return range(min(layers), max(layers) + 1)
 
     def set_rows(self, rows: Sequence[int], methods: Sequence[ADHH | None]) -> Tensor:
-        import numpy as np
-
-        from kvtune.methods.sending import to_device
-
         index = super().set_rows(rows, methods)
         listed = np.zeros((self.decoder.n_layers, len(rows), self.decoder.n_heads), dtype=bool)
         for place, method in enumerate(methods):
@@ -116,6 +115,8 @@ class ADHHRows(RowState[ADHH]):
         return index
 
     def change_weights(self, seen: Seen, weights: Tensor) -> Tensor:
+        import torch
+
         def after() -> Tensor:
             text = seen.after.new_ones(len(seen.after), weights.shape[-1] - seen.prompt)
             return torch.cat([seen.after, text], dim=1)[:, None]
@@ -125,8 +126,6 @@ class ADHHRows(RowState[ADHH]):
             listed = seen.of_rows(self._listed.transpose(0, 1)).transpose(0, 1)[..., None]
             never = weights.new_full((), torch.inf)
             return self.value(seen, "threshold", weights).where(listed & self._acts(seen), never)
-
-        import torch
 
         after_image = self.once(seen, "after", after)
         on_text = (weights * after_image).sum(-1, keepdim=True)

@@ -100,8 +100,8 @@ class DSCRRows(RowState[DSCR]):
         import torch
 
         super().__init__(kind, n_rows, decoder, device)
-        double = decoder.head is not None and decoder.head.weight.dtype == torch.float64
-        self._mixing = torch.zeros(n_rows, 0, 0, dtype=torch.float64 if double else torch.float32, device=device)
+        dtype = torch.float64 if decoder.number_bytes == 8 else torch.float32
+        self._mixing = torch.zeros(n_rows, 0, 0, dtype=dtype, device=device)
         self._methods: dict[int, DSCR] = {}
         self._mixes_values = False
         """Whether any row ever did."""

@@ -74,7 +74,6 @@ class KVSmoothRows(RowState[KVSmooth]):
         super().__init__(kind, n_rows, decoder, device)
         self._queue = EntropyQueue(decoder.n_layers, n_rows, device)
         self._outputs: dict[int, Tensor] = {}
-        self._changes_output = False
 
     def set_rows(self, rows: Sequence[int], methods: Sequence[KVSmooth | None]) -> Tensor:
         index = super().set_rows(rows, methods)
@@ -83,13 +82,13 @@ class KVSmoothRows(RowState[KVSmooth]):
             self.parameter("queue_length")[index].long().clamp(min=1),
             max(method.queue_length if method else 1 for method in methods),
         )
-        self._changes_output |= any(method and method.target == "attention_output" for method in methods)
+        self.changes_output |= any(method and method.target == "attention_output" for method in methods)
         return index
 
     def begin(self, rows: Sequence[int], index: Tensor, prompts: Sequence[PromptFacts]) -> None:
         import torch
 
-        if not self._changes_output:
+        if not self.changes_output:
             return
         outputs = torch.stack([prompt.outputs for prompt in prompts], dim=1)
         for layer in self.decoder.layers_here:
@@ -97,10 +96,6 @@ class KVSmoothRows(RowState[KVSmooth]):
             if layer not in self._outputs:
                 self._outputs[layer] = output.new_zeros(self.acts.shape[1], *output.shape[1:])
             self._outputs[layer][index] = output
-
-    @property
-    def changes_output(self) -> bool:
-        return self._changes_output
 
     def change_output(self, layer: int, output: Tensor, entropy: Tensor, generated: Tensor) -> Tensor:
         from kvtune.methods.lerp import lerp_

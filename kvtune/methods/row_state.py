@@ -96,6 +96,9 @@ class RowState(Generic[M]):
     reads_entropy: ClassVar[bool] = False
     """Whether the entropy of attention weights is wanted in :attr:`layers`."""
 
+    changes_output: bool = False
+    """Whether any row's :meth:`change_output` has ever done something."""
+
     def __init__(self, kind: type[M], n_rows: int, decoder: Decoder, device: Any) -> None:
         import torch
 
@@ -210,11 +213,6 @@ class RowState(Generic[M]):
         """Weights with which values are summed, where they are not those that others are to see."""
         return weights
 
-    @property
-    def changes_output(self) -> bool:
-        """Whether any row's :meth:`change_output` does something."""
-        return False
-
     def change_output(self, layer: int, output: Tensor, entropy: Tensor, generated: Tensor) -> Tensor:
         """Attention output of one layer of all rows, [rows, heads, head_dim], before the projection."""
         return output
@@ -286,10 +284,7 @@ def wide(positions: int) -> int:
 
 def widened(tensor: Tensor, positions: int) -> Tensor:
     """``tensor`` with a last axis of at least :func:`wide`, 0 in what is new."""
-    import torch
-
-    missing = wide(positions) - tensor.shape[-1]
-    return torch.nn.functional.pad(tensor, (0, missing)) if missing > 0 else tensor
+    return fitted(tensor, max(wide(positions), tensor.shape[-1]))
 
 
 def fitted(tensor: Tensor, width: int) -> Tensor:
