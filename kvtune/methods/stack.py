@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 from kvtune.errors import RequestError
@@ -48,31 +48,24 @@ class Stack(Method):
         return self.members
 
     @classmethod
-    def declared(cls) -> Mapping[str, Parameter]:
-        found: dict[str, Parameter] = {}
-        for kind in cls.kinds:
-            own = kind.declared()
-            found |= {cls._outer(kind, name): parameter for name, parameter in own.items()}
-        return found
+    def _own(cls) -> dict[str, tuple[type[Method], str]]:
+        """What each parameter is called here -> whose it is, and its name there."""
+        own = [(kind, name) for kind in cls.kinds for name in kind.declared()]
+        times = Counter(name for _, name in own)
+        return {f"{kind.name}.{name}" if times[name] > 1 else name: (kind, name) for kind, name in own}
 
     @classmethod
-    def _outer(cls, kind: type[Method], name: str) -> str:
-        """What a parameter of one of the methods is called here."""
-        times = Counter(name for kind in cls.kinds for name in kind.declared())
-        return f"{kind.name}.{name}" if times[name] > 1 else name
+    def declared(cls) -> Mapping[str, Parameter]:
+        return {here: kind.declared()[name] for here, (kind, name) in cls._own().items()}
 
     def parameters(self) -> dict[str, Any]:
-        return {
-            self._outer(type(member), name): value
-            for member in self.members
-            for name, value in member.parameters().items()
-        }
+        values = {type(member): member.parameters() for member in self.members}
+        return {here: values[kind][name] for here, (kind, name) in self._own().items()}
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        names = {cls._outer(kind, name): (kind, name) for kind in cls.kinds for name in kind.declared()}
         # A name that is unique may be given in full too.
-        names |= {f"{kind.name}.{name}": (kind, name) for kind in cls.kinds for name in kind.declared()}
+        names = cls._own() | {f"{kind.name}.{name}": (kind, name) for kind, name in cls._own().values()}
         unknown = sorted(set(parameters) - set(names))
         if unknown:
             raise RequestError(f"{cls.name}: {not_there('parameter', unknown[0], cls.declared())}")
@@ -85,7 +78,8 @@ class Stack(Method):
     @classmethod
     def known_for(cls, model_names: Iterable[str]) -> dict[str, Any]:
         names = list(model_names)
-        return {cls._outer(kind, name): value for kind in cls.kinds for name, value in kind.known_for(names).items()}
+        known = {kind: kind.known_for(names) for kind in cls.kinds}
+        return {here: known[kind][name] for here, (kind, name) in cls._own().items() if name in known[kind]}
 
     def check_layers(self, n_layers: int) -> None:
         for member in self.members:
@@ -131,8 +125,7 @@ def get_method(name: str) -> type[Method]:
     RequestError
         If there is none.
     """
-    names: Sequence[str] = name.split(JOIN)
-    kinds = tuple(registered(one) for one in names)
+    kinds = tuple(map(registered, name.split(JOIN)))
     return kinds[0] if len(kinds) == 1 else stack_of(kinds)
 
 
