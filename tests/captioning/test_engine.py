@@ -84,6 +84,17 @@ def test_requests_that_come_while_others_are_decoded_join_them():
     assert len(seen) == len(requests)
 
 
+@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize("method", [11, 12])
+def test_what_a_method_must_know_of_a_prompt_is_found_out_when_it_comes(method, paged, monkeypatch):
+    """Its image is on the grid already, for a caption of which nobody had to know anything."""
+    if paged:
+        like_a_gpu(monkeypatch)
+    requests = requests_of([(0, 0), (0, method)])
+    captions = list(Captioner(vlm(), max_new_tokens=20, lanes=4).run([requests[0], None, None, requests[1]]))
+    assert len(check(captions, requests, "grouped", 20)) == 2
+
+
 def test_requests_are_pulled_only_as_there_is_room():
     pulled = []
 
