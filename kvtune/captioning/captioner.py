@@ -251,8 +251,9 @@ class Captioner(Asking):
     def check(self, method: Method) -> None:
         """Raise RequestError if a method cannot serve the model."""
         method.check_model(self._decoder)
-        for source in {fact.source for part in method.parts for fact in part.facts if isinstance(fact, Depth)}:
-            self._depths.check(source)
+        for fact in method.facts:
+            if isinstance(fact, Depth):
+                self._depths.check(fact.source)
 
     def _key(self, request: CaptionRequest) -> Hashable:
         """What requests that can share a prefix have in common; refuses a method that does not fit the model."""

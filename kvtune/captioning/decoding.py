@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -43,7 +43,6 @@ PromptsOf = Callable[[Sequence[CaptionRequest]], list[Prompt]]
 class AnyGrid(Protocol):
     """What decoding asks of a grid."""
 
-    rows: int
     forced: ForcedTokens
 
     @property
@@ -102,11 +101,14 @@ class Decoding(ABC):
         Called after each batch of prompts.
     price
         What a step costs here.
+    depth_of
+        To be set where methods want depth.
     """
 
     grid: AnyGrid
     scheduler: AnyScheduler
     price: ClassVar[StepCost]
+    depth_of: DepthOf
 
     def __init__(
         self, vlm: VisionLanguageModel, prompts_of: PromptsOf, max_new_tokens: int, rows: int, late: int
@@ -119,7 +121,6 @@ class Decoding(ABC):
         """What methods want to know of prompts."""
         self.together: Callable[[int], int] = prompts_together
         """Prompts that are run together at most; see :func:`kvtune.captioning.prefill.prefill`."""
-        self.depth_of: DepthOf | None = None
         self._stops = vlm.family.stop_sequences(vlm)
         self._ends = np.array(vlm.eos_token_ids + [stop[-1] for stop in self._stops], dtype=int)
         self._texts = Texts(rows, max_new_tokens)
@@ -128,7 +129,8 @@ class Decoding(ABC):
 
     def add(self, key: Hashable, request: CaptionRequest) -> None:
         """Let ``request`` wait for a row; requests with equal ``key`` share a prompt."""
-        self.facts.update(_facts(request.method))
+        if request.method is not None:
+            self.facts.update(request.method.facts)
         self.scheduler.add(key, request)
 
     @torch.inference_mode()
@@ -223,9 +225,9 @@ class Decoding(ABC):
         """The prompts of some requests, run, with all that methods want to know of them."""
         depths = [fact for fact in self.facts if isinstance(fact, Depth)]
         for request, prefix in zip(requests, prefill(self.vlm, prompts, self.facts, self.together), strict=True):
-            if depths and self.depth_of is not None:
+            if depths:
                 known = prefix.end.facts
-                found: dict[AnyFact, Any] = {fact: self.depth_of(request, fact.source, known) for fact in depths}
+                found: dict[AnyFact, Tensor] = {fact: self.depth_of(request, fact.source, known) for fact in depths}
                 known = dataclasses.replace(known, noted={**known.noted, **found})
                 prefix = dataclasses.replace(prefix, end=dataclasses.replace(prefix.end, facts=known))
             yield prefix
@@ -233,7 +235,8 @@ class Decoding(ABC):
     def _learn(self, starts: Sequence[Placement[CaptionRequest]]) -> None:
         """Run a prompt again where a method wants to know what nobody had asked for when the image came."""
         for placement in starts:
-            if not _facts(placement.request.method) <= self.grid.known(placement.image).noted.keys():
+            method = placement.request.method
+            if method is not None and not self.grid.known(placement.image).noted.keys() >= set(method.facts):
                 (again,) = self._prefixes([placement.request], self.prompts_of([placement.request]))
                 self.grid.learn(placement.image, again.end.facts)
 
@@ -267,11 +270,6 @@ class Decoding(ABC):
             self._end(row)
             captions.append(Caption(request.image_id, self.vlm.decode(ids), tuple(ids), reason, request.tag))
         return captions
-
-
-def _facts(method: Method | None) -> set[AnyFact]:
-    """What a method wants to know of a prompt."""
-    return {fact for part in method.parts for fact in part.facts} if method else set()
 
 
 def on_device(device: torch.device) -> AbstractContextManager[object]:

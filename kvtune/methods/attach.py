@@ -36,7 +36,7 @@ from kvtune.methods.followed_cache import Followed, check_cache, follow, newest
 from kvtune.methods.lerp import lerp_
 from kvtune.methods.look_ahead import look_ahead
 from kvtune.methods.prompt_arguments import prompt_length, token_ids, visual_tokens_of_rows
-from kvtune.methods.row_attention import ATTENTION, BatchMethods, Step, acts_on_prompt
+from kvtune.methods.row_attention import ATTENTION, BatchMethods, Step
 from kvtune.methods.row_methods import show_layer
 from kvtune.methods.row_state import ActingMethod, first_acting
 
@@ -94,12 +94,11 @@ class _Session:
         model: Any,
         decoder: Any,
         method: ActingMethod | Sequence[ActingMethod | None],
-        observer: Observer | None = None,
+        observer: Observer | None,
     ) -> None:
-        known = getattr(model, "kvtune_vlm", lambda: None)()
-        self.vlm: Any = known
+        self.vlm: Any = getattr(model, "kvtune_vlm", lambda: None)()
         """What was loaded with the model, which knows where in the picture visual tokens are; None if nobody has it."""
-        head, has_places = model.get_output_embeddings(), known is not None and known.has_places
+        head, has_places = model.get_output_embeddings(), self.vlm is not None and self.vlm.has_places
         self.decoder = Decoder(len(decoder.layers), head_sizes(decoder.config).heads, decoder, head, has_places)
         self.model, self.method, self.observer = model, method, observer
         self.prompt_length: int | None = None
@@ -253,11 +252,11 @@ class _Session:
         batch = BatchMethods(rows, self.decoder, device)
         batch.set(range(rows), methods)
         self._check_one_device(batch)
-        facts = any(part.facts for method in methods if method for part in method.parts)
+        wanted = {fact for method in methods if method for fact in method.facts}
         attention = any(state.changes_attention for state in batch.states.values())
-        if any(map(acts_on_prompt, methods)) or facts or attention:
+        if wanted or attention or _any_on_prompt(methods):
             batch.see(visual_tokens_of_rows(self.model, self._inputs, rows, length).to(device))
-            self._prompts = self._facts(batch.classes[1], methods, new, keywords)
+            self._prompts = self._known(batch.classes[1], wanted, new, keywords)
             batch.begin(range(rows), self._prompts, lambda kind: kind.acts_from != "generated")
         else:
             batch.see(torch.zeros(rows, length, dtype=torch.bool, device=device))
@@ -276,11 +275,8 @@ class _Session:
                 "kvtune.captioning.Captioner, or a model on one device"
             )
 
-    def _facts(
-        self, visual: Tensor, methods: Sequence[ActingMethod | None], new: int, keywords: dict[str, Any]
-    ) -> list[PromptFacts]:
+    def _known(self, visual: Tensor, wanted: set[AnyFact], new: int, keywords: dict[str, Any]) -> list[PromptFacts]:
         """What methods that act on the prompt may know of it, which must be known before it is run."""
-        wanted = {fact for method in methods if method for part in method.parts for fact in part.facts}
         if any(isinstance(fact, Depth) for fact in wanted):
             raise RequestError(
                 "generate() has no picture to take depth from: use kvtune.captioning.Captioner, or depth none"
@@ -289,16 +285,16 @@ class _Session:
             raise RequestError(
                 "the method looks at the whole prompt before it acts: call generate() without prefill_chunk_size"
             )
-        noted: list[dict[AnyFact, Any]] = [{} for _ in methods]
+        noted: list[dict[AnyFact, Any]] = [{} for _ in visual]
         if wanted:
             self._looks_ahead = True
             try:
                 noted = look_ahead(self.model, self.decoder, wanted, keywords, visual)
             finally:
                 self._looks_ahead = False
-        places = self.vlm.places(self._inputs) if self.vlm is not None and self._inputs else None
+        places = self.vlm.places(self._inputs) if self.vlm is not None else None
+        beams = len(visual) // len(places) if places else 1
         nothing = visual.new_zeros(self.decoder.n_layers, 0, 0)
-        beams = len(visual) // max(1, len(places or ()))
         return [
             PromptFacts(one, places[row // beams].to(one.device) if places else None, nothing, own)
             for row, (one, own) in enumerate(zip(visual, noted, strict=True))
@@ -307,13 +303,18 @@ class _Session:
     def _first_acting(self, batch: BatchMethods, rows: int, past: int, new: int) -> np.ndarray | None:
         """For each row the first of a pass's tokens on which its method acts; None if there is none."""
         methods = self._methods(rows)
-        if not any(map(acts_on_prompt, methods)):
+        if not _any_on_prompt(methods):
             return None
         length = batch.classes.shape[2]
-        after = length - batch.classes[2].sum(1).cpu().numpy()
-        starts = {"generated": np.full(rows, length), "last_prompt_token": np.full(rows, length - 1)}
-        first = [{**starts, "after_image": after}[first_acting(method)][row] for row, method in enumerate(methods)]
+        after_image = length - batch.classes[2].sum(1).cpu().numpy()
+        places = {"generated": length, "last_prompt_token": length - 1}
+        first = [places.get(first_acting(method), after) for method, after in zip(methods, after_image, strict=True)]
         return np.clip(np.array(first) - past, 0, new)
+
+
+def _any_on_prompt(methods: Sequence[ActingMethod | None]) -> bool:
+    """Whether any acts on a token of the prompt."""
+    return any(first_acting(method) != "generated" for method in methods)
 
 
 class _End:

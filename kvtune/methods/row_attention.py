@@ -16,17 +16,12 @@ from kvtune.hf import check_attention, sdpa
 from kvtune.methods.acting import Acting
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.row_methods import RowMethods
-from kvtune.methods.row_state import ActingMethod, RowState
+from kvtune.methods.row_state import RowState
 from kvtune.methods.scaled_products import scaled_products
 from kvtune.methods.seen import SeenPositions, position_classes
 
 ATTENTION = "kvtune"
 """The name under which the attention function and its mask function are registered with transformers."""
-
-
-def acts_on_prompt(method: ActingMethod | None) -> bool:
-    """Whether a method acts on any token of a prompt."""
-    return method is not None and any(part.acts_from != "generated" for part in method.parts)
 
 
 class BatchMethods(RowMethods):

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from kvtune.errors import RequestError
 from kvtune.methods.decoder import Decoder
@@ -14,6 +14,9 @@ from kvtune.methods.method import Method, method_names, registered
 from kvtune.methods.parameters import Parameter
 from kvtune.methods.row_state import RowState
 from kvtune.text import not_there
+
+if TYPE_CHECKING:
+    from kvtune.methods.facts import AnyFact
 
 JOIN = "+"
 """Between the methods' names in that of a stack."""
@@ -46,6 +49,10 @@ class Stack(Method):
     @property
     def parts(self) -> tuple[Method, ...]:
         return self.members
+
+    @property
+    def facts(self) -> tuple[AnyFact, ...]:
+        return tuple(fact for member in self.members for fact in member.facts)
 
     @classmethod
     def _own(cls) -> dict[str, tuple[type[Method], str]]:

@@ -83,7 +83,7 @@ def test_where_windows_end_is_asked_once_for_all_layers():
 @pytest.mark.parametrize("method", METHODS[1:], ids=lambda method: method.name)
 def test_what_methods_want_to_know_of_prompts_is_not_waited_for(method):
     """But for what is the same of all prompts of a model, or of one length."""
-    facts = {fact for part in method.parts for fact in part.facts if not isinstance(fact, Depth)}
+    facts = {fact for fact in method.facts if not isinstance(fact, Depth)}
     with on_card(vlm()) as (model, cards):
         new = Prompts(model).of(list("abc"), IMAGES[:3])
         list(prefill(model, new, facts))

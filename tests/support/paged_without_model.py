@@ -32,7 +32,7 @@ class Script:
     image: int
     length: int
 
-    parts = ()
+    facts = ()
 
     def token(self, place: int) -> int:
         return END if place == self.length else 10 + (31 * self.number + 7 * place) % 1000
