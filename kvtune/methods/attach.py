@@ -147,11 +147,9 @@ class _Session:
             tokens = arguments[0] if arguments else keywords["input_ids"]
         cache = given_cache(keywords)
         if cache is None:
-            if self.prompt_length is not None:
-                raise RequestError("the method works on the KV cache: call generate() without use_cache=False")
             use_cache = keywords.get("use_cache")
-            if not (decoder.config.use_cache if use_cache is None else use_cache):
-                return None
+            if self.prompt_length is not None or not (decoder.config.use_cache if use_cache is None else use_cache):
+                raise RequestError("the method works on the KV cache: call the model without use_cache=False")
             cache = DynamicCache(config=decoder.config)
         check_cache(cache)
         past = int(cache.get_seq_length())
@@ -188,9 +186,7 @@ class _Session:
         if self._looks_ahead:
             return
         self._step = None
-        step: Step | None = keywords.get("kvtune_step")
-        if step is None:  # without a cache nothing is remembered
-            return
+        step: Step = keywords["kvtune_step"]
         cache = given_cache(keywords)
         if step.observed:
             self._tell_observer(step)

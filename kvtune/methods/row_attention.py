@@ -77,17 +77,16 @@ class Step:
         return list(self.methods.states.values())
 
     def attend(
-        self, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
-    ) -> Any:
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float
+    ) -> tuple[Tensor, Tensor]:
         """Attention of one generated token a row; shapes as transformers passes them."""
-        layer, rows = module.layer_idx, len(query)
         states = [state for state in self.states if layer in state.layers]
         scores = _scores(query, key, mask, scaling)[:, :, 0]
         weights = torch.softmax(scores, dim=-1)
         entropy = None
         if self.observed is not None or any(state.reads_entropy for state in states):
             entropy = row_entropy(weights)
-        for acting in self._acting(np.zeros(rows, dtype=int), 1):
+        for acting in self._acting(np.zeros(len(query), dtype=int), 1):
             if acting.changes(layer):
                 assert acting.index is not None
                 self._check_window(scores.shape[-1])
@@ -109,7 +108,7 @@ class Step:
 
     def attend_prompt(
         self,
-        module: Any,
+        layer: int,
         query: Tensor,
         key: Tensor,
         value: Tensor,
@@ -123,13 +122,13 @@ class Step:
             last = query[:, :, -count:]
             scores = _scores(last, key, _causal(last, key, mask), scaling)  # [rows, heads, count, positions]
             for acting in self._acting(np.maximum(self.first - (tokens - count), 0), count):
-                if not acting.changes(module.layer_idx):
+                if not acting.changes(layer):
                     continue
                 assert acting.index is not None
                 self._check_window(scores.shape[-1])
                 row, token = acting.seen.rows, acting.index
                 own = scores[row, :, token]
-                weights, _ = acting.attend(module.layer_idx, last[row, :, token], own, scaling)
+                weights, _ = acting.attend(layer, last[row, :, token], own, scaling)
                 changed = _values(weights.to(query.dtype)[:, :, None], value[row])[:, :, 0]
                 output = output.clone()
                 output[row, tokens - count + token] = changed
@@ -200,14 +199,15 @@ def _attention(
     [rows, kv_heads, positions, head_dim]; returns [rows, tokens, heads, head_dim] and the weights.
     """
     check_attention(module, keywords)
-    step = kvtune_step
-    looked_at = step is not None and any(module.layer_idx in state.layers for state in step.states)
-    if step is not None and looked_at and not step.is_prompt:
-        return step.attend(module, query, key, value, attention_mask, scaling)
+    if kvtune_step is None:
+        raise RequestError(f"{type(module).__name__} is not supported: what its decoder is given does not reach it")
+    step, layer = kvtune_step, module.layer_idx
+    if not step.is_prompt and any(layer in state.layers for state in step.states):
+        return step.attend(layer, query, key, value, attention_mask, scaling)
     output, weights = sdpa(module, query, key, value, attention_mask, scaling=scaling, **keywords)
-    if step is not None and step.is_prompt:
-        output = step.attend_prompt(module, query, key, value, attention_mask, scaling, output)
-    if step is not None and step.observed is not None:
+    if step.is_prompt:
+        output = step.attend_prompt(layer, query, key, value, attention_mask, scaling, output)
+    if step.observed is not None:
         scores = _scores(query, key, attention_mask, scaling)[:, :, -1]
         step.observed.append(row_entropy(torch.softmax(scores, dim=-1)))
     return output, weights

@@ -86,7 +86,7 @@ class Situation:
 def by_generate(step, layer, query, keys, values, hide=lambda seen, query: seen):
     """``hide`` makes the mask of what is seen, [rows, 1, 1, positions]."""
     seen = torch.ones(ROWS, 1, 1, keys.shape[2], dtype=torch.bool)
-    output, _ = step.attend(SimpleNamespace(layer_idx=layer), query, keys, values, hide(seen, query), SCALING)
+    output, _ = step.attend(layer, query, keys, values, hide(seen, query), SCALING)
     return output[:, 0]
 
 
@@ -207,9 +207,7 @@ def of_prompt(situation, method, tokens=8):
         query = situation.queries[layer, :, :, PROMPT - tokens : PROMPT]
         keys, values = situation.keys[layer, :, :, :PROMPT], situation.values[layer, :, :, :PROMPT]
         nothing = torch.zeros_like(query).transpose(1, 2)
-        outputs.append(
-            step.attend_prompt(SimpleNamespace(layer_idx=layer), query, keys, values, None, SCALING, nothing)
-        )
+        outputs.append(step.attend_prompt(layer, query, keys, values, None, SCALING, nothing))
     return torch.stack(outputs)
 
 

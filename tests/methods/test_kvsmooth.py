@@ -328,6 +328,35 @@ def test_decoding_without_a_cache_is_refused(llava):
         generate(llava, llava_inputs(llava, [4]), use_cache=False)
 
 
+def test_a_pass_without_a_cache_is_refused_outside_generate(llava):
+    """Nothing would be remembered of it, and nothing be done in it."""
+    with METHOD(llava), torch.no_grad(), pytest.raises(RequestError, match="use_cache"):
+        llava(**llava_inputs(llava, [4]), use_cache=False)
+
+
+def test_layers_that_keep_arguments_to_themselves_are_refused(llava):
+    """They would write as without the method."""
+
+    def forget(attention, arguments, keywords):
+        return arguments, {name: value for name, value in keywords.items() if not name.startswith("kvtune")}
+
+    hook = llava.get_decoder().layers[1].self_attn.register_forward_pre_hook(forget, with_kwargs=True)
+    try:
+        with METHOD(llava), pytest.raises(RequestError, match="does not reach it"):
+            generate(llava, llava_inputs(llava, [4]))
+    finally:
+        hook.remove()
+
+
+def test_a_cache_that_was_cropped_is_refused(llava):
+    with METHOD(llava), torch.no_grad():
+        cache = llava(**llava_inputs(llava, [4]))[CACHE]
+        llava(input_ids=torch.tensor([[7]]), **{CACHE: cache})
+        cache.crop(-1)
+        with pytest.raises(RequestError, match="cropped"):
+            llava(input_ids=torch.tensor([[8]]), **{CACHE: cache})
+
+
 def test_several_tokens_on_a_filled_cache_are_refused_outside_generate(llava):
     inputs = llava_inputs(llava, [4])
     with METHOD(llava), torch.no_grad():
