@@ -137,7 +137,7 @@ def caption_into_file(
             before, began = len(log), time.monotonic()
             pace = Pace(_usual_tokens(work))
             pace.found([log.tokens[name] for name, _ in job.images if name in log])
-            refused = caption_all(work, readable, log, pace, on_progress, job.skip_broken, note)
+            refused = caption_all(work, readable, log, pace, lambda: on_progress(pace), job.skip_broken, note)
             seconds = time.monotonic() - began
             if refused:
                 broken |= refused

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from kvtune.apply.with_preset import WithPreset
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.study.caption_log import NamedLog
-from kvtune.study.captioning import OnProgress, caption_images
+from kvtune.study.captioning import caption_images
 from kvtune.study.pace import Pace
-from kvtune.study.streams import NamedImage
+from kvtune.study.streams import NamedImage, Stream
 from kvtune.study.together import alone
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def caption_all(
     images: Sequence[NamedImage],
     log: NamedLog,
     pace: Pace,
-    on_progress: OnProgress,
+    on_work: Callable[[], None],
     skip_broken: bool,
     note: Callable[[str], None],
 ) -> dict[Path, str]:
@@ -45,17 +45,8 @@ def caption_all(
     while True:
         left = [image for image in images if image[0] not in log and image[1] not in refused]
         try:
-            alone(
-                caption_images(
-                    work.captioner,
-                    left,
-                    {None: work.method},
-                    {None: log},
-                    lambda number: None,
-                    pace=pace,
-                    on_work=lambda: on_progress(pace),
-                )
-            )
+            wanted = Stream(work.captioner, left, {None: work.method}, {None: log}, pace=pace, on_work=on_work)
+            alone(caption_images(wanted))
             return refused
         except KvtuneError as error:
             found = _first_refused(work.captioner, left) if isinstance(error.__cause__, RequestError) else None

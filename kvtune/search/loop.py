@@ -25,7 +25,7 @@ from kvtune.study.optuna_copy import OptunaCopy
 from kvtune.study.pace import Pace
 from kvtune.study.rescore import scored_again, switch_scores, with_reference_point
 from kvtune.study.scoring import Scoring
-from kvtune.study.streams import Captioning, CaptionWriter
+from kvtune.study.streams import Captioning, CaptionWriter, Stream
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import Image
 from kvtune.study.together import alone
@@ -255,9 +255,8 @@ class Search:
         written: Callable[[int | None], None],
         stopped: Set[int | None] = frozenset(),
     ) -> Captioning[dict[int | None, str]]:
-        return caption_images(
-            self._captioner, images, methods, logs, written, stopped, self._waves, self._pace, self._worked
-        )
+        stream = Stream(self._captioner, images, methods, logs, written, stopped, self._waves, self._pace, self._worked)
+        return caption_images(stream)
 
     def _worked(self) -> None:
         self._view.worked()

@@ -1,8 +1,8 @@
 """Captioning with many settings at once, every caption kept as it comes: a round's, held-out images', a sweep's."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,10 @@ from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError, RequestError
 from kvtune.models.options import DEFAULT_ENGINE, EngineOptions, ModelOptions
 from kvtune.study.caption_log import CaptionLog, ImageId, read_captions
-from kvtune.study.deadline import TimeIsUp, Waves
+from kvtune.study.deadline import TimeIsUp
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
-from kvtune.study.streams import Captioning, CaptionWriter, Log, NamedImage, Number, Stream
+from kvtune.study.streams import Captioning, CaptionWriter, Number, Stream
 from kvtune.study.subsets import Image, coco_of
 
 if TYPE_CHECKING:
@@ -32,26 +32,11 @@ class Setting:
     file: Path
 
 
-def caption_images(
-    captioner: CaptionWriter,
-    images: Sequence[NamedImage],
-    methods: "Mapping[Number, Method | None]",
-    logs: Mapping[Number, Log],
-    on_caption: Callable[[Number], None],
-    stopped: Set[Number] = frozenset(),
-    waves: Waves | None = None,
-    pace: Pace | None = None,
-    on_work: Callable[[], None] = lambda: None,
-) -> Captioning[dict[Number, str]]:
+def caption_images(wanted: Stream) -> Captioning[dict[Number, str]]:
     """Caption every image with every method, except what the logs hold already; a work of :mod:`kvtune.study.streams`.
 
     The trials go through one stream of requests. If that fails, each goes again alone, so that one trial's failure
     takes no other with it. What is captioned at the end of the time is lost where it is not whole.
-
-    Parameters
-    ----------
-    captioner, images, methods, logs, on_caption, stopped, waves, pace, on_work
-        See :class:`kvtune.study.streams.Stream`.
 
     Returns
     -------
@@ -63,15 +48,9 @@ def caption_images(
     KvtuneError
         If captioning fails for a reason that is no trial's own: an image, the disk, the device.
     """
-    pace = pace or Pace()
-
-    def stream(some: "Mapping[Number, Method | None]", apart: bool = False) -> Stream:
-        return Stream(captioner, images, some, logs, on_caption, stopped, waves, pace, on_work, apart)
-
-    together = stream(methods)
-    pace.begin(together.missing, sum(number not in stopped for number in methods))
+    wanted.pace.begin(wanted.missing, sum(number not in wanted.stopped for number in wanted.methods))
     try:
-        yield together
+        yield wanted
         return {}
     except TimeIsUp:
         return {}
@@ -80,17 +59,17 @@ def caption_images(
     except Exception as error:
         first = error
     failures: dict[Number, Exception] = {}
-    for number, method in methods.items():
+    for number, method in wanted.methods.items():
         try:
-            if number not in stopped:
-                yield stream({number: method}, apart=True)
+            if number not in wanted.stopped:
+                yield replace(wanted, methods={number: method}, apart=True)
         except TimeIsUp:
             return {}
         except KvtuneError as error:
             raise _stopped(error) from error
         except Exception as error:
             failures[number] = error
-    if None in failures or (failures and not (yield from _works_without_method(captioner, images[0]))):
+    if None in failures or (failures and not (yield from _works_without_method(wanted))):
         raise _stopped(failures.get(None, first)) from first
     return {number: _reason(error) for number, error in failures.items()}
 
@@ -179,15 +158,8 @@ def caption_files(
     with ExitStack() as stack:
         logs = {number: stack.enter_context(closing(CaptionLog(each.file))) for number, each in missing.items()}
         methods = {number: setting.method for number, setting in missing.items()}
-        failures = yield from caption_images(
-            captioner,
-            images,
-            methods,
-            logs,
-            lambda number: None,
-            pace=pace,
-            on_work=lambda: on_progress(pace),
-        )
+        stream = Stream(captioner, images, methods, logs, pace=pace, on_work=lambda: on_progress(pace))
+        failures = yield from caption_images(stream)
         on_progress(pace)
     if failures:
         number, reason = next(iter(failures.items()))
@@ -207,10 +179,10 @@ class _Count:
         self.count += 1
 
 
-def _works_without_method(captioner: CaptionWriter, image: NamedImage) -> Captioning[bool]:
+def _works_without_method(wanted: Stream) -> Captioning[bool]:
     kept = _Count()
     try:
-        yield Stream(captioner, [image], {None: None}, {None: kept}, lambda number: None, apart=True)
+        yield Stream(wanted.captioner, wanted.images[:1], {None: None}, {None: kept}, apart=True)
     except Exception:
         return False
     return kept.count == 1

@@ -6,6 +6,7 @@ Its end is its result. What goes wrong with its captions is raised where it yiel
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -47,10 +48,11 @@ class Log(Protocol):
         """Keep a caption."""
 
 
+@dataclass(eq=False)
 class Stream:
     """Captions that a work wants before it goes on: every image with every method, but for those that are there.
 
-    Parameters
+    Attributes
     ----------
     captioner
         Writes them; the same one for all works that run together.
@@ -72,22 +74,18 @@ class Stream:
         Whether it runs without the others, because it may fail.
     """
 
-    def __init__(
-        self,
-        captioner: CaptionWriter,
-        images: Sequence[NamedImage],
-        methods: "Mapping[Number, Method | None]",
-        logs: Mapping[Number, Log],
-        on_caption: Callable[[Number], None],
-        stopped: Set[Number] = frozenset(),
-        waves: Waves | None = None,
-        pace: Pace | None = None,
-        on_work: Callable[[], None] = lambda: None,
-        apart: bool = False,
-    ) -> None:
-        self.captioner, self.images, self.methods, self.logs = captioner, images, methods, logs
-        self.on_caption, self.on_work, self.stopped = on_caption, on_work, stopped
-        self.waves, self.pace, self.apart = waves, pace or Pace(), apart
+    captioner: CaptionWriter
+    images: Sequence[NamedImage]
+    methods: "Mapping[Number, Method | None]"
+    logs: Mapping[Number, Log]
+    on_caption: Callable[[Number], None] = lambda number: None
+    stopped: Set[Number] = frozenset()
+    waves: Waves | None = None
+    pace: Pace = field(default_factory=Pace)
+    on_work: Callable[[], None] = lambda: None
+    apart: bool = False
+
+    def __post_init__(self) -> None:
         self.withdrawn: set[Number] = set()
         self.restart()
 

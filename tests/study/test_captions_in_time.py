@@ -13,7 +13,7 @@ from timed_captioner import PROMPTS_TOGETHER, Clock, Machine, TimedCaptioner
 from kvtune.study.caption_log import CaptionLog
 from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline, Waves
-from kvtune.study.streams import Number
+from kvtune.study.streams import Number, Stream
 from kvtune.study.together import alone
 
 ROUNDS: tuple[tuple[Number, ...], ...] = ((None,), (0, 1, 2, 3), (4, 5, 6, 7))
@@ -33,11 +33,8 @@ def caption(folder: Path, machine: Machine, seconds: float | None, images: int =
     for numbers in ROUNDS:
         with ExitStack() as stack:
             logs = {n: stack.enter_context(closing(CaptionLog(folder / f"{n}.jsonl"))) for n in numbers}
-            alone(
-                caption_images(
-                    captioner, fake_images(images), dict.fromkeys(numbers), logs, lambda number: None, waves=waves
-                )
-            )
+            wanted = Stream(captioner, fake_images(images), dict.fromkeys(numbers), logs, waves=waves)
+            alone(caption_images(wanted))
             if not all(len(log) == images for log in logs.values()):
                 break
     return captioner, clock() - begun

@@ -13,7 +13,7 @@ from kvtune.search.view import View
 from kvtune.study.captioning import caption_images
 from kvtune.study.deadline import Deadline
 from kvtune.study.pace import Pace
-from kvtune.study.streams import Number
+from kvtune.study.streams import Number, Stream
 from kvtune.study.together import alone
 from kvtune.study.trials import Ledger
 
@@ -50,17 +50,8 @@ def estimates(machine: Machine, stages: list[int], images: int, usual: float) ->
         pace.ahead(images * sum(later), max([1, *later]), images)
         methods: dict[Number, Any] = dict.fromkeys(range(first, first + lanes))
         logs: Any = {setting: Log() for setting in methods}
-        alone(
-            caption_images(
-                captioner,
-                fake_images(images),
-                methods,
-                logs,
-                lambda setting: None,
-                pace=pace,
-                on_work=lambda: seen.append((clock(), pace.seconds_left())),
-            )
-        )
+        look = lambda: seen.append((clock(), pace.seconds_left()))  # noqa: E731
+        alone(caption_images(Stream(captioner, fake_images(images), methods, logs, pace=pace, on_work=look)))
         first += lanes
     assert pace.seconds_left() == 0 and pace.there == images * sum(stages) == pace.total
     return seen, clock()

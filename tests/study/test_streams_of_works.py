@@ -10,7 +10,7 @@ from kvtune.errors import KvtuneError, LostDeviceError, RequestError
 from kvtune.methods import PAI, KVSmooth
 from kvtune.study.captioning import caption_images
 from kvtune.study.pace import Pace
-from kvtune.study.streams import Captioning, Number
+from kvtune.study.streams import Captioning, Number, Stream
 from kvtune.study.together import Together, alone
 
 IMAGES = fake_images(12)
@@ -54,9 +54,8 @@ class Study:
         try:
             for numbers in ((None,), (0, 1), (2,)):
                 methods = {number: self.methods.get(number) for number in numbers}
-                self.failures |= yield from caption_images(
-                    self.captioner, IMAGES, methods, self.logs, self._written, self.stopped, pace=self.pace
-                )
+                wanted = Stream(self.captioner, IMAGES, methods, self.logs, self._written, self.stopped, pace=self.pace)
+                self.failures |= yield from caption_images(wanted)
             return "done"
         finally:
             self.closed = True
