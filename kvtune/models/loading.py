@@ -27,7 +27,7 @@ from kvtune.models.misfit import check_small_files, in_a_line
 from kvtune.models.options import check_dtype, quantization_of
 from kvtune.models.quantized import bytes_as_stored, check_not_twice, leave_what_is_left, stored_quantization
 from kvtune.models.spread import spread
-from kvtune.models.weight_memory import check_memory, smaller, spans_for
+from kvtune.models.weight_memory import check_memory, smaller, spans_for, weight_bytes_of
 from kvtune.text import quoted
 
 log = logging.getLogger(__name__)
@@ -143,24 +143,27 @@ def _load(
     model_class, target = family.model_class(), targets[0]
     config = model_class.config_class.from_pretrained(folder)
     wanted = resolve_dtype(dtype, target, config, family.evaluation_dtype)
-    device_map, spans = {"": target}, None
+    device_map: dict[str, torch.device] = {"": target}
+    spans: list[range] | None = None
     check_not_twice(source, config, quantization)
-    is_stored = stored_quantization(config) is not None
-    sizes = family, config, wanted, stored_quantization(config) or quantization, bytes_as_stored(folder, config, target)
-    if len(targets) == 1:
-        check_memory(source, target, *sizes)
-    else:
-        path, spans = spans_for(source, targets, *sizes)
-        for device, span in zip(targets, spans, strict=True):
-            device_map |= {f"{path}.{layer}": device for layer in span}
+    stored = stored_quantization(config)
+    if target.type == "cuda" or len(targets) > 1:
+        in_files = bytes_as_stored(folder, config, target)
+        needed = weight_bytes_of(family, config, wanted, stored or quantization, in_files)
+        if len(targets) == 1:
+            check_memory(source, target, needed)
+        else:
+            spans = spans_for(source, targets, needed)
+            for device, span in zip(targets, spans, strict=True):
+                device_map |= {f"{needed.decoder_layers}.{layer}": device for layer in span}
     processor = family.load_processor(folder, config)
     settings: dict[str, Any] = {"dtype": wanted}
-    if is_stored:
+    if stored is not None:
         leave_what_is_left(model_class, config)
         settings["config"] = config
     if wanted == torch.float64:  # which the grouped products of experts do not take
         settings["experts_implementation"] = "eager"
-    if quantization is not None and not is_stored:
+    if quantization is not None and stored is None:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=quantization == "4bit",
             load_in_8bit=quantization == "8bit",

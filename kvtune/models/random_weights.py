@@ -24,7 +24,7 @@ from kvtune.models.families.llava import Llava
 from kvtune.models.family import Family, VisionLanguageModel
 from kvtune.models.loading import resolve_dtype
 from kvtune.models.prompt_ids import prompt_rows
-from kvtune.models.weight_memory import memory_needed
+from kvtune.models.weight_memory import weight_bytes_of
 from kvtune.text import quoted
 
 
@@ -131,7 +131,8 @@ def random_model(name: str, device: torch.device, dtype: str = "auto") -> Vision
     chosen = resolve_dtype(
         dtype if dtype != "auto" else "bfloat16" if device.type == "cuda" else "float32", device, config
     )
-    _refuse_too_large(name, memory_needed(family, config, chosen, None), device)
+    if device.type == "cuda":
+        _refuse_too_large(name, weight_bytes_of(family, config, chosen, None).total, device)
     with torch.device("meta"):
         hf_model = family.model_class()(config)
     hf_model.to(chosen)
@@ -159,8 +160,8 @@ def _keep_in_float32(hf_model: Any) -> None:
 
 
 def _refuse_too_large(name: str, needed: int, device: torch.device) -> None:
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    if free is not None and needed > free:
+    free = torch.cuda.mem_get_info(device)[0]
+    if needed > free:
         raise RequestError(
             f"{name} takes {needed / 2**30:.0f} GiB, and {device} has {free / 2**30:.0f} free; use a larger GPU"
         )

@@ -31,16 +31,25 @@ class WeightBytes:
         Of all else.
     decoder_layers
         Name of the module that holds the layers.
+    dtype, quantization
+        What they are of; see :func:`weight_bytes_of`.
     """
 
     layers: tuple[int, ...]
     beside: int
     decoder_layers: str
+    dtype: torch.dtype
+    quantization: str | None
 
     @property
     def total(self) -> int:
         """All of them."""
         return self.beside + sum(self.layers)
+
+    @property
+    def kind(self) -> str:
+        """What they are of in words: ``float16, 4bit``."""
+        return ", ".join(filter(None, (str(self.dtype).removeprefix("torch."), self.quantization)))
 
 
 def weight_bytes_of(
@@ -51,7 +60,7 @@ def weight_bytes_of(
     Parameters
     ----------
     quantization
-        ``4bit``, ``8bit``, or None.
+        ``4bit``, ``8bit``, None, or of a checkpoint that is quantized already, how.
     stored
         Bytes of all weights, where the checkpoint has them quantized already; matrices share what others leave.
     """
@@ -86,54 +95,28 @@ def weight_bytes_of(
             beside += per_weight * numbers
         else:
             layers[layer] += per_weight * numbers
-    return WeightBytes(tuple(map(int, layers)), int(beside), path)
+    return WeightBytes(tuple(map(int, layers)), int(beside), path, dtype, quantization)
 
 
-def memory_needed(
-    family: Family, config: Any, dtype: torch.dtype, quantization: str | None, stored: int | None = None
-) -> int:
-    """Bytes that the weights of a model take; parameters as those of :func:`weight_bytes_of`."""
-    return weight_bytes_of(family, config, dtype, quantization, stored).total
-
-
-def check_memory(
-    source: str,
-    target: torch.device,
-    family: Family,
-    config: Any,
-    dtype: torch.dtype,
-    quantization: str | None,
-    stored: int | None = None,
-) -> None:
+def check_memory(source: str, target: torch.device, needed: WeightBytes) -> None:
     """Refuse a model whose weights do not fit into the free memory of a GPU."""
-    if target.type != "cuda":
-        return
     free, total = torch.cuda.mem_get_info(target)
-    needed = memory_needed(family, config, dtype, quantization, stored) + _ROOM
-    if needed > free:
+    wanted = needed.total + _ROOM
+    if wanted > free:
         raise RequestError(
-            f"{source} needs about {needed / _GIB:.0f} GiB of GPU memory in {_kind(dtype, quantization)}, and {target} "
-            f"has {free / _GIB:.0f} of its {total / _GIB:.0f} GiB free; {smaller(quantization)}"
+            f"{source} needs about {wanted / _GIB:.0f} GiB of GPU memory in {needed.kind}, and {target} has "
+            f"{free / _GIB:.0f} of its {total / _GIB:.0f} GiB free; {smaller(needed.quantization)}"
         )
 
 
-def spans_for(
-    source: str,
-    targets: Sequence[torch.device],
-    family: Family,
-    config: Any,
-    dtype: torch.dtype,
-    quantization: str | None,
-    stored: int | None = None,
-) -> tuple[str, list[range]]:
-    """The name of the module with the decoder's layers, and which of these each of several devices is to have.
+def spans_for(source: str, targets: Sequence[torch.device], needed: WeightBytes) -> list[range]:
+    """Which layers of the decoder each of several devices is to have.
 
     Raises
     ------
     RequestError
         If the devices are more than layers, or their free memory is too small.
     """
-    needed = weight_bytes_of(family, config, dtype, quantization, stored)
     if len(targets) > len(needed.layers):
         raise RequestError(
             f"{source} has {len(needed.layers)} layers in its decoder, fewer than the {len(targets)} GPUs of a worker; "
@@ -147,10 +130,10 @@ def spans_for(
         there = ", ".join(f"{own / _GIB:.0f}" for own in free)
         raise RequestError(
             f"{source} needs about {(needed.total + len(targets) * _ROOM) / _GIB:.0f} GiB of GPU memory in "
-            f"{_kind(dtype, quantization)}, in whole layers, and {', '.join(map(str, targets))} have {there} GiB free; "
-            f"give a larger --gpus-per-worker, or {smaller(quantization)}"
+            f"{needed.kind}, in whole layers, and {', '.join(map(str, targets))} have {there} GiB free; "
+            f"give a larger --gpus-per-worker, or {smaller(needed.quantization)}"
         )
-    return needed.decoder_layers, spans
+    return spans
 
 
 def smaller(quantization: str | None) -> str:
@@ -158,7 +141,3 @@ def smaller(quantization: str | None) -> str:
     several = ", or divide it among several with --gpus-per-worker" if torch.cuda.device_count() > 1 else ""
     less = {None: "add --load-in-4bit", "8bit": "take --load-in-4bit instead"}.get(quantization, "take a smaller model")
     return f"{less}, free the GPU, or choose another with --device{several}"
-
-
-def _kind(dtype: torch.dtype, quantization: str | None) -> str:
-    return str(dtype).removeprefix("torch.") + (f", {quantization}" if quantization else "")

@@ -9,7 +9,7 @@ from kvtune.errors import RequestError
 from kvtune.hf import text_decoder
 from kvtune.models import get_family, loading
 from kvtune.models.published import MODELS
-from kvtune.models.weight_memory import check_memory, memory_needed
+from kvtune.models.weight_memory import check_memory, weight_bytes_of
 
 LAYERS = {"internvl3.5": 36, "internvl3.5-4b": 36, "llava-onevision": 28, "llava-onevision-0.5b": 24, "gemma3": 34}
 LAYERS |= {"gemma3-12b": 48, "gemma3-27b": 62, "smolvlm2": 24}
@@ -23,7 +23,7 @@ def test_layers_and_parameters(name):
     assert len(text_decoder(model).layers) == LAYERS.get(name, 32)
     parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e9
     assert round(parameters, 2) == MODELS[name].billions
-    in_16_bits = memory_needed(get_family(name), PUBLISHED[name](), torch.float16, None) / 2**30
+    in_16_bits = weight_bytes_of(get_family(name), PUBLISHED[name](), torch.float16, None).total / 2**30
     assert round(in_16_bits, 1) == MODELS[name].gpu_gib
 
 
@@ -49,22 +49,26 @@ def test_gpu_memory_of_the_weights(name, half, in_8bit, in_4bit):
     """In GiB: two bytes a parameter, four in a vision tower and Q-Former kept in float32, less where quantized."""
     family, config = get_family(name), PUBLISHED[name]()
     for quantization, expected in ((None, half), ("8bit", in_8bit), ("4bit", in_4bit)):
-        needed = memory_needed(family, config, torch.float16, quantization) / 2**30
+        needed = weight_bytes_of(family, config, torch.float16, quantization).total / 2**30
         assert needed == pytest.approx(expected, abs=0.1), quantization
-    in_float32 = memory_needed(family, config, torch.float32, None) / 2**30
+    in_float32 = weight_bytes_of(family, config, torch.float32, None).total / 2**30
     assert in_float32 == pytest.approx(MODELS[name].billions * 3.725, rel=0.01)
 
 
 def test_a_gpu_too_small_says_what_is_needed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 * 2**30, 11 * 2**30))
-    check = ("m", torch.device("cuda", 0), get_family("llava-1.5"), PUBLISHED["llava-1.5"](), torch.float16)
+
+    def check(quantization):
+        needed = weight_bytes_of(get_family("llava-1.5"), PUBLISHED["llava-1.5"](), torch.float16, quantization)
+        check_memory("m", torch.device("cuda", 0), needed)
+
     with pytest.raises(
         RequestError, match=r"about 14 GiB .* in float16, and cuda:0 has 7 of its 11 GiB free; add --load"
     ):
-        check_memory(*check, None)
+        check(None)
     with pytest.raises(RequestError, match=r"about 8 GiB .* in float16, 8bit, .*take --load-in-4bit instead"):
-        check_memory(*check, "8bit")
-    check_memory(*check, "4bit")
+        check("8bit")
+    check("4bit")
 
 
 def test_a_gpu_too_small_is_refused_before_weights_are_read(monkeypatch, checkpoint, capsys):

@@ -77,14 +77,14 @@ def test_memory_is_planned_by_the_files(monkeypatch):
     assert wide.total == pytest.approx(2 * needed.beside + needed.total - needed.beside, rel=1e-4)
     free = [8]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0] * GIB, 24 * GIB))
-    check_memory("m", torch.device("cuda", 0), family, config, torch.float16, "awq", stored)
+    check_memory("m", torch.device("cuda", 0), needed)
     cards = [torch.device("cuda", number) for number in range(2)]
-    assert spans_for("m", cards, family, config, torch.float16, "awq", stored)[1][1].stop == 28
+    assert spans_for("m", cards, needed)[1].stop == 28
     free[0] = 6
     with pytest.raises(
         RequestError, match=r"about 7 GiB of GPU memory in float16, awq, .*; take a smaller model, free"
     ):
-        check_memory("m", torch.device("cuda", 0), family, config, torch.float16, "awq", stored)
+        check_memory("m", torch.device("cuda", 0), needed)
 
 
 @pytest.mark.parametrize(
