@@ -43,7 +43,8 @@ def own_device(engine: EngineOptions) -> str:
     """
     from kvtune.models.devices import resolve_device
 
-    if engine.gpus_per_worker != 1:
+    _check_counts(engine)
+    if engine.gpus_per_worker > 1:
         devices = _groups_of_gpus(engine)
         if len(devices) > 1:
             raise RequestError(
@@ -67,6 +68,7 @@ def worker_devices(engine: EngineOptions) -> list[str]:
     RequestError
         If a device is not there, the options exclude each other, or Ray is not installed.
     """
+    _check_counts(engine)
     devices = _on_cluster(engine) if engine.cluster is not None else _on_this_machine(engine)
     if find_spec("ray") is None:
         raise RequestError("several workers need Ray: pip install 'kvtune[cluster]'")
@@ -74,7 +76,6 @@ def worker_devices(engine: EngineOptions) -> list[str]:
 
 
 def _on_cluster(engine: EngineOptions) -> list[str]:
-    _check_counts(engine)
     if engine.device not in ("auto", "cuda", "cpu"):
         raise RequestError("--cluster takes the GPUs that are free there; leave --device out, or give --device cpu")
     if engine.device == "cpu" and engine.gpus_per_worker > 1:
@@ -89,7 +90,6 @@ def _on_this_machine(engine: EngineOptions) -> list[str]:
 
     from kvtune.models.devices import resolve_device
 
-    _check_counts(engine)
     if engine.gpus_per_worker > 1:
         return _groups_of_gpus(engine)
     named = engine.device.split(",")
@@ -119,7 +119,6 @@ def _groups_of_gpus(engine: EngineOptions) -> list[str]:
 
     from kvtune.models.devices import resolve_device
 
-    _check_counts(engine)
     each, named = engine.gpus_per_worker, engine.device.split(",")
     if "cpu" in named or (named == ["auto"] and not torch.cuda.is_available()):
         raise RequestError(_NO_GPU.format(engine=engine))
