@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -32,17 +32,7 @@ class ModelFacts:
     @classmethod
     def of(cls, vlm: VisionLanguageModel) -> ModelFacts:
         """What is to be known of a loaded model."""
-        return cls(
-            vlm.family,
-            vlm.name,
-            vlm.model_id,
-            vlm.revision,
-            vlm.dtype_name,
-            vlm.n_layers,
-            vlm.default_prompt,
-            vlm.published_preset,
-            vlm.device_name,
-        )
+        return cls(**{field.name: getattr(vlm, field.name) for field in fields(cls)})
 
 
 AnyModel: TypeAlias = "VisionLanguageModel | ModelFacts"
