@@ -49,7 +49,7 @@ def list_images(given: Sequence[Path]) -> list[NamedImage]:
 
 
 def readable_images(
-    images: Sequence[NamedImage], skip_broken: bool, on_progress: Callable[[int, int], None] | None = None
+    images: Sequence[NamedImage], skip_broken: bool, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[list[NamedImage], dict[Path, str]]:
     """The images that can be read, and of the others why not.
 

@@ -51,7 +51,7 @@ def readable_images_for(
     model: ModelOptions,
     images: Sequence[NamedImage],
     skip_broken: bool,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[NamedImage], dict[Path, str]]:
     """The images that can be read, and of the others why not; a refusal says what is wrong with the model too.
 

@@ -12,7 +12,7 @@ from threading import Event
 from typing import IO
 
 from kvtune.coco.annotations import read_annotations
-from kvtune.coco.fetch import FetchError, Patience, Progress, fetch_bytes, fetch_file
+from kvtune.coco.fetch import USUAL, FetchError, Patience, Progress, fetch_bytes, fetch_file
 from kvtune.coco.images import problem_with
 from kvtune.coco.layout import KINDS, Kind, annotation_name, check_source, find_any_image, has_annotations, image_name
 from kvtune.errors import KvtuneError, RequestError
@@ -67,8 +67,8 @@ def download_annotations(
     root: Path,
     source: str,
     base_url: str = BASE_URL,
-    patience: Patience | None = None,
-    on_progress: Progress | None = None,
+    patience: Patience = USUAL,
+    on_progress: Progress = lambda done, total: None,
 ) -> list[Path]:
     """Fetch the instances and captions of a split, unless they are there.
 
@@ -109,7 +109,7 @@ def download_annotations(
     with _one_download(archive.parent):
         if not archive.exists():
             try:
-                fetch_file(url, archive, patience or Patience(), MOST_ARCHIVE, on_progress)
+                fetch_file(url, archive, patience, MOST_ARCHIVE, on_progress)
             except FetchError as error:
                 raise KvtuneError(f"{error}; run the command again, or choose another --base-url") from error
         try:
@@ -129,8 +129,8 @@ def download_images(
     source: str,
     image_ids: Sequence[int],
     base_url: str = BASE_URL,
-    patience: Patience | None = None,
-    on_progress: Progress | None = None,
+    patience: Patience = USUAL,
+    on_progress: Progress = lambda done, total: None,
     workers: int = 16,
 ) -> Fetched:
     """Fetch images of a split, unless they are there and can be read.
@@ -170,7 +170,7 @@ def download_images(
         if path.exists() and problem_with(path) is None:
             return False
         check = lambda data: problem_with(BytesIO(data), MOST_PIXELS)  # noqa: E731
-        data = fetch_bytes(f"{prefix}/{name}", patience or Patience(), check, stop, MOST_IMAGE)
+        data = fetch_bytes(f"{prefix}/{name}", patience, check, stop, MOST_IMAGE)
         write_bytes(path, data)
         return True
 
@@ -191,8 +191,7 @@ def download_images(
                     failures_in_a_row = 0 if error.final else failures_in_a_row + 1
                     if failures_in_a_row >= workers:
                         break
-                if on_progress:
-                    on_progress(done, len(futures))
+                on_progress(done, len(futures))
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)

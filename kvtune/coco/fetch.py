@@ -60,6 +60,9 @@ class Patience:
     slowest: float = 1000.0
 
 
+USUAL = Patience()
+
+
 class TooLargeError(FetchError):
     """A file is larger than it can be."""
 
@@ -111,7 +114,9 @@ def fetch_bytes(url: str, patience: Patience, check: Callable[[bytes], str | Non
     return _try_until(url, patience, attempt, lambda: 0, stop)
 
 
-def fetch_file(url: str, path: Path, patience: Patience, limit: int, on_progress: Progress | None = None) -> None:
+def fetch_file(
+    url: str, path: Path, patience: Patience, limit: int, on_progress: Progress = lambda done, total: None
+) -> None:
     """Download a large file to ``path``, going on with ``path.part`` if an earlier download left one.
 
     Parameters
@@ -154,8 +159,7 @@ def fetch_file(url: str, path: Path, patience: Patience, limit: int, on_progress
                 for chunk in _chunks(url, response, patience, limit - start):
                     file.write(chunk)
                     done += len(chunk)
-                    if on_progress:
-                        on_progress(done, start + length if length is not None else 0)
+                    on_progress(done, start + length if length is not None else 0)
                 _check_size(response, done - start)
 
     try:

@@ -156,16 +156,6 @@ class CocoFolder:
         """Names of the annotation files of this kind, for messages."""
         return ", ".join(annotation_name(kind, source) for source in self.sources if (kind, source) in self._paths)
 
-    def image_path(self, image_id: int) -> Path:
-        """Path of an image's file.
-
-        Raises
-        ------
-        RequestError
-            If the id is unknown or the file is not here.
-        """
-        return self.image_paths([image_id])[0]
-
     def image_paths(self, image_ids: Iterable[int], download_options: str = "") -> list[Path]:
         """Paths of the files of several images, in order.
 

@@ -33,7 +33,7 @@ def load_image(path: str | Path) -> Image.Image:
         raise RequestError(f"image {path} cannot be read: {_reason(error)}; replace it or leave it out") from error
 
 
-def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> None:
+def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] = lambda done, total: None) -> None:
     """Refuse images that :func:`broken_images` finds; arguments as there.
 
     Raises
@@ -48,7 +48,9 @@ def check_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] 
         raise RequestError(f"{told_of_broken(broken, len(paths))}; {cure}")
 
 
-def broken_images(paths: Sequence[Path], on_progress: Callable[[int, int], None] | None = None) -> dict[Path, str]:
+def broken_images(
+    paths: Sequence[Path], on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[Path, str]:
     """Decode every image once, in parallel.
 
     Parameters
@@ -70,8 +72,7 @@ def broken_images(paths: Sequence[Path], on_progress: Callable[[int, int], None]
             for checked, problem in enumerate(pool.map(problem_with, some), start + 1):
                 if problem:
                     broken[paths[checked - 1]] = problem
-                if on_progress:
-                    on_progress(checked, len(paths))
+                on_progress(checked, len(paths))
     return broken
 
 

@@ -38,7 +38,7 @@ def test_a_study_and_captions_are_those_of_one_device(two_gpus, monkeypatch, tmp
         kvtune.search(study="two", gpus_per_worker=2, dtype="float32", **ASKED)
         assert {(str(one), str(other)) for one, other in cards.copies} >= {("cpu:0", "cpu:1"), ("cpu:1", "cpu:0")}
         coco = CocoFolder(demo_coco())
-        image = coco.image_path(coco.image_ids("val2014")[0])
+        image = coco.image_paths(coco.image_ids("val2014")[:1])[0]
         (several,) = kvtune.caption([image], model="demo", gpus_per_worker=2, dtype="float32", max_new_tokens=12)
     assert json.loads((tmp_path / "studies/two/study.json").read_text())["device"] == "cpu:0,cpu:1"
     monkeypatch.undo()

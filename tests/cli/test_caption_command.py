@@ -53,7 +53,7 @@ def test_both_captions_and_what_is_in_the_picture(kvtune_here, coco):
 @pytest.mark.slow
 def test_marks_are_signs_where_there_is_no_colour(coco):
     (image_id,) = coco.image_ids("val2014")[:1]
-    image = coco.image_path(image_id)
+    image = coco.image_paths([image_id])[0]
     result = kvtune("caption", image, "--model", "demo", "--coco", coco.root, COLUMNS="60", NO_COLOR="1")
     assert result.returncode == 0, result.stderr
     assert "✓" in result.stdout
@@ -112,7 +112,7 @@ def test_objects_may_be_named(kvtune_here, coco, tmp_path):
     pd = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
     (image_id,) = coco.image_ids("val2014")[:1]
-    picture = (coco.image_path(image_id), "--model", "demo", "--max-new-tokens", 20)
+    picture = (coco.image_paths([image_id])[0], "--model", "demo", "--max-new-tokens", 20)
     trace = ("--trace", tmp_path)
     assert kvtune_here(*picture, *trace, "--object", "dog", "--object", "wall").returncode == 0
     assert set(pd.read_parquet(tmp_path / "objects.parquet").word) == {"dog", "wall"}
@@ -125,7 +125,7 @@ def test_a_published_preset_is_not_for_a_folder_that_has_the_models_name_alone(k
     folder = tmp_path / "llava-1.5"
     save_llava(folder)
     (image_id,) = coco.image_ids("val2014")[:1]
-    result = kvtune_here(coco.image_path(image_id), "--model", folder, "--max-new-tokens", "2", "--json")
+    result = kvtune_here(coco.image_paths([image_id])[0], "--model", folder, "--max-new-tokens", "2", "--json")
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["preset"] is None and list(document["images"][0]["captions"]) == ["baseline"]

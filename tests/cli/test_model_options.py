@@ -11,7 +11,7 @@ from kvtune.models import options
 @pytest.fixture(scope="module")
 def picture():
     folder = CocoFolder(demo_coco())
-    return folder.image_path(folder.image_ids("val2014")[0])
+    return folder.image_paths(folder.image_ids("val2014")[:1])[0]
 
 
 @pytest.fixture(params=["search", "caption", "models check", "bench engine"])

@@ -42,8 +42,8 @@ def test_every_naming_and_layout(make_coco, source, layout):
     assert list(folder.categories([9, 4, 5])) == [9, 4, 5]
     assert folder.captions([5]) == {5: [f"Caption {k} of 5." for k in range(5)]}
     prefix = f"COCO_{source}_" if "2014" in source else ""
-    assert folder.image_path(9).name == f"{prefix}000000000009.jpg"
-    assert folder.image_path(9).is_file()
+    assert folder.image_paths([9])[0].name == f"{prefix}000000000009.jpg"
+    assert folder.image_paths([9])[0].is_file()
 
 
 def test_ids_come_from_any_split(make_coco):
@@ -54,8 +54,8 @@ def test_ids_come_from_any_split(make_coco):
     assert folder.sources == ["val2014", "val2017", "train2014"]
     assert folder.categories([4, 1, 6]) == {4: {"person", "dog"}, 1: {"person"}, 6: {"person", "dog"}}
     assert folder.captions([6])[6][0] == "Caption 0 of 6."
-    assert folder.image_path(2).name == "COCO_val2014_000000000002.jpg"
-    assert folder.image_path(6).name == "000000000006.jpg"
+    assert folder.image_paths([2])[0].name == "COCO_val2014_000000000002.jpg"
+    assert folder.image_paths([6])[0].name == "000000000006.jpg"
 
 
 def test_images_of_another_year_than_the_annotations(make_coco):
@@ -63,7 +63,7 @@ def test_images_of_another_year_than_the_annotations(make_coco):
     (root / "val2014").rename(root / "val2017")
     for path in list((root / "val2017").iterdir()):
         path.rename(path.with_name(path.name.removeprefix("COCO_val2014_")))
-    assert CocoFolder(root).image_path(2) == root / "val2017" / "000000000002.jpg"
+    assert CocoFolder(root).image_paths([2])[0] == root / "val2017" / "000000000002.jpg"
 
 
 def test_file_names_of_its_own(make_coco):
@@ -71,7 +71,7 @@ def test_file_names_of_its_own(make_coco):
     captions = root / "annotations" / "captions_val2014.json"
     captions.write_text(captions.read_text().replace("COCO_val2014_000000000007.jpg", "scene-7.png"))
     (root / "val2014" / "COCO_val2014_000000000007.jpg").rename(root / "val2014" / "scene-7.png")
-    assert CocoFolder(root).image_path(7).name == "scene-7.png"
+    assert CocoFolder(root).image_paths([7])[0].name == "scene-7.png"
 
 
 def test_reads_only_what_is_needed_and_once(make_coco, monkeypatch):
@@ -83,7 +83,7 @@ def test_reads_only_what_is_needed_and_once(make_coco, monkeypatch):
         folder_module, "read_annotations", lambda path, *rest: read.append(path.name) or real(path, *rest)
     )
     folder = CocoFolder(root)
-    folder.image_path(1)
+    folder.image_paths([1])
     assert read == []
     for _ in range(2):
         folder.image_ids("val2014")

@@ -71,7 +71,7 @@ def test_the_common_loader_reads_it(root):
     for image_id in ids:
         assert set(categories[image_id]) == {one.category for one in render(0, image_id).objects}
         assert len(captions[image_id]) == 5
-        assert folder.image_path(image_id).is_file()
+        assert folder.image_paths([image_id])[0].is_file()
     truth = build_ground_truth(categories, captions)
     assert truth == {i: {one.category for one in render(0, i).objects} for i in ids}
 

@@ -63,7 +63,7 @@ def places(tmp_path):
     for name in ("alone", "workers"):
         (tmp_path / name / "photos").mkdir(parents=True)
         for image in coco.image_ids("val2014")[:3]:
-            (tmp_path / name / "photos" / coco.image_path(image).name).symlink_to(coco.image_path(image))
+            (tmp_path / name / "photos" / coco.image_paths([image])[0].name).symlink_to(coco.image_paths([image])[0])
     return tmp_path / "alone", tmp_path / "workers"
 
 

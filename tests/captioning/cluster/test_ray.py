@@ -82,7 +82,7 @@ def requests(count: int = 30) -> list[CaptionRequest]:
     folder = CocoFolder(demo_coco())
     ids = folder.image_ids("val2014")[:count]
     methods = [None, KVSmooth(0.9, 15, 0.2, 1, 15)]
-    return [CaptionRequest(i, folder.image_path(i), m, n) for i in ids for n, m in enumerate(methods)]
+    return [CaptionRequest(i, folder.image_paths([i])[0], m, n) for i in ids for n, m in enumerate(methods)]
 
 
 def pids(captioner: Any) -> list[int]:
