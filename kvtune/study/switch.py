@@ -16,7 +16,6 @@ from kvtune.files import new_folder
 from kvtune.study.study_folder import StudyFolder
 
 T = TypeVar("T")
-_ATTEMPTS = 10
 
 
 @contextlib.contextmanager
@@ -55,17 +54,15 @@ def finish_switch(folder: StudyFolder) -> None:
 
 def steadily(folder: StudyFolder, read: Callable[[], T]) -> T:
     """What ``read`` makes of a study's files; read again if a switch took effect meanwhile."""
-    for attempt in range(_ATTEMPTS):
+    while True:
         before = _generation(folder)
         try:
             found = read()
+            if _generation(folder) == before:
+                return found
         except KvtuneError:
-            if _generation(folder) == before or attempt == _ATTEMPTS - 1:
+            if _generation(folder) == before:
                 raise
-            continue
-        if _generation(folder) == before:
-            break
-    return found
 
 
 def _generation(folder: StudyFolder) -> tuple[int, ...]:
