@@ -166,8 +166,7 @@ class OptunaCopy:
 
     @property
     def _opened(self) -> optuna.Study:
-        if self._study is None:
-            raise ValueError("the storage is not open")
+        assert self._study is not None
         return self._study
 
     def _open(self, url: str, has_tables: bool = False) -> None:
@@ -224,8 +223,7 @@ class OptunaCopy:
         return len(behind[:most]) == len(behind)
 
     def _finish(self, trial: Trial) -> None:
-        if self._storage is None or trial.number is None:
-            raise ValueError("the storage is not open")
+        assert self._storage is not None and trial.number is not None
         study_id = self._storage.get_study_id_from_name(self._folder.name)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
         for key, value in user_attributes(trial).items():
@@ -252,8 +250,8 @@ class OptunaCopy:
     def _delete_remote(self) -> None:
         """Delete this study, and no other of its name, from a shared storage."""
         self._open(str(self._url))
-        if self._storage is not None:
-            self._storage.delete_study(self._storage.get_study_id_from_name(self._folder.name))
+        assert self._storage is not None
+        self._storage.delete_study(self._storage.get_study_id_from_name(self._folder.name))
         self.close()
 
     @contextlib.contextmanager
