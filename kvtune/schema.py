@@ -62,10 +62,6 @@ def validated(document: type[D], data: Any, what: str) -> D:
 
     Parameters
     ----------
-    document
-        The model.
-    data
-        What was read from the file.
     what
         How a message calls it ("preset /tmp/p.json").
 

@@ -52,13 +52,6 @@ class Outcomes:
 
     The file is a cache: it may be deleted, is left out where it cannot be written, and is keyed by captions, scorer and
     ground truth, so that it is never stale.
-
-    Parameters
-    ----------
-    path
-        The file.
-    scoring
-        Scorer and ground truth.
     """
 
     def __init__(self, path: Path, scoring: Scoring) -> None:

@@ -17,8 +17,6 @@ class Scored:
 
     Attributes
     ----------
-    score
-        The rates.
     intervals
         95 % intervals of the rates, by name.
     notes
@@ -65,8 +63,6 @@ def score_captions(
         See :func:`kvtune.chair.notes.look_at`.
     details
         Say what each caption mentions.
-    further
-        Notes to be added.
 
     Raises
     ------

@@ -110,8 +110,6 @@ class StudySummary:
 
     Attributes
     ----------
-    study, model, method
-        Names.
     subset
         The tune subset.
     baseline

@@ -74,12 +74,8 @@ def read_forms(wordnet: WordNet, words: set[str], not_a_verb: set[str]) -> dict[
 
     Parameters
     ----------
-    wordnet
-        Where lemmas come from.
     words
         Single words of the vocabulary and of its pairs.
-    not_a_verb
-        Forms that are never read as verbs.
     """
     lexicon = {}
     candidates = words | {form for word in words for form in wordnet.forms(word, "noun")}

@@ -60,8 +60,6 @@ def caption_of(
         A mapping with both keys.
     place
         Its place among the records, from 0; a message counts from 1.
-    image_key, caption_key
-        The keys.
     what
         How a message calls one ("captions.json, caption").
 

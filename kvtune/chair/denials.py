@@ -39,8 +39,6 @@ def denied(caption: str, find: Callable[[str], list[Span]]) -> list[Span]:
 
     Parameters
     ----------
-    caption
-        The text.
     find
         Finds its mentions: a :class:`~kvtune.chair.spans.MentionFinder`.
     """

@@ -16,8 +16,6 @@ class LostReading:
 
     Attributes
     ----------
-    forms
-        The forms.
     after, before
         Words; a form right after one of the first or right before one of the second is an ordinary word.
     """

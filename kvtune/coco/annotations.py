@@ -33,10 +33,6 @@ def read_annotations(path: Path, kind: Kind, root: Path) -> Annotations:
 
     Parameters
     ----------
-    path
-        The file.
-    kind
-        What is in it.
     root
         The COCO folder that messages tell the user to download to.
 

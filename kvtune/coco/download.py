@@ -77,14 +77,6 @@ def download_annotations(
 
     Parameters
     ----------
-    root
-        The COCO folder.
-    source
-        The split.
-    base_url
-        Server.
-    patience
-        How often to try again.
     on_progress
         Called with (bytes of the archive here, bytes in all).
 
@@ -139,14 +131,6 @@ def download_images(
     ----------
     root
         The COCO folder; images go to ``root/SOURCE/``.
-    source
-        The split.
-    image_ids
-        Which images.
-    base_url
-        Server.
-    patience
-        How often to try again.
     on_progress
         Called in the caller's thread with (images done, all images).
     workers

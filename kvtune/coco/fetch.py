@@ -84,10 +84,6 @@ def fetch_bytes(url: str, patience: Patience, check: Callable[[bytes], str | Non
 
     Parameters
     ----------
-    url
-        Its address.
-    patience
-        How often to try.
     check
         Says what is wrong with the content, or None; wrong content is a failed attempt.
     stop
@@ -121,12 +117,8 @@ def fetch_file(
 
     Parameters
     ----------
-    url
-        Its address.
     path
         Where it appears, whole or not at all. Only one process may download to it at a time.
-    patience
-        How often to try.
     limit
         Bytes that it may have.
     on_progress

@@ -64,16 +64,12 @@ class CocoFolder:
 
     Parameters
     ----------
-    root
-        The folder.
     download_options
         Which images the command is to fetch that a message about a folder without COCO names; see
         :func:`~kvtune.coco.layout.download_command`.
 
     Attributes
     ----------
-    root
-        The folder.
     sources
         Splits that have annotations here (``"val2014"``, ...), in the order in which ids are looked up.
 
@@ -161,8 +157,6 @@ class CocoFolder:
 
         Parameters
         ----------
-        image_ids
-            The images.
         download_options
             What the message about missing files adds to the download command so that it fetches them; see
             :func:`~kvtune.coco.layout.download_command`.

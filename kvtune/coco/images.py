@@ -55,8 +55,6 @@ def broken_images(
 
     Parameters
     ----------
-    paths
-        The images.
     on_progress
         Called in the caller's thread with (images checked, all images).
 

@@ -92,8 +92,6 @@ def download_command(root: Path, options: str = "") -> str:
 
     Parameters
     ----------
-    root
-        The COCO folder.
     options
         Which images: ``"--subset opera500"``, ``"--images 500 --holdout-images 500 --seed 0"``; empty for
         those that a search with default settings needs.

@@ -124,16 +124,10 @@ def draw(
 
     Parameters
     ----------
-    source
-        The split that the ids belong to.
-    image_ids
-        The ids to draw from.
     images
         How many to draw, at least 1.
     seed
         Any integer.
-    exclude
-        Ids never drawn.
     name
         Name of the subset; by default made of source, number and seed.
 
@@ -170,8 +164,6 @@ def tune_and_holdout(
 
     Parameters
     ----------
-    folder
-        Where the images are.
     images, holdout_images
         How many of each.
     seed

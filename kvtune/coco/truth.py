@@ -27,8 +27,6 @@ def coco_truth(folder: CocoFolder, image_ids: Iterable[int], instances_only: boo
 
     Parameters
     ----------
-    image_ids
-        The images.
     instances_only
         Take the instances alone; None where the command has no such option.
 

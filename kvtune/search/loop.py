@@ -43,14 +43,8 @@ class Search:
     ----------
     folder, manifest
         The study; its manifest is on disk already.
-    captioner
-        Writes the captions.
     images
         The tune images in the order of the subset.
-    scoring
-        Scores them.
-    view
-        Shows what happens.
     storage
         URL of an Optuna storage instead of ``study.db``.
     deadline

@@ -16,8 +16,6 @@ class OptunaFollower:
 
     Parameters
     ----------
-    copy
-        The storage.
     ledger
         The trials, which change.
     clock

@@ -63,8 +63,6 @@ class Heat:
         Trials that these are compared with: number to counts of all images in that order.
     logs
         The captions of each trial that runs, by number.
-    counts_of
-        Counts captions.
 
     Attributes
     ----------

@@ -32,12 +32,6 @@ class Plan:
 
     Attributes
     ----------
-    space
-        The search space.
-    sampler
-        The sampler's name.
-    seed
-        The seed.
     size
         Trials in a round.
     published

@@ -42,8 +42,6 @@ def search(options: SearchOptions, view: View, deadline: Deadline | None = None)
 
     Parameters
     ----------
-    view
-        Shows what happens.
     deadline
         When to end, however far it is; the same call goes on.
 

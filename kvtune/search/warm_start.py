@@ -90,8 +90,6 @@ def as_point(
     ----------
     setting
         All parameters of the method.
-    there, space
-        The other space and this one.
     scale
         Layers here for each layer there.
     """

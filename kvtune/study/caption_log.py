@@ -137,11 +137,6 @@ class _Log:
 class CaptionLog(_Log):
     """The caption file of one trial while it is being written.
 
-    Parameters
-    ----------
-    path
-        The file; what it holds already is read, a torn last line is cut off.
-
     Raises
     ------
     KvtuneError
