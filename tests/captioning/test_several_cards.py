@@ -1,6 +1,7 @@
 """A model spread over several cards writes what it writes on one; the cards are pretended, and nothing mixes them."""
 
 import copy
+import functools
 import gc
 import weakref
 from contextlib import contextmanager
@@ -9,10 +10,11 @@ from itertools import pairwise
 import pytest
 import torch
 from engine_requests import IMAGES, METHODS, check, expected, requests_of, vlm
+from failing_device import FailingDevice
 from graph_like import like_a_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pretended_cards import ApartError, PretendedCards
+from pretended_cards import ApartError, PretendedCards, tensors_in
 from small_vlms import reference_tokens, small_vlm
 
 from kvtune import KVSmooth
@@ -31,7 +33,8 @@ from kvtune.captioning.memory import bytes_per_position, prefill_bytes
 from kvtune.captioning.model_check import check_model
 from kvtune.captioning.paged_plan import plan_pages
 from kvtune.captioning.pages import PAGE, pages_for
-from kvtune.errors import RequestError
+from kvtune.device_errors import is_lost
+from kvtune.errors import LostDeviceError, RequestError
 from kvtune.methods import CLVS, PAI, SPARC
 from kvtune.methods.clvs import CLVSRows
 from kvtune.methods.row_state import RowState
@@ -128,6 +131,73 @@ def test_a_model_is_proven_on_several_cards(monkeypatch):
     assert checked.proven and checked.device == "cpu:0,cpu:1"
     assert {proof.method for proof in checked.proofs} == {None, "kvsmooth"}
     assert "several devices" in checked.refused["clvs"]
+
+
+class FailingCard(FailingDevice):
+    """One of several cards that is lost; what the others are asked for, they do."""
+
+    def __init__(self, cards, card, at=float("inf")):
+        super().__init__(at)
+        self.cards, self.card = cards, card
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if self.card in map(self.cards.card_of, tensors_in([*args, *(kwargs or {}).values()])):
+            return super().__torch_dispatch__(function, types, args, kwargs)
+        return function(*args, **(kwargs or {}))
+
+
+@functools.cache
+def operations(spans):
+    """Of each card, while a small model that is spread over them writes."""
+    counts = []
+    for card in CARDS[: len(SPANS[spans])]:
+        with spread_over(SPANS[spans]) as (captioner, cards), FailingCard(cards, card) as counted:
+            list(captioner.run(LOST_AMID))
+        counts.append(counted.count)
+    return counts
+
+
+@contextmanager
+def spread_over(spans):
+    """A captioner whose model is spread over pretended cards, and they."""
+    with pytest.MonkeyPatch.context() as patch, PretendedCards() as cards:
+        like_a_gpu(patch)
+        model = copy.deepcopy(vlm().hf_model)
+        spread(model, CARDS[: len(spans)], spans)
+        yield Captioner(small_vlm(model), max_new_tokens=4, lanes=3), cards
+
+
+LOST_AMID = requests_of([(n % 2, n % len(METHODS)) for n in range(5)])
+
+
+@settings(max_examples=8, deadline=None)
+@given(spans=st.sampled_from(["two", "three"]), which=st.integers(0, 2), share=st.floats(0, 0.999))
+def test_a_card_that_is_lost_is_told_and_no_caption_is(spans, which, share):
+    which %= len(SPANS[spans])
+    captions = []
+    with spread_over(SPANS[spans]) as (captioner, cards):
+        with (
+            pytest.raises(LostDeviceError, match="does nothing more for this process: CUDA error: an illegal memory"),
+            FailingCard(cards, CARDS[which], int(share * operations(spans)[which])),
+        ):
+            captions.extend(captioner.run(LOST_AMID))
+        again = list(captioner.run(LOST_AMID))
+    check(captions, LOST_AMID, "grouped", 4)
+    assert check(again, LOST_AMID, "grouped", 4).keys() == set(range(5))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.95])
+def test_a_card_that_is_lost_while_a_model_is_proven(monkeypatch, share):
+    """It is no method's fault."""
+    like_a_gpu(monkeypatch)
+    model = copy.deepcopy(vlm().hf_model)
+    with PretendedCards() as cards:
+        spread(model, CARDS[:2], SPANS["two"])
+        with FailingCard(cards, CARDS[1]) as whole:
+            check_model(small_vlm(model), IMAGES[:1], max_new_tokens=4)
+        with pytest.raises(Exception) as raised, FailingCard(cards, CARDS[1], int(share * whole.count)):
+            check_model(small_vlm(model), IMAGES[:1], max_new_tokens=4)
+    assert is_lost(raised.value)
 
 
 def test_kernels_are_launched_on_the_card_of_their_layer(monkeypatch):

@@ -21,6 +21,17 @@ TOLD = "CUDA error: an illegal memory access was encountered; if the next one me
 
 
 @pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The hundred that a reproduction reports on, and four to choose the factor on."""
+    from kvtune.demo.coco import FIRST_ID, write_coco
+
+    root = tmp_path_factory.mktemp("scenes") / "coco"
+    root.mkdir()
+    write_coco(root, range(FIRST_ID, FIRST_ID + 104), 0)
+    return root
+
+
+@pytest.fixture(scope="module")
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from kvtune.demo.coco import FIRST_ID, write_coco
 
@@ -114,6 +125,25 @@ def test_a_search(coco, tmp_path):
     assert ran.returncode == 0, ran.stderr
     found = [[(t["number"], t["state"], t["chair_s"]) for t in json.loads(r.stdout)["trials"]] for r in (ran, right)]
     assert found[0] == found[1] and {state for _, state, _ in found[0]} == {"complete"}
+
+
+def test_a_reproduction(scenes, tmp_path):
+    """No setting is said to have failed, and no caption is paid for twice."""
+
+    def command(out: str) -> tuple[object, ...]:
+        counts = ("--models", "demo", "--images", 2, "--coco", scenes, "--device", "cpu")
+        return "reproduce", "table1", *counts, "--out", tmp_path / out, "--json"
+
+    whole = operations(*command("whole"))
+    paid: set[str] = set()
+    for share in (0.5, 0.4):
+        lost_at(share, whole, *command("lost"))
+        written = {line for file in (tmp_path / "lost").rglob("*.jsonl") for line in file.read_text().splitlines()}
+        assert paid <= written
+        paid = written
+    ran, right = (kvtune(*command(name)) for name in ("lost", "whole"))
+    assert ran.returncode == 0, ran.stderr
+    assert paid and json.loads(ran.stdout) == json.loads(right.stdout)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), cuda_error("out of memory"), cuda_error("invalid argument")])
