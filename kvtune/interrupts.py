@@ -1,11 +1,16 @@
 """Signals that end the work: at once before it begins, and kept back where what is raised may be lost.
 
 An import can lose it, or end the process with it: an extension module in C++ does not expect it. In ``__del__`` Python
-prints it and goes on.
+prints it and goes on; and so it does where no name tells: in the callback of a weak reference, in a generator that is
+thrown away, amid garbage collection, in the C of an extension.
 """
 
 import os
-from types import FrameType
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
 
 _IMPORT = "<frozen importlib._bootstrap>"
 
@@ -25,3 +30,27 @@ def kept_back_under(frame: FrameType | None) -> int:
         depth += frame.f_code.co_filename == _IMPORT or frame.f_code.co_name == "__del__"
         frame = frame.f_back
     return depth
+
+
+@contextmanager
+def instead_of_printing(kind: type[BaseException], act: Callable[[], object]) -> Iterator[None]:
+    """Within the block, call ``act`` where an exception of this kind would be printed and lost."""
+    before = sys.unraisablehook, sys.excepthook
+
+    def of_python(lost: Any) -> None:
+        if issubclass(lost.exc_type, kind):
+            act()
+        else:
+            before[0](lost)
+
+    def of_extensions(raised: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(raised, kind):
+            act()
+        else:
+            before[1](raised, error, trace)
+
+    sys.unraisablehook, sys.excepthook = of_python, of_extensions
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = before

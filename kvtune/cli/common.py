@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kvtune.errors import KvtuneError
-from kvtune.interrupts import end_at_once, kept_back_under
+from kvtune.interrupts import end_at_once, instead_of_printing, kept_back_under
 from kvtune.text import command_line, json_text, one_line, visible, without_passwords
 
 if TYPE_CHECKING:
@@ -132,24 +132,31 @@ class _ToStderr(logging.Handler):
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block; amid an import or a
-    ``__del__``, after it.
+    """Make SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, within the block; amid an import, a ``__del__``
+    and wherever else it would be lost, after it.
 
     SIGTERM is a job scheduler's way to end a run, SIGHUP comes when a terminal or a connection closes. A signal that
     is ignored, as SIGHUP is under ``nohup``, stays so, and so does a handler of SIGINT that is not Python's or ours.
     """
     base, over = kept_back_under(sys._getframe()), threading.Event()
 
+    latest = signal.SIGINT
+
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal latest
+        latest = signal.Signals(number)
         if kept_back_under(frame) > base:
-            _thread.start_new_thread(again, (number,))  # threading's own locks may be held by what is interrupted
+            later()
         else:
             raise KeyboardInterrupt
 
-    def again(number: int) -> None:
+    def later() -> None:
+        _thread.start_new_thread(again, ())  # threading's own locks may be held by what is interrupted
+
+    def again() -> None:
         time.sleep(_BETWEEN_TRIES)
         if not over.is_set():
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), latest)
 
     if threading.current_thread() is not threading.main_thread():  # others may set no handlers
         yield
@@ -161,7 +168,8 @@ def terminable() -> Iterator[None]:
     for number in heard:
         signal.signal(number, stop)
     try:
-        yield
+        with instead_of_printing(KeyboardInterrupt, later):
+            yield
     finally:
         over.set()
         for number, handler in heard.items():

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TypeVar
 
 from kvtune.errors import RequestError
-from kvtune.interrupts import kept_back_under
+from kvtune.interrupts import instead_of_printing, kept_back_under
 from kvtune.text import quoted
 
 Item = TypeVar("Item")
@@ -116,7 +116,8 @@ class Deadline:
         # Again and again: what is raised in a destructor or a callback is lost.
         signal.setitimer(signal.ITIMER_REAL, max(1e-6, self.left), 1.0)
         try:
-            yield
+            with instead_of_printing(TimeIsUp, lambda: None):
+                yield
         finally:
             # It may come while it is put off; left armed, it would come again in whatever runs then.
             try:

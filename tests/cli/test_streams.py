@@ -12,6 +12,7 @@ from pathlib import Path
 import commands
 import pytest
 from forked import kvtune_forked
+from lost_errors import WHERE_IT_IS_LOST
 from study_folders import write_study
 from synthetic_studies import random_study
 
@@ -152,16 +153,31 @@ def test_a_signal_ends_a_search_as_ctrl_c_does(tmp_path: Path, number: signal.Si
     assert last.startswith("stopped; no caption is lost. Go on with: kvtune search --model demo")
 
 
-def test_a_signal_while_an_object_is_deleted_is_not_lost() -> None:
-    class Pressed:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0)  # where Python looks for signals
-
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("where", WHERE_IT_IS_LOST)
+def test_a_signal_where_python_prints_what_is_raised_and_goes_on(
+    where: str, number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sys.unraisablehook, sys.excepthook
     with pytest.raises(KeyboardInterrupt), terminable():
-        Pressed()
+        WHERE_IT_IS_LOST[where](lambda: send(number))
         for _ in range(500):
             time.sleep(0.01)
+    assert capfd.readouterr() == ("", "")
+    assert (sys.unraisablehook, sys.excepthook) == before
+
+
+def test_other_errors_there_are_printed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)  # pytest's says it later
+    with terminable():
+        for lose in WHERE_IT_IS_LOST.values():
+            lose(lambda: 1 / 0)
+    assert capfd.readouterr().err.count("ZeroDivisionError") == len(WHERE_IT_IS_LOST)
+
+
+def send(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(0)  # where Python looks for signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

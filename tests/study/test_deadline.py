@@ -1,11 +1,13 @@
 """The moment at which a command has to end, and how much is begun before it."""
 
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lost_errors import WHERE_IT_IS_LOST
 from timed_captioner import Clock
 
 from kvtune.errors import RequestError
@@ -61,6 +63,17 @@ def test_an_iterator_is_ended_wherever_it_is_and_gives_what_it_has() -> None:
             found.append(item)
     assert found == [1, 2, 3] and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert list(Deadline().until(iter([1, 2]))) == list(Deadline(60).until(iter([1, 2]))) == [1, 2]
+
+
+@pytest.mark.parametrize("where", WHERE_IT_IS_LOST)
+def test_what_python_would_print_of_it_is_not_printed(where: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It comes again."""
+    before = sys.unraisablehook, sys.excepthook
+    with pytest.raises(TimeIsUp), Deadline(0.05).enforced():
+        WHERE_IT_IS_LOST[where](lambda: time.sleep(0.2))
+        time.sleep(5)
+    assert capfd.readouterr() == ("", "")
+    assert (sys.unraisablehook, sys.excepthook) == before
 
 
 def test_an_import_is_not_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
