@@ -72,31 +72,20 @@ class Parameter:
 
     def check(self, name: str, value: Any) -> None:
         """Raise RequestError, which names the parameter, if it cannot be ``value``."""
-        if self.kind == "number":
-            self._check_number(name, value)
-        elif self.is_whole:
-            least = 0 if self.kind in ("layer", "start_layer") else self.low
-            if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-                at_least = "" if least is None else f" of at least {least:g}"
-                raise RequestError(f"{name} must be a whole number{at_least}, not {quoted(value)}")
-            if self.high is not None and value > self.high:
-                raise RequestError(f"{name} must be a whole number of at most {self.high:g}, not {quoted(value)}")
+        if self.is_numeric:
+            low, high = 0 if self.kind in ("layer", "start_layer") else self.low, self.high
+            is_one = isinstance(value, int if self.is_whole else int | float) and not isinstance(value, bool)
+            is_one = is_one and abs(value) < float("inf")
+            if not is_one or (low is not None and value < low) or (high is not None and value > high):
+                bounds = "" if low is None else f" of at least {low:g}"
+                if low is not None and high is not None:
+                    bounds = f" from {low:g} to {high:g}"
+                what = "whole number" if self.is_whole else "number"
+                raise RequestError(f"{name} must be a {what}{bounds}, not {quoted(value)}")
         elif self.kind == "flag" and not isinstance(value, bool):
             raise RequestError(f"{name} must be true or false, not {quoted(value)}")
         elif self.kind == "choice" and value not in self.choices:
             raise RequestError(f"{name} must be one of {', '.join(self.choices)}, not {quoted(value)}")
-
-    def _check_number(self, name: str, value: Any) -> None:
-        is_number = not isinstance(value, bool) and isinstance(value, int | float) and abs(value) < float("inf")
-        low, high = self.low, self.high
-        if is_number and (low is None or value >= low) and (high is None or value <= high):
-            return
-        bounds = ""
-        if low is not None and high is not None:
-            bounds = f" from {low:g} to {high:g}"
-        elif low is not None:
-            bounds = f" of at least {low:g}"
-        raise RequestError(f"{name} must be a number{bounds}, not {quoted(value)}")
 
 
 def number(
