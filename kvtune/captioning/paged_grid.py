@@ -34,7 +34,7 @@ from kvtune.captioning.pages import PAGE, Pages, pages_for
 from kvtune.captioning.prefix import KnownPrompts, Prefix
 from kvtune.hf import CACHE
 from kvtune.methods import Method
-from kvtune.methods.row_methods import captured_with, looking_at_layers
+from kvtune.methods.row_methods import looking_at_layers
 from kvtune.methods.row_state import RowState
 from kvtune.methods.sending import to_device
 from kvtune.models import VisionLanguageModel
@@ -195,7 +195,7 @@ class PagedGrid(KnownPrompts):
             ((card,), ((states, acting),)) = self.cards, on_cards
             tensors = [(tensor.data_ptr(), tensor.shape) for tensor in (card.prompt_table, card.classes)]
             kinds = [tuple(map(type, one)) for one in acting]
-            key = (*shape, *tensors, *kinds, *captured_with(states))
+            key = (*shape, *tensors, *kinds, *(state.captured_with() for state in states))
             self._graphs.run(key, lambda: self._decode(shape, on_cards))
         self.newest[running] += 1
         self.forced.advance(running)

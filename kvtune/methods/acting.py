@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.row_state import RowState
-from kvtune.methods.seen import Seen, SeenPositions
+from kvtune.methods.seen import SeenPositions
 from kvtune.methods.without_autocast import without_autocast
 
 
@@ -44,19 +44,16 @@ class Acting:
         scores
             [n, heads, positions], scaled, at least float32; changed.
         """
+        seen, entropy = self.seen.in_layer(layer, query, scaling), None
+        states = [state for state in self.states if layer in state.layers]
         with without_autocast(scores.device.type):
-            return self._attend(self.seen.in_layer(layer, query, scaling), scores)
-
-    def _attend(self, seen: Seen, scores: Tensor) -> tuple[Tensor, Tensor | None]:
-        states = [state for state in self.states if seen.layer in state.layers]
-        for state in states:
-            scores = state.change_scores(seen, scores)
-        weights = torch.softmax(scores, dim=-1)
-        entropy = None
-        for state in states:
-            if state.reads_entropy:
-                entropy = row_entropy(weights)
-            weights = state.change_weights(seen, weights)
-        for state in states:
-            weights = state.change_sum(seen, weights)
+            for state in states:
+                scores = state.change_scores(seen, scores)
+            weights = torch.softmax(scores, dim=-1)
+            for state in states:
+                if state.reads_entropy:
+                    entropy = row_entropy(weights)
+                weights = state.change_weights(seen, weights)
+            for state in states:
+                weights = state.change_sum(seen, weights)
         return weights, entropy

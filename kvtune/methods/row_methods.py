@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -122,8 +122,3 @@ def show_layer(states: Sequence[RowState[Any]], number: int, output: Any) -> Non
 
 def _of_kind(kind: type[ActingMethod], parts: Sequence[ActingMethod]) -> ActingMethod | None:
     return next((part for part in parts if type(part) is kind), None)
-
-
-def captured_with(states: Sequence[RowState[Any]]) -> list[Hashable]:
-    """What a graph of a step with these states has fixed."""
-    return [(type(state), state.captured_with()) for state in states]

@@ -87,8 +87,7 @@ class SeenPositions:
 
     def take(self, key: Hashable, other: SeenPositions) -> None:
         """Have what ``other``, the same rows on another card, made for ``key``."""
-        if key in other._made:
-            self._made[key] = other._made[key].to(self.rows.device)  # type: ignore[attr-defined]
+        self._made[key] = other._made[key].to(self.rows.device)  # type: ignore[attr-defined]
 
     def in_layer(self, layer: int, query: Tensor, scaling: float) -> Seen:
         """The same in a layer, with the query there."""
