@@ -40,7 +40,7 @@ class StepCost:
     step: float
     image: float
     position: float
-    prompt: float = 1.5
+    prompt: float
 
     def of(self, rows: float, images: float, positions: float) -> float:
         """A step of so many captions, idle ones that are computed all the same included, prompts and tokens read."""
@@ -50,7 +50,7 @@ class StepCost:
 CPU = StepCost(100, 1.0, 1 / 95, 1.35)
 """As the demo was measured."""
 
-GPU = StepCost(280, 6.0, 1 / 50)
+GPU = StepCost(280, 6.0, 1 / 50, 1.5)
 """As a model of 7B is calculated, in 16 bits on an H100; not measured."""
 
 

@@ -79,9 +79,6 @@ class GridStep:
         ahead = torch.arange(span.slots, device=grid.slots.device) > grid.slots[rows, None]
         return on_prefix, grid.hides(ahead)[:, None, None]
 
-    def _groups(self, span: Span) -> slice:
-        return slice(span.first // self.grid.lanes, span.last // self.grid.lanes)
-
     def _acting(self, span: Span, running: np.ndarray) -> list[Acting]:
         """Methods that change scores or weights in a span."""
         grid = self.grid
@@ -133,7 +130,8 @@ class GridStep:
         """Each span's prefix and suffix, and the methods that act there in this layer."""
         grid, width = self.grid, self.grid.prefix_width
         for span, prefix_hidden, suffix_hidden, acting in self._spans:
-            groups, rows = self._groups(span), slice(span.first, span.last)
+            rows = slice(span.first, span.last)
+            groups = slice(span.first // grid.lanes, span.last // grid.lanes)
             prefix = Cached(
                 grid.prefix_keys[layer, groups, :, :width], grid.prefix_values[layer, groups, :, :width], prefix_hidden
             )

@@ -18,7 +18,7 @@ from kvtune.errors import RequestError
 from kvtune.methods import Method, get_method, method_names
 from kvtune.models import VisionLanguageModel
 
-_TIE = {torch.float64: 1e-9, torch.float32: 1e-3}
+_TIE = {"float64": 1e-9, "float32": 1e-3}
 """Two logits nearer to each other than this may change places with the order of additions."""
 
 
@@ -255,8 +255,7 @@ def generated(
 
 
 def _tie(proof: Proof) -> float | None:
-    exact = proof.dtype.removesuffix("-4bit")  # weights are unpacked, and multiplied in that type
-    return next((gap for dtype, gap in _TIE.items() if str(dtype) == f"torch.{exact}"), None)
+    return _TIE.get(proof.dtype.removesuffix("-4bit"))  # weights are unpacked, and multiplied in that type
 
 
 def _fits_in_float32(weights: Mapping[torch.device, int]) -> bool:
