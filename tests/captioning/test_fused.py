@@ -303,6 +303,22 @@ class Quantised(nn.Linear):
     """Stands in for a linear layer that holds its weight in another form."""
 
 
+class GatedRMSNorm(nn.Module):
+    """As decoders with linear attention have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(torch.ones(16)), 1e-6
+
+    def forward(self, hidden, gate):
+        return plain_layers.rms_norm(hidden, self.weight, self.variance_epsilon) * gate
+
+
+def test_what_takes_other_arguments_is_left_alone():
+    with FusedLayers(nn.Sequential(GatedRMSNorm()), CPU, plain_layers).applied() as replaced:
+        assert replaced == []
+
+
 def test_what_no_kernel_takes_is_left_alone():
     for model in (decoder(torch.float64), decoder().to("meta")):
         with FusedLayers(model, CPU, plain_layers).applied() as replaced:

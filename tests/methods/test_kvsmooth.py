@@ -265,6 +265,31 @@ def score_of(model, inputs, tokens):
     return total
 
 
+def test_rows_of_a_cache_that_are_repeated_and_selected_take_their_state_along(llava):
+    inputs = llava_inputs(llava, [4, 4])
+
+    def step(cache, tokens):
+        place = torch.full((len(tokens), 1), int(cache.get_seq_length()))
+        return llava(input_ids=torch.tensor(tokens)[:, None], position_ids=place, **{CACHE: cache}).logits[:, -1]
+
+    def decoded(change):
+        cache = llava(**inputs)[CACHE]
+        step(cache, [7, 8])
+        step(cache, [9, 7])
+        order = change(cache)
+        for token in (10, 11):
+            logits = step(cache, [token + row for row in order])
+        return logits[[order.index(0), order.index(1)]]
+
+    def swapped(cache):
+        cache.batch_repeat_interleave(2)
+        cache.batch_select_indices(torch.tensor([2, 0]))
+        return [1, 0]
+
+    with METHOD(llava), torch.no_grad():
+        torch.testing.assert_close(decoded(swapped), decoded(lambda cache: [0, 1]))
+
+
 @pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated")
 @pytest.mark.parametrize("name", [CACHE, "past_key_values"])
 def test_the_cache_is_found_under_either_name(llava, name):
