@@ -193,7 +193,7 @@ def free_memory(device: torch.device) -> int:
     What PyTorch has cached of a GPU's is not among them: it is for the stream that had it before, as that of vision
     towers, and graphs have theirs.
     """
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_host_memory()
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else host_memory().free
 
 
 def free_cached_memory() -> None:
@@ -202,11 +202,6 @@ def free_cached_memory() -> None:
     with suppress(RuntimeError):  # after some errors a GPU answers everything with the same error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def free_host_memory() -> int:
-    """Bytes of host memory that may still be allocated."""
-    return host_memory().free
 
 
 def step_bytes(vlm: VisionLanguageModel, prompt_tokens: int, slots: int) -> int:

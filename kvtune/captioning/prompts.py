@@ -16,11 +16,12 @@ from PIL import Image
 
 from kvtune.captioning.host_copy import Arrival, leaving
 from kvtune.captioning.image_keys import open_image
-from kvtune.captioning.memory import free_host_memory, prompts_together
+from kvtune.captioning.memory import prompts_together
 from kvtune.captioning.prepared_ahead import Prepared, PreparedAhead
 from kvtune.captioning.side_stream import SideStream
 from kvtune.device_errors import is_out_of_memory
 from kvtune.errors import RequestError
+from kvtune.host_memory import host_memory
 from kvtune.models import VisionLanguageModel
 from kvtune.models.decoder_inputs import Prompt
 from kvtune.models.prompt_ids import some_rows
@@ -53,7 +54,7 @@ class Prompts:
     def __init__(self, vlm: VisionLanguageModel, prompt: str | None = None, limit: int | None = None) -> None:
         self.vlm, self.prompt = vlm, prompt
         self.embedded = self.kept_bytes = 0
-        self._limit = int(_SHARE * free_host_memory()) if limit is None else limit
+        self._limit = int(_SHARE * host_memory().free) if limit is None else limit
         self._kept: dict[str, Prompt] = {}
         self._leaving: dict[str, Prompt] = {}
         """Those of the latest batch, on their way into pinned memory, which shall not be more than that takes."""

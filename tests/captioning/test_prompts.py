@@ -13,6 +13,7 @@ from kvtune.captioning import Captioner, CaptionRequest, continuous, memory, pro
 from kvtune.captioning.prepared_ahead import PreparedAhead
 from kvtune.captioning.prompts import Prompts
 from kvtune.errors import RequestError
+from kvtune.host_memory import HostMemory
 
 IMAGES = random_images(5)
 METHOD = KVSmooth(0.5, 3, 0.5, 0, 3)
@@ -65,7 +66,7 @@ def test_images_that_make_long_prompts_go_through_the_tower_in_smaller_batches(s
 
 
 def test_without_room_captions_are_the_same(seen, monkeypatch):
-    monkeypatch.setattr(prompts, "free_host_memory", lambda: 0)
+    monkeypatch.setattr(prompts, "host_memory", lambda: HostMemory(2**34, 0))
     captioner = Captioner(MODEL, max_new_tokens=12, lanes=4)
     runs = [{caption.tag: caption for caption in captioner.run(requests())} for _ in range(2)]
     assert runs[0] == runs[1] == {one.tag: one for one in Captioner(MODEL, max_new_tokens=12).run(requests())}
