@@ -175,10 +175,7 @@ class PagedGrid(KnownPrompts):
         self.forced.move(order)
         for name in ("newest", "_image_of", "_read", "_table"):
             setattr(self, name, getattr(self, name)[order])
-        for row in order.tolist():
-            self.pages.hand_over(("row", row), ("moved", row))
-        for row, before in enumerate(order.tolist()):
-            self.pages.hand_over(("moved", before), ("row", row))
+        self.pages.hand_over({("row", before): ("row", row) for row, before in enumerate(order.tolist())})
 
     def step(self, running: np.ndarray) -> Tensor:
         """Decode one token in each row of ``running`` (row numbers), which has a page for it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 PAGE = 32
 """Positions of one page, of a prompt or of a caption."""
@@ -50,9 +50,6 @@ class Pages:
         """All pages of ``owner`` are free."""
         self._free += reversed(self._held.pop(owner, []))
 
-    def hand_over(self, owner: Hashable, other: Hashable) -> None:
-        """What was ``owner``'s is ``other``'s, who must hold none."""
-        if self.of(other):
-            raise ValueError(f"{other!r} holds pages already")
-        if owner in self._held:
-            self._held[other] = self._held.pop(owner)
+    def hand_over(self, owners: Mapping[Hashable, Hashable]) -> None:
+        """What each of some owners held is another's of them, each of whom hands over to one."""
+        self._held |= {owners[owner]: self._held.pop(owner) for owner in owners if owner in self._held}

@@ -80,10 +80,8 @@ class ScriptedGrid(PagedGrid):
     def move(self, order):
         super_pages = {row: list(self.pages.of(("row", row))) for row in range(self.rows)}
         self.newest, self._image_of, self._table = self.newest[order], self._image_of[order], self._table[order]
-        for row in order.tolist():
-            self.pages.hand_over(("row", row), ("moved", row))
+        self.pages.hand_over({("row", before): ("row", row) for row, before in enumerate(order.tolist())})
         for row, before in enumerate(order.tolist()):
-            self.pages.hand_over(("moved", before), ("row", row))
             assert self.pages.of(("row", row)) == super_pages[before]
         self.scripts = {
             row: self.scripts[before] for row, before in enumerate(order.tolist()) if before in self.scripts
