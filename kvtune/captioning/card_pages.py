@@ -79,8 +79,7 @@ class CardPages:
         self.classes = torch.zeros(3, plan.images, PAGE, dtype=torch.bool, device=self.device)
         most = self._sizes(plan.rows, 2 * plan.rows, [LANES] * plan.rows)
         self.layout = torch.zeros(_padded(most), dtype=torch.int32, device=self.device)
-        whole = len(card.layers) == vlm.n_layers
-        self.methods = RowMethods(plan.rows + 1, decoder_of(vlm, None if whole else card.layers), self.device)
+        self.methods = RowMethods(plan.rows + 1, decoder_of(vlm, card.layers), self.device)
 
     def load(self, image: int, own: Sequence[int], keys: Tensor, values: Tensor, visual: Tensor) -> None:
         """Write a prompt's keys and values, [layers, kv_heads, positions, head_dim], into its ``own`` pages."""

@@ -17,16 +17,13 @@ import torch
 from torch import Tensor
 
 from kvtune.captioning.forced import ForcedTokens
-from kvtune.captioning.memory import bytes_per_position
+from kvtune.captioning.memory import PLANNED_SLOTS, bytes_per_position
 from kvtune.captioning.prefill import decoder_of
 from kvtune.captioning.prefix import KnownPrompts, Prefix
 from kvtune.methods import Method
 from kvtune.methods.row_methods import RowMethods
 from kvtune.methods.seen import position_classes
 from kvtune.models import VisionLanguageModel
-
-SLOTS = 128
-"""Suffix slots that a grid starts with unless told; they are doubled when a caption grows beyond."""
 
 
 class GridCache(KnownPrompts):
@@ -43,7 +40,7 @@ class GridCache(KnownPrompts):
         groups: int,
         lanes: int,
         prompt_tokens: int = 0,
-        slots: int = SLOTS,
+        slots: int = PLANNED_SLOTS,
     ) -> None:
         super().__init__()
         self.vlm, self.groups, self.lanes = vlm, groups, lanes

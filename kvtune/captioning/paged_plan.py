@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 from kvtune.captioning.memory import (
-    MOST_ROWS,
     PREFILL_BATCH,
     PREFILL_TOKENS,
     USABLE,
@@ -14,6 +13,7 @@ from kvtune.captioning.memory import (
     bytes_per_position,
     free_memory,
     megabytes,
+    most_rows,
     prefill_bytes,
     prompts_together,
     step_bytes,
@@ -183,7 +183,7 @@ def plan_pages(
     prefill_tokens = kept.prefill_tokens if kept else min(card.prefill_tokens for card in cards)
     together = min(images, prompts_together(prompt_tokens, prefill_tokens))
     step = step_bytes(vlm, prompt_tokens, max_new_tokens)
-    rows = min(requests, MOST_ROWS if lanes == "auto" else lanes)
+    rows = min(requests, most_rows(lanes))
 
     def prefill(card: _CardRoom) -> int:
         return prefill_bytes(vlm, together, prompt_tokens, card.layers)
