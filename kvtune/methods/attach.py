@@ -32,8 +32,7 @@ from kvtune.hf import (
 )
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.facts import AnyFact, Depth, PromptFacts
-from kvtune.methods.followed_cache import Followed, check_cache, follow, newest
-from kvtune.methods.lerp import lerp_
+from kvtune.methods.followed_cache import Followed, check_cache, follow
 from kvtune.methods.look_ahead import look_ahead
 from kvtune.methods.prompt_arguments import prompt_length, token_ids, visual_tokens_of_rows
 from kvtune.methods.row_attention import ATTENTION, BatchMethods, Step
@@ -162,7 +161,7 @@ class _Session:
             follow(cache, self, self._new_methods(rows, length, new, tokens.device, keywords))
         elif not is_prompt and cache.kvtune_cropped:
             raise RequestError("the cache was cropped after the last step; what the method remembers cannot follow")
-        step = self._step = Step(cache.kvtune_state, is_prompt, positions=past + new)
+        step = self._step = Step(cache.kvtune_state, is_prompt, cache, positions=past + new)
         if is_prompt:
             step.to_come = 0 if self.prompt_length is None else self.prompt_length - past - new
             step.first = self._first_acting(step.methods, rows, past, new)
@@ -187,13 +186,12 @@ class _Session:
             return
         self._step = None
         step: Step = keywords["kvtune_step"]
-        cache = given_cache(keywords)
         if step.observed:
             self._tell_observer(step)
         if not step.is_prompt:
             for state in step.states:
                 if state.layers:
-                    state.end_step(_End(step, cache))
+                    state.end_step(step)
         elif step.to_come == 0:
             prompts = self._prompts
             if step.last_outputs:
@@ -202,7 +200,7 @@ class _Session:
             step.methods.begin(range(len(prompts)), prompts, lambda kind: kind.acts_from == "generated")
             for kind, state in step.methods.states.items():
                 if state.layers and kind.acts_from != "generated":
-                    state.end_step(_End(step, cache))
+                    state.end_step(step)
 
     def _tell_observer(self, step: Step) -> None:
         assert self.observer is not None and step.observed is not None
@@ -311,18 +309,3 @@ class _Session:
 def _any_on_prompt(methods: Sequence[ActingMethod | None]) -> bool:
     """Whether any acts on a token of the prompt."""
     return any(first_acting(method) != "generated" for method in methods)
-
-
-class _End:
-    """A step of the decoder when all layers are through; see :class:`kvtune.methods.row_state.StepEnd`."""
-
-    def __init__(self, step: Step, cache: Any) -> None:
-        self.generated, self.entropies, self._cache = step.generated, step.entropies, cache
-
-    def draw(self, layers: range, on_keys: Tensor, on_values: Tensor) -> None:
-        length = int(self._cache.get_seq_length())
-        for layer, key_factor, value_factor in zip(layers, on_keys.unbind(), on_values.unbind(), strict=True):
-            cached = self._cache.layers[layer]
-            new = newest(cached, length)
-            for states, factor in ((cached.keys, key_factor), (cached.values, value_factor)):
-                lerp_(states[:, :, new], states[:, :, new - 1], factor[:, None, None].to(states.device))

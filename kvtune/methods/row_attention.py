@@ -15,6 +15,8 @@ from kvtune.errors import RequestError
 from kvtune.hf import check_attention, sdpa
 from kvtune.methods.acting import Acting
 from kvtune.methods.entropy import row_entropy
+from kvtune.methods.followed_cache import newest
+from kvtune.methods.lerp import lerp_
 from kvtune.methods.row_methods import RowMethods
 from kvtune.methods.row_state import RowState
 from kvtune.methods.scaled_products import scaled_products
@@ -46,7 +48,7 @@ class BatchMethods(RowMethods):
 
 @dataclasses.dataclass
 class Step:
-    """One forward pass of the decoder, as the attention function sees it.
+    """One forward pass of the decoder, as the attention function sees it, and methods when all layers are through.
 
     Attributes
     ----------
@@ -64,6 +66,7 @@ class Step:
 
     methods: BatchMethods
     is_prompt: bool
+    cache: Any = None
     first: np.ndarray | None = None
     to_come: int = -1
     positions: int = 0
@@ -180,6 +183,14 @@ class Step:
         """See :class:`kvtune.methods.row_state.StepEnd`."""
         device = self.methods.classes.device
         return torch.stack([self._entropies[layer].to(device) for layer in layers])
+
+    def draw(self, layers: range, on_keys: Tensor, on_values: Tensor) -> None:
+        """See :class:`kvtune.methods.row_state.StepEnd`."""
+        for layer, key_factor, value_factor in zip(layers, on_keys.unbind(), on_values.unbind(), strict=True):
+            cached = self.cache.layers[layer]
+            new = newest(cached, self.positions)
+            for states, factor in ((cached.keys, key_factor), (cached.values, value_factor)):
+                lerp_(states[:, :, new], states[:, :, new - 1], factor[:, None, None].to(states.device))
 
 
 @torch.compiler.disable
