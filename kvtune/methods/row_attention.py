@@ -32,7 +32,7 @@ class BatchMethods(RowMethods):
     Attributes
     ----------
     classes
-        [3, rows, prompt positions] bool: before, of and after the image; empty until a prompt is known.
+        [3, rows, prompt positions] bool: before, of and after the image.
     """
 
     classes: Tensor
