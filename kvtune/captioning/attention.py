@@ -5,15 +5,32 @@ Scores over the prompt are one matrix product a group of rows, those over the te
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from kvtune.captioning.cached import Cached, by_group, by_row
 from kvtune.methods.acting import Acting
 from kvtune.methods.entropy import row_entropy
 from kvtune.methods.scaled_products import scaled_products
+
+
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    """Keys and values of some positions, for ``n`` groups or rows.
+
+    Attributes
+    ----------
+    keys, values
+        [n, kv_heads, positions, head_dim].
+    hidden
+        What is added to the scores of positions that a row does not see, [rows, 1, 1, positions]; None if all see all.
+    """
+
+    keys: Tensor
+    values: Tensor
+    hidden: Tensor | None
 
 
 def attend(
@@ -49,7 +66,7 @@ def attend(
         over heads; None unless ``with_entropy``.
     """
     rows, groups, width = len(query), len(prefix.keys), prefix.keys.shape[2]
-    on_prefix = by_row(scaled_products(by_group(query, groups), prefix.keys, scaling), rows)
+    on_prefix = _by_row(scaled_products(_by_group(query, groups), prefix.keys, scaling), rows)
     scores = torch.cat([on_prefix, scaled_products(query, suffix.keys, scaling)], dim=-1)
     for cached, part in ((prefix, scores[..., :width]), (suffix, scores[..., width:])):
         if cached.hidden is not None:
@@ -85,8 +102,23 @@ def attend(
 def _summed(weights: Tensor, prefix: Cached, suffix: Cached) -> Tensor:
     """Values summed with weights, [rows, kv_heads, share, positions of both]."""
     rows, groups, width = len(weights), len(prefix.keys), prefix.keys.shape[2]
-    output = by_row(torch.matmul(by_group(weights[..., :width], groups), prefix.values), rows)
+    output = _by_row(torch.matmul(_by_group(weights[..., :width], groups), prefix.values), rows)
     return output + torch.matmul(weights[..., width:], suffix.values)
+
+
+def _by_group(rows: Tensor, groups: int) -> Tensor:
+    """[rows, kv_heads, share, n] as [groups, kv_heads, rows a group * share, n]: one product a group."""
+    _, kv_heads, share, size = rows.shape
+    grouped = rows.view(groups, -1, kv_heads, share, size).transpose(1, 2)
+    return grouped.reshape(groups, kv_heads, -1, size)
+
+
+def _by_row(grouped: Tensor, rows: int) -> Tensor:
+    """The way back from :func:`_by_group`."""
+    groups, kv_heads, _, size = grouped.shape
+    lanes = rows // groups
+    ungrouped = grouped.view(groups, kv_heads, lanes, -1, size).transpose(1, 2)
+    return ungrouped.reshape(rows, kv_heads, -1, size)
 
 
 def _acted(acting: Acting, layer: int, query: Tensor, scores: Tensor, scaling: float) -> tuple[Tensor, Tensor | None]:

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kvtune.captioning.attention import attend
-from kvtune.captioning.cached import Cached
+from kvtune.captioning.attention import Cached, attend
 from kvtune.captioning.forced import NOT_FORCED
 from kvtune.captioning.greedy import choose
 from kvtune.captioning.grid_attention import KeysOnly

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from kvtune.captioning.attention import Cached
 from kvtune.captioning.attention import attend as attend_side_by_side
-from kvtune.captioning.cached import Cached
 from kvtune.captioning.pages import PAGE
 from kvtune.methods.acting import Acting
 

@@ -14,8 +14,8 @@ from method_matrix import LAYERS, METHODS, method_of
 from transformers import DynamicCache
 
 from kvtune.captioning import paged_attention
+from kvtune.captioning.attention import Cached
 from kvtune.captioning.attention import attend as attend_side_by_side
-from kvtune.captioning.cached import Cached
 from kvtune.captioning.paged_attention import LANES, Layout
 from kvtune.captioning.pages import PAGE, pages_for
 from kvtune.methods.acting import Acting

@@ -2,7 +2,7 @@
 
 import torch
 
-from kvtune.captioning.cached import Cached
+from kvtune.captioning.attention import Cached
 from kvtune.captioning.paged_attention import Layout
 from kvtune.captioning.pages import PAGE
 
