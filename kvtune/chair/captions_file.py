@@ -213,10 +213,8 @@ def _texts(value: Any, depth: int = 0) -> list[Any]:
     return [value]
 
 
-def _leaves(record: Any, depth: int = 0) -> dict[str, Any]:
+def _leaves(record: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     """Fields of a record and of its objects, by dotted names."""
-    if not isinstance(record, Mapping):
-        return {}
     found: dict[str, Any] = {}
     for key, value in list(record.items())[:30]:
         if isinstance(value, Mapping) and value and depth < _DEEPEST:
@@ -226,7 +224,7 @@ def _leaves(record: Any, depth: int = 0) -> dict[str, Any]:
     return found
 
 
-def _options(record: Any, image_key: str, caption_key: str) -> str:
+def _options(record: Mapping[str, Any], image_key: str, caption_key: str) -> str:
     """Options that read a record's likeliest fields; empty where one of the two is not to be seen."""
     leaves = {name: value for name, value in _leaves(record).items() if len(name) <= 60 and name.isprintable()}
     image = image_key if _has(record, image_key) else next(_image_fields(leaves), None)
