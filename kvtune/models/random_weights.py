@@ -155,7 +155,7 @@ def _keep_in_float32(hf_model: Any) -> None:
     """As ``from_pretrained`` does with what a model wants in float32 beside a language model in half precision."""
     kept = tuple(hf_model._keep_in_fp32_modules_strict or ())
     for name, parameter in hf_model.named_parameters():
-        if kept and name.startswith(kept):
+        if name.startswith(kept):
             parameter.data = parameter.data.float()
 
 

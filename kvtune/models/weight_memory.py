@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,32 +71,27 @@ def weight_bytes_of(
     path = next(name for name, module in model.named_modules() if module is decoder.layers)
     as_it_is = beside_decoder(model)
     in_float32 = tuple(model._keep_in_fp32_modules_strict or ()) if dtype.itemsize == 2 else ()
-    layers, beside, others = [0.0] * len(decoder.layers), 0.0, 0
-    quantized: list[tuple[int | None, int]] = []
+    taken: defaultdict[int | None, float] = defaultdict(float)
+    quantized: Counter[int | None] = Counter()
+    others = 0
     for name, parameter in model.named_parameters():
         found = re.match(rf"{re.escape(path)}\.(\d+)\.", name)
         layer = int(found[1]) if found else None
         is_linear = parameter.ndim == 2 and not name.endswith(("embed_tokens.weight", "lm_head.weight"))
-        kept = bool(in_float32) and name.startswith(in_float32)
+        kept = name.startswith(in_float32)
         if is_linear and not kept and not name.startswith(as_it_is):
-            quantized.append((layer, parameter.numel()))
+            quantized[layer] += parameter.numel()
             continue
         others += parameter.numel()
-        size = (4 if kept else dtype.itemsize) * parameter.numel()
-        if layer is None:
-            beside += size
-        else:
-            layers[layer] += size
+        taken[layer] += (4 if kept else dtype.itemsize) * parameter.numel()
     per_weight = {"4bit": 0.52, "8bit": 1.0}.get(quantization or "", dtype.itemsize)  # 4-bit with its scales
     if stored is not None:
         in_files = others * (getattr(config, "dtype", None) or dtype).itemsize
-        per_weight = max(0, stored - in_files) / max(1, sum(numbers for _, numbers in quantized))
-    for layer, numbers in quantized:
-        if layer is None:
-            beside += per_weight * numbers
-        else:
-            layers[layer] += per_weight * numbers
-    return WeightBytes(tuple(map(int, layers)), int(beside), path, dtype, quantization)
+        per_weight = max(0, stored - in_files) / max(1, quantized.total())
+    for layer, numbers in quantized.items():
+        taken[layer] += per_weight * numbers
+    layers = tuple(int(taken[layer]) for layer in range(len(decoder.layers)))
+    return WeightBytes(layers, int(taken[None]), path, dtype, quantization)
 
 
 def check_memory(source: str, target: torch.device, needed: WeightBytes) -> None:
