@@ -72,7 +72,7 @@ class Search:
         files = dict(images)
         self._images = [(image_id, files[image_id]) for image_id in self._order]
         self._race = manifest.race
-        self._waves = Waves(deadline or Deadline())
+        self._waves = Waves(deadline)
         clock = self._waves.deadline.clock
         self._pace = Pace(clock=clock)
         self._counted: dict[int, NDArray[np.int64]] = {}

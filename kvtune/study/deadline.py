@@ -147,8 +147,8 @@ class Waves:
     is one wave without end.
     """
 
-    def __init__(self, deadline: Deadline) -> None:
-        self.deadline = deadline
+    def __init__(self, deadline: Deadline | None = None) -> None:
+        self.deadline = deadline or Deadline()
         self._last: tuple[int, float] | None = None
         self._smallest: tuple[int, float] | None = None
 

@@ -65,7 +65,7 @@ class Stream:
     stopped
         Numbers that want no more captions; may grow while ``on_caption`` is called.
     waves
-        How many captions to begin at once, and until when; None for no end.
+        How many captions to begin at once, and until when.
     pace
         Is told of captions, and of what the engine does where this work runs alone.
     on_work
@@ -80,7 +80,7 @@ class Stream:
     logs: Mapping[Number, Log]
     on_caption: Callable[[Number], None] = lambda number: None
     stopped: Set[Number] = frozenset()
-    waves: Waves | None = None
+    waves: Waves = field(default_factory=Waves)
     pace: Pace = field(default_factory=Pace)
     on_work: Callable[[], None] = lambda: None
     apart: bool = False

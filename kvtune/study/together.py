@@ -95,12 +95,11 @@ class Together(Generic[T]):
         apart = next((name for name, stream in self._streams.items() if stream.apart), None)
         names = list(self._streams) if apart is None else [apart]
         first = self._streams[names[0]]
-        waves = first.waves
-        size = None if waves is None else waves.size()
+        size = first.waves.size()
         try:
             if size == 0:
                 raise TimeIsUp
-            self._run(first.captioner, apart, waves, size)
+            self._run(first.captioner, apart, first.waves, size)
         except TimeIsUp:
             for name in list(self._streams):
                 self._go_on(name, TimeIsUp())
@@ -118,7 +117,7 @@ class Together(Generic[T]):
         finally:
             self._decoding = False
 
-    def _run(self, captioner: CaptionWriter, apart: Hashable, waves: Waves | None, size: int | None) -> None:
+    def _run(self, captioner: CaptionWriter, apart: Hashable, waves: Waves, size: int | None) -> None:
         """Decode what the streams want, at most ``size`` captions."""
         self._owners.clear()
         at_work = [stream for stream in self._streams.values() if apart is None or stream is self._streams[apart]]
@@ -136,18 +135,14 @@ class Together(Generic[T]):
             if self._pace is not None:
                 self._pace.work(work)
                 self._on_work(self._pace)
-            if waves is not None:
-                waves.deadline.check()
+            waves.deadline.check()
 
         captions = captioner.run(islice(self._requests(apart), size), worked)
-        for caption in captions if waves is None else waves.deadline.until(captions):
-            if self._take(captioner, caption):
-                taken += 1
-            if waves is not None:
-                waves.deadline.check()
+        for caption in waves.deadline.until(captions):
+            taken += self._take(captioner, caption)
+            waves.deadline.check()
         self._decoding = False
-        if waves is not None:
-            waves.ended(taken)  # before a work goes on, which may ask how much time is left
+        waves.ended(taken)  # before a work goes on, which may ask how much time is left
         for name in list(self._streams):
             stream = self._streams[name]
             if apart is None or name == apart:
