@@ -92,7 +92,7 @@ def check_packages() -> Iterator[Check]:
     for requirement in _requirements(extra=None):
         problem = _problem(requirement)
         if problem:
-            yield Check(requirement.name, "failed", problem, f"pip install '{_plain(requirement)}'")
+            yield Check(requirement.name, "failed", problem, f"pip install '{requirement.name}{requirement.specifier}'")
         else:
             yield Check(requirement.name, "ok", importlib.metadata.version(requirement.name))
 
@@ -129,10 +129,6 @@ def _problem(requirement: Requirement) -> str | None:
     if requirement.specifier.contains(version, prereleases=True):
         return None
     return f"{version}, needed is {requirement.specifier}"
-
-
-def _plain(requirement: Requirement) -> str:
-    return f"{requirement.name}{requirement.specifier}"
 
 
 def check_torch() -> Iterator[Check]:

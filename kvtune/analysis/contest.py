@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 from kvtune.analysis.held_out import load_validation
 from kvtune.analysis.judge import paired_differences, resampled
@@ -113,12 +112,8 @@ def _pairs(place: dict[str, int], bootstrap: Bootstrap) -> list[Pair]:
 
 def _cost(folder: StudyFolder) -> tuple[int, int]:
     captions = tokens = 0
-    for file in _trial_files(folder):
+    for file in [*folder.captions.glob("trial-*.jsonl"), *(folder.captions / "holdout").glob("trial-*.jsonl")]:
         lines = read_captions(file)
         captions += len(lines)
         tokens += sum(line["tokens"] for line in lines.values())
     return captions, tokens
-
-
-def _trial_files(folder: StudyFolder) -> list[Path]:
-    return [*folder.captions.glob("trial-*.jsonl"), *(folder.captions / "holdout").glob("trial-*.jsonl")]

@@ -89,7 +89,8 @@ def _read(folder: StudyFolder, manifest: Manifest, ledger: Ledger, scoring: Scor
         try:
             captions = judged_captions(folder, manifest, trial)
         except LostCaptionsError as error:
-            read.lost[trial.number] = _lost_note(error)
+            share, text = 100 * error.count / error.images, f"{error}; its scores are as recorded"
+            read.lost[trial.number] = Note("lost-captions", error.count, share, text)
             continue
         captions.sort(key=lambda line: line["image_id"])  # as kvtune.analysis.judge resamples images
         outcome = outcomes.of(captions)
@@ -123,10 +124,6 @@ def _hypervolume_estimate(
     chair_s, f1 = (bootstrap.replicates[name][:, columns] for name in OBJECTIVES)
     reference = summary.reference_point["chair_s"], summary.reference_point["f1"]
     return hypervolume_estimate(summary.hypervolume, chair_s, f1, reference)
-
-
-def _lost_note(error: LostCaptionsError) -> Note:
-    return Note("lost-captions", error.count, 100 * error.count / error.images, f"{error}; its scores are as recorded")
 
 
 def _with_notes(summary: StudySummary, notes: dict[int | None, Note]) -> StudySummary:

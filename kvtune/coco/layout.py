@@ -39,19 +39,9 @@ def image_name(source: str, image_id: int) -> str:
     return f"{prefix}{image_id:012d}.jpg"
 
 
-def annotation_folders(root: Path) -> tuple[Path, ...]:
-    """Folders of ``root`` where annotation files may lie."""
-    return (root / "annotations", root)
-
-
-def image_folders(root: Path, source: str) -> tuple[Path, ...]:
-    """Folders of ``root`` where the images of a split may lie."""
-    return (root / source, root / "images" / source, root, root / "images")
-
-
 def find_annotations(root: Path, kind: Kind, source: str) -> Path | None:
     """Path of an annotation file in ``root``, or None."""
-    candidates = (folder / annotation_name(kind, source) for folder in annotation_folders(root))
+    candidates = (folder / annotation_name(kind, source) for folder in (root / "annotations", root))
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -72,7 +62,8 @@ def sources_in(root: Path) -> list[str]:
 
 def find_image(root: Path, source: str, name: str) -> Path | None:
     """Path of an image file in ``root``, or None."""
-    candidates = (folder / name for folder in image_folders(root, source))
+    folders = root / source, root / "images" / source, root, root / "images"
+    candidates = (folder / name for folder in folders)
     return next((path for path in candidates if path.is_file()), None)
 
 

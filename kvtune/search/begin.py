@@ -89,18 +89,13 @@ def manifest_of(
     }
     if begun is not None:
         return begun.model_copy(update=now)
+    confidence = fingerprint.race_confidence
     return Manifest(
         format=FORMAT,
         id=uuid.uuid4().hex,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         published=published_settings(fingerprint.space, vlm),
         scorer=scoring.version,
-        looks=_looks(fingerprint, data),
+        looks=[] if confidence is None else list(Race.of(len(data.tune.image_ids), confidence).looks),
         **now,
     )
-
-
-def _looks(fingerprint: Fingerprint, data: Data) -> list[int]:
-    if fingerprint.race_confidence is None:
-        return []
-    return list(Race.of(len(data.tune.image_ids), fingerprint.race_confidence).looks)

@@ -44,11 +44,10 @@ def judged_captions(folder: StudyFolder, manifest: Manifest, trial: Trial) -> li
     except KvtuneError as error:
         what, _ = cure_apart(error, path)
         raise LostCaptionsError(what, again, "unreadable", len(image_ids), len(image_ids)) from None
-    missing = sum(image_id not in found for image_id in image_ids)
+    missing = [image_id for image_id in image_ids if image_id not in found]
     if missing:
-        first = next(image_id for image_id in image_ids if image_id not in found)
-        what = f"{path} has no caption of image {first} ({missing} missing)"
-        raise LostCaptionsError(what, again, "missing", missing, len(image_ids))
+        what = f"{path} has no caption of image {missing[0]} ({len(missing)} missing)"
+        raise LostCaptionsError(what, again, "missing", len(missing), len(image_ids))
     captions = [found[image_id] for image_id in image_ids]
     if trial.captions is not None and captions_sha256(captions) != trial.captions:
         cure = f"{again}, kvtune rescore {folder.argument} scores them as they are"

@@ -167,7 +167,8 @@ class Together(Generic[T]):
             tag = self._tag(name, number)
             owners = [(name, number)]
             if method is None:
-                owners += [self._share(other, image) for _, other in ready if self._wants_too(name, other, image)]
+                sharing = [other for _, other in ready if self._wants_too(name, other, image)]
+                owners += [(other, self._streams[other].ask()[2]) for other in sharing]
             self._owners[tag, image[0]] = owners
             yield CaptionRequest(image[0], image[1], method, tag)
 
@@ -181,9 +182,6 @@ class Together(Generic[T]):
             return False
         place, number = stream.next
         return stream.methods[number] is None and stream.images[place] == image
-
-    def _share(self, name: Hashable, image: NamedImage) -> tuple[Hashable, Number]:
-        return name, self._streams[name].ask()[2]
 
     def _take(self, captioner: CaptionWriter, caption: Any) -> bool:
         """Give a caption to those who want it; whether anybody does."""
