@@ -188,8 +188,7 @@ def _by_number(summary: StudySummary, rule: str) -> TrialSummary:
 
 
 def _point(trial: TrialSummary) -> Point:
-    if trial.point is None:
-        raise ValueError(f"complete trial {trial.number} without scores")
+    assert trial.point is not None  # of a complete trial
     return trial.point
 
 

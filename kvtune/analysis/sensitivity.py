@@ -156,8 +156,7 @@ def sensitivity(
             for key, params in varied.items()
         }
         numbered: dict[Number, Setting] = dict(enumerate(wanted.values()))
-        like = folder.trial_captions(None)
-        alone(caption_settings(manifest, image_ids, numbered, coco, engine, on_progress, like=like))
+        alone(caption_settings(folder, manifest, image_ids, numbered, coco, engine, on_progress))
 
         scoring = Scoring(truth_of(folder))
         judged = judge(wanted, image_ids, scoring)

@@ -90,8 +90,7 @@ def validating(
         }
         scoring = Scoring(truth_of(folder))
         _same_scorer(folder, ledger, candidates, scoring)
-        like = folder.trial_captions(None)
-        yield from caption_settings(manifest, image_ids, settings, coco, engine, on_progress, captioner, like)
+        yield from caption_settings(folder, manifest, image_ids, settings, coco, engine, on_progress, captioner)
         judged = judge(settings, image_ids, scoring)
         summary = with_statistics(folder, manifest, ledger, summary)
         result = _validation(folder, manifest, summary, candidates, judged, scoring)

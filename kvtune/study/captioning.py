@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from kvtune.coco import CocoFolder
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.models.options import DEFAULT_ENGINE, EngineOptions, ModelOptions
+from kvtune.models.options import EngineOptions, ModelOptions
 from kvtune.study.caption_log import CaptionLog, ImageId, read_captions
 from kvtune.study.deadline import TimeIsUp
 from kvtune.study.manifest import Manifest
 from kvtune.study.pace import Pace
 from kvtune.study.streams import Captioning, CaptionWriter, Number, Stream
+from kvtune.study.study_folder import StudyFolder
 from kvtune.study.subsets import Image, coco_of
 
 if TYPE_CHECKING:
@@ -75,14 +76,14 @@ def caption_images(wanted: Stream) -> Captioning[dict[Number, str]]:
 
 
 def caption_settings(
+    folder: StudyFolder,
     manifest: Manifest,
     image_ids: Sequence[int],
     settings: Mapping[Number, Setting],
-    coco: Path | None = None,
-    engine: EngineOptions = DEFAULT_ENGINE,
-    on_progress: OnProgress = lambda pace: None,
+    coco: Path | None,
+    engine: EngineOptions,
+    on_progress: OnProgress,
     captioner: "AnyCaptioner | None" = None,
-    like: Path | None = None,
 ) -> Captioning[None]:
     """Caption these images with every setting as the study's model does, but for the captions that are there already.
 
@@ -96,8 +97,6 @@ def caption_settings(
         Called with how far it is, several times a caption.
     captioner
         One of the study's model, prompt and tokens; None opens one.
-    like
-        Captions of the model about as long as those to come.
 
     Raises
     ------
@@ -112,8 +111,8 @@ def caption_settings(
         return captioner or _captioner(manifest, engine), images
 
     pace = Pace()
-    if like is not None:
-        pace.expect([line["tokens"] for line in read_captions(like).values()])
+    baseline = read_captions(folder.trial_captions(None))  # captions to come are about as long
+    pace.expect([line["tokens"] for line in baseline.values()])
     yield from caption_files(image_ids, settings, prepare, on_progress, pace=pace)
 
 
