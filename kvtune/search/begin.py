@@ -39,10 +39,9 @@ def space_of(options: SearchOptions, given: SearchSpace | None, begun: Manifest 
         except RequestError as error:
             raise RequestError(f"search space {options.space}: {error}") from None
     if options.depth is not None:
-        held = space.holding("depth", options.depth)
-        if held == space and not any("depth" in get_method(name).declared() for name in space.parts):
+        if not any("depth" in get_method(name).declared() for name in space.parts):
             raise RequestError(f"--depth is for methods that use depth, as dscr; {options.method} does not")
-        space = held
+        space = space.holding("depth", options.depth)
     check_sampler(options.sampler, space)
     return space
 

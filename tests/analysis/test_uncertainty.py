@@ -17,7 +17,9 @@ from kvtune.errors import RequestError
 from kvtune.report.data.document import study_document
 from kvtune.statistics.bootstrap import Bootstrap
 from kvtune.statistics.paired import holm, mcnemar, wilson_interval
-from kvtune.study.caption_log import read_captions
+from kvtune.study.caption_log import captions_of, captions_sha256, read_captions
+from kvtune.study.manifest import load_manifest
+from kvtune.study.scoring import Scoring, truth_of
 from kvtune.study.study_folder import StudyFolder
 from kvtune.study.trials import LedgerWriter
 
@@ -133,6 +135,23 @@ def test_what_another_scorer_scored_or_has_lost_its_captions_has_no_intervals(
     assert [*adjusted, 1, 1] == holm([*p_values, 1, 1]) and adjusted != holm(p_values)
     damaged.ground_truth.unlink()
     assert not any(trial.intervals for trial in summarize(damaged).trials)
+
+
+def test_a_raced_trial_has_intervals_of_the_images_that_it_saw_and_no_differences(
+    folder: StudyFolder, tmp_path: Path
+) -> None:
+    raced = StudyFolder(tmp_path / "study")
+    shutil.copytree(folder.path, raced.path)
+    scoring, first = Scoring(truth_of(raced)), load_manifest(raced).image_order[:20]
+    seen = captions_of(raced.trial_captions(3), first)
+    outcome = {"metrics": scoring.score(seen), "captions": captions_sha256(seen)}
+    with closing(LedgerWriter(raced.ledger)) as ledger:
+        ledger.rewrite(lambda trial: replace(trial, state="raced", by=0, **outcome) if trial.number == 3 else trial)
+    trial = summarize(raced).trials[3]
+    hits = int(scoring.counts(seen).column("hallucinated_captions").sum())
+    assert trial.images == 20 and trial.intervals["chair_s"] == wilson_interval(hits, 20)
+    assert trial.intervals.keys() == METRICS.keys()
+    assert trial.differences == {} and trial.length is not None and trial.length.cut_f1 is None
 
 
 def test_scores_that_lack_a_metric_are_refused_with_the_command_that_finds_the_study(tmp_path: Path) -> None:

@@ -208,6 +208,14 @@ def test_broken_images_are_a_line_or_left_out_and_listed(tmp_path, images, opene
     assert json.loads(about(out).read_text())["skipped"] == []
 
 
+def test_no_image_that_can_be_read_is_a_line(tmp_path, images, opened):
+    for _, path in images:
+        path.write_text("no image")
+    with pytest.raises(RequestError, match=r"^none of the 12 images can be read"):
+        caption_into_file(Job(images, tmp_path / "captions.jsonl", OPTIONS, skip_broken=True))
+    assert not opened
+
+
 def test_images_that_the_model_refuses_are_named_or_left_out(tmp_path):
     images = pictures(tmp_path / "in", "a.png", "b.png", "c-refused.png", "d.png", "e.png", "f.png", "g-refused.png")
     out = tmp_path / "captions.jsonl"

@@ -1,5 +1,6 @@
 """Searches that race: who is stopped, what is kept of them, and that nothing depends on how the search was run."""
 
+import io
 import random
 import shutil
 import signal
@@ -12,8 +13,11 @@ import pytest
 from fake_search import FakeCaptioner, WordScoring, new_study, run_search
 from killing import child, die_at
 from optuna.trial import TrialState
+from rich.console import Console
 
 from kvtune.analysis.summarize import summarize
+from kvtune.search import view
+from kvtune.search.view import PlainView
 from kvtune.statistics.racing import Race, race_counts
 from kvtune.study.caption_log import captions_of, count_captions, read_captions
 from kvtune.study.lock import locked
@@ -252,6 +256,25 @@ def test_a_lost_database_is_built_again_with_constraints(tmp_path: Path, raced: 
     copy.follow(Ledger(folder.ledger))
     copy.close()
     assert found(folder) == before
+
+
+@pytest.mark.usefixtures("without_optuna")
+def test_lines_say_who_is_raced_out_and_what_that_spares(
+    tmp_path: Path, raced: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "PLAIN_SECONDS", 0.0)
+    folder, used = begun(tmp_path / "s"), Console(file=io.StringIO(), width=120)
+    captioner = run_search(folder, load_manifest(folder), TRIALS, luckless(), view=PlainView(used))
+    lines = used.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    for trial in summarize(raced, statistics=False).trials:
+        if trial.state == "raced":
+            scores = f"trial {trial.number}: CHAIR_S {trial.rate('chair_s'):.1f}, F1 {trial.rate('f1'):.1f}, raced out"
+            wanted = f"{scores} after {trial.images} images by trial {trial.raced_out_by}  ("
+            assert sum(line.startswith(wanted) for line in lines) == 1
+    to_write = [int(line.split()[2]) for line in lines if " of " in line and " captions" in line]
+    assert to_write[0] == (TRIALS + 1) * IMAGES and to_write == sorted(to_write, reverse=True)
+    kept = sum(count_captions(folder.trial_captions(number)) for number in (None, *range(TRIALS)))
+    assert kept <= to_write[-1] < to_write[0] and len(captioner.withdrawn) >= 3
 
 
 @pytest.mark.usefixtures("without_optuna")
