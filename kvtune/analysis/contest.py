@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from kvtune.analysis.held_out import load_validation
 from kvtune.analysis.judge import paired_differences, resampled
 from kvtune.analysis.result import Difference
 from kvtune.analysis.selection import KEEP_F1, RULES, choose
@@ -75,14 +74,12 @@ def contest(folders: Sequence[StudyFolder]) -> Contest:
     Raises
     ------
     KvtuneError
-        If a study was not validated, or the studies hold out different images.
+        If the studies hold out different images, or lack captions of them.
     """
     manifests = [load_manifest(folder) for folder in folders]
     for folder, manifest in zip(folders, manifests, strict=True):
         if manifest.holdout.sha256 != manifests[0].holdout.sha256:
             raise KvtuneError(f"{folder.name} and {folders[0].name} hold out different images; give another --name")
-        if load_validation(folder) is None:
-            raise KvtuneError(f"{folder.name} was not validated; run kvtune validate {folder.argument}")
     images = manifests[0].holdout.image_ids
     scoring = Scoring(truth_of(folders[0]))
 

@@ -162,10 +162,10 @@ def _held_out(
     manifest: Manifest, ledger: Ledger, trial: Trial, validation: Validation | None, selection: Selection
 ) -> dict[str, Any] | None:
     """What held-out images said of the trial and of the baseline; None where nobody asked, or of something else."""
-    if validation is None or not holds_for(validation, manifest, ledger, trial):
+    if validation is None:
         return None
     found, baseline = validation.of(trial.number), validation.of(None)
-    if found is None or baseline is None:
+    if found is None or baseline is None or not holds_for(validation, manifest, ledger, trial):
         return None
     holdout = found.holdout
     entry = holdout.metrics.to_dict() | evidence(holdout.intervals, holdout.differences)
