@@ -1,6 +1,7 @@
 """Works that caption side by side: what they share, what they do not, and whose failure is whose."""
 
 from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ from fake_search import FakeCaptioner, fake_images
 
 from kvtune.errors import KvtuneError, LostDeviceError, RequestError
 from kvtune.methods import PAI, KVSmooth
-from kvtune.study.captioning import caption_images
+from kvtune.study.caption_log import read_captions
+from kvtune.study.captioning import Setting, caption_files, caption_images
 from kvtune.study.pace import Pace
 from kvtune.study.streams import Captioning, Number, Stream
 from kvtune.study.together import Together, alone
@@ -211,3 +213,21 @@ def test_a_lost_device_ends_all_works_and_is_asked_for_nothing_more(after: int) 
         assert isinstance(failure, KvtuneError)
         assert str(failure).startswith("captioning stopped: the GPU hangs; no caption is lost, and")
     assert not any(study.failures for study in studies.values())
+
+
+def test_a_setting_that_fails_alone_is_named_and_all_other_captions_are_kept(tmp_path: Path) -> None:
+    class Failing(FakeCaptioner):
+        def finish(self, batch: list[Any]) -> Iterator[Any]:
+            if any(isinstance(request.method, PAI) for request in batch):
+                raise ValueError("no such head")
+            yield from super().finish(batch)
+
+    settings = {
+        0: Setting(METHODS["a"][1], tmp_path / "good.jsonl"),
+        1: Setting(METHODS["b"][1], tmp_path / "bad.jsonl"),
+    }
+    image_ids = [image_id for image_id, _ in IMAGES]
+    with pytest.raises(KvtuneError, match=r"^captioning bad failed: ValueError: no such head; all other captions are"):
+        alone(caption_files(image_ids, settings, lambda: (Failing(), IMAGES)))
+    assert read_captions(tmp_path / "good.jsonl").keys() == set(image_ids)
+    assert not read_captions(tmp_path / "bad.jsonl")
