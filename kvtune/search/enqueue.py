@@ -52,8 +52,7 @@ def parse_point(text: str, space: SearchSpace) -> dict[str, int | float | str]:
     missing = [name for name in ranges if name not in point]
     if missing:
         raise RequestError(f"--enqueue: {', '.join(missing)} is missing; a setting has {names}")
-    choice = {CHOICE: point[CHOICE]} if space.alternatives.is_choice else {}
-    return choice | {name: point[name] for name in ranges}
+    return {name: point[name] for name in (CHOICE, *ranges) if name in point}
 
 
 def enqueue(
