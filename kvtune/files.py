@@ -40,9 +40,12 @@ def check_path(path: str | Path) -> Path:
     return Path(path)
 
 
-def cache_folder() -> Path:
-    """Where the demo's scenes are kept: ``$KVTUNE_CACHE``, else ``~/.cache/kvtune``."""
-    return check_path(os.environ.get("KVTUNE_CACHE") or Path.home() / ".cache" / "kvtune")
+def cache_folder(variable: str = "KVTUNE_CACHE", below: str = "") -> Path:
+    """The folder that a variable of the environment names, else ``~/.cache/kvtune`` or one below it.
+
+    That of ``KVTUNE_CACHE`` keeps the demo's scenes.
+    """
+    return check_path(os.environ.get(variable) or Path.home() / ".cache" / "kvtune" / below)
 
 
 def check_writable(path: Path) -> None:

@@ -1,6 +1,5 @@
 """A folder with COCO in it: which splits are there, what is known of each image, where its file is."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from kvtune.coco.layout import (
     sources_in,
 )
 from kvtune.errors import RequestError
-from kvtune.files import check_path
+from kvtune.files import cache_folder, check_path
 from kvtune.text import quoted
 
 
 def default_coco() -> Path:
     """Where COCO is kept when no folder is named: ``$KVTUNE_COCO``, else ``~/.cache/kvtune/coco``."""
-    named = os.environ.get("KVTUNE_COCO")
-    return check_path(named) if named else Path.home() / ".cache" / "kvtune" / "coco"
+    return cache_folder("KVTUNE_COCO", "coco")
 
 
 def find_coco(path: str | Path | None = None, download_options: str = "") -> Path:

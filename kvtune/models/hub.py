@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from huggingface_hub.errors import (
 )
 
 from kvtune.errors import KvtuneError, RequestError
-from kvtune.files import check_path
+from kvtune.files import cache_folder
 from kvtune.text import quoted
 
 DESCRIPTION = ["*.json", "*.model", "*.txt", "*.jinja"]
@@ -32,7 +31,7 @@ _KINDS = (
 
 def models_folder() -> Path:
     """Where converted and copied models are looked for: ``$KVTUNE_MODELS``, else ``~/.cache/kvtune/models``."""
-    return check_path(os.environ.get("KVTUNE_MODELS") or Path.home() / ".cache" / "kvtune" / "models")
+    return cache_folder("KVTUNE_MODELS", "models")
 
 
 def fetch_description(repo_id: str, revision: str | None) -> tuple[Path, str]:
