@@ -17,7 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
@@ -49,13 +49,7 @@ class OptunaCopy:
     """
 
     def __init__(self, folder: StudyFolder, manifest: Manifest, url: str | None) -> None:
-        fingerprint = manifest.fingerprint
-        self._folder = folder
-        self._id = manifest.id
-        self._space = fingerprint.space
-        self._url = url
-        self._about = {"model": fingerprint.model, "method": fingerprint.method, "sampler": fingerprint.sampler}
-        self._constraints_of = manifest.constraints
+        self._folder, self._manifest, self._url = folder, manifest, url
         self._constraints = Constraints()
         self._storage: RDBStorage | None = None
         self._study: optuna.Study | None = None
@@ -72,7 +66,7 @@ class OptunaCopy:
         KvtuneError
             If it cannot be read or written.
         """
-        self._constraints = self._constraints_of(ledger.baseline)
+        self._constraints = self._manifest.constraints(ledger.baseline)
         self.close()
         with self._failing():
             _remove_database(self._new)  # half of one, that a killed process left
@@ -175,37 +169,34 @@ class OptunaCopy:
             self._storage = _local(url, has_tables)
         else:
             self._storage = open_remote(url)
-        try:
-            # No sampler of this study is ever used: settings come from kvtune.search.rounds.
-            self._study = optuna.create_study(
-                study_name=self._folder.name,
-                storage=self._storage,
-                directions=["minimize", "maximize"],
-                sampler=optuna.samplers.RandomSampler(),
-            )
-            created = True
-        except DuplicatedStudyError:
-            self._study = optuna.load_study(
-                study_name=self._folder.name, storage=self._storage, sampler=optuna.samplers.RandomSampler()
-            )
-            created = not self._study.user_attrs and not self._trials()
-        if not created and self._study.user_attrs.get(STUDY_ID) != self._id:
+        # No sampler of this study is ever used: settings come from kvtune.search.rounds.
+        study = self._study = optuna.create_study(
+            study_name=self._folder.name,
+            storage=self._storage,
+            directions=["minimize", "maximize"],
+            sampler=optuna.samplers.RandomSampler(),
+            load_if_exists=True,
+        )
+        attributes, manifest = study.user_attrs, self._manifest
+        is_ours = attributes.get(STUDY_ID) == manifest.id
+        if not is_ours and (attributes or self._trials()):
             raise other_study(self._folder.name)
-        if self._study.user_attrs.get(STUDY_ID) != self._id or self._study.metric_names != METRIC_NAMES:
-            self._study.set_user_attr(STUDY_ID, self._id)
+        if not is_ours or study.metric_names != METRIC_NAMES:
+            study.set_user_attr(STUDY_ID, manifest.id)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study.set_metric_names(METRIC_NAMES)
-        for key, value in self._about.items():
-            if self._study.user_attrs.get(key) != value:
-                self._study.set_user_attr(key, value)
+                study.set_metric_names(METRIC_NAMES)
+        for key in ("model", "method", "sampler"):
+            value = getattr(manifest.fingerprint, key)
+            if attributes.get(key) != value:
+                study.set_user_attr(key, value)
 
     def _fill(self, ledger: Ledger) -> None:
         self._states = []
         self._level(ledger)
 
     def _level(self, ledger: Ledger, most: int | None = None) -> bool:
-        self._constraints = self._constraints_of(ledger.baseline)
+        self._constraints = self._manifest.constraints(ledger.baseline)
         scores = ledger.baseline.metrics
         if scores is not None and self._opened.user_attrs.get("baseline") != scores:
             self._opened.set_user_attr("baseline", scores)
@@ -216,7 +207,7 @@ class OptunaCopy:
         ]
         for trial in behind[:most]:
             if trial.number == len(self._states):
-                self._opened.add_trial(frozen_trial(trial, self._space, self._constraints))
+                self._opened.add_trial(frozen_trial(trial, self._manifest.fingerprint.space, self._constraints))
                 self._states.append(STATES[trial.state])
             else:
                 self._finish(trial)
@@ -228,7 +219,7 @@ class OptunaCopy:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
         for key, value in user_attributes(trial).items():
             self._storage.set_trial_user_attr(trial_id, key, value)
-        for key, value in frozen_trial(trial, self._space, self._constraints).system_attrs.items():
+        for key, value in frozen_trial(trial, self._manifest.fingerprint.space, self._constraints).system_attrs.items():
             self._storage.set_trial_system_attr(trial_id, key, value)  # constraints, and what was there already
         values = None if trial.point is None else list(trial.point)
         self._opened.tell(trial.number, values, state=STATES[trial.state])
