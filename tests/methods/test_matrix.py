@@ -129,6 +129,17 @@ def test_clvs_with_all_of_a_heads_own_weights_has_no_memory():
     assert written[0] == written[1]
 
 
+def test_clvs_without_positions_is_as_with_those_that_the_decoder_counts():
+    model = small_llava(0, kv_heads=2)
+    inputs = llava_inputs(model, [4])
+    positions = torch.arange(inputs["input_ids"].shape[1])[None]
+    with CLVS(0.5, 0.6, 0.9)(model), torch.no_grad():
+        with_them, without = (model(**inputs, **more).logits[:, -1] for more in ({"position_ids": positions}, {}))
+    assert torch.equal(with_them, without)
+    with torch.no_grad():
+        assert not torch.allclose(model(**inputs).logits[:, -1], without)
+
+
 def test_var_leaves_a_head_whose_visual_tokens_are_all_sinks():
     """What sinks lose would have nobody to go to."""
     of = tried("grouped heads")
