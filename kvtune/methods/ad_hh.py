@@ -11,7 +11,7 @@ import numpy as np
 from kvtune.errors import RequestError
 from kvtune.methods.decoder import Decoder
 from kvtune.methods.method import Method, Published
-from kvtune.methods.parameters import listed, number
+from kvtune.methods.parameters import is_index, listed, number
 from kvtune.methods.row_state import ActsFrom, RowState, moved
 from kvtune.methods.sending import to_device
 from kvtune.text import quoted
@@ -72,8 +72,7 @@ class ADHH(Method):
         if not isinstance(self.heads, Sequence) or isinstance(self.heads, str) or not self.heads:
             raise RequestError(f"heads must be a list of [layer, head] pairs, not {quoted(self.heads)}")
         for head in self.heads:
-            is_pair = isinstance(head, Sequence) and len(head) == 2
-            if not is_pair or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in head):
+            if not isinstance(head, Sequence) or len(head) != 2 or not all(map(is_index, head)):
                 raise RequestError(f"heads must be pairs of whole numbers, layer and head, not {quoted(head)}")
         object.__setattr__(self, "heads", tuple((layer, head) for layer, head in self.heads))
 

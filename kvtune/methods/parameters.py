@@ -142,6 +142,11 @@ def listed(default: Any = dataclasses.MISSING) -> Any:
     return _field(default, Parameter("list"))
 
 
+def is_index(value: Any) -> bool:
+    """Whether it is a whole number from 0 on, as of layers, heads and dimensions in a list."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def declared(method: type) -> Mapping[str, Parameter]:
     """What the fields of a method declare, in their order."""
     return {field.name: field.metadata[_KEY] for field in dataclasses.fields(method) if _KEY in field.metadata}

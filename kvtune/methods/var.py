@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from kvtune.errors import RequestError
 from kvtune.methods.facts import Fact, PromptFacts
 from kvtune.methods.method import Method, Published
-from kvtune.methods.parameters import listed, number
+from kvtune.methods.parameters import is_index, listed, number
 from kvtune.methods.row_state import ActsFrom, RowState, fitted, moved, wide, widened
 from kvtune.text import quoted
 
@@ -74,7 +74,7 @@ class VAR(Method):
         if self.sink_dims == "auto":
             return
         is_list = isinstance(self.sink_dims, Sequence) and not isinstance(self.sink_dims, str) and self.sink_dims
-        if not is_list or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in self.sink_dims):
+        if not is_list or not all(map(is_index, self.sink_dims)):
             raise RequestError(f"sink_dims must be auto or a list of whole numbers, not {quoted(self.sink_dims)}")
         object.__setattr__(self, "sink_dims", tuple(self.sink_dims))
 
