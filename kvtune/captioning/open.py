@@ -37,18 +37,18 @@ def open_captioner(
     RequestError
         If an option is wrong, or the model is missing, is not supported or does not fit into the device's memory.
     """
-    if not options.engine.has_workers:
+    engine = options.engine
+    if not engine.has_workers:
         return open_on_one_device(options, prompt, max_new_tokens)
-    devices = worker_devices(options.engine)
+    devices = worker_devices(engine)
     from kvtune.captioning.cluster.pool import WorkerPool
     from kvtune.captioning.cluster.ray_address import check_cluster
 
-    if options.engine.cluster is not None:
-        check_cluster(options.engine.cluster)
+    if engine.cluster is not None:
+        check_cluster(engine.cluster)
     from kvtune.captioning.cluster.ray_backend import RayBackend
     from kvtune.captioning.cluster.worker import versions
 
-    engine = options.engine
     backend = RayBackend(options, prompt, max_new_tokens, devices)
     pool = WorkerPool(backend, versions(), engine.mixed_workers, on_note)
     weakref.finalize(pool, backend.close).atexit = False  # at the end of the process Ray ends them itself

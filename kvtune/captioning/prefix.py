@@ -38,7 +38,7 @@ class PromptEnd:
     next_position: int
     after_image: tuple[int, ...]
     facts: PromptFacts
-    is_causal: bool = True
+    is_causal: bool
 
     def forced(self, method: Method | None) -> tuple[int, ...]:
         """Ids of the last prompt tokens, which a row runs itself because its method acts on them.
