@@ -196,18 +196,18 @@ class ContinuousScheduler(Generic[R]):
         heapq.heappush(self._free, row)
         self._has_room = True
 
-    def put_back(self, row: int) -> R:
+    def put_back(self, row: int) -> None:
         """The request in ``row`` waits again, before all others of its image."""
         placement = self._running[row]
-        key = next(key for key, image in self._images.items() if image == placement.image)
         self.finish(row)
-        self._waiting.add_first(key, placement.request)
-        return placement.request
+        self._waiting.add_first(self._key_of(placement.image), placement.request)
 
     def forget(self, image: int) -> None:
         """An image is not on the grid after all."""
-        key = next(key for key, number in self._images.items() if number == image)
-        del self._images[key], self._rows_of[image]
+        del self._images[self._key_of(image)], self._rows_of[image]
+
+    def _key_of(self, image: int) -> Hashable:
+        return next(key for key, number in self._images.items() if number == image)
 
     def withdraw(self, unwanted: Callable[[R], bool]) -> None:
         """Forget the requests for which ``unwanted`` is true, waiting or running."""
