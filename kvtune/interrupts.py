@@ -34,17 +34,20 @@ def kept_back_under(frame: FrameType | None) -> int:
 
 @contextmanager
 def instead_of_printing(kind: type[BaseException], act: Callable[[], object]) -> Iterator[None]:
-    """Within the block, call ``act`` where an exception of this kind would be printed and lost."""
-    before = sys.unraisablehook, sys.excepthook
+    """Within the block, call ``act`` where an exception of this kind would be printed and lost.
+
+    Hooks that others set meanwhile stay after it, and may hand on to those that were there before.
+    """
+    before, is_over = (sys.unraisablehook, sys.excepthook), False
 
     def of_python(lost: Any) -> None:
-        if issubclass(lost.exc_type, kind):
+        if not is_over and issubclass(lost.exc_type, kind):
             act()
         else:
             before[0](lost)
 
     def of_extensions(raised: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if issubclass(raised, kind):
+        if not is_over and issubclass(raised, kind):
             act()
         else:
             before[1](raised, error, trace)
@@ -53,4 +56,8 @@ def instead_of_printing(kind: type[BaseException], act: Callable[[], object]) ->
     try:
         yield
     finally:
-        sys.unraisablehook, sys.excepthook = before
+        is_over = True
+        if sys.unraisablehook is of_python:
+            sys.unraisablehook = before[0]
+        if sys.excepthook is of_extensions:
+            sys.excepthook = before[1]

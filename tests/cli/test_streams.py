@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import commands
 import pytest
@@ -173,6 +175,20 @@ def test_other_errors_there_are_printed(capfd: pytest.CaptureFixture[str], monke
         for lose in WHERE_IT_IS_LOST.values():
             lose(lambda: 1 / 0)
     assert capfd.readouterr().err.count("ZeroDivisionError") == len(WHERE_IT_IS_LOST)
+
+
+@pytest.mark.parametrize("name", ["unraisablehook", "excepthook"])
+def test_a_hook_that_is_set_meanwhile_stays_and_hands_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray's, which is there once it is imported."""
+    seen: list[Any] = []
+    monkeypatch.setattr(sys, name, lambda lost, *more: seen.append(lost))
+    with terminable():
+        before = getattr(sys, name)
+        monkeypatch.setattr(sys, name, meanwhile := lambda *lost: before(*lost))
+    assert getattr(sys, name) is meanwhile
+    lost = KeyboardInterrupt if name == "excepthook" else SimpleNamespace(exc_type=KeyboardInterrupt)
+    meanwhile(lost, None, None) if name == "excepthook" else meanwhile(lost)
+    assert seen == [lost]
 
 
 def send(number: signal.Signals) -> None:
