@@ -97,6 +97,8 @@ def some_rows(
         None if it is not known which pixels are whose.
     """
     ids = inputs["input_ids"]
+    if (begin, end) == (0, len(ids)):
+        return inputs
     padding = ids.shape[1] - int(inputs["attention_mask"][begin:end].sum(1).max())
     total = sum(visual_tokens)
     found = {}

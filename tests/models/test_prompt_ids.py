@@ -91,7 +91,9 @@ def test_some_rows_of_a_batch_are_what_is_prepared_of_them(loaded, newer, name):
 def test_pixels_of_which_it_is_not_known_whose_they_are():
     rows = prompt_rows([([1], count, []) for count in (2, 3)], 5, 0)
     assert some_rows({**rows, "pixel_values": torch.zeros(10, 3)}, [2, 3], 0, 1)["pixel_values"].shape == (4, 3)
-    assert some_rows({**rows, "pixel_values": torch.zeros(7, 3)}, [2, 3], 0, 1) is None
+    unknown = {**rows, "pixel_values": torch.zeros(7, 3)}
+    assert some_rows(unknown, [2, 3], 0, 1) is None
+    assert some_rows(unknown, [2, 3], 0, 2) is unknown
 
 
 def test_an_image_token_in_the_text_is_refused():
