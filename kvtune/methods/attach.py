@@ -161,7 +161,7 @@ class _Session:
             follow(cache, self, self._new_methods(rows, length, new, tokens.device, keywords))
         elif not is_prompt and cache.kvtune_cropped:
             raise RequestError("the cache was cropped after the last step; what the method remembers cannot follow")
-        step = self._step = Step(cache.kvtune_state, is_prompt, cache, positions=past + new)
+        step = self._step = Step(cache.kvtune_state, is_prompt, positions=past + new)
         if is_prompt:
             step.to_come = 0 if self.prompt_length is None else self.prompt_length - past - new
             step.first = self._first_acting(step.methods, rows, past, new)
@@ -186,6 +186,7 @@ class _Session:
             return
         self._step = None
         step: Step = keywords["kvtune_step"]
+        step.cache = given_cache(keywords)
         if step.observed:
             self._tell_observer(step)
         if not step.is_prompt:

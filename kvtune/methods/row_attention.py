@@ -62,16 +62,19 @@ class Step:
         Entropies of all layers, where somebody looks on.
     last_outputs
         The last token's attention output in each layer of a prompt, [rows, heads, head_dim].
+    cache
+        What keys and values are drawn in when all layers are through; None until then, for who has a step of a pass
+        that failed is not to hold it.
     """
 
     methods: BatchMethods
     is_prompt: bool
-    cache: Any = None
     first: np.ndarray | None = None
     to_come: int = -1
     positions: int = 0
     observed: list[Tensor] | None = None
     last_outputs: list[Tensor] = dataclasses.field(default_factory=list)
+    cache: Any = None
     _entropies: dict[int, Tensor] = dataclasses.field(default_factory=dict)
     _found: list[Acting] | None = None
 

@@ -1,6 +1,8 @@
 """KVSmooth against a naive reference, token for token and key for key, and everything generate() can do besides."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -433,6 +435,30 @@ def test_a_follow_up_turn_keeps_the_old_cache_and_starts_an_empty_queue(llava):
     with torch.no_grad():
         llava(input_ids=ids[:, kept:], **{CACHE: first[CACHE]})
     torch.testing.assert_close(first[CACHE].layers[1].keys, keys[:, :, : ids.shape[1]], rtol=0, atol=1e-9)
+
+
+def test_the_cache_of_a_pass_that_failed_is_free_at_once(llava):
+    """Who runs out of memory gives back what is cached, and tries again with less."""
+    passes = []
+
+    def fail(layer, arguments, keywords):
+        passes.append(weakref.ref(keywords[CACHE]))
+        if len(passes) == 3:
+            raise RuntimeError("out of memory")
+
+    def write():
+        with pytest.raises(RuntimeError, match="out of memory"):
+            generate(llava, llava_inputs(llava, [4]))
+
+    hook = llava.get_decoder().layers[1].register_forward_pre_hook(fail, with_kwargs=True)
+    gc.disable()
+    try:
+        with METHOD(llava):
+            write()
+            assert passes[-1]() is None
+    finally:
+        gc.enable()
+        hook.remove()
 
 
 def test_two_caches_never_mix(llava):
