@@ -148,7 +148,7 @@ class _Session:
         if cache is None:
             use_cache = keywords.get("use_cache")
             if self.prompt_length is not None or not (decoder.config.use_cache if use_cache is None else use_cache):
-                raise RequestError("the method works on the KV cache: call the model without use_cache=False")
+                raise RequestError("the method works on the KV cache: call the model with use_cache=True")
             cache = DynamicCache(config=decoder.config)
         check_cache(cache)
         past = int(cache.get_seq_length())

@@ -357,8 +357,19 @@ def test_decoding_without_a_cache_is_refused(llava):
 
 def test_a_pass_without_a_cache_is_refused_outside_generate(llava):
     """Nothing would be remembered of it, and nothing be done in it."""
-    with METHOD(llava), torch.no_grad(), pytest.raises(RequestError, match="use_cache"):
+    with METHOD(llava), torch.no_grad(), pytest.raises(RequestError, match="with use_cache=True"):
         llava(**llava_inputs(llava, [4]), use_cache=False)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_checkpoint_without_use_cache_is_told_what_to_ask_for(llava, outside, monkeypatch):
+    monkeypatch.setattr(llava.generation_config, "use_cache", False)
+    monkeypatch.setattr(llava.get_decoder().config, "use_cache", False)
+    inputs = llava_inputs(llava, [4])
+    with METHOD(llava), torch.no_grad():
+        with pytest.raises(RequestError, match="with use_cache=True"):
+            llava(**inputs) if outside else llava.generate(**inputs)
+        llava(**inputs, use_cache=True) if outside else llava.generate(**inputs, max_new_tokens=3, use_cache=True)
 
 
 def test_layers_that_keep_arguments_to_themselves_are_refused(llava):
