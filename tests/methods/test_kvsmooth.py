@@ -368,7 +368,7 @@ def test_a_checkpoint_without_use_cache_is_told_what_to_ask_for(llava, outside, 
     inputs = llava_inputs(llava, [4])
     with METHOD(llava), torch.no_grad():
         with pytest.raises(RequestError, match="with use_cache=True"):
-            llava(**inputs) if outside else llava.generate(**inputs)
+            llava(**inputs) if outside else llava.generate(**inputs, max_new_tokens=3)
         llava(**inputs, use_cache=True) if outside else llava.generate(**inputs, max_new_tokens=3, use_cache=True)
 
 
