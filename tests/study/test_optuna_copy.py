@@ -163,6 +163,22 @@ def test_two_studies_of_one_name_do_not_share_a_storage(tmp_path: Path) -> None:
     assert len(stored(one, url)) == 2
 
 
+@pytest.mark.parametrize("killed_at", ["set_user_attr", "set_metric_names"])
+def test_a_study_of_which_a_kill_left_the_beginning_is_taken_up(
+    folder: StudyFolder, tmp_path: Path, killed_at: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    url = f"sqlite:///{tmp_path}/elsewhere.db"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Study, killed_at, killed)
+        follow(folder, url)
+    follow(folder, url)
+    assert stored(folder, url) == stored(folder)
+    assert optuna.load_study(study_name=folder.name, storage=url).metric_names == ["chair_s", "f1"]
+
+
 @pytest.mark.parametrize(
     "url", ["nonsense", "mysql+nosuchdriver://me:secret@host/db", "sqlite:////no/such/folder/x.db"]
 )
