@@ -19,6 +19,9 @@ class _Connection(http.client.HTTPConnection):
         timer.start()
         try:
             response = super().getresponse()
+        except (OSError, http.client.HTTPException):  # what comes after the cut resets the connection
+            if not self._is_cut:
+                raise
         finally:
             timer.cancel()
         if self._is_cut:

@@ -1,6 +1,9 @@
 """Downloads from a server that drops, truncates, is busy or gone."""
 
+import contextlib
 import email.utils
+import errno
+import http.client
 import os
 import random
 import time
@@ -198,6 +201,20 @@ def test_a_server_that_drips_is_given_up(server, tmp_path, drip):
         fetch_file(f"{server.url}/file", tmp_path / "file", SLOW, LIMIT)
     assert server.requests["/file"] == 4
     assert not (tmp_path / "file").exists()
+
+
+def test_who_reads_late_is_told_of_the_cut_and_not_of_the_reset_after_it(server, monkeypatch):
+    server.drips["/file"] = "headers"
+    read = http.client.HTTPConnection.getresponse
+
+    def late(connection):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            read(connection)
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    monkeypatch.setattr(http.client.HTTPConnection, "getresponse", late)
+    with pytest.raises(FetchError, match="begins too slowly"):
+        fetch(server, patience=SLOW)
 
 
 @pytest.mark.parametrize("said", [True, False], ids=["length", "no length"])
