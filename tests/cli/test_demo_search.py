@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +41,8 @@ fixed: {layer: 7}
 
 
 @pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from kvtune.demo.coco import FIRST_ID, write_coco
-
-    root = tmp_path_factory.mktemp("scenes") / "coco"
-    root.mkdir()
-    write_coco(root, range(FIRST_ID, FIRST_ID + 30), 0)
-    return root
+def coco(demo_scenes: Callable[[int], Path]) -> Path:
+    return demo_scenes(30)
 
 
 def command(coco: Path, studies: Path) -> list[str]:

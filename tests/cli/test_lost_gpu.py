@@ -1,6 +1,7 @@
 """Commands whose GPU is lost midway, on the demo: one line, exit code 1, and the same command goes on."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,24 +22,14 @@ TOLD = "CUDA error: an illegal memory access was encountered; if the next one me
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(demo_scenes: Callable[[int], Path]) -> Path:
     """The hundred that a reproduction reports on, and four to choose the factor on."""
-    from kvtune.demo.coco import FIRST_ID, write_coco
-
-    root = tmp_path_factory.mktemp("scenes") / "coco"
-    root.mkdir()
-    write_coco(root, range(FIRST_ID, FIRST_ID + 104), 0)
-    return root
+    return demo_scenes(104)
 
 
 @pytest.fixture(scope="module")
-def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from kvtune.demo.coco import FIRST_ID, write_coco
-
-    root = tmp_path_factory.mktemp("scenes") / "coco"
-    root.mkdir()
-    write_coco(root, range(FIRST_ID, FIRST_ID + 12), 0)
-    return root
+def coco(demo_scenes: Callable[[int], Path]) -> Path:
+    return demo_scenes(12)
 
 
 def images(coco: Path) -> list[Path]:

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,9 @@ from kvtune.study.caption_log import read_captions
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scenes(demo_scenes: Callable[[int], Path]) -> Path:
     """The demo's first hundred scenes are reported on; a few of them, and a few others to choose the factor on."""
-    from kvtune.demo.coco import FIRST_ID, write_coco
-
-    root = tmp_path_factory.mktemp("scenes") / "coco"
-    root.mkdir()
-    write_coco(root, range(FIRST_ID, FIRST_ID + 104), 0)
-    return root
+    return demo_scenes(104)
 
 
 def options(table: str, scenes: Path, out: Path) -> list[str]:

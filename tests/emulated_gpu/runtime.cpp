@@ -458,22 +458,22 @@ API cudaStreamGetPriority(cudaStream_t stream, int* priority) {
     *priority = of(stream)->priority;
     return cudaSuccess;
 }
+static cudaError_t unless_in_capture(Stream* stream) {
+    if (lost != cudaSuccess || !stream->capture) return told(lost);
+    return broken(stream->capture, "a captured stream is waited for", cudaErrorStreamCaptureUnsupported);
+}
 API cudaStreamSynchronize(cudaStream_t handle) {
     Lock lock;
-    if (lost != cudaSuccess) return told(lost);
     Stream* stream = of(handle);
-    if (stream->capture)
-        return broken(stream->capture, "a captured stream is waited for", cudaErrorStreamCaptureUnsupported);
+    if (cudaError_t error = unless_in_capture(stream)) return error;
     do_all(stream);
     return told(lost);
 }
 API cudaStreamQuery(cudaStream_t handle) {
     Lock lock;
-    if (lost != cudaSuccess) return told(lost);
     Stream* stream = of(handle);
-    if (stream->capture)
-        return broken(stream->capture, "a captured stream is asked", cudaErrorStreamCaptureUnsupported);
-    return stream->waiting.empty() ? told(lost) : cudaErrorNotReady;
+    if (cudaError_t error = unless_in_capture(stream)) return error;
+    return stream->waiting.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 API cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event_handle, unsigned) {
     Lock lock;
